@@ -1,0 +1,185 @@
+//! What can go wrong, sorted by what the person can do about it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why there is no token.
+///
+/// Its text is this crate's own: no address, no reply and no credential is ever quoted. What the provider said is in
+/// [`code`](Error::code) and [`status`](Error::status). Cheap to clone, because one failure answers many callers.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    code: Option<String>,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+}
+
+/// What kind of trouble it is, which is to say: what helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is wrong. The text says which; mend it and build the manager anew.
+    Config,
+    /// The provider refuses this credential: unknown, wrong, expired or switched off. Calling again cannot help.
+    Denied,
+    /// The credential is right but not allowed here: an address that is not on the provider's list, a policy.
+    NotAllowed,
+    /// Too many calls. Wait for [`Error::retry_after`].
+    Throttled,
+    /// A pushed ticket that the provider needs is missing or too old. Hand in the next one.
+    TicketStale,
+    /// The provider cannot be reached, or says that it is busy or broken. It passes.
+    Unavailable,
+    /// The answer made no sense: not JSON, no token in it, a life that is over. Often a proxy in between.
+    Protocol,
+    /// The service refuses new tokens too: two in a row for one request, or three within seconds of their grant. Then
+    /// fetching pauses; look at rights and clocks rather than fetch more.
+    Rejected,
+    /// The shared store cannot be used.
+    Store,
+    /// The time that the call was given is over. The fetch goes on and may serve the next call.
+    TimedOut,
+    /// A provider panicked. Nothing is stuck; the panic's own report went to the panic hook.
+    Panicked,
+    /// The manager was shut down, and no token is held any more.
+    Shutdown,
+}
+
+impl Error {
+    /// Makes an error, for providers and stores of your own.
+    ///
+    /// Say in lower case and without a full stop what the person can do, and keep addresses, replies and credentials
+    /// out of it: this text is logged and shown.
+    ///
+    /// ```
+    /// use evertoken::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Denied, "the key is unknown; create one in the console").with_code("E17");
+    /// assert_eq!(error.to_string(), "the key is unknown; create one in the console (code E17)");
+    /// ```
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
+        let message = message.into();
+        Error(Arc::new(Inner { kind, message, code: None, status: None, retry_after: None }))
+    }
+
+    pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn protocol(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Protocol, message)
+    }
+
+    /// Adds the provider's own code. Anything but a plain short word is dropped: a code is not a place for a text.
+    #[must_use]
+    pub fn with_code(self, code: impl Into<String>) -> Error {
+        let code = code.into();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let fits = !code.is_empty() && code.len() <= MAX_CODE && code.bytes().all(plain);
+        self.change(|inner| inner.code = fits.then_some(code))
+    }
+
+    /// Adds the HTTP status.
+    #[must_use]
+    pub fn with_status(self, status: u16) -> Error {
+        self.change(|inner| inner.status = Some(status))
+    }
+
+    /// Adds how long to wait before another try. The manager waits at least this long, up to an hour.
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Error {
+        self.change(|inner| inner.retry_after = Some(wait))
+    }
+
+    /// Puts the provider's name before the text.
+    pub(crate) fn of(self, provider: &str) -> Error {
+        self.change(|inner| inner.message = format!("{provider}: {}", inner.message).into())
+    }
+
+    /// The same answer, understood better: another kind and text, what else is known of it kept.
+    pub(crate) fn recast(self, kind: ErrorKind, message: &'static str) -> Error {
+        self.change(|inner| (inner.kind, inner.message) = (kind, message.into()))
+    }
+
+    fn change(self, edit: impl FnOnce(&mut Inner)) -> Error {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        edit(&mut inner);
+        Error(Arc::new(inner))
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What kind of trouble it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// True when the same call may work later without anybody mending anything.
+    pub fn is_retryable(&self) -> bool {
+        use ErrorKind::*;
+        matches!(self.0.kind, Throttled | Unavailable | Protocol | Store | TimedOut)
+    }
+
+    /// How long to wait before asking again: what is left of the pause that the manager keeps, or what the provider
+    /// asked for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The provider's own code, such as `40001` or `invalid_client`.
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// The HTTP status of the answer, when there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        match (&self.0.code, self.0.status) {
+            (Some(code), Some(status)) => write!(f, " (code {code}, HTTP status {status})"),
+            (Some(code), None) => write!(f, " (code {code})"),
+            (None, Some(status)) => write!(f, " (HTTP status {status})"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("code", &self.0.code)
+            .field("status", &self.0.status)
+            .field("retry_after", &self.0.retry_after)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Runs code of the user's: a panic becomes an error. Its text stays out, because it may quote anything.
+pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the provider panicked")))
+}
+
+/// The longest code that is kept: the longest that the supported providers use has 62 letters.
+const MAX_CODE: usize = 80;

@@ -1,0 +1,18 @@
+//! Always has a valid access token ready. Blocking, with no async runtime anywhere in the tree.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod clock;
+mod error;
+mod key;
+mod lock;
+mod policy;
+mod secret;
+mod token;
+
+pub use clock::{Clock, Moment, Wake};
+pub use error::{Error, ErrorKind};
+pub use key::{Identity, Key};
+pub use secret::Secret;
+pub use token::Token;

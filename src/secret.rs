@@ -1,0 +1,113 @@
+//! The only type that holds a credential.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ring::digest;
+use zeroize::Zeroizing;
+
+/// A credential: an app secret, a client secret, a token's text.
+///
+/// It hides itself in `Debug`, has neither `Display` nor `Serialize`, and wipes its memory when the last clone goes.
+/// Clones share one copy. Buffers that the text passed through on its way (HTTP, TLS, JSON) are not wiped.
+///
+/// ```
+/// use evertoken::Secret;
+///
+/// let secret = Secret::from("s3cr3t");
+/// assert_eq!(format!("{secret:?}"), "Secret(***)");
+/// assert_eq!(secret.expose(), "s3cr3t");
+/// ```
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    /// Takes over `text`.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(Arc::new(Zeroizing::new(text.into())))
+    }
+
+    /// The credential itself. This is the only way in, and the word to search for in a review.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// True when there is nothing in it but white space.
+    pub fn is_blank(&self) -> bool {
+        self.0.trim().is_empty()
+    }
+
+    /// Names the credential without telling it: the first half of its SHA-256, in hexadecimal.
+    pub(crate) fn fingerprint(&self) -> String {
+        hex(&digest::digest(&digest::SHA256, self.expose().as_bytes()).as_ref()[..16])
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret::new(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Secret {
+        Secret::new(text)
+    }
+}
+
+impl From<&Secret> for Secret {
+    fn from(secret: &Secret) -> Secret {
+        secret.clone()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// What may be shown of an address: neither user and password nor query and fragment. It may be one that nobody has
+/// checked yet, so where it is unclear what is what nothing is shown.
+pub(crate) fn plain_url(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let (address, rest) = url.split_at(end);
+    // A `?` in a password looks like the start of a query.
+    if rest.contains('@') {
+        return "***".to_owned();
+    }
+    let (scheme, place) = address.find("://").map_or(("", address), |at| address.split_at(at + 3));
+    // The last one: a password may hold an `@` or a `/` that should have been encoded.
+    let place = place.rsplit('@').next().unwrap_or(place);
+    format!("{scheme}{place}")
+}
+
+/// `bytes` in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_password_query_and_fragment() {
+        for (url, shown) in [
+            ("https://host:8443/a/b", "https://host:8443/a/b"),
+            ("https://user:hunter2@host/t", "https://host/t"),
+            ("https://user:hun/ter2@host/t", "https://host/t"),
+            ("https://user:hunter2@x@host", "https://host"),
+            ("https://user:hun?ter2@host/t", "***"),
+            ("https://host/t?mail=a@b&key=hunter2", "***"),
+            ("https://host/t?key=hunter2", "https://host/t"),
+            ("https://host#hunter2", "https://host"),
+            ("user:hunter2@host/t", "host/t"),
+            ("", ""),
+        ] {
+            assert_eq!(plain_url(url), shown, "{url}");
+        }
+    }
+}
