@@ -5,6 +5,7 @@
 
 mod clock;
 mod error;
+mod http;
 mod key;
 mod lock;
 mod policy;
@@ -13,6 +14,7 @@ mod token;
 
 pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
+pub use http::{HeaderMap, HttpConfig};
 pub use key::{Identity, Key};
 pub use secret::Secret;
 pub use token::Token;
