@@ -9,6 +9,7 @@ mod http;
 mod key;
 mod lock;
 mod policy;
+pub mod provider;
 mod secret;
 mod token;
 
@@ -16,5 +17,6 @@ pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
 pub use http::{HeaderMap, HttpConfig};
 pub use key::{Identity, Key};
+pub use provider::{Answer, Carry, ClientAuth, Context, Grant, OAuth2, Profile, Provider, Verdict, WeCom};
 pub use secret::Secret;
 pub use token::Token;
