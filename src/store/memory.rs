@@ -1,0 +1,227 @@
+//! A store within the process: for managers that share, and for tests.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::clock::{Clock, Deadline, Moment, Time};
+use crate::error::Error;
+use crate::key::Key;
+use crate::lock::lock;
+use crate::store::{Cursor, Entry, Expected, Store, Swap};
+
+/// Keeps bytes in memory. Clones share them.
+///
+/// Two managers on one `MemoryStore` act as two processes on one Redis do. It holds at most 10,000 entries. When one more
+/// comes, the record whose life ends first goes, and a lease only when nothing else is left; never the one that came.
+/// What has ended leaves with the next operation on any key.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    shelf: Mutex<Shelf>,
+    changed: Condvar,
+    time: Time,
+}
+
+#[derive(Default)]
+struct Shelf {
+    kept: HashMap<Key, Kept>,
+    /// The same keys in the order of their ends on the monotonic clock.
+    ends: BTreeSet<(Duration, Key)>,
+}
+
+struct Kept {
+    entry: Entry,
+    end: Moment,
+    order: Duration,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// An empty store whose lives go by `clock`.
+    pub fn with_clock(clock: impl Clock) -> MemoryStore {
+        let time = Time::Custom(Arc::new(clock));
+        MemoryStore(Arc::new(Shared { shelf: Mutex::default(), changed: Condvar::new(), time }))
+    }
+
+    /// How many entries it holds, leases included.
+    pub fn len(&self) -> usize {
+        self.with_shelf(|shelf, _| shelf.kept.len())
+    }
+
+    /// True when it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf, Moment) -> T) -> T {
+        let now = self.0.time.now();
+        let mut shelf = lock(&self.0.shelf);
+        shelf.drop_ended(now);
+        work(&mut shelf, now)
+    }
+}
+
+impl Store for MemoryStore {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        Ok(self.with_shelf(|shelf, now| shelf.read(key, now)))
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        let swap = self.with_shelf(|shelf, now| shelf.swap(key, expected, new, now));
+        if let Swap::Done(_) = swap {
+            self.0.changed.notify_all();
+        }
+        Ok(swap)
+    }
+
+    fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
+        let deadline = Deadline::at(deadline);
+        let mut shelf = lock(&self.0.shelf);
+        while !deadline.has_passed() && !shelf.has_moved(key, cursor, self.0.time.now()) {
+            // A lease that runs out is announced by nobody, so it is looked for now and then.
+            let pause = deadline.remaining().min(LOOK_AGAIN);
+            shelf = match self.0.changed.wait_timeout(shelf, pause) {
+                Ok((shelf, _)) => shelf,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Shelf {
+    fn read(&self, key: &Key, now: Moment) -> Option<Entry> {
+        let kept = self.kept.get(key).filter(|kept| !now.reaches(kept.end))?;
+        Some(Entry { remaining: now.until(kept.end), ..kept.entry.clone() })
+    }
+
+    fn has_moved(&self, key: &Key, cursor: &Cursor, now: Moment) -> bool {
+        self.read(key, now).map(|entry| entry.version) != cursor.0 || self.read(&key.lease(), now).is_none()
+    }
+
+    fn swap(&mut self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>, now: Moment) -> Swap {
+        let current = self.read(key, now);
+        let fits = match (expected, &current) {
+            (Expected::Any, _) | (Expected::Absent, None) => true,
+            (Expected::Version(version), Some(entry)) => entry.version() == version,
+            (Expected::Absent, Some(_)) | (Expected::Version(_), None) => false,
+        };
+        if !fits {
+            return Swap::Lost(current);
+        }
+        self.remove(key);
+        Swap::Done(new.map(|(bytes, life)| self.insert(key.clone(), bytes, life, now)))
+    }
+
+    fn insert(&mut self, key: Key, bytes: &[u8], life: Duration, now: Moment) -> crate::store::Version {
+        let entry = Entry::new(bytes.to_vec(), life);
+        let version = entry.version().clone();
+        let end = now.after(life);
+        let order = end.monotonic();
+        self.ends.insert((order, key.clone()));
+        self.kept.insert(key.clone(), Kept { entry, end, order });
+        while self.kept.len() > MOST_ENTRIES {
+            let Some(least) = self.least_missed(&key) else { break };
+            self.remove(&least);
+        }
+        version
+    }
+
+    /// What goes when there is no room for `new`. A lost record costs a fetch; a lost lease lets two fetch at once, and
+    /// leases are short, so going by their ends alone would take them first.
+    fn least_missed(&self, new: &Key) -> Option<Key> {
+        let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new);
+        let first = others.clone().next();
+        others.find(|key| !is_lease(key)).or(first).cloned()
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(kept) = self.kept.remove(key) {
+            self.ends.remove(&(kept.order, key.clone()));
+        }
+    }
+
+    fn drop_ended(&mut self, now: Moment) {
+        while let Some((order, key)) = self.ends.first().cloned() {
+            // Ordered by one clock: what the wall clock alone has ended is not read, and leaves a little later.
+            if order > now.monotonic() && !self.kept.get(&key).is_some_and(|kept| now.reaches(kept.end)) {
+                break;
+            }
+            self.remove(&key);
+        }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("entries", &self.len()).finish()
+    }
+}
+
+/// True for what [`Key::lease`] makes. A key that a user has named alike only stays longer.
+fn is_lease(key: &Key) -> bool {
+    key.as_str().ends_with(":lock")
+}
+
+const MOST_ENTRIES: usize = 10_000;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const LEASE: Duration = Duration::from_secs(7);
+
+    fn key(number: usize) -> Key {
+        Key::custom(&format!("k{number}")).expect("a plain key")
+    }
+
+    fn put(store: &MemoryStore, key: &Key, life: Duration) {
+        let swap = store.swap(key, Expected::Any, Some((b"x", life)));
+        assert!(matches!(swap, Ok(Swap::Done(Some(_)))));
+    }
+
+    fn has(store: &MemoryStore, key: &Key) -> bool {
+        store.read(key).expect("memory can be read").is_some()
+    }
+
+    #[test]
+    fn a_lease_is_kept_in_a_store_that_is_full_of_records() {
+        let store = MemoryStore::new();
+        (0..MOST_ENTRIES).for_each(|number| put(&store, &key(number), HOUR + Duration::from_secs(number as u64)));
+        put(&store, &key(7).lease(), LEASE);
+        assert!(has(&store, &key(7).lease()) && !has(&store, &key(0)));
+        (0..20).for_each(|number| put(&store, &key(MOST_ENTRIES + number), 2 * HOUR));
+        assert!(has(&store, &key(7).lease()) && !has(&store, &key(20)) && has(&store, &key(21)));
+        assert_eq!(store.len(), MOST_ENTRIES);
+    }
+
+    #[test]
+    fn what_has_just_come_is_kept_even_if_its_life_ends_first() {
+        let store = MemoryStore::new();
+        (0..MOST_ENTRIES).for_each(|number| put(&store, &key(number), HOUR));
+        put(&store, &key(MOST_ENTRIES), LEASE);
+        assert!(has(&store, &key(MOST_ENTRIES)));
+        assert_eq!(store.len(), MOST_ENTRIES);
+    }
+
+    #[test]
+    fn a_store_full_of_leases_holds_no_more_than_another() {
+        let store = MemoryStore::new();
+        (0..=MOST_ENTRIES).for_each(|number| put(&store, &key(number).lease(), HOUR));
+        assert!(has(&store, &key(MOST_ENTRIES).lease()));
+        put(&store, &key(0), HOUR);
+        assert!(has(&store, &key(0)));
+        assert_eq!(store.len(), MOST_ENTRIES);
+    }
+}

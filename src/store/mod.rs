@@ -1,0 +1,292 @@
+//! Where managers share a token: bytes with a life, changed one at a time.
+
+mod memory;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+pub use memory::MemoryStore;
+use ring::digest;
+use zeroize::Zeroizing;
+
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::secret::hex;
+
+/// Keeps bytes under keys for a while, and changes them atomically.
+///
+/// Two operations are enough for a backend; the other three are made of them and overridden where a backend does one
+/// in a single round trip. Managers whose stores hold the same bytes act as one: they share the token, and one of them
+/// fetches. No operation may take longer than half a second or so: a manager treats a slow store as one that is down.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// What is under `key`. `None` when there is nothing or its life is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] when the backend cannot be used, here and below.
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error>;
+
+    /// Replaces what is under `key`, or removes it when `new` is `None`, if it is what was `expected`. Atomic.
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error>;
+
+    /// Reads a record other than version `not` with `at_least` left of its life; when there is none, takes the lease
+    /// of `key` for `lease`, so that its holder alone fetches. Asking again with the same `owner` gives the lease again, for the
+    /// whole time.
+    fn read_or_lease(
+        &self,
+        key: &Key,
+        not: Option<&Version>,
+        at_least: Duration,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Leasing, Error> {
+        let fits = |entry: &Entry| Some(&entry.version) != not && entry.remaining >= at_least;
+        let entry = self.read(key)?;
+        if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
+            return Ok(Leasing::Found(entry.clone()));
+        }
+        let cursor = Cursor(entry.map(|entry| entry.version));
+        let lock = key.lease();
+        match self.swap(&lock, Expected::Absent, Some((owner.as_bytes(), lease)))? {
+            Swap::Done(version) => match self.read(key)?.filter(fits) {
+                // It came between the two looks: to fetch now would be to fetch twice.
+                Some(entry) => {
+                    self.swap(&lock, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
+                    Ok(Leasing::Found(entry))
+                }
+                None => Ok(Leasing::Leased),
+            },
+            Swap::Lost(Some(holder)) if holder.bytes() == owner.as_bytes() => {
+                // Its owner counts on a whole lease from now.
+                match self.swap(&lock, Expected::Version(&holder.version), Some((owner.as_bytes(), lease)))? {
+                    Swap::Done(_) => Ok(Leasing::Leased),
+                    Swap::Lost(_) => Ok(Leasing::Busy { remaining: Duration::ZERO, cursor }),
+                }
+            }
+            Swap::Lost(holder) => {
+                let remaining = holder.map_or(Duration::ZERO, |holder| holder.remaining);
+                Ok(Leasing::Busy { remaining, cursor })
+            }
+        }
+    }
+
+    /// Writes a record and frees the lease. `seen` is the version that the record was made from. Who holds the lease
+    /// writes in any case; who does not, replaces what others wrote since only with something that lives longer.
+    fn publish(
+        &self,
+        key: &Key,
+        owner: &Owner,
+        seen: Option<&Version>,
+        bytes: &[u8],
+        life: Duration,
+    ) -> Result<Publish, Error> {
+        let lock = key.lease();
+        let lease = self.read(&lock)?.filter(|holder| holder.bytes() == owner.as_bytes());
+        let mut expected = seen.cloned();
+        let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
+        for _ in 0..MOST_TRIES {
+            let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
+            expected = match self.swap(key, now, Some((bytes, life)))? {
+                Swap::Lost(Some(entry)) if lease.is_some() || life > entry.remaining => Some(entry.version),
+                Swap::Lost(None) => None,
+                Swap::Lost(Some(entry)) => {
+                    outcome = Ok(Publish::Lost(entry));
+                    break;
+                }
+                Swap::Done(version) => {
+                    outcome = Ok(Publish::Done(version));
+                    break;
+                }
+            };
+        }
+        if let Some(lease) = lease {
+            // Compared, because it may have run out and be another's by now.
+            self.swap(&lock, Expected::Version(&lease.version), None)?;
+        }
+        outcome
+    }
+
+    /// Waits until there is something newer than `cursor`, or the lease is free, or `deadline` comes. May return
+    /// sooner; the caller looks again.
+    fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
+        let deadline = Deadline::at(deadline);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
+            if deadline.has_passed() || has_moved(self, key, cursor)? {
+                return Ok(());
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// True when the record is not what `cursor` saw, or nobody holds the lease.
+fn has_moved(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Result<bool, Error> {
+    Ok(store.read(key)?.map(|entry| entry.version) != cursor.0 || store.read(&key.lease())?.is_none())
+}
+
+/// How often a write starts over because another one came first.
+const MOST_TRIES: usize = 16;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        (**self).read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        (**self).swap(key, expected, new)
+    }
+
+    fn read_or_lease(
+        &self,
+        key: &Key,
+        not: Option<&Version>,
+        at_least: Duration,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Leasing, Error> {
+        (**self).read_or_lease(key, not, at_least, owner, lease)
+    }
+
+    fn publish(
+        &self,
+        key: &Key,
+        owner: &Owner,
+        seen: Option<&Version>,
+        bytes: &[u8],
+        life: Duration,
+    ) -> Result<Publish, Error> {
+        (**self).publish(key, owner, seen, bytes, life)
+    }
+
+    fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
+        (**self).wait(key, cursor, deadline)
+    }
+}
+
+/// Names one state of what is under a key: a hash of the bytes as they are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version(String);
+
+impl Version {
+    /// The version that `bytes` have.
+    pub fn of(bytes: &[u8]) -> Version {
+        Version(hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]))
+    }
+}
+
+/// What is under a key. Hides its bytes in `Debug` and wipes them when it goes.
+#[derive(Clone)]
+pub struct Entry {
+    bytes: Zeroizing<Vec<u8>>,
+    remaining: Duration,
+    version: Version,
+}
+
+impl Entry {
+    /// Bytes that live for `remaining`, by the store's own clock.
+    pub fn new(bytes: Vec<u8>, remaining: Duration) -> Entry {
+        let version = Version::of(&bytes);
+        Entry { bytes: Zeroizing::new(bytes), remaining, version }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What is left of their life.
+    pub fn remaining(&self) -> Duration {
+        self.remaining
+    }
+
+    /// Their version.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry({} bytes, remaining={:?})", self.bytes.len(), self.remaining)
+    }
+}
+
+/// What has to be under a key for a [swap](Store::swap) to happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Expected<'a> {
+    /// Nothing.
+    Absent,
+    /// This version.
+    Version(&'a Version),
+    /// Anything or nothing.
+    Any,
+}
+
+/// What became of a [swap](Store::swap).
+#[derive(Clone, Debug)]
+pub enum Swap {
+    /// Done. The version is the new one's; `None` after a removal.
+    Done(Option<Version>),
+    /// Something else was there: this.
+    Lost(Option<Entry>),
+}
+
+/// What [`Store::read_or_lease`] found.
+#[derive(Clone, Debug)]
+pub enum Leasing {
+    /// A record that fits.
+    Found(Entry),
+    /// None; the lease is the caller's.
+    Leased,
+    /// None, and another holds the lease.
+    Busy {
+        /// How long the other may still hold it.
+        remaining: Duration,
+        /// From where to [wait](Store::wait).
+        cursor: Cursor,
+    },
+}
+
+/// What became of a [publication](Store::publish).
+#[derive(Clone, Debug)]
+pub enum Publish {
+    /// It is written. The version is its own.
+    Done(Option<Version>),
+    /// Another wrote something that lives longer: this.
+    Lost(Entry),
+}
+
+/// A place in a key's history: what was seen last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Option<Version>);
+
+/// Who holds a lease: a random name, one for each manager and process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(String);
+
+impl Owner {
+    /// An owner of this name. Managers name themselves; this is for tests of stores.
+    pub fn new(name: impl Into<String>) -> Owner {
+        Owner(name.into())
+    }
+
+    /// The name, as it is recorded.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Key {
+    /// The key of the lease beside a record.
+    pub(crate) fn lease(&self) -> Key {
+        self.beside("lock")
+    }
+}
