@@ -5,10 +5,12 @@
 
 mod clock;
 mod error;
+mod event;
 mod http;
 mod key;
 mod lease;
 mod lock;
+mod metrics;
 mod policy;
 pub mod provider;
 mod secret;
@@ -18,8 +20,10 @@ mod token;
 
 pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
+pub use event::{Event, EventKind, Source};
 pub use http::{HeaderMap, HttpConfig};
 pub use key::{Identity, Key};
+pub use metrics::{Metrics, Timing};
 pub use provider::{Answer, Carry, ClientAuth, Context, Grant, OAuth2, Profile, Provider, Verdict, WeCom};
 pub use secret::Secret;
 pub use store::{MemoryStore, Store};

@@ -1,0 +1,222 @@
+//! What happened, for those who want to be told.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::error::Error;
+use crate::lock::lock;
+
+/// Something that happened to a manager's token.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// When, by the manager's wall clock.
+    pub at: SystemTime,
+    /// What.
+    pub kind: EventKind,
+    /// How many events before this one were dropped, because the channel was full.
+    pub missed: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A new token is held.
+    #[non_exhaustive]
+    Granted {
+        /// Names the token without telling it.
+        fingerprint: String,
+        /// Where it came from.
+        source: Source,
+        /// How long it lives from now on.
+        remaining: Duration,
+        /// How long the fetch took.
+        took: Duration,
+        /// True when it was renewed in the background while the one before it was still handed out.
+        ahead: bool,
+    },
+    /// The provider gave the token that is held already.
+    #[non_exhaustive]
+    SameToken {
+        /// When it is asked again, from now.
+        next_try: Duration,
+    },
+    /// A fetch failed. Callers get the held token if it is not dead, else this error.
+    #[non_exhaustive]
+    Failed {
+        /// Why.
+        error: Error,
+        /// When it is tried again, from now.
+        retry_in: Duration,
+    },
+    /// The held token was rejected.
+    #[non_exhaustive]
+    Rejected {
+        /// Names the token without telling it.
+        fingerprint: String,
+    },
+    /// The provider granted a token again that had been rejected, so it is used again.
+    #[non_exhaustive]
+    GrantedAgain {
+        /// Names the token without telling it.
+        fingerprint: String,
+    },
+    /// All was forgotten by `invalidate`.
+    Invalidated,
+    /// The shared store cannot be used. Told once, not once a call.
+    #[non_exhaustive]
+    StoreDown {
+        /// Why.
+        error: Error,
+    },
+    /// The shared store can be used again.
+    StoreUp,
+}
+
+/// Where a token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// The provider granted it to this manager.
+    Provider,
+    /// Another manager recorded it in the shared store.
+    Store,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Provider => "provider",
+            Source::Store => "shared store",
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.missed {
+            0 => self.kind.fmt(f),
+            missed => write!(f, "{} (and {missed} events before it were missed)", self.kind),
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventKind::Granted { fingerprint, source, remaining, took, ahead } => {
+                let when = if *ahead { " ahead of time" } else { "" };
+                let (token, took, left) = (short(fingerprint), seconds(*took), seconds(*remaining));
+                write!(f, "token {token} from the {source}{when}, took {took}, lives {left}")
+            }
+            EventKind::SameToken { next_try } => write!(f, "same token again, next try in {}", seconds(*next_try)),
+            EventKind::Failed { error, retry_in } => write!(f, "no token: {error}; next try in {}", seconds(*retry_in)),
+            EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short(fingerprint)),
+            EventKind::GrantedAgain { fingerprint } => {
+                write!(f, "rejected token {} was granted again and is used again", short(fingerprint))
+            }
+            EventKind::Invalidated => f.write_str("all forgotten"),
+            EventKind::StoreDown { error } => write!(f, "the shared store cannot be used: {error}"),
+            EventKind::StoreUp => f.write_str("the shared store can be used again"),
+        }
+    }
+}
+
+/// The first characters of a fingerprint: enough to tell tokens apart in a log.
+fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..8).unwrap_or(fingerprint)
+}
+
+/// A duration for people.
+pub(crate) fn seconds(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        time if time < 1.0 => format!("{:.0} ms", time * 1_000.0),
+        time if time < 10.0 => format!("{time:.1} s"),
+        time => format!("{time:.0} s"),
+    }
+}
+
+/// The subscriptions to one manager's events.
+#[derive(Debug, Default)]
+pub(crate) struct Events(Mutex<Vec<Subscription>>);
+
+#[derive(Debug)]
+struct Subscription {
+    sender: Sender<Event>,
+    missed: u64,
+}
+
+impl Events {
+    pub(crate) fn subscribe(&self) -> Receiver<Event> {
+        let (sender, receiver) = bounded(MOST_EVENTS);
+        let mut subscriptions = lock(&self.0);
+        // A receiver that was dropped shows only when an event comes, and a good token may not bring one for long.
+        if subscriptions.len() >= MOST_SUBSCRIPTIONS {
+            subscriptions.remove(0);
+        }
+        subscriptions.push(Subscription { sender, missed: 0 });
+        receiver
+    }
+
+    /// Tells everybody who listens. Never waits: a full channel misses the event and is told so by the next.
+    pub(crate) fn tell(&self, at: SystemTime, kind: &EventKind) {
+        lock(&self.0).retain_mut(|subscription| {
+            let event = Event { at, kind: kind.clone(), missed: subscription.missed };
+            match subscription.sender.try_send(event) {
+                Ok(()) => subscription.missed = 0,
+                Err(TrySendError::Full(_)) => subscription.missed += 1,
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+            true
+        });
+    }
+}
+
+/// How many events wait in a channel that nobody reads.
+const MOST_EVENTS: usize = 256;
+
+/// How many subscriptions one manager has.
+const MOST_SUBSCRIPTIONS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tell(events: &Events, times: usize) {
+        (0..times).for_each(|_| events.tell(SystemTime::UNIX_EPOCH, &EventKind::Invalidated));
+    }
+
+    #[test]
+    fn a_full_channel_loses_new_events_and_the_next_one_says_how_many() {
+        let events = Events::default();
+        let receiver = events.subscribe();
+        tell(&events, MOST_EVENTS + 3);
+        assert_eq!(receiver.try_iter().map(|event| event.missed).sum::<u64>(), 0);
+        tell(&events, 2);
+        assert_eq!(receiver.try_iter().map(|event| event.missed).collect::<Vec<_>>(), [3, 0]);
+    }
+
+    #[test]
+    fn the_oldest_subscription_ends_when_there_are_more_than_sixty_four() {
+        let events = Events::default();
+        let kept: Vec<_> = (0..=MOST_SUBSCRIPTIONS).map(|_| events.subscribe()).collect();
+        assert_eq!(lock(&events.0).len(), MOST_SUBSCRIPTIONS);
+        tell(&events, 1);
+        assert_eq!(kept[0].try_recv().err(), Some(crossbeam_channel::TryRecvError::Disconnected));
+        assert!(kept[1..].iter().all(|receiver| receiver.len() == 1));
+    }
+
+    #[test]
+    fn a_subscription_that_nobody_reads_any_more_is_forgotten() {
+        let events = Events::default();
+        drop(events.subscribe());
+        let kept = events.subscribe();
+        tell(&events, 1);
+        assert_eq!(lock(&events.0).len(), 1);
+        assert_eq!(kept.len(), 1);
+    }
+}
