@@ -6,6 +6,7 @@
 mod clock;
 mod error;
 mod event;
+mod flight;
 mod http;
 mod key;
 mod lease;
@@ -13,7 +14,9 @@ mod lock;
 mod metrics;
 mod policy;
 pub mod provider;
+mod refresher;
 mod secret;
+mod snapshot;
 pub mod store;
 mod thread;
 mod token;
