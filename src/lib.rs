@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod builder;
 mod clock;
 mod error;
 mod event;
@@ -11,6 +12,7 @@ mod http;
 mod key;
 mod lease;
 mod lock;
+mod manager;
 mod metrics;
 mod policy;
 pub mod provider;
@@ -21,11 +23,13 @@ pub mod store;
 mod thread;
 mod token;
 
+pub use builder::TokenManagerBuilder;
 pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, EventKind, Source};
 pub use http::{HeaderMap, HttpConfig};
 pub use key::{Identity, Key};
+pub use manager::{State, Status, TokenManager};
 pub use metrics::{Metrics, Timing};
 pub use provider::{Answer, Carry, ClientAuth, Context, Grant, OAuth2, Profile, Provider, Verdict, WeCom};
 pub use secret::Secret;

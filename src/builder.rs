@@ -1,0 +1,293 @@
+//! The settings of a manager, checked before anything is opened.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::{Clock, Time};
+use crate::error::Error;
+use crate::error::catch_panic;
+use crate::event::Events;
+use crate::http::{Http, HttpConfig};
+use crate::key::{Identity, Key};
+use crate::lease::{Sharing, lease_of};
+use crate::manager::{Control, Keeper, Settings, TokenManager};
+use crate::metrics::Recorder;
+use crate::policy::Policy;
+use crate::provider::{Profile, Provider};
+use crate::refresher::{self, ResidentId};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+impl TokenManager {
+    /// A manager with the default settings, in memory only. Opens no socket and starts no thread.
+    ///
+    /// A setting of the provider that is wrong is kept, and returned by every call.
+    pub fn new(provider: impl Provider) -> TokenManager {
+        let manager = TokenManager::builder(provider).assemble();
+        if let Err(error) = manager.keeper().checked() {
+            // `try_token` has no way to say it.
+            log::warn!(target: "evertoken", "no token will come: {error}");
+        }
+        manager
+    }
+
+    /// Starts to build a manager with settings of your own.
+    pub fn builder(provider: impl Provider) -> TokenManagerBuilder {
+        TokenManagerBuilder {
+            provider: Box::new(provider),
+            store: None,
+            namespace: "evertoken".to_owned(),
+            key: None,
+            refresh_ahead: None,
+            refresh_after: None,
+            safety_margin: Policy::default().safety_margin,
+            jitter: Policy::default().jitter,
+            keep_warm: false,
+            max_wait: Duration::from_secs(15),
+            backoff: (Policy::default().backoff_min, Policy::default().backoff_max),
+            local_max_age: Duration::from_secs(60),
+            unshared_interval: None,
+            http: HttpConfig::usual(),
+            time: Time::System,
+            log_report_every: None,
+        }
+    }
+}
+
+/// Settings of a manager. The defaults suit most programs.
+///
+/// ```
+/// use std::time::Duration;
+/// use evertoken::{TokenManager, WeCom};
+///
+/// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret"))
+///     .refresh_ahead(Duration::from_secs(600))
+///     .max_wait(Duration::from_secs(10))
+///     .build()?;
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+#[must_use]
+pub struct TokenManagerBuilder {
+    provider: Box<dyn Provider>,
+    store: Option<Arc<dyn Store>>,
+    namespace: String,
+    key: Option<String>,
+    refresh_ahead: Option<Duration>,
+    refresh_after: Option<Duration>,
+    safety_margin: Duration,
+    jitter: f64,
+    keep_warm: bool,
+    max_wait: Duration,
+    backoff: (Duration, Duration),
+    local_max_age: Duration,
+    unshared_interval: Option<Duration>,
+    http: Arc<HttpConfig>,
+    time: Time,
+    log_report_every: Option<Duration>,
+}
+
+impl TokenManagerBuilder {
+    /// Shares the token with all managers of the same credential on this store. Default: none, memory only.
+    pub fn store(self, store: impl Store) -> Self {
+        Self { store: Some(Arc::new(store)), ..self }
+    }
+
+    /// What keys in the store begin with: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. Default: `evertoken`.
+    pub fn namespace(self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self }
+    }
+
+    /// A full key of your own in the store, in place of the one that is derived from the credential.
+    ///
+    /// Then nothing checks that the record belongs to this credential: managers of different credentials must not
+    /// have one key.
+    pub fn key(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
+    }
+
+    /// How long before its end a token is renewed in the background. Never more than a third of its life, nor less than
+    /// the [`safety_margin`](TokenManagerBuilder::safety_margin), in which callers would wait for it. Default: the
+    /// provider's, mostly 300 s.
+    pub fn refresh_ahead(self, lead: Duration) -> Self {
+        Self { refresh_ahead: Some(lead), ..self }
+    }
+
+    /// How long after it was granted a token is renewed, if that is sooner. Default: not set.
+    pub fn refresh_after(self, age: Duration) -> Self {
+        Self { refresh_after: Some(age), ..self }
+    }
+
+    /// How long before its end callers wait for a new token instead of getting the held one. Never more than a tenth
+    /// of its life, nor less than the last 5 s (or a hundredth of the life), in which nobody gets it. Default: 60 s.
+    pub fn safety_margin(self, margin: Duration) -> Self {
+        Self { safety_margin: margin, ..self }
+    }
+
+    /// By which part of the lead a renewal is moved at random, so that many processes do not renew at once: from 0 to
+    /// 1. Never into the safety margin, so a large part gathers some of them at its start. Default: 0.1.
+    pub fn jitter(self, part: f64) -> Self {
+        Self { jitter: part, ..self }
+    }
+
+    /// Renews the token even if nobody uses it. Default: false, a token that was not used since its last renewal is
+    /// left to end.
+    pub fn keep_warm(self, keep_warm: bool) -> Self {
+        Self { keep_warm, ..self }
+    }
+
+    /// How long a call of [`token`](TokenManager::token) may take, all in all. With a store it must be longer than another process may
+    /// hold the lease plus a fetch of one's own: 12 s with the default HTTP limits. Default: 15 s.
+    pub fn max_wait(self, wait: Duration) -> Self {
+        Self { max_wait: wait, ..self }
+    }
+
+    /// How long the provider is left alone after a failure: `min`, doubled with each failure in a row up to `max`, moved
+    /// by up to a fifth at random. What the provider asks for counts instead, up to an hour; a refused credential
+    /// pauses 30 s. Default: 1 s and 60 s.
+    pub fn backoff(self, min: Duration, max: Duration) -> Self {
+        Self { backoff: (min, max), ..self }
+    }
+
+    /// How old what this manager knows of the store may be: a token in use is compared with the store that often, in
+    /// the background. Not less than 100 ms. Default: 60 s.
+    pub fn local_max_age(self, age: Duration) -> Self {
+        Self { local_max_age: age, ..self }
+    }
+
+    /// While the store cannot be used: how long after a fetch of its own this process waits before another one. Default: zero, or
+    /// 300 s for providers where a new token ends the old one.
+    pub fn unshared_interval(self, interval: Duration) -> Self {
+        Self { unshared_interval: Some(interval), ..self }
+    }
+
+    /// How providers are reached: an [`HttpConfig`] or a `ureq::Agent` of your own.
+    ///
+    /// Do not hand in an agent that has this manager's own middleware: fetching a token would then need a token.
+    pub fn http(self, http: impl Into<HttpConfig>) -> Self {
+        Self { http: Arc::new(http.into()), ..self }
+    }
+
+    /// The clock that lives and pauses go by. Default: the system's.
+    pub fn clock(self, clock: impl Clock) -> Self {
+        Self { time: Time::Custom(Arc::new(clock)), ..self }
+    }
+
+    /// Logs the report of [`metrics`](TokenManager::metrics) that often, at level info, while a token is held. Default: never.
+    pub fn log_report_every(self, interval: Duration) -> Self {
+        Self { log_report_every: Some(interval), ..self }
+    }
+
+    /// Checks all settings and makes the manager. Opens no socket and starts no thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with a text that says which setting is wrong.
+    pub fn build(self) -> Result<TokenManager, Error> {
+        let manager = self.assemble();
+        manager.keeper().checked()?;
+        Ok(manager)
+    }
+
+    fn assemble(self) -> TokenManager {
+        // The provider is the user's, so even its answers to simple questions may panic.
+        let asked = catch_panic(|| {
+            self.provider.check()?;
+            Ok((self.provider.identity(), self.provider.profile()))
+        });
+        let mut fault = asked.as_ref().err().cloned();
+        let (identity, profile) = asked.unwrap_or_else(|_| (Identity::new("unknown"), Profile::default()));
+        let key = match self.checked_key(&identity) {
+            Ok(key) => key,
+            Err(error) => {
+                fault.get_or_insert(error);
+                Key::unknown()
+            }
+        };
+        if let Err(error) = self.check() {
+            fault.get_or_insert(error);
+        }
+        let settings = Settings {
+            max_wait: self.max_wait,
+            fetch_limit: self.http.whole_timeout(),
+            keep_warm: self.keep_warm,
+            local_max_age: self.local_max_age.max(SHORTEST_AGE),
+            unshared_interval: self.unshared_interval.unwrap_or(match profile.new_token_ends_old {
+                true => UNSHARED_INTERVAL,
+                false => Duration::ZERO,
+            }),
+            log_report_every: self.log_report_every,
+        };
+        let policy = Policy {
+            refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
+            refresh_after: self.refresh_after,
+            earliest_lead: profile.earliest_lead,
+            safety_margin: self.safety_margin,
+            jitter: self.jitter,
+            backoff_min: self.backoff.0,
+            backoff_max: self.backoff.1,
+        };
+        self.time.on_jump(refresher::wake());
+        let sharing = self.store.map(|store| {
+            let identity = self.key.is_none().then(|| identity.fingerprint());
+            Box::new(Sharing::new(store, key.clone(), identity, settings.fetch_limit, self.time.clone()))
+        });
+        TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
+            id: ResidentId::new(),
+            me: me.clone(),
+            provider: self.provider,
+            profile,
+            policy,
+            settings,
+            key,
+            time: self.time,
+            http: Http::new(self.http),
+            sharing,
+            events: Events::default(),
+            recorder: Recorder::default(),
+            fault,
+            snapshot: Snapshot::default(),
+            control: Mutex::new(Control::default()),
+        }))
+    }
+
+    fn checked_key(&self, identity: &Identity) -> Result<Key, Error> {
+        let derived = Key::derive(&self.namespace, identity)?;
+        self.key.as_deref().map_or(Ok(derived), Key::custom)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.http.check()?;
+        let fetch_limit = self.http.whole_timeout();
+        let (min, max) = self.backoff;
+        let zero = |setting: Option<Duration>| setting.is_some_and(|setting| setting.is_zero());
+        let wrong = if !(0.0..=1.0).contains(&self.jitter) {
+            "the jitter must be from 0 to 1"
+        } else if self.max_wait.is_zero() {
+            "a max_wait of zero leaves no time to fetch a token; use try_token to not wait"
+        } else if min.is_zero() || max < min {
+            "the backoff must be more than zero, and its maximum not less than its minimum"
+        } else if zero(self.refresh_after) {
+            "a refresh_after of zero would renew without end"
+        } else if zero(self.log_report_every) {
+            "a log_report_every of zero would report without end"
+        } else if self.store.is_some() && self.max_wait <= lease_of(fetch_limit).saturating_add(fetch_limit) {
+            "with a store, max_wait must be longer than twice the HTTP time limit and 2 s: another process may be fetching first"
+        } else {
+            return Ok(());
+        };
+        Err(Error::config(wrong))
+    }
+}
+
+impl fmt::Debug for TokenManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenManagerBuilder").field("provider", &self.provider.name()).finish_non_exhaustive()
+    }
+}
+
+/// Looking at the store any more often would be polling it.
+const SHORTEST_AGE: Duration = Duration::from_millis(100);
+
+/// Where a new token ends the old one, processes that cannot see each other would end each other's.
+const UNSHARED_INTERVAL: Duration = Duration::from_secs(300);

@@ -1,0 +1,265 @@
+//! What a manager knows: memory only, no I/O, no clock of its own.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::clock::{Deadline, Moment};
+use crate::error::Error;
+use crate::event::Source;
+use crate::flight::Flight;
+use crate::lease::MOST_REJECTED;
+use crate::policy::{Phase, Schedule};
+use crate::store::Version;
+use crate::token::Token;
+
+/// Everything about one credential that changes. It stands under one lock, which is held for memory only.
+#[derive(Default)]
+pub(crate) struct Control {
+    pub(crate) held: Option<Held>,
+    /// The last token that was held, by name: to know it again when the provider gives it again.
+    pub(crate) last: Option<Known>,
+    /// Its number among the tokens in the shared store.
+    pub(crate) number: u64,
+    pub(crate) pause: Option<Pause>,
+    pub(crate) poll: Option<Poll>,
+    /// When a renewal is tried again that found another one fetching.
+    pub(crate) come_back_at: Option<Moment>,
+    /// Fetches that failed in a row.
+    pub(crate) failures: u32,
+    pub(crate) last_error: Option<(Error, Moment)>,
+    pub(crate) rejected: Vec<Rejected>,
+    /// All rejections so far; the number is the name of one.
+    pub(crate) rejections: u64,
+    /// Rejections, in a row, of tokens that had hardly been granted.
+    pub(crate) young_rejections: u32,
+    /// When the last of them was.
+    pub(crate) young_at: Option<Moment>,
+    /// A token that was granted again after its rejection, and until when further rejections of it are ignored.
+    pub(crate) granted_again: Option<(String, Moment)>,
+    pub(crate) flight: Option<Arc<Flight<Landed>>>,
+    /// Flights that were given up and may still be flying.
+    pub(crate) lost: Vec<Weak<Flight<Landed>>>,
+    /// Counts invalidations: what a flight brings that started before one is not kept.
+    pub(crate) generation: u64,
+    /// Counts tokens that differ from the one before.
+    pub(crate) tokens: u64,
+    /// When a forced refresh was last carried out.
+    pub(crate) forced_at: Option<Moment>,
+    pub(crate) store: StoreState,
+    pub(crate) report_at: Option<Moment>,
+    pub(crate) shut_down: bool,
+    /// The last handle is gone.
+    pub(crate) retired: bool,
+}
+
+/// The token that is held, and its course.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) token: Token,
+    pub(crate) schedule: Schedule,
+    /// Its whole life, as far as it was told.
+    pub(crate) life: Duration,
+    pub(crate) source: Source,
+    pub(crate) since: Moment,
+    /// Its number among the tokens in the shared store: the higher, the later it was granted.
+    pub(crate) number: u64,
+    /// Its record in the shared store. `None`: not recorded yet, or there is no store.
+    pub(crate) version: Option<Version>,
+    /// The snapshot's hits when it came: more hits mean that it is in use.
+    pub(crate) hits: u64,
+    /// Handed out to a caller that waited.
+    pub(crate) taken: bool,
+}
+
+/// A token by name, and its end: the provider may give it again and tell a whole life.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) fingerprint: String,
+    pub(crate) end: Moment,
+}
+
+/// Why the provider is left alone for a while.
+pub(crate) struct Pause {
+    pub(crate) until: Moment,
+    /// `None`: nothing failed, but it would only give the same token again.
+    pub(crate) error: Option<Error>,
+}
+
+/// The provider has not replaced a token that is over; callers wait, and one of them asks again then.
+pub(crate) struct Poll {
+    pub(crate) at: Deadline,
+    pub(crate) pause: Duration,
+}
+
+/// A token that must not be used.
+pub(crate) struct Rejected {
+    pub(crate) fingerprint: String,
+    pub(crate) end: Moment,
+    pub(crate) number: u64,
+}
+
+/// How it stands with the shared store.
+#[derive(Default)]
+pub(crate) struct StoreState {
+    pub(crate) down: Option<Down>,
+    /// When the record is to be read again. `None`: at the next use.
+    pub(crate) look_at: Option<Moment>,
+    /// The snapshot's hits when it was read last.
+    pub(crate) hits: u64,
+    /// When this manager last fetched without the store.
+    pub(crate) unshared_at: Option<Moment>,
+}
+
+/// The store cannot be used.
+#[derive(Clone, Copy)]
+pub(crate) struct Down {
+    pub(crate) since: Moment,
+    pub(crate) failures: u32,
+    /// Not before then is it tried again.
+    pub(crate) retry_at: Moment,
+}
+
+/// Why a flight is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A caller needs a token.
+    Need,
+    /// The held token is due.
+    Ahead,
+    /// A caller wants another token than the held one.
+    Force,
+    /// The shared record is to be compared with the held token.
+    Look,
+}
+
+/// What a flight brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Landed {
+    New,
+    Same,
+    Nothing,
+}
+
+/// What a flight takes along, so that it need not ask while it is under way.
+#[derive(Clone)]
+pub(crate) struct Ticket {
+    pub(crate) purpose: Purpose,
+    pub(crate) held: Option<Held>,
+    /// Tokens that are known by name, with their ends.
+    pub(crate) known: Vec<Known>,
+    pub(crate) rejected: Vec<String>,
+    /// The number of the latest token that is known.
+    pub(crate) number: u64,
+    pub(crate) generation: u64,
+    pub(crate) rejections: u64,
+}
+
+impl Control {
+    /// The held token, if it is no further gone than `worst`.
+    pub(crate) fn peek(&self, now: Moment, worst: Phase) -> Option<&Held> {
+        self.held.as_ref().filter(|held| held.schedule.phase(now) <= worst)
+    }
+
+    /// Hands the held token to a caller, if it is no further gone than `worst`.
+    pub(crate) fn take(&mut self, now: Moment, worst: Phase) -> Option<Token> {
+        let held = self.held.as_mut().filter(|held| held.schedule.phase(now) <= worst)?;
+        held.taken = true;
+        Some(held.token.clone())
+    }
+
+    /// What keeps a renewal in the background from starting now.
+    pub(crate) fn renewal_waits_until(&self, now: Moment) -> Option<Moment> {
+        let pause = self.pause.as_ref().map(|pause| pause.until);
+        pause.into_iter().chain(self.come_back_at).filter(|at| !now.reaches(*at)).reduce(Moment::later)
+    }
+
+    pub(crate) fn pause_at(&self, now: Moment) -> Option<&Pause> {
+        self.pause.as_ref().filter(|pause| !now.reaches(pause.until))
+    }
+
+    /// The flight under way. One that was started before a fork is not.
+    pub(crate) fn in_the_air(&self) -> Option<Arc<Flight<Landed>>> {
+        self.flight.clone().filter(|flight| !flight.has_landed() && flight.is_of_this_process())
+    }
+
+    /// True when so many flights that were given up still hold a thread that there should be no more.
+    pub(crate) fn too_many_lost(&mut self) -> bool {
+        self.lost.retain(|flight| flight.upgrade().is_some_and(|flight| flight.is_of_this_process()));
+        self.lost.len() >= MOST_LOST
+    }
+
+    pub(crate) fn ticket(&self, purpose: Purpose) -> Ticket {
+        Ticket {
+            purpose,
+            held: self.held.clone(),
+            known: self.known(),
+            rejected: self.rejected.iter().map(|rejected| rejected.fingerprint.clone()).collect(),
+            number: self.number,
+            generation: self.generation,
+            rejections: self.rejections,
+        }
+    }
+
+    /// True when a rejection of `token` changes anything: it is held, or nothing is and it is not known to be bad.
+    pub(crate) fn heeds_rejection_of(&self, token: &Token, now: Moment) -> bool {
+        let name = token.fingerprint();
+        let ignored = |(again, until): &(String, Moment)| again == name && !now.reaches(*until);
+        if self.granted_again.as_ref().is_some_and(ignored) {
+            return false;
+        }
+        match &self.held {
+            Some(held) => held.token.fingerprint() == name,
+            None => !self.is_rejected(name),
+        }
+    }
+
+    /// All tokens that are known by name.
+    pub(crate) fn known(&self) -> Vec<Known> {
+        let rejected =
+            self.rejected.iter().map(|rejected| Known { fingerprint: rejected.fingerprint.clone(), end: rejected.end });
+        self.last.iter().cloned().chain(rejected).collect()
+    }
+
+    pub(crate) fn is_rejected(&self, fingerprint: &str) -> bool {
+        self.rejected.iter().any(|rejected| rejected.fingerprint == fingerprint)
+    }
+
+    /// Remembers that a token must not be used, until its end.
+    pub(crate) fn note_rejected(&mut self, fingerprint: &str, end: Moment, now: Moment) {
+        self.rejections += 1;
+        let number = self.rejections;
+        self.rejected.retain(|rejected| rejected.fingerprint != fingerprint && !now.reaches(rejected.end));
+        self.rejected.push(Rejected { fingerprint: fingerprint.to_owned(), end, number });
+        let surplus = self.rejected.len().saturating_sub(MOST_REJECTED);
+        self.rejected.drain(..surplus);
+    }
+}
+
+impl Known {
+    /// The end of a token that the provider gives again: it tells a whole life whenever it is asked, so the end that is
+    /// known stays. `None`: the token is new.
+    pub(crate) fn end_of(fingerprint: &str, known: &[Known], asked_at: Moment, told: Moment) -> Option<Moment> {
+        known.iter().filter(|known| known.fingerprint == fingerprint).fold(None, |end, known| {
+            let rest = asked_at.monotonic_until(known.end);
+            // Given again, it is not over. If only the wall clock says so, that clock was set since.
+            let set = asked_at.reaches(known.end) && !rest.is_zero();
+            let known = if set { asked_at.after(rest) } else { known.end };
+            Some(end.unwrap_or(told).sooner(known))
+        })
+    }
+}
+
+impl Held {
+    /// True when a recorded token was granted later than this one.
+    pub(crate) fn is_older_than(&self, number: u64, end: Moment) -> bool {
+        number > self.number || number == self.number && self.schedule.end.ends_before(end)
+    }
+
+    /// True when somebody got it since it came.
+    pub(crate) fn is_used(&self, hits: u64) -> bool {
+        self.taken || hits > self.hits
+    }
+}
+
+/// Flights that never returned, and their threads, that a manager puts up with.
+const MOST_LOST: usize = 8;

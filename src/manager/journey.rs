@@ -1,0 +1,372 @@
+//! What a flight does under way: the shared store, the provider, the store again. No lock is held here.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::clock::{Deadline, Moment, Stopwatch};
+use crate::error::catch_panic;
+use crate::error::{Error, ErrorKind};
+use crate::event::EventKind;
+use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn};
+use crate::manager::control::{Down, Known, Pause, Purpose, Ticket};
+use crate::manager::keeper::Keeper;
+use crate::policy::Phase;
+use crate::provider::Context;
+use crate::secret::Secret;
+use crate::store::Version;
+
+/// What a flight comes back with.
+pub(crate) enum Arrival {
+    /// The provider granted this.
+    Granted(Granted),
+    /// Another manager recorded this. With the failure of its last fetch, if it failed.
+    Adopted { token: RecordedToken, number: u64, version: Option<Version>, failure: Option<Failure> },
+    /// The held token is recorded, as this version and with this end.
+    Recorded { version: Option<Version>, number: u64, end: Moment },
+    /// Another manager rejected the held token.
+    RejectedElsewhere,
+    /// Another manager is fetching; it makes no sense to look again for so long.
+    Later(Duration),
+    /// Nothing new.
+    Nothing,
+}
+
+pub(crate) struct Granted {
+    pub(crate) secret: Secret,
+    pub(crate) fingerprint: String,
+    /// The whole life, as the provider tells it.
+    pub(crate) life: Duration,
+    pub(crate) end: Moment,
+    /// True when it was known before.
+    pub(crate) same: bool,
+    /// Its number among the tokens in the shared store.
+    pub(crate) number: u64,
+    pub(crate) asked_at: Moment,
+    pub(crate) version: Option<Version>,
+}
+
+/// Why a flight comes back with nothing.
+pub(crate) struct Trouble {
+    pub(crate) error: Error,
+    /// How long to leave the provider alone, and the failures in a row, when that is settled already.
+    pub(crate) settled: Option<(Duration, u32)>,
+}
+
+impl Arrival {
+    fn adopted(token: &RecordedToken, record: &Record) -> Arrival {
+        let (token, version, failure) = (token.clone(), record.version.clone(), record.failure.clone());
+        Arrival::Adopted { token, number: record.number, version, failure }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Trouble {
+        Trouble { error, settled: None }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Trouble {
+        Trouble { error: failure.error, settled: Some((failure.retry_in, failure.count)) }
+    }
+}
+
+impl Keeper {
+    pub(crate) fn journey(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
+        match &self.sharing {
+            Some(sharing) if ticket.purpose == Purpose::Look => Ok(self.compare(sharing, ticket)),
+            Some(sharing) => self.fetch_shared(sharing, ticket),
+            None => self.fetch_alone(ticket),
+        }
+    }
+
+    fn fetch_alone(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
+        Ok(Arrival::Granted(self.ask_provider(self.settings.fetch_limit, &ticket.known, ticket.number)?))
+    }
+
+    /// Asks the provider. `number` is that of the latest token that is known.
+    fn ask_provider(&self, limit: Duration, known: &[Known], number: u64) -> Result<Granted, Error> {
+        // Read before the call: a slow answer must shorten the life that is assumed, not lengthen it.
+        let asked_at = self.now();
+        let watch = Stopwatch::start();
+        let context = Context::until(&self.http, Deadline::within(limit));
+        let granted = catch_panic(|| self.provider.fetch(&context)).and_then(|grant| grant.into_parts(&self.profile));
+        self.recorder.fetched(watch.elapsed(), granted.is_ok());
+        let (secret, life) = granted?;
+        let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life));
+        let again = Known::end_of(&fingerprint, known, asked_at, told);
+        let end = again.filter(|_| !self.profile.same_token_extends).unwrap_or(told);
+        let (same, number) = (again.is_some(), number + u64::from(again.is_none()));
+        Ok(Granted { secret, fingerprint, life, end, same, number, asked_at, version: None })
+    }
+
+    fn fetch_shared(&self, sharing: &Sharing, ticket: &Ticket) -> Result<Arrival, Trouble> {
+        // While a renewal is under way, the record that is held already is no news.
+        let mut not = ticket.held.as_ref().and_then(|held| held.version.clone());
+        let mut seen = Record { version: not.clone(), number: ticket.number, ..Record::default() };
+        let give_up = Deadline::within(self.waiting_limit());
+        let mut pause = SHORTEST_WAIT;
+        loop {
+            if self.store_rests() {
+                return self.fetch_unshared(ticket);
+            }
+            match self.note_store(sharing.turn(not.as_ref())) {
+                Err(_) => return self.fetch_unshared(ticket),
+                Ok(Turn::Found(record)) => {
+                    if let Some(arrival) = self.use_record(&record, ticket) {
+                        return arrival;
+                    }
+                    not = record.version.clone();
+                    seen = record;
+                }
+                Ok(Turn::Leased(until)) => return self.fetch_leased(sharing, ticket, seen, until),
+                Ok(Turn::Busy { remaining, .. }) if ticket.purpose == Purpose::Ahead => {
+                    return Ok(Arrival::Later(remaining.min(COME_BACK)));
+                }
+                Ok(Turn::Busy { remaining, cursor }) => {
+                    let watch = Stopwatch::start();
+                    let until = Deadline::within(remaining).min(give_up);
+                    let waited = sharing.wait(&cursor, until).is_ok() && watch.elapsed() >= SHORTEST_WAIT;
+                    if !waited {
+                        // A store that cannot wait is asked again and again, but not in a busy loop.
+                        thread::sleep(pause);
+                        pause = (pause * 2).min(LONGEST_WAIT);
+                    }
+                }
+            }
+            if give_up.has_passed() {
+                return Err(Error::new(ErrorKind::TimedOut, "another process held the lease for too long").into());
+            }
+        }
+    }
+
+    /// What to make of a record that somebody left. `None`: it is of no use.
+    fn use_record(&self, record: &Record, ticket: &Ticket) -> Option<Result<Arrival, Trouble>> {
+        let worst = if record.failure.is_some() { Phase::Late } else { Phase::Due };
+        if let Some(token) = record.token.as_ref().filter(|token| self.fits(token, record.number, ticket, worst)) {
+            return Some(Ok(Arrival::adopted(token, record)));
+        }
+        Some(Err(record.failure.clone()?.into()))
+    }
+
+    /// True when a recorded token serves the purpose of the flight.
+    fn fits(&self, token: &RecordedToken, number: u64, ticket: &Ticket, worst: Phase) -> bool {
+        let schedule = self.policy.schedule(token.known_at, token.life, token.remaining, 0.5);
+        if ticket.rejected.contains(&token.fingerprint) || schedule.phase(self.now()) > worst {
+            return false;
+        }
+        ticket.held.as_ref().is_none_or(|held| {
+            held.token.fingerprint() != token.fingerprint && held.is_older_than(number, schedule.end)
+        })
+    }
+
+    fn fetch_leased(
+        &self,
+        sharing: &Sharing,
+        ticket: &Ticket,
+        seen: Record,
+        until: Deadline,
+    ) -> Result<Arrival, Trouble> {
+        let limit = self.settings.fetch_limit.min(until.remaining().saturating_sub(OPERATION));
+        let recorded =
+            seen.token.iter().map(|token| Known { fingerprint: token.fingerprint.clone(), end: token.end() });
+        let rejected =
+            seen.rejected.iter().map(|token| Known { fingerprint: token.fingerprint.clone(), end: token.end });
+        let known: Vec<_> = ticket.known.iter().cloned().chain(recorded).chain(rejected).collect();
+        let mut granted = match self.ask_provider(limit, &known, seen.number.max(ticket.number)) {
+            Ok(granted) => granted,
+            Err(error) => return Err(self.record_failure(sharing, error)),
+        };
+        if let Some(arrival) = self.overtaken(sharing, ticket, &seen, &granted) {
+            let _ = self.note_store(sharing.release());
+            return Ok(arrival);
+        }
+        let record = Record {
+            token: Some(granted.recorded()),
+            rejected: seen.rejected.into_iter().filter(|token| token.fingerprint != granted.fingerprint).collect(),
+            number: granted.number,
+            version: seen.version,
+            ..Record::default()
+        };
+        // A token that cannot be recorded is still a token: it is written when the store is back.
+        match self.note_store(sharing.publish(&record)) {
+            Ok(Published::Done(version)) => granted.version = version,
+            Ok(Published::Lost(other)) => {
+                if let Some(Ok(adopted)) = self.use_record(&other, ticket) {
+                    return Ok(adopted);
+                }
+            }
+            Err(_) => {}
+        }
+        Ok(Arrival::Granted(granted))
+    }
+
+    /// What came of it when a grant was overtaken by an invalidation here, or by a rejection in another process.
+    fn overtaken(&self, sharing: &Sharing, ticket: &Ticket, seen: &Record, granted: &Granted) -> Option<Arrival> {
+        if self.lock().generation != ticket.generation {
+            return Some(Arrival::Nothing);
+        }
+        // Only a token that was known before can have been rejected before it was granted.
+        if !granted.same || seen.rejects(&granted.fingerprint) || ticket.rejected.contains(&granted.fingerprint) {
+            return None;
+        }
+        let recorded = self.note_store(sharing.look()).ok()?;
+        recorded.rejects(&granted.fingerprint).then_some(Arrival::RejectedElsewhere)
+    }
+
+    fn record_failure(&self, sharing: &Sharing, error: Error) -> Trouble {
+        let failure = self.next_failure(error);
+        let outcome_unknown =
+            matches!(failure.error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Panicked);
+        // A token may have been granted that ends the recorded one: then the lease runs out instead, as a quarantine.
+        if !(self.profile.new_token_ends_old && outcome_unknown) {
+            let _ = self.note_store(sharing.publish_failure(failure.clone()));
+        }
+        failure.into()
+    }
+
+    /// The store cannot be used: a fetch of one's own, not too often.
+    fn fetch_unshared(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
+        if let Some(wait) = self.unshared_wait() {
+            // The store may be back sooner.
+            let wait = wait.min(self.store_rest().unwrap_or(wait));
+            let error = Error::new(
+                ErrorKind::Store,
+                "the shared store cannot be used, and this process fetched on its own a moment ago",
+            );
+            return Err(error.with_retry_after(wait).into());
+        }
+        self.fetch_alone(ticket)
+    }
+
+    /// Compares the held token with the record: takes over what is newer, hands in what is missing.
+    fn compare(&self, sharing: &Sharing, ticket: &Ticket) -> Arrival {
+        let Some(held) = &ticket.held else { return Arrival::Nothing };
+        let Ok(record) = self.note_store(sharing.look()) else { return Arrival::Nothing };
+        let name = held.token.fingerprint();
+        if record.rejects(name) {
+            return Arrival::RejectedElsewhere;
+        }
+        match &record.token {
+            Some(token) if token.fingerprint == name => {
+                Arrival::Recorded { version: record.version, number: record.number, end: token.end() }
+            }
+            Some(token) if self.fits(token, record.number, ticket, Phase::Due) => Arrival::adopted(token, &record),
+            // Newer than the held one, but of no use.
+            Some(token) if held.is_older_than(record.number, token.end()) => Arrival::Nothing,
+            _ => self.write_back(sharing, ticket, record),
+        }
+    }
+
+    fn write_back(&self, sharing: &Sharing, ticket: &Ticket, record: Record) -> Arrival {
+        let now = self.now();
+        let Some(held) = ticket.held.as_ref().filter(|held| held.schedule.phase(now) <= Phase::Due) else {
+            return Arrival::Nothing;
+        };
+        let token = RecordedToken {
+            secret: held.token.secret().clone(),
+            fingerprint: held.token.fingerprint().to_owned(),
+            life: held.life,
+            remaining: now.until(held.schedule.end),
+            known_at: now,
+        };
+        let (number, end) = (held.number.max(record.number), held.schedule.end);
+        match self.note_store(sharing.publish(&Record { token: Some(token), failure: None, number, ..record })) {
+            Ok(Published::Done(version)) => Arrival::Recorded { version, number, end },
+            Ok(Published::Lost(other)) => match self.use_record(&other, ticket) {
+                Some(Ok(adopted)) => adopted,
+                _ => Arrival::Nothing,
+            },
+            Err(_) => Arrival::Nothing,
+        }
+    }
+}
+
+impl Keeper {
+    /// Notices whether the store works: said once per change, not once per call.
+    pub(crate) fn note_store<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        self.note_store_trouble(outcome.as_ref().err());
+        outcome
+    }
+
+    fn note_store_trouble(&self, trouble: Option<&Error>) {
+        let news = {
+            let mut control = self.lock();
+            let now = self.now();
+            match trouble {
+                None => control.store.down.take().map(|_| {
+                    let waits_for_the_store =
+                        |pause: &Pause| pause.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Store);
+                    control.pause = control.pause.take().filter(|pause| !waits_for_the_store(pause));
+                    EventKind::StoreUp
+                }),
+                Some(error) => {
+                    let failures = control.store.down.map_or(1, |down| down.failures.saturating_add(1));
+                    let since = control.store.down.map_or(now, |down| down.since);
+                    let pause = (STORE_PAUSE * (1 << failures.saturating_sub(1).min(5))).min(LONGEST_STORE_PAUSE);
+                    let retry_at = now.after(pause.mul_f64(0.8 + 0.4 * fastrand::f64()));
+                    control.store.down = Some(Down { since, failures, retry_at });
+                    control.store.look_at = Some(retry_at);
+                    (failures == 1).then(|| EventKind::StoreDown { error: error.clone() })
+                }
+            }
+        };
+        if trouble.is_some() {
+            self.recorder.count(|metrics| metrics.store_errors += 1);
+        }
+        self.tell(news.into_iter().collect());
+    }
+
+    /// How long a store that is down is still left alone.
+    fn store_rest(&self) -> Option<Duration> {
+        let now = self.now();
+        let down = self.lock().store.down?;
+        Some(now.until(down.retry_at)).filter(|rest| !rest.is_zero())
+    }
+
+    /// True while a store that is down is left alone.
+    pub(crate) fn store_rests(&self) -> bool {
+        self.store_rest().is_some()
+    }
+
+    /// How long this process has to wait before it fetches without the store. `None`: it may, and has taken its turn.
+    pub(crate) fn unshared_wait(&self) -> Option<Duration> {
+        let mut control = self.lock();
+        let now = self.now();
+        // The first time with nothing in hand is free; with a token in hand there is time.
+        let since = control.store.unshared_at.or_else(|| {
+            let down = control.store.down.map_or(now, |down| down.since);
+            control.peek(now, Phase::Late).map(|_| down)
+        });
+        let from = since.map(|since| since.after(self.settings.unshared_interval));
+        match from.filter(|from| !now.reaches(*from)) {
+            Some(from) => Some(now.until(from)),
+            None => {
+                control.store.unshared_at = Some(now);
+                None
+            }
+        }
+    }
+}
+
+impl Granted {
+    fn recorded(&self) -> RecordedToken {
+        RecordedToken {
+            secret: self.secret.clone(),
+            fingerprint: self.fingerprint.clone(),
+            life: self.life,
+            remaining: self.asked_at.until(self.end),
+            known_at: self.asked_at,
+        }
+    }
+}
+
+/// A renewal does not wait for another's; it looks again after this.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// A wait that is over sooner was none.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);

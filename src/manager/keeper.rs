@@ -1,0 +1,357 @@
+//! Keeps one credential's token: decides who flies when, and what becomes of what a flight brings.
+
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crate::clock::{Deadline, Moment, Stopwatch, Time};
+use crate::error::{Error, ErrorKind};
+use crate::event::{EventKind, Events};
+use crate::flight::{Flight, is_aboard};
+use crate::http::Http;
+use crate::key::Key;
+use crate::lease::Sharing;
+use crate::lock::lock;
+use crate::manager::control::{Control, Landed, Pause, Purpose};
+use crate::metrics::{Metrics, Recorder};
+use crate::policy::{Phase, Policy};
+use crate::provider::{Profile, Provider};
+use crate::refresher::ResidentId;
+use crate::snapshot::Snapshot;
+use crate::token::Token;
+
+/// Everything that one manager knows and may do. Its public face is [`TokenManager`](crate::TokenManager).
+pub(crate) struct Keeper {
+    pub(crate) id: ResidentId,
+    pub(crate) me: Weak<Keeper>,
+    pub(crate) provider: Box<dyn Provider>,
+    pub(crate) profile: Profile,
+    pub(crate) policy: Policy,
+    pub(crate) settings: Settings,
+    pub(crate) key: Key,
+    pub(crate) time: Time,
+    pub(crate) http: Http,
+    pub(crate) sharing: Option<Box<Sharing>>,
+    pub(crate) events: Events,
+    pub(crate) recorder: Recorder,
+    /// A setting that is wrong. Every call returns it.
+    pub(crate) fault: Option<Error>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) control: Mutex<Control>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) max_wait: Duration,
+    /// How long one fetch from the provider may take.
+    pub(crate) fetch_limit: Duration,
+    pub(crate) keep_warm: bool,
+    pub(crate) local_max_age: Duration,
+    pub(crate) unshared_interval: Duration,
+    pub(crate) log_report_every: Option<Duration>,
+}
+
+/// What a call does next.
+enum Step {
+    Answer(Result<Token, Error>),
+    Board(Arc<Flight<Landed>>),
+    /// The provider is asked again then.
+    Rest(Deadline),
+}
+
+impl Keeper {
+    #[inline]
+    pub(crate) fn now(&self) -> Moment {
+        self.time.now()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Control> {
+        lock(&self.control)
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.recorder.read(self.snapshot.hits())
+    }
+
+    /// A token for a caller that memory could not answer.
+    #[cold]
+    pub(crate) fn obtain(&self, wait: Duration) -> Result<Token, Error> {
+        self.recorder.count(|metrics| metrics.misses += 1);
+        let (deadline, watch) = (Deadline::within(wait), Stopwatch::start());
+        let mut waited = false;
+        let result = self.obtain_by(deadline, &mut waited);
+        if waited {
+            self.recorder.waited(watch.elapsed());
+        }
+        result
+    }
+
+    fn obtain_by(&self, deadline: Deadline, waited: &mut bool) -> Result<Token, Error> {
+        loop {
+            let flight = match self.step(Purpose::Need) {
+                Step::Answer(answer) => return answer,
+                Step::Board(flight) => Some(flight),
+                Step::Rest(until) => {
+                    thread::sleep(until.min(deadline).remaining());
+                    None
+                }
+            };
+            *waited = true;
+            match flight.map_or(Ok(Landed::Nothing), |flight| self.ride(&flight, deadline)) {
+                // What it brought is read from `control`: it may have been rejected again by now.
+                Ok(_) if !deadline.has_passed() => {}
+                Ok(_) => return self.late_or(timed_out()),
+                Err(error) => return self.late_or(error),
+            }
+        }
+    }
+
+    /// Another token than the one that is held now. The held one when the provider gives the same again.
+    pub(crate) fn obtain_another(&self, wait: Duration) -> Result<Token, Error> {
+        let deadline = Deadline::within(wait);
+        let before = {
+            let mut control = self.lock();
+            let now = self.now();
+            let spaced = control.forced_at.is_some_and(|at| !now.reaches(at.after(self.profile.forced_spacing)));
+            if spaced && let Some(token) = control.take(now, Phase::Due) {
+                return Ok(token);
+            }
+            control.tokens
+        };
+        loop {
+            if let Some(token) = self.token_since(before) {
+                return Ok(token);
+            }
+            let flight = match self.step(Purpose::Force) {
+                Step::Answer(answer) => return answer,
+                Step::Board(flight) => flight,
+                Step::Rest(_) => return self.late_or(still_the_same()),
+            };
+            match self.ride(&flight, deadline)? {
+                Landed::Same => return self.late_or(still_the_same()),
+                Landed::New | Landed::Nothing if deadline.has_passed() => return Err(timed_out()),
+                Landed::New | Landed::Nothing => {}
+            }
+        }
+    }
+
+    fn token_since(&self, tokens: u64) -> Option<Token> {
+        let mut control = self.lock();
+        let now = self.now();
+        if control.tokens == tokens { None } else { control.take(now, Phase::Due) }
+    }
+
+    /// The held token if it is not dead; a flight for a better one is started where one is needed.
+    pub(crate) fn try_obtain(&self) -> Option<Token> {
+        self.recorder.count(|metrics| metrics.misses += 1);
+        match self.step(Purpose::Need) {
+            Step::Answer(answer) => answer.ok(),
+            Step::Board(_) | Step::Rest(_) => self.late_or(timed_out()).ok(),
+        }
+    }
+
+    /// Starts a flight if nothing usable is held.
+    pub(crate) fn warm_up(&self) {
+        let held = {
+            let control = self.lock();
+            control.peek(self.now(), Phase::Due).is_some()
+        };
+        if !held {
+            // What it answers is of no interest: whoever asks next is told.
+            self.step(Purpose::Need);
+        }
+    }
+
+    /// Decides for a caller: an answer, or a flight to wait for, which is started when there is none.
+    fn step(&self, purpose: Purpose) -> Step {
+        if let Some(fault) = &self.fault {
+            return Step::Answer(Err(fault.clone()));
+        }
+        let mut control = self.lock();
+        let now = self.now();
+        let answer = match purpose {
+            Purpose::Need => control.take(now, Phase::Due),
+            _ => None,
+        };
+        if let Some(token) = answer {
+            return Step::Answer(Ok(token));
+        }
+        let late = match purpose {
+            Purpose::Need => control.take(now, Phase::Late),
+            _ => None,
+        };
+        if let Some(refusal) = self.refusal(&mut control, now) {
+            return Step::Answer(late.ok_or(refusal));
+        }
+        if let Some(token) = late.filter(|_| control.pause_at(now).is_some()) {
+            return Step::Answer(Ok(token));
+        }
+        if let Some(flight) = control.in_the_air() {
+            return Step::Board(flight);
+        }
+        if let Some(poll) = control.poll.as_ref().filter(|poll| !poll.at.has_passed()) {
+            return Step::Rest(poll.at);
+        }
+        let (flight, ticket) = self.take_seat(&mut control, purpose);
+        drop(control);
+        self.launch(&flight, ticket);
+        Step::Board(flight)
+    }
+
+    /// Why no flight may be started or boarded, if so.
+    fn refusal(&self, control: &mut Control, now: Moment) -> Option<Error> {
+        if is_aboard(self.id.number()) {
+            return Some(Error::config("the provider asked its own manager for a token"));
+        }
+        if control.shut_down {
+            return Some(Error::new(ErrorKind::Shutdown, "the manager was shut down"));
+        }
+        if control.too_many_lost() {
+            return Some(Error::new(ErrorKind::TimedOut, "too many fetches of this provider have never returned"));
+        }
+        let pause = control.pause_at(now)?;
+        Some(pause.error.clone()?.with_retry_after(now.until(pause.until)))
+    }
+
+    /// Waits for a flight until the caller's deadline, and gives it up at its own.
+    fn ride(&self, flight: &Arc<Flight<Landed>>, deadline: Deadline) -> Result<Landed, Error> {
+        match flight.wait(deadline.min(flight.limit())) {
+            Some(outcome) => outcome,
+            None if !flight.limit().has_passed() => Err(timed_out()),
+            None => {
+                self.give_up(flight);
+                flight.wait(deadline).unwrap_or_else(|| Err(timed_out()))
+            }
+        }
+    }
+
+    /// The held token if it is not dead, else the error.
+    fn late_or(&self, error: Error) -> Result<Token, Error> {
+        let mut control = self.lock();
+        let now = self.now();
+        control.take(now, Phase::Late).ok_or(error)
+    }
+
+    /// Takes `token` out of use, here before it returns and for the others in the shared store.
+    pub(crate) fn reject(&self, token: &Token) -> Result<(), Error> {
+        self.checked()?;
+        let (name, remaining) = (token.fingerprint().to_owned(), token.remaining());
+        let news = {
+            let mut control = self.lock();
+            let now = self.now();
+            if !control.heeds_rejection_of(token, now) {
+                return Ok(());
+            }
+            let news = self.drop_rejected(&mut control, &name, now.after(remaining), now);
+            self.look_again(&control, now);
+            news
+        };
+        self.recorder.count(|metrics| metrics.rejections += 1);
+        self.tell(news);
+        self.tell_the_others(move |sharing, now| sharing.reject(&name, now.after(remaining)))
+    }
+
+    pub(crate) fn drop_rejected(
+        &self,
+        control: &mut Control,
+        fingerprint: &str,
+        end: Moment,
+        now: Moment,
+    ) -> Vec<EventKind> {
+        let held = control.held.take();
+        self.snapshot.clear();
+        control.note_rejected(fingerprint, end, now);
+        control.poll = None;
+        // That the same token would come again is a reason to leave the provider alone only while it is good.
+        control.pause = control.pause.take().filter(|pause| pause.error.is_some());
+        let mut news = vec![EventKind::Rejected { fingerprint: fingerprint.to_owned() }];
+        let Some(held) = held else { return news };
+        let in_a_row = control.young_at.is_some_and(|at| now.since(at) < IN_A_ROW);
+        let young = now.since(held.since) < YOUNG;
+        control.young_rejections = u32::from(young) * (1 + if in_a_row { control.young_rejections } else { 0 });
+        control.young_at = Some(now);
+        let Some(surplus) = control.young_rejections.checked_sub(MOST_YOUNG_REJECTIONS) else { return news };
+        let retry_in = self.policy.pause(surplus + 1, &refused(), fastrand::f64());
+        let until = now.after(retry_in);
+        // What the provider asked for may be longer.
+        if control.pause.as_ref().is_none_or(|pause| pause.until.ends_before(until)) {
+            control.pause = Some(Pause { until, error: Some(refused()) });
+            control.last_error = Some((refused(), now));
+            news.push(EventKind::Failed { error: refused(), retry_in });
+        }
+        news
+    }
+
+    /// Forgets the token, here and in the shared store, and any pause.
+    pub(crate) fn invalidate(&self) -> Result<(), Error> {
+        self.checked()?;
+        let held = {
+            let mut control = self.lock();
+            control.generation += 1;
+            control.pause = None;
+            control.poll = None;
+            control.failures = 0;
+            control.young_rejections = 0;
+            self.snapshot.clear();
+            let held = control.held.take().map(|held| held.token);
+            self.look_again(&control, self.now());
+            held
+        };
+        self.announce(&EventKind::Invalidated);
+        self.tell_the_others(move |sharing, now| {
+            sharing.forget(held.as_ref().map(|token| (token.fingerprint(), now.after(token.remaining()))))
+        })
+    }
+
+    pub(crate) fn checked(&self) -> Result<(), Error> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Writes to the shared store.
+    fn tell_the_others(&self, work: impl FnOnce(&Sharing, Moment) -> Result<(), Error>) -> Result<(), Error> {
+        match &self.sharing {
+            Some(_) if self.store_rests() => Err(Error::new(ErrorKind::Store, "the shared store cannot be used")),
+            Some(sharing) => self.note_store(work(sharing, self.now())),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the fetching. True when nothing was in the air any more before `wait` was over.
+    pub(crate) fn shut_down(&self, wait: Duration) -> bool {
+        let flight = {
+            let mut control = self.lock();
+            control.shut_down = true;
+            self.look_again(&control, self.now());
+            control.in_the_air()
+        };
+        flight.is_none_or(|flight| flight.wait(Deadline::within(wait)).is_some())
+    }
+
+    /// The last handle is gone: what is in the air still lands, but nothing is looked after any more.
+    pub(crate) fn retire(&self) {
+        let mut control = self.lock();
+        control.retired = true;
+        self.look_again(&control, self.now());
+    }
+}
+
+fn timed_out() -> Error {
+    Error::new(ErrorKind::TimedOut, "no token came within the time that the call was given")
+}
+
+fn still_the_same() -> Error {
+    Error::new(ErrorKind::Unavailable, "the provider still gives the token that is over")
+}
+
+fn refused() -> Error {
+    Error::new(ErrorKind::Rejected, "the service refused several new tokens in a row; fetching pauses")
+}
+
+/// A token that is rejected so soon after it came was probably not the reason for the rejection.
+const YOUNG: Duration = Duration::from_secs(10);
+
+/// After so many rejections of young tokens in a row, fetching more of them has to wait.
+const MOST_YOUNG_REJECTIONS: u32 = 3;
+
+/// Rejections that lie further apart are not in a row.
+const IN_A_ROW: Duration = Duration::from_secs(60);

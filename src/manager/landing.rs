@@ -1,0 +1,358 @@
+//! The start and the end of flights: what becomes of what they bring.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Deadline, Moment, Stopwatch};
+use crate::error::{Error, ErrorKind, catch_panic};
+use crate::event::{EventKind, Source};
+use crate::flight::Flight;
+use crate::lease::{Failure, OPERATION, RecordedToken, lease_of};
+use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, Ticket};
+use crate::manager::journey::{Arrival, Granted, Trouble};
+use crate::manager::keeper::Keeper;
+use crate::policy::{Phase, Schedule};
+use crate::store::Version;
+use crate::token::Token;
+
+impl Keeper {
+    /// Takes the seat for a new flight. Nobody may be in the air.
+    pub(crate) fn take_seat(&self, control: &mut Control, purpose: Purpose) -> (Arc<Flight<Landed>>, Ticket) {
+        let flight = Flight::new(Deadline::within(self.flight_limit()));
+        control.flight = Some(flight.clone());
+        if purpose == Purpose::Look {
+            control.store.look_at = Some(self.now().after(self.settings.local_max_age));
+            control.store.hits = self.snapshot.hits();
+        }
+        (flight, control.ticket(purpose))
+    }
+
+    /// How long a flight may take: waiting for another's lease, and a fetch of its own.
+    fn flight_limit(&self) -> Duration {
+        let waiting = if self.sharing.is_some() { self.waiting_limit() } else { Duration::ZERO };
+        self.settings.fetch_limit.saturating_add(waiting).saturating_add(GRACE)
+    }
+
+    pub(crate) fn waiting_limit(&self) -> Duration {
+        lease_of(self.settings.fetch_limit).saturating_add(OPERATION)
+    }
+
+    pub(crate) fn launch(&self, flight: &Arc<Flight<Landed>>, ticket: Ticket) {
+        let Some(keeper) = self.me.upgrade() else { return };
+        let mine = flight.clone();
+        flight.launch(self.id.number(), move || {
+            let watch = Stopwatch::start();
+            let arrival = catch_panic(|| Ok(keeper.journey(&ticket))).unwrap_or_else(|error| Err(error.into()));
+            keeper.settle(&mine, &ticket, arrival, watch.elapsed())
+        });
+    }
+
+    /// Leaves a flight that is over its limit to itself and frees its seat: what it does may never end.
+    pub(crate) fn give_up(&self, flight: &Arc<Flight<Landed>>) {
+        let mut news = Vec::new();
+        let error = {
+            let mut control = self.lock();
+            if !control.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight)) {
+                return;
+            }
+            control.flight = None;
+            control.lost.push(Arc::downgrade(flight));
+            let error = Error::new(ErrorKind::TimedOut, "the provider did not return in time");
+            let now = self.now();
+            let error = self.note_trouble(&mut control, error.into(), now, &mut news);
+            self.look_again(&control, now);
+            error
+        };
+        self.tell(news);
+        flight.land(Err(error));
+    }
+
+    /// Takes in what a flight brought, and tells about it.
+    fn settle(
+        &self,
+        flight: &Arc<Flight<Landed>>,
+        ticket: &Ticket,
+        arrival: Result<Arrival, Trouble>,
+        took: Duration,
+    ) -> Result<Landed, Error> {
+        let mut news = Vec::new();
+        let landed = {
+            let mut control = self.lock();
+            let now = self.now();
+            let aboard = control.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
+            if aboard {
+                control.flight = None;
+            }
+            let mut landing = Landing { keeper: self, ticket, aboard, now, took, news: &mut news };
+            let landed = match arrival {
+                _ if control.generation != ticket.generation => Ok(Landed::Nothing),
+                Ok(arrival) => landing.take_in(&mut control, arrival),
+                // Whoever gave the flight up has told of its failure.
+                Err(trouble) if !aboard => Err(trouble.error),
+                Err(trouble) => Err(self.note_trouble(&mut control, trouble, now, &mut news)),
+            };
+            self.look_again(&control, now);
+            landed
+        };
+        self.tell(news);
+        landed
+    }
+
+    /// Keeps a failure, so that it answers everybody until its retry time.
+    fn note_trouble(&self, control: &mut Control, trouble: Trouble, now: Moment, news: &mut Vec<EventKind>) -> Error {
+        let (retry_in, failures) = trouble
+            .settled
+            .unwrap_or_else(|| self.policy.next_pause(control.failures, &trouble.error, fastrand::f64()));
+        let error = trouble.error;
+        control.failures = failures;
+        control.pause = Some(Pause { until: now.after(retry_in), error: Some(error.clone()) });
+        control.last_error = Some((error.clone(), now));
+        news.push(EventKind::Failed { error: error.clone(), retry_in });
+        error.with_retry_after(retry_in)
+    }
+
+    /// What the others are told of a failed fetch.
+    pub(crate) fn next_failure(&self, error: Error) -> Failure {
+        let failures = self.lock().failures;
+        let (retry_in, count) = self.policy.next_pause(failures, &error, fastrand::f64());
+        Failure { error, retry_in, count }
+    }
+
+    pub(crate) fn tell(&self, news: Vec<EventKind>) {
+        news.iter().for_each(|kind| self.announce(kind));
+    }
+
+    /// Tells those who listen, and the log. Never called under a lock: the logger is the user's.
+    pub(crate) fn announce(&self, kind: &EventKind) {
+        self.events.tell(self.now().wall(), kind);
+        let level = match kind {
+            EventKind::Failed { .. } | EventKind::StoreDown { .. } | EventKind::GrantedAgain { .. } => log::Level::Warn,
+            EventKind::StoreUp => log::Level::Info,
+            _ => log::Level::Debug,
+        };
+        log::log!(target: "evertoken", level, "{} {}: {kind}", self.provider.name(), self.key);
+    }
+}
+
+/// The moment when what a flight brought is taken in, under the lock.
+struct Landing<'a> {
+    keeper: &'a Keeper,
+    ticket: &'a Ticket,
+    /// False when the flight was given up: then it has to be better than what is held.
+    aboard: bool,
+    now: Moment,
+    took: Duration,
+    news: &'a mut Vec<EventKind>,
+}
+
+/// Where a token comes from, and what is known of it besides its course.
+struct Origin {
+    life: Duration,
+    source: Source,
+    number: u64,
+    version: Option<Version>,
+}
+
+impl Landing<'_> {
+    fn take_in(&mut self, control: &mut Control, arrival: Arrival) -> Result<Landed, Error> {
+        if self.ticket.purpose == Purpose::Force {
+            control.forced_at = Some(self.now);
+        }
+        match arrival {
+            Arrival::Granted(granted) => self.take_in_grant(control, granted),
+            Arrival::Adopted { token, number, version, failure } => {
+                let landed = self.adopt(control, token, number, version);
+                if let (Landed::New, Some(failure)) = (landed, failure) {
+                    let until = self.now.after(failure.retry_in);
+                    control.pause = Some(Pause { until, error: Some(failure.error) });
+                    control.failures = failure.count;
+                }
+                Ok(landed)
+            }
+            Arrival::Recorded { version, number, end } => {
+                self.note_recorded(control, version, number, end);
+                Ok(Landed::Nothing)
+            }
+            Arrival::RejectedElsewhere => {
+                self.drop_what_others_rejected(control);
+                Ok(Landed::Nothing)
+            }
+            Arrival::Later(wait) => {
+                control.come_back_at = Some(self.now.after(wait));
+                Ok(Landed::Nothing)
+            }
+            Arrival::Nothing => Ok(Landed::Nothing),
+        }
+    }
+
+    fn take_in_grant(&mut self, control: &mut Control, granted: Granted) -> Result<Landed, Error> {
+        let Granted { secret, fingerprint: name, life, end, same, number, asked_at, version } = granted;
+        let rejected_meanwhile =
+            |rejected: &Rejected| rejected.fingerprint == name && rejected.number > self.ticket.rejections;
+        if control.rejected.iter().any(rejected_meanwhile) {
+            // It was rejected while the provider was giving it: whether it would give it again is for it to say.
+            return Ok(Landed::Nothing);
+        }
+        // Looked at again, because a flight that was given up may have brought it meanwhile.
+        let again = Known::end_of(&name, &control.known(), asked_at, end);
+        let same = same || again.is_some();
+        let end = again.filter(|_| !self.keeper.profile.same_token_extends).unwrap_or(end);
+        let schedule = self.keeper.policy.schedule(asked_at, life, asked_at.until(end), fastrand::f64());
+        if schedule.phase(self.now) == Phase::Dead {
+            return if same { Ok(self.wait_for_another(control, end)) } else { Err(self.dead_on_arrival(control)) };
+        }
+        let better = |held: &Held| held.token.fingerprint() != name && !held.schedule.end.ends_before(end);
+        if !self.aboard && control.held.as_ref().is_some_and(better) {
+            return Ok(Landed::Nothing);
+        }
+        if control.is_rejected(&name) {
+            self.lift(control, &name);
+        }
+        let ahead = self.is_ahead(control);
+        self.keeper.recorder.count(|metrics| {
+            metrics.same_tokens += u64::from(same);
+            metrics.refreshes_ahead += u64::from(!same && ahead);
+        });
+        let token = Token::new(secret, end, self.keeper.time.clone());
+        if same {
+            let until = self.next_change(&schedule);
+            self.news.push(EventKind::SameToken { next_try: self.now.until(until) });
+            self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version });
+            control.pause = Some(Pause { until, error: None });
+            return Ok(Landed::Same);
+        }
+        self.tell_granted(&token, Source::Provider, ahead);
+        self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version });
+        control.tokens += 1;
+        Ok(Landed::New)
+    }
+
+    fn adopt(
+        &mut self,
+        control: &mut Control,
+        recorded: RecordedToken,
+        number: u64,
+        version: Option<Version>,
+    ) -> Landed {
+        let schedule =
+            self.keeper.policy.schedule(recorded.known_at, recorded.life, recorded.remaining, fastrand::f64());
+        let name = &recorded.fingerprint;
+        let worse = control.held.as_ref().is_some_and(|held| !held.is_older_than(number, schedule.end));
+        if control.is_rejected(name) || worse || schedule.phase(self.now) == Phase::Dead {
+            return Landed::Nothing;
+        }
+        self.keeper.recorder.count(|metrics| metrics.adoptions += 1);
+        let token = Token::new(recorded.secret, schedule.end, self.keeper.time.clone());
+        let ahead = self.is_ahead(control);
+        self.tell_granted(&token, Source::Store, ahead);
+        let life = recorded.life;
+        self.hold(control, token, schedule, Origin { life, source: Source::Store, number, version });
+        control.tokens += 1;
+        Landed::New
+    }
+
+    fn hold(&self, control: &mut Control, token: Token, schedule: Schedule, origin: Origin) {
+        let Origin { life, source, number, version } = origin;
+        let hits = self.keeper.snapshot.hits();
+        self.keeper.snapshot.set(&token, schedule.late.sooner(schedule.dead));
+        let name = token.fingerprint();
+        let before = control.held.as_ref().filter(|held| held.token.fingerprint() == name);
+        let since = before.map_or(self.now, |held| held.since);
+        control.last = Some(Known { fingerprint: name.to_owned(), end: schedule.end });
+        control.number = control.number.max(number);
+        control.held = Some(Held { token, schedule, life, source, since, number, version, hits, taken: false });
+        control.pause = None;
+        control.poll = None;
+        control.come_back_at = None;
+        control.failures = 0;
+        let report_every = self.keeper.settings.log_report_every;
+        control.report_at = control.report_at.or_else(|| report_every.map(|every| self.now.after(every)));
+        let look_at = self.now.after(self.keeper.settings.local_max_age);
+        control.store.look_at = Some(control.store.down.map_or(look_at, |down| down.retry_at));
+        control.store.hits = hits;
+    }
+
+    /// The record of the held token, in which another process may know its end better.
+    fn note_recorded(&self, control: &mut Control, version: Option<Version>, number: u64, end: Moment) {
+        let Some(held) = control.held.clone() else { return };
+        let sooner = held.schedule.end.sooner(end);
+        if sooner == held.schedule.end || self.now.until(sooner) + TOLERANCE > self.now.until(held.schedule.end) {
+            if let Some(held) = &mut control.held {
+                (held.version, held.number) = (version, number);
+            }
+            return;
+        }
+        let schedule = self.keeper.policy.schedule(self.now, held.life, self.now.until(sooner), fastrand::f64());
+        let token = Token::new(held.token.secret().clone(), sooner, self.keeper.time.clone());
+        self.hold(control, token, schedule, Origin { life: held.life, source: held.source, number, version });
+    }
+
+    /// True when the flight was started in the background and lands while the token before it is still handed out.
+    fn is_ahead(&self, control: &Control) -> bool {
+        self.ticket.purpose == Purpose::Ahead && control.peek(self.now, Phase::Late).is_some()
+    }
+
+    fn tell_granted(&mut self, token: &Token, source: Source, ahead: bool) {
+        self.news.push(EventKind::Granted {
+            fingerprint: token.fingerprint().to_owned(),
+            source,
+            remaining: token.remaining(),
+            took: self.took,
+            ahead,
+        });
+    }
+
+    /// When it makes sense to ask again: when the token is due, if it was asked for sooner; else when it is over.
+    fn next_change(&self, schedule: &Schedule) -> Moment {
+        if self.now.reaches(schedule.due) { schedule.end } else { schedule.due }
+    }
+
+    /// The provider gives the token that nobody gets any more, and callers wait for the next one.
+    fn wait_for_another(&mut self, control: &mut Control, end: Moment) -> Landed {
+        let pause = control.poll.as_ref().map_or(FIRST_POLL, |poll| (poll.pause * 2).min(LONGEST_POLL));
+        // Before its end it will hardly change; that is at most the hard stop away.
+        let wait = pause.max(self.now.until(end).min(LONGEST_STOP));
+        control.poll = Some(Poll { at: Deadline::within(wait), pause });
+        control.come_back_at = Some(self.now.after(wait));
+        self.keeper.recorder.count(|metrics| metrics.same_tokens += 1);
+        self.news.push(EventKind::SameToken { next_try: wait });
+        Landed::Same
+    }
+
+    fn dead_on_arrival(&mut self, control: &mut Control) -> Error {
+        let error = Error::protocol("the provider granted a token whose life was over when it arrived");
+        self.keeper.note_trouble(control, error.into(), self.now, self.news)
+    }
+
+    /// The provider grants a rejected token again: there is no other, so it is used.
+    fn lift(&mut self, control: &mut Control, name: &str) {
+        control.rejected.retain(|rejected| rejected.fingerprint != name);
+        control.granted_again = Some((name.to_owned(), self.now.after(IGNORED)));
+        self.keeper.recorder.count(|metrics| metrics.granted_again += 1);
+        self.news.push(EventKind::GrantedAgain { fingerprint: name.to_owned() });
+    }
+
+    fn drop_what_others_rejected(&mut self, control: &mut Control) {
+        let Some(held) = control.held.clone() else { return };
+        let name = held.token.fingerprint();
+        if self.ticket.held.as_ref().is_some_and(|ours| ours.token.fingerprint() == name)
+            && control.heeds_rejection_of(&held.token, self.now)
+        {
+            self.news.extend(self.keeper.drop_rejected(control, name, held.schedule.end, self.now));
+            self.keeper.recorder.count(|metrics| metrics.rejections += 1);
+        }
+    }
+}
+
+/// What a flight may take beyond its parts.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long further rejections of a token that was granted again are ignored.
+const IGNORED: Duration = Duration::from_secs(30);
+
+/// Ends that are told through a store differ by the time that the telling took.
+const TOLERANCE: Duration = Duration::from_secs(1);
+
+const FIRST_POLL: Duration = Duration::from_millis(100);
+const LONGEST_POLL: Duration = Duration::from_secs(2);
+const LONGEST_STOP: Duration = Duration::from_secs(5);

@@ -1,0 +1,138 @@
+//! How things stand with one token, for people and programs.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::event::{Source, seconds};
+use crate::key::Key;
+use crate::manager::keeper::Keeper;
+use crate::policy::Phase;
+
+/// How things stand with a manager's token. `Display` explains it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The provider's name.
+    pub provider: String,
+    /// The name under which the token is recorded.
+    pub key: Key,
+    /// Where the held token is in its life.
+    pub state: State,
+    /// Where the held token came from.
+    pub source: Option<Source>,
+    /// Names the held token without telling it.
+    pub fingerprint: Option<String>,
+    /// How long it has been held.
+    pub age: Option<Duration>,
+    /// When it is renewed in the background. Zero: now.
+    pub due_in: Option<Duration>,
+    /// When the provider stops taking it.
+    pub ends_in: Option<Duration>,
+    /// True while a fetch is under way.
+    pub fetching: bool,
+    /// When the provider is asked again, if it is left alone for now.
+    pub retry_in: Option<Duration>,
+    /// The last failure since the manager was built, and how long ago it was. A wrong setting counts as one, just now.
+    pub last_error: Option<(Error, Duration)>,
+    /// How long the shared store has been out of use.
+    pub store_down_for: Option<Duration>,
+    /// True after `shutdown`.
+    pub shut_down: bool,
+}
+
+/// Where a token is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// No token is held.
+    Empty,
+    /// Good, and not yet to be renewed.
+    Fresh,
+    /// Good, and to be renewed in the background.
+    Due,
+    /// Inside the safety margin: callers ask for a new one, and get this if there is none.
+    Late,
+    /// Nobody gets it any more.
+    Dead,
+}
+
+impl Keeper {
+    pub(crate) fn status(&self) -> Status {
+        // The user's code, so it is called before the lock is taken.
+        let provider = self.provider.name().to_owned();
+        let fault = self.fault.clone().map(|fault| (fault, Duration::ZERO));
+        let control = self.lock();
+        let now = self.now();
+        let held = control.held.as_ref();
+        Status {
+            provider,
+            key: self.key.clone(),
+            state: held.map_or(State::Empty, |held| held.schedule.phase(now).into()),
+            source: held.map(|held| held.source),
+            fingerprint: held.map(|held| held.token.fingerprint().to_owned()),
+            age: held.map(|held| now.since(held.since)),
+            due_in: held.map(|held| now.until(held.schedule.due)),
+            ends_in: held.map(|held| now.until(held.schedule.end)),
+            fetching: control.in_the_air().is_some(),
+            retry_in: control.pause_at(now).map(|pause| now.until(pause.until)),
+            last_error: fault
+                .or_else(|| control.last_error.as_ref().map(|(error, at)| (error.clone(), now.since(*at)))),
+            store_down_for: control.store.down.map(|down| now.since(down.since)),
+            shut_down: control.shut_down,
+        }
+    }
+}
+
+impl From<Phase> for State {
+    fn from(phase: Phase) -> State {
+        match phase {
+            Phase::Fresh => State::Fresh,
+            Phase::Due => State::Due,
+            Phase::Late => State::Late,
+            Phase::Dead => State::Dead,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Empty => "no token is held",
+            State::Fresh => "fresh",
+            State::Due => "due: it is being renewed",
+            State::Late => "late: callers wait for a new one",
+            State::Dead => "dead: nobody gets it",
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}", self.provider, self.key)?;
+        write!(f, "  token       {}", self.state)?;
+        if let (Some(source), Some(age)) = (self.source, self.age) {
+            write!(f, ", from the {source} {} ago", seconds(age))?;
+        }
+        if let (Some(due), Some(end)) = (self.due_in, self.ends_in) {
+            write!(f, "\n  renewal     in {}, the token ends in {}", seconds(due), seconds(end))?;
+        }
+        if self.fetching {
+            f.write_str("\n  fetching    now")?;
+        }
+        if let Some(retry) = self.retry_in {
+            write!(f, "\n  next try    in {}", seconds(retry))?;
+        }
+        if let Some((error, ago)) = &self.last_error {
+            let since = if self.age.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
+            write!(f, "\n  last error  {} ago{since}: {error}", seconds(*ago))?;
+        }
+        if let Some(down) = self.store_down_for {
+            write!(f, "\n  store       out of use for {}", seconds(down))?;
+        }
+        if self.shut_down {
+            f.write_str("\n  shut down")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! What the refresher does for a manager: renews what is due, compares with the store, drops what is dead.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::manager::control::{Control, Purpose};
+use crate::manager::keeper::Keeper;
+use crate::policy::Phase;
+use crate::refresher::{self, Next, Resident};
+
+impl Keeper {
+    /// Has the refresher look when the next thing is due. Called under the lock of `control`, so that of two changes the
+    /// later one has the last word.
+    pub(crate) fn look_again(&self, control: &Control, now: Moment) {
+        let ended = control.retired || control.shut_down;
+        match self.next_moment(control, now).filter(|_| !ended) {
+            Some(at) => refresher::schedule(self.id, self.me.clone(), &self.time, at),
+            None => refresher::remove(self.id),
+        }
+    }
+
+    /// A token that was due and unused is in use again.
+    #[cold]
+    pub(crate) fn nudge(&self) {
+        refresher::schedule(self.id, self.me.clone(), &self.time, self.now());
+    }
+
+    /// When there is something to do. `None`: nothing is held, and nothing to be kept warm.
+    fn next_moment(&self, control: &Control, now: Moment) -> Option<Moment> {
+        if let Some(flight) = control.in_the_air() {
+            // It looks again when it lands; this is for one that does not.
+            return Some(now.after(flight.limit().remaining()));
+        }
+        let waits = control.renewal_waits_until(now);
+        let Some(held) = &control.held else {
+            return (self.settings.keep_warm && control.last.is_some()).then(|| waits.unwrap_or(now));
+        };
+        let renewal = waits.map_or(held.schedule.due, |at| held.schedule.due.later(at));
+        let look_at = control.store.look_at.filter(|_| self.sharing.is_some());
+        let others = [Some(held.schedule.dead), look_at, control.report_at];
+        Some(others.into_iter().flatten().fold(renewal, Moment::sooner))
+    }
+
+    /// Starts a flight in the background, if there is room.
+    fn take_off(&self, mut control: MutexGuard<'_, Control>, purpose: Purpose) -> Next {
+        let Some(slot) = refresher::slot() else { return Next::WhenThereIsRoom(self.now()) };
+        let (flight, ticket) = self.take_seat(&mut control, purpose);
+        drop(control);
+        flight.carry(Box::new(slot));
+        self.launch(&flight, ticket);
+        Next::At(self.now().after(flight.limit().remaining()))
+    }
+
+    fn rest_or_leave(&self, control: &Control, now: Moment) -> Next {
+        self.next_moment(control, now).map_or(Next::Leave, Next::At)
+    }
+
+    /// Has the next reader call [`nudge`](Keeper::nudge); true when one came while that was being arranged.
+    fn is_read_after_arming(&self, hits: u64) -> bool {
+        self.snapshot.arm();
+        self.snapshot.hits() > hits
+    }
+
+    fn report(&self, now: Moment) {
+        let Some(every) = self.settings.log_report_every else { return };
+        let due = {
+            let mut control = self.lock();
+            let due = control.report_at.is_some_and(|at| now.reaches(at));
+            if due {
+                control.report_at = Some(now.after(every));
+            }
+            due
+        };
+        if due {
+            log::info!(target: "evertoken", "{} {}: {}", self.provider.name(), self.key, self.metrics());
+        }
+    }
+}
+
+impl Resident for Keeper {
+    fn look(self: Arc<Self>) -> Next {
+        let now = self.now();
+        self.report(now);
+        let mut control = self.lock();
+        if control.retired || control.shut_down {
+            return Next::Leave;
+        }
+        if let Some(flight) = control.in_the_air() {
+            if flight.limit().has_passed() {
+                drop(control);
+                self.give_up(&flight);
+                return Next::At(now);
+            }
+            return self.next_moment(&control, now).map_or(Next::Leave, Next::At);
+        }
+        if control.held.as_ref().is_some_and(|held| held.schedule.phase(now) == Phase::Dead) {
+            // Nobody gets it any more, so it need not lie about.
+            control.held = None;
+            self.snapshot.clear();
+        }
+        if control.too_many_lost() {
+            return Next::At(now.after(LONG_PAUSE));
+        }
+        let hits = self.snapshot.hits();
+        let keep_warm = self.settings.keep_warm;
+        let waits = control.renewal_waits_until(now).is_some();
+        let Some(held) = &control.held else {
+            let warm = keep_warm && control.last.is_some();
+            return if warm && !waits {
+                self.take_off(control, Purpose::Ahead)
+            } else {
+                self.rest_or_leave(&control, now)
+            };
+        };
+        let phase = held.schedule.phase(now);
+        if phase >= Phase::Due && !waits {
+            let dead = held.schedule.dead;
+            if held.is_used(hits) || keep_warm || self.is_read_after_arming(hits) {
+                return self.take_off(control, Purpose::Ahead);
+            }
+            return Next::At(control.report_at.map_or(dead, |at| dead.sooner(at)));
+        }
+        if self.sharing.is_some() && control.store.look_at.is_none_or(|at| now.reaches(at)) {
+            if held.version.is_none() || hits > control.store.hits || self.is_read_after_arming(hits) {
+                return self.take_off(control, Purpose::Look);
+            }
+            control.store.look_at = None;
+        }
+        self.rest_or_leave(&control, now)
+    }
+}
+
+/// When every fetch hangs, looking at it more often does not help.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
