@@ -21,6 +21,8 @@ mod refresher;
 mod secret;
 mod snapshot;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod thread;
 mod token;
 

@@ -1,0 +1,337 @@
+//! A provider that a test scripts.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::key::Identity;
+use crate::lock::lock;
+use crate::provider::{Context, Grant, Profile, Provider};
+
+/// A [`Provider`] without a network. It grants `token-1`, `token-2` and so on, unless a script says otherwise.
+///
+/// Clones are the same provider: give one to the manager and keep one. Methods that take `self` set it up; they act at
+/// once, so that `provider.clone().then_fail(..)` goes on with the script later. Methods that take `&self` steer and
+/// watch it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use evertoken::testing::{FakeProvider, context};
+/// use evertoken::{Error, ErrorKind, Provider};
+///
+/// let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::Unavailable, "on purpose"));
+/// let context = context(Duration::from_secs(5));
+/// assert!(provider.fetch(&context).is_err());
+/// assert!(provider.fetch(&context).is_ok());
+/// assert_eq!(provider.calls(), 2);
+/// ```
+#[derive(Clone)]
+pub struct FakeProvider(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    life: Duration,
+    identity: Identity,
+    profile: Profile,
+    script: VecDeque<Step>,
+    outage: Option<Error>,
+    granted: usize,
+    last: Option<(String, Duration)>,
+    /// How many fetches may still end; `None` without a gate.
+    permits: Option<usize>,
+    started: usize,
+    finished: usize,
+    most_at_once: usize,
+}
+
+enum Step {
+    Grant(String, Duration),
+    Same,
+    Run(Run),
+}
+
+type Run = Box<dyn FnOnce(&Context) -> Result<Grant, Error> + Send>;
+
+/// Setting up.
+impl FakeProvider {
+    /// A provider that grants `token-1`, `token-2` and so on, each for two hours.
+    ///
+    /// All have the same [`identity`](Provider::identity) until they are given one.
+    pub fn new() -> FakeProvider {
+        let state = State {
+            life: Duration::from_secs(7200),
+            identity: Identity::new("fake"),
+            profile: Profile::default(),
+            script: VecDeque::new(),
+            outage: None,
+            granted: 0,
+            last: None,
+            permits: None,
+            started: 0,
+            finished: 0,
+            most_at_once: 0,
+        };
+        FakeProvider(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// How long the tokens live that no script names.
+    pub fn life(self, life: Duration) -> FakeProvider {
+        self.change(|state| state.life = life)
+    }
+
+    /// What the provider says it is.
+    pub fn with_identity(self, identity: Identity) -> FakeProvider {
+        self.change(|state| state.identity = identity)
+    }
+
+    /// How the provider says it treats its tokens.
+    pub fn with_profile(self, profile: Profile) -> FakeProvider {
+        self.change(|state| state.profile = profile)
+    }
+
+    /// The next fetch brings this token.
+    pub fn then_grant(self, token: impl Into<String>, life: Duration) -> FakeProvider {
+        self.then_step(Step::Grant(token.into(), life))
+    }
+
+    /// The next fetch fails.
+    pub fn then_fail(self, error: Error) -> FakeProvider {
+        self.then(|_| Err(error))
+    }
+
+    /// The next fetch panics.
+    pub fn then_panic(self) -> FakeProvider {
+        self.then(|_| panic!("a fake provider panics because the test says so"))
+    }
+
+    /// The next fetch brings the token of the last one again, with the whole life it had, as WeCom does. A token from
+    /// [`then`](FakeProvider::then) is not remembered.
+    pub fn then_same(self) -> FakeProvider {
+        self.then_step(Step::Same)
+    }
+
+    /// The next fetch does this.
+    pub fn then(self, step: impl FnOnce(&Context) -> Result<Grant, Error> + Send + 'static) -> FakeProvider {
+        self.then_step(Step::Run(Box::new(step)))
+    }
+
+    /// Puts up a gate: from now on a fetch ends only with a [`permit`](FakeProvider::permit). What it brings is decided
+    /// when it passes the gate.
+    ///
+    /// A fetch heeds no deadline at the gate, as a provider that never returns, but gives up after a minute of real
+    /// time, so that a broken test leaves no thread behind.
+    pub fn gated(self) -> FakeProvider {
+        self.change(|state| state.permits = Some(state.permits.unwrap_or(0)))
+    }
+
+    fn then_step(self, step: Step) -> FakeProvider {
+        self.change(|state| state.script.push_back(step))
+    }
+
+    fn change(self, edit: impl FnOnce(&mut State)) -> FakeProvider {
+        edit(&mut lock(&self.0.state));
+        self
+    }
+}
+
+/// Steering and watching.
+impl FakeProvider {
+    /// Lets `fetches` more fetches pass the gate, waiting ones first. Without a gate it does nothing.
+    pub fn permit(&self, fetches: usize) {
+        let mut state = lock(&self.0.state);
+        state.permits = state.permits.map(|permits| permits.saturating_add(fetches));
+        self.0.changed.notify_all();
+    }
+
+    /// Takes the gate away. Everything that waits there goes on.
+    pub fn open(&self) {
+        lock(&self.0.state).permits = None;
+        self.0.changed.notify_all();
+    }
+
+    /// Makes every fetch fail with this error, until `None` ends it. The script stays as it is meanwhile.
+    pub fn always_fail(&self, error: Option<Error>) {
+        lock(&self.0.state).outage = error;
+    }
+
+    /// How many fetches have started.
+    pub fn calls(&self) -> usize {
+        lock(&self.0.state).started
+    }
+
+    /// How many fetches are over, whatever they brought.
+    pub fn finished(&self) -> usize {
+        lock(&self.0.state).finished
+    }
+
+    /// How many fetches ran at the same time, at most.
+    pub fn most_at_once(&self) -> usize {
+        lock(&self.0.state).most_at_once
+    }
+
+    /// Waits until `calls` fetches have started. False when `wait` is over first.
+    #[must_use]
+    pub fn wait_for_calls(&self, calls: usize, wait: Duration) -> bool {
+        self.wait_until(wait, |state| state.started >= calls)
+    }
+
+    /// Waits until `fetches` fetches are over. False when `wait` is over first.
+    #[must_use]
+    pub fn wait_for_finished(&self, fetches: usize, wait: Duration) -> bool {
+        self.wait_until(wait, |state| state.finished >= fetches)
+    }
+
+    fn wait_until(&self, wait: Duration, come: impl Fn(&State) -> bool) -> bool {
+        let state = lock(&self.0.state);
+        let waited = self.0.changed.wait_timeout_while(state, wait, |state| !come(state));
+        come(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn pass_gate(&self) -> Result<(), Error> {
+        let state = lock(&self.0.state);
+        let waited = self.0.changed.wait_timeout_while(state, LONGEST_AT_GATE, |state| state.permits == Some(0));
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        match &mut state.permits {
+            Some(0) => Err(Error::new(ErrorKind::Unavailable, "the test gave no permit within a minute")),
+            Some(permits) => {
+                *permits -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// What the fetch that just passed the gate does.
+    fn next_step(&mut self) -> Run {
+        if let Some(error) = self.outage.clone() {
+            return Box::new(|_| Err(error));
+        }
+        let (token, life) = match (self.script.pop_front(), self.last.take()) {
+            (Some(Step::Run(run)), last) => {
+                self.last = last;
+                return run;
+            }
+            (Some(Step::Grant(token, life)), _) | (Some(Step::Same), Some((token, life))) => (token, life),
+            (None | Some(Step::Same), _) => {
+                self.granted += 1;
+                (format!("token-{}", self.granted), self.life)
+            }
+        };
+        self.last = Some((token.clone(), life));
+        Box::new(move |_| Ok(Grant::new(token, life)))
+    }
+}
+
+impl Provider for FakeProvider {
+    fn name(&self) -> &str {
+        "fake"
+    }
+
+    fn identity(&self) -> Identity {
+        lock(&self.0.state).identity.clone()
+    }
+
+    fn profile(&self) -> Profile {
+        lock(&self.0.state).profile.clone()
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        let _running = Running::start(&self.0);
+        self.pass_gate()?;
+        let step = lock(&self.0.state).next_step();
+        // Outside the lock: what the test wrote may look at this provider, and may panic.
+        step(context)
+    }
+}
+
+/// Counts a fetch, and counts it as over even when it panics.
+struct Running<'a>(&'a Shared);
+
+impl Running<'_> {
+    fn start(shared: &Shared) -> Running<'_> {
+        let mut state = lock(&shared.state);
+        state.started += 1;
+        state.most_at_once = state.most_at_once.max(state.started - state.finished);
+        shared.changed.notify_all();
+        Running(shared)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).finished += 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Default for FakeProvider {
+    fn default() -> FakeProvider {
+        FakeProvider::new()
+    }
+}
+
+impl fmt::Debug for FakeProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = lock(&self.0.state);
+        write!(f, "FakeProvider(calls={}, finished={})", state.started, state.finished)
+    }
+}
+
+const LONGEST_AT_GATE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::context;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn fetch(provider: &FakeProvider) -> Result<(String, Duration), ErrorKind> {
+        let grant = provider.fetch(&context(HOUR)).map_err(|error| error.kind())?;
+        let (token, life) = grant.into_parts(&Profile::default()).map_err(|error| error.kind())?;
+        Ok((token.expose().to_owned(), life))
+    }
+
+    fn granted(token: &str, life: Duration) -> Result<(String, Duration), ErrorKind> {
+        Ok((token.to_owned(), life))
+    }
+
+    #[test]
+    fn without_a_script_every_fetch_brings_another_token() {
+        let provider = FakeProvider::new();
+        assert_eq!(fetch(&provider), granted("token-1", 2 * HOUR));
+        assert_eq!(fetch(&provider.clone().life(HOUR)), granted("token-2", HOUR));
+    }
+
+    #[test]
+    fn a_script_is_followed_and_then_the_granting_goes_on() {
+        let provider = FakeProvider::new()
+            .then_grant("t-1", HOUR / 2)
+            .then_same()
+            .then_fail(Error::new(ErrorKind::Denied, "on purpose"))
+            .then(|context| Ok(Grant::new("t-2", context.remaining().max(HOUR))))
+            .then_same();
+        assert_eq!(fetch(&provider), granted("t-1", HOUR / 2));
+        assert_eq!(fetch(&provider), granted("t-1", HOUR / 2));
+        assert_eq!(fetch(&provider), Err(ErrorKind::Denied));
+        assert_eq!(fetch(&provider), granted("t-2", HOUR));
+        assert_eq!(fetch(&provider), granted("t-1", HOUR / 2), "what a closure grants is not remembered");
+        assert_eq!(fetch(&provider), granted("token-1", 2 * HOUR));
+        assert_eq!(fetch(&provider.clone().then_same()), granted("token-1", 2 * HOUR));
+        assert_eq!((provider.calls(), provider.finished(), provider.most_at_once()), (7, 7, 1));
+    }
+
+    #[test]
+    fn the_same_token_before_the_first_is_the_first() {
+        assert_eq!(fetch(&FakeProvider::new().then_same()), granted("token-1", 2 * HOUR));
+    }
+}
