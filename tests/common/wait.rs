@@ -1,0 +1,71 @@
+//! Waiting for what a manager does, without sleeping.
+#![allow(dead_code)]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Event, EventKind, Token, TokenManager, TokenManagerBuilder};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// The upper bound of every wait: never reached when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A manager of `provider` on a clock of its own, that renews without jitter.
+pub(crate) fn on_clock(provider: &FakeProvider) -> (TokenManager, FakeClock) {
+    let clock = FakeClock::new();
+    (builder(provider, &clock).build().unwrap(), clock)
+}
+
+pub(crate) fn builder(provider: &FakeProvider, clock: &FakeClock) -> TokenManagerBuilder {
+    TokenManager::builder(provider.clone()).clock(clock.clone()).jitter(0.0)
+}
+
+/// The text of the token that a call gets.
+pub(crate) fn text(tokens: &TokenManager) -> String {
+    tokens.token().unwrap().expose().to_owned()
+}
+
+pub(crate) fn texts(tokens: impl IntoIterator<Item = Token>) -> Vec<String> {
+    tokens.into_iter().map(|token| token.expose().to_owned()).collect()
+}
+
+/// Waits until something is so that nothing announces.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let asked = Instant::now();
+    while !is_so() {
+        assert!(asked.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
+}
+
+/// Waits for the first event that `pick` takes, and returns what it makes of it.
+pub(crate) fn wait_for<T>(events: &Receiver<Event>, mut pick: impl FnMut(&EventKind) -> Option<T>) -> T {
+    loop {
+        let event = events.recv_timeout(PATIENCE).expect("the event comes in time");
+        if let Some(picked) = pick(&event.kind) {
+            return picked;
+        }
+    }
+}
+
+pub(crate) fn wait_for_grant(events: &Receiver<Event>) {
+    wait_for(events, |kind| matches!(kind, EventKind::Granted { .. }).then_some(()));
+}
+
+pub(crate) fn wait_for_failure(events: &Receiver<Event>) -> Duration {
+    wait_for(events, |kind| match kind {
+        EventKind::Failed { retry_in, .. } => Some(*retry_in),
+        _ => None,
+    })
+}
+
+pub(crate) fn wait_for_same(events: &Receiver<Event>) -> Duration {
+    wait_for(events, |kind| match kind {
+        EventKind::SameToken { next_try, .. } => Some(*next_try),
+        _ => None,
+    })
+}

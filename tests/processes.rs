@@ -1,0 +1,167 @@
+//! What can only be seen of a whole process: its threads, its end, its children. Each test runs in a process of its own.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use evertoken::testing::{FakeProvider, Outage, ProviderHost};
+use evertoken::{HttpConfig, OAuth2, TokenManager, WeCom};
+use wait::*;
+
+/// Runs `body` in a process in which no other test runs: this test's own program, started again for it alone.
+fn alone(name: &str, body: impl FnOnce()) {
+    const MARK: &str = "EVERTOKEN_TEST_ALONE";
+    if std::env::var(MARK).as_deref() == Ok(name) {
+        return body();
+    }
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(MARK, name).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "the test has run: {said}");
+}
+
+/// The names of this library's threads that run now.
+fn threads() -> Vec<String> {
+    let names = fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        // A thread may end between the listing and the look.
+        fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    });
+    names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("evertoken")).collect()
+}
+
+/// Waits until no thread of this library is left, and returns how long that took. Nothing announces it.
+fn until_no_thread() -> Duration {
+    let start = Instant::now();
+    eventually("all threads end", || threads().is_empty());
+    start.elapsed()
+}
+
+#[test]
+fn promise_9_no_thread_runs_while_nothing_is_held() {
+    alone("promise_9_no_thread_runs_while_nothing_is_held", || {
+        let managers: Vec<_> = (0..100).map(|_| TokenManager::new(FakeProvider::new())).collect();
+        assert!(threads().is_empty(), "{:?}", threads());
+        drop(managers);
+    });
+}
+
+#[test]
+fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along() {
+    alone("promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along", || {
+        let mut managers: Vec<_> = (0..1000).map(|_| TokenManager::new(FakeProvider::new())).collect();
+        managers.iter().for_each(|manager| drop(text(manager)));
+        // Flights end a moment after their callers got the token.
+        eventually("flights end", || threads().len() == 1);
+        assert_eq!(threads(), ["evertoken-refre"]);
+        let last = managers.pop().unwrap();
+        drop(managers);
+        assert_eq!(threads(), ["evertoken-refre"]);
+        let dropping = Instant::now();
+        drop(last);
+        assert!(dropping.elapsed() < Duration::from_millis(50), "drop never waits");
+        assert!(until_no_thread() < Duration::from_millis(100));
+    });
+}
+
+#[test]
+fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline() {
+    alone("a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline", || {
+        let host = ProviderHost::wecom();
+        let provider = WeCom::new("corp", "secret").base_url(host.url());
+        let http = HttpConfig::default().timeout(Duration::from_millis(500));
+        let tokens = TokenManager::builder(provider).http(http).build().unwrap();
+        text(&tokens);
+        host.outage(Outage::Hang);
+        assert!(tokens.token_within(SECOND).is_ok());
+        tokens.invalidate().unwrap();
+        tokens.warm_up();
+        assert!(host.wait_for_calls(2, PATIENCE));
+        let dropping = Instant::now();
+        drop(tokens);
+        assert!(dropping.elapsed() < Duration::from_millis(50));
+        // The refresher goes at once, the fetch when its time is over.
+        let gone = Instant::now();
+        while threads().iter().any(|name| name == "evertoken-refre") {
+            assert!(gone.elapsed() < Duration::from_millis(100));
+            thread::yield_now();
+        }
+        until_no_thread();
+        assert!(dropping.elapsed() < 3 * SECOND);
+    });
+}
+
+#[test]
+fn shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says() {
+    alone("shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says", || {
+        let provider = FakeProvider::new().gated();
+        let tokens = TokenManager::new(provider.clone());
+        tokens.warm_up();
+        assert!(provider.wait_for_calls(1, PATIENCE));
+        assert!(!tokens.shutdown(Duration::from_millis(20)));
+        provider.permit(1);
+        assert!(tokens.shutdown(PATIENCE));
+        until_no_thread();
+        // What the fetch brought is not lost.
+        assert_eq!(text(&tokens), "token-1");
+    });
+}
+
+#[test]
+fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
+    alone("a_refresher_that_has_gone_comes_back_with_the_next_token", || {
+        for _ in 0..50 {
+            let provider = FakeProvider::new();
+            let (tokens, clock) = on_clock(&provider);
+            let events = tokens.events();
+            text(&tokens);
+            wait_for_grant(&events);
+            clock.advance(6900 * SECOND);
+            wait_for_grant(&events);
+            assert_eq!(text(&tokens), "token-2");
+            drop(tokens);
+        }
+        until_no_thread();
+    });
+}
+
+#[test]
+fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
+    alone("a_forked_child_keeps_the_token_and_starts_everything_else_anew", || {
+        let host = ProviderHost::oauth2().life(3 * SECOND);
+        let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
+        let held = text(&tokens);
+        // The flight has landed, and its thread is about to end.
+        eventually("flights end", || threads() == ["evertoken-refre"]);
+        // SAFETY: the child uses nothing but the manager, which says that it can be used after a fork.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                assert_eq!(text(&tokens), held, "the token is kept");
+                assert!(threads().is_empty(), "threads are not inherited");
+                let events = tokens.events();
+                // A connection of its own, not the one that the parent pooled.
+                let another = tokens.force_refresh().unwrap();
+                assert_ne!(another.expose(), held);
+                wait_for_grant(&events);
+                // Renewed ahead of time by a refresher of its own, which takes two seconds.
+                assert_eq!(text(&tokens), another.expose());
+                wait_for_grant(&events);
+            }));
+            // SAFETY: ends the child without running the parent's test harness in it.
+            unsafe { libc::_exit(if fine.is_ok() { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was forked above.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child is content");
+        tokens.force_refresh().unwrap();
+        assert!(host.is_alive(&text(&tokens)));
+    });
+}
