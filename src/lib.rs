@@ -19,6 +19,7 @@ mod pool;
 pub mod provider;
 mod refresher;
 mod secret;
+mod send;
 mod snapshot;
 pub mod store;
 #[cfg(feature = "testing")]
@@ -37,5 +38,6 @@ pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
 pub use provider::{Answer, Carry, ClientAuth, Context, Grant, OAuth2, Profile, Provider, Verdict, WeCom};
 pub use secret::Secret;
+pub use send::{CallError, Payload, TokenMiddleware};
 pub use store::{MemoryStore, Store};
 pub use token::Token;
