@@ -1,0 +1,112 @@
+//! What the benchmarks share: a table that judges, medians, and what the system says about this process.
+
+#![allow(dead_code, reason = "every benchmark uses a part of it")]
+
+use std::fmt::Display;
+use std::fs;
+use std::time::Duration;
+
+/// False when `cargo test --all-targets` starts a benchmark: then it need only start.
+pub(crate) fn asked_to_measure() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}
+
+/// Rows of what was measured, beside what it is compared with and what it was to be.
+pub(crate) struct Table {
+    missed: usize,
+}
+
+impl Table {
+    /// Begins a table and prints its head.
+    pub(crate) fn new(title: &str) -> Table {
+        println!("\n{title}");
+        println!("{:<60} {:>12} {:>12} {:>7}   {:<15}", "", "measured", "baseline", "ratio", "target");
+        Table { missed: 0 }
+    }
+
+    /// A figure that is judged by its ratio to the baseline.
+    pub(crate) fn ratio(&mut self, what: &str, measured: impl Display, baseline: impl Display, ratio: f64, most: f64) {
+        let (measured, baseline) = (measured.to_string(), baseline.to_string());
+        self.row(what, &measured, &baseline, Some(ratio), &format!("ratio <= {most:.2}"), Some(ratio <= most));
+    }
+
+    /// A figure that is judged by itself. The baseline only tells where it stands.
+    pub(crate) fn figure(
+        &mut self,
+        what: &str,
+        measured: impl Display,
+        baseline: Option<String>,
+        target: &str,
+        met: bool,
+    ) {
+        self.row(what, &measured.to_string(), &baseline.unwrap_or_default(), None, target, Some(met));
+    }
+
+    /// A figure that explains the others.
+    pub(crate) fn note(&mut self, what: &str, measured: impl Display) {
+        self.row(what, &measured.to_string(), "", None, "", None);
+    }
+
+    fn row(&mut self, what: &str, measured: &str, baseline: &str, ratio: Option<f64>, target: &str, met: Option<bool>) {
+        let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let verdict = met.map_or("", |met| if met { "met" } else { "MISSED" });
+        self.missed += usize::from(met == Some(false));
+        println!("{what:<60} {measured:>12} {baseline:>12} {ratio:>7}   {target:<15} {verdict}");
+    }
+
+    /// Ends the table. A miss does not fail the run, because a busy machine can be the reason.
+    pub(crate) fn end(self) {
+        match self.missed {
+            0 => println!("all met"),
+            missed => println!("{missed} MISSED"),
+        }
+    }
+}
+
+/// The value in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The median of what each round's `these` were to its `those`: what slows a whole round down cancels out.
+pub(crate) fn median_ratio(these: &[f64], those: &[f64]) -> f64 {
+    median(these.iter().zip(those).map(|(this, that)| this / that).collect())
+}
+
+pub(crate) fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+}
+
+pub(crate) fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Threads of this process. `None` where the system does not tell it in Linux' way.
+pub(crate) fn threads() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// Bytes of this process in memory. `None` where the system does not tell it in Linux' way.
+pub(crate) fn resident() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Time that the cores spent on this process. `None` where the system does not tell it in Linux' way.
+pub(crate) fn core_time() -> Option<Duration> {
+    let mut sum = 0;
+    for task in fs::read_dir("/proc/self/task").ok()? {
+        // A thread may end while we read.
+        let Ok(text) = fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
+        sum += text.split(' ').next()?.parse::<u64>().ok()?;
+    }
+    Some(Duration::from_nanos(sum))
+}
