@@ -1,0 +1,157 @@
+//! A provider of one's own, as a type and as a closure: `cargo run --example custom_provider`
+//!
+//! The service is made up. It wants `POST /session` with an API key in a header, answers
+//! `{"session": "...", "ttl": 900}`, wants the session in a header `X-Session`, and says `{"error": "session_over"}`
+//! when it has had enough of it. A few lines at the end stand in for it, so that this really runs.
+
+#![allow(clippy::print_stdout)]
+
+use std::error::Error as StdError;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use evertoken::{
+    Answer, Carry, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Profile, Provider, Secret, TokenManager,
+    Verdict, provider,
+};
+
+/// Sessions of one account.
+#[derive(Clone, Debug)]
+struct Warehouse {
+    base_url: String,
+    account: String,
+    // Hides itself, so deriving `Debug` is safe.
+    api_key: Secret,
+}
+
+impl Provider for Warehouse {
+    fn name(&self) -> &str {
+        "warehouse"
+    }
+
+    /// All that the session depends on. Two providers that differ in any of it must not share a token.
+    fn identity(&self) -> Identity {
+        Identity::new("warehouse").part("url", &self.base_url).part("account", &self.account).secret(&self.api_key)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        let reply = context
+            .http()
+            .post_json(&format!("{}/session", self.base_url), &serde_json::json!({ "account": self.account }))
+            .bearer(&self.api_key)
+            .send()?;
+        match reply.status() {
+            401 => return Err(Error::new(ErrorKind::Denied, "the API key is unknown; create one").with_status(401)),
+            _ if !reply.is_success() => return Err(reply.refusal()),
+            _ => {}
+        }
+        let mut json = reply.json()?;
+        Ok(Grant::new(json.take_secret("session")?, json.life("ttl")?))
+    }
+
+    /// Checked by `build()`, before anything is sent.
+    fn check(&self) -> Result<(), Error> {
+        match self.account.trim().is_empty() || self.api_key.is_blank() {
+            true => Err(Error::new(ErrorKind::Config, "the account or the API key is empty")),
+            false => Ok(()),
+        }
+    }
+
+    /// How the service treats its sessions. What is not said is as usual.
+    fn profile(&self) -> Profile {
+        Profile::default().default_life(Duration::from_secs(600)).refresh_ahead(Duration::from_secs(60))
+    }
+
+    fn carry(&self) -> Carry {
+        Carry::header("X-Session")
+    }
+
+    /// This service refuses a session with status 200 and a word of its own.
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        let over = answer.json().is_some_and(|json| json.get("error").is_some_and(|word| word == "session_over"));
+        if over { Verdict::Rejected } else { answer.http_verdict() }
+    }
+}
+
+fn main() -> Result<(), Box<dyn StdError>> {
+    let base_url = start_service()?;
+
+    println!("as a type");
+    let warehouse = Warehouse { base_url: base_url.clone(), account: "4711".into(), api_key: "k-1".into() };
+    println!("  it hides its key   {warehouse:?}");
+    println!("  what it makes of   {{\"error\": \"session_over\"}}: {:?}", judged(&warehouse));
+    let tokens = TokenManager::new(warehouse.clone());
+    println!("  the session        {:?}", tokens.token()?);
+
+    println!("\nwith a wrong key");
+    let wrong = Warehouse { api_key: "k-2".into(), ..warehouse.clone() };
+    if let Err(error) = TokenManager::new(wrong).token() {
+        println!("  {:?}             {error}", error.kind());
+    }
+
+    println!("\nwith no key");
+    if let Err(error) = TokenManager::builder(Warehouse { api_key: "".into(), ..warehouse }).build() {
+        println!("  {:?}             {error}", error.kind());
+    }
+
+    println!("\nas a closure");
+    let key = Secret::from("k-1");
+    let url = format!("{base_url}/session");
+    let (sent, account) = (key.clone(), "4711");
+    let closure = provider::from_fn("warehouse", move |context| {
+        let request = context.http().post_json(&url, &serde_json::json!({ "account": account }));
+        let mut json = request.bearer(&sent).send()?.json()?;
+        Ok(Grant::new(json.take_secret("session")?, json.life("ttl")?))
+    });
+    // Only needed when the token is shared, see `from_fn`.
+    let closure = closure.identity_part("url", &base_url).identity_part("account", account).secret(&key);
+    let tokens = TokenManager::new(closure.carry(Carry::header("X-Session")));
+    println!("  the session        {:?}", tokens.token()?);
+    Ok(())
+}
+
+fn judged(provider: &impl Provider) -> Verdict {
+    provider.verdict(&Answer::new(200, &HeaderMap::new(), br#"{"error": "session_over"}"#))
+}
+
+// ---- the made-up service --------------------------------------------------------------------------------------------
+
+fn start_service() -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let sessions = AtomicUsize::new(0);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Whoever hangs up in the middle gets no answer.
+            let _ = serve(stream, &sessions);
+        }
+    });
+    Ok(url)
+}
+
+fn serve(mut stream: TcpStream, sessions: &AtomicUsize) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut length, mut known) = (0, false);
+    for line in reader.by_ref().lines() {
+        let line = line?.to_ascii_lowercase();
+        match line.split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().unwrap_or(0),
+            Some(("authorization", value)) => known = value == "bearer k-1",
+            Some(_) => {}
+            None if line.is_empty() => break,
+            None => {}
+        }
+    }
+    std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
+    let (status, body) = if known {
+        let number = sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        ("200 OK", format!(r#"{{"session": "session-{number}", "ttl": 900}}"#))
+    } else {
+        ("401 Unauthorized", "{}".to_owned())
+    };
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
