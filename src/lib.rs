@@ -1,5 +1,72 @@
 //! Always has a valid access token ready. Blocking, with no async runtime anywhere in the tree.
-
+//!
+//! A [`TokenManager`] keeps the token of one credential. Ask it each time a token is needed: while one is held that
+//! takes nanoseconds, and otherwise it is fetched once for everybody who asks. It is renewed in the background ahead of
+//! its end, so callers do not wait for that either.
+//!
+//! ```
+//! use evertoken::{Error, TokenManager, WeCom};
+//!
+//! fn address(tokens: &TokenManager) -> Result<String, Error> {
+//!     let token = tokens.token()?;
+//!     Ok(format!("https://qyapi.weixin.qq.com/cgi-bin/message/send?access_token={}", token.expose()))
+//! }
+//!
+//! let tokens = TokenManager::new(WeCom::new("corp-id", "app-secret"));
+//! ```
+//!
+//! # Who grants the token
+//!
+//! A [`Provider`]: [`WeCom`], [`OAuth2`] client credentials at any server, a closure with [`provider::from_fn`], or a
+//! type of yours.
+//!
+//! ```
+//! use std::time::Duration;
+//! use evertoken::{Grant, TokenManager, provider};
+//!
+//! let warehouse = provider::from_fn("warehouse", |_context| {
+//!     // Ask for a token here, for example with `_context.http()`.
+//!     Ok(Grant::new("session-1", Duration::from_secs(900)))
+//! });
+//! let tokens = TokenManager::builder(warehouse).max_wait(Duration::from_secs(5)).build()?;
+//! assert_eq!(tokens.token()?.bearer(), "Bearer session-1");
+//! # Ok::<(), evertoken::Error>(())
+//! ```
+//!
+//! # What callers can rely on
+//!
+//! - While the held token is good no caller gets an error, whatever the provider, a store or the network does.
+//! - No caller gets a dead token, not after a suspended laptop or a changed clock either: "cannot tell" means dead.
+//! - One fetch is in the air at a time. Its token or its error answers everybody; an error until its retry time.
+//! - A token that was [rejected](TokenManager::reject) is out of use before the call returns.
+//! - [`token`](TokenManager::token) takes [`max_wait`](TokenManagerBuilder::max_wait) at most,
+//!   [`token_within`](TokenManager::token_within) what it is given, [`try_token`](TokenManager::try_token) no time.
+//! - Secrets and tokens are in no `Debug` output, error, log line or key.
+//!
+//! # When there is no token
+//!
+//! The kind of an [`Error`] says what helps.
+//!
+//! ```
+//! use evertoken::{ErrorKind, TokenManager, WeCom};
+//!
+//! // A setting that is wrong is found by `build`; `new` keeps it and returns it from every call.
+//! let error = TokenManager::builder(WeCom::new("corp-id", "")).build().unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Config);
+//! assert_eq!(error.to_string(), "wecom: the app secret is empty");
+//!
+//! let error = TokenManager::new(WeCom::new("corp-id", "")).token().unwrap_err();
+//! assert!(!error.is_retryable());
+//! ```
+//!
+//! # To see what is going on
+//!
+//! [`TokenManager::status`] tells how things stand, [`TokenManager::metrics`] what has happened, in numbers, and
+//! [`TokenManager::events`] what happens from now on. All of them print themselves. The log target is `evertoken`.
+//!
+//! # Features
+//!
+#![doc = include_str!("../features.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -41,3 +108,8 @@ pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};
 pub use store::{MemoryStore, Store};
 pub use token::Token;
+
+/// Keeps the examples in `README.md` compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
