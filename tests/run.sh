@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what the tests need when it is missing, then runs them all.
+#
+#     bash tests/run.sh              everything
+#     bash tests/run.sh --test http  what comes behind goes to `cargo test`
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+    echo "tests/run.sh: $*" >&2
+    exit 1
+}
+
+# need <command> <package>: installs the package that brings the command, unless the command is there.
+need() {
+    local command=$1 package=$2
+    if command -v "$command" >/dev/null; then return; fi
+    echo "tests/run.sh: $command is missing, installing $package"
+    command -v apt-get >/dev/null || fail "no apt-get here; install $package yourself"
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || fail "neither root nor sudo; install $package yourself"
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$package"
+    command -v "$command" >/dev/null || fail "$package is installed and $command is still missing"
+}
+
+command -v cargo >/dev/null || fail "cargo is missing; install Rust 1.89 or later"
+# The cryptography behind TLS is partly C and assembler.
+need cc build-essential
+
+# With all features, the documentation's examples and those in README.md included.
+cargo test --all-features "$@"
