@@ -140,7 +140,7 @@ impl Shelf {
     fn least_missed(&self, new: &Key) -> Option<Key> {
         let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new);
         let first = others.clone().next();
-        others.find(|key| !is_lease(key)).or(first).cloned()
+        others.find(|key| !key.is_lease()).or(first).cloned()
     }
 
     fn remove(&mut self, key: &Key) {
@@ -164,11 +164,6 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").field("entries", &self.len()).finish()
     }
-}
-
-/// True for what [`Key::lease`] makes. A key that a user has named alike only stays longer.
-fn is_lease(key: &Key) -> bool {
-    key.as_str().ends_with(":lock")
 }
 
 const MOST_ENTRIES: usize = 10_000;

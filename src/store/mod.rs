@@ -287,6 +287,14 @@ impl Owner {
 impl Key {
     /// The key of the lease beside a record.
     pub(crate) fn lease(&self) -> Key {
-        self.beside("lock")
+        self.beside(LEASE)
+    }
+
+    /// True for what [`lease`](Key::lease) makes. A key that a user has named alike only stays longer in memory.
+    fn is_lease(&self) -> bool {
+        self.as_str().strip_suffix(LEASE).is_some_and(|rest| rest.ends_with(':'))
     }
 }
+
+/// What the key of a lease has behind the record's key.
+const LEASE: &str = "lock";
