@@ -102,21 +102,20 @@ impl Keeper {
 
     fn fetch_shared(&self, sharing: &Sharing, ticket: &Ticket) -> Result<Arrival, Trouble> {
         // While a renewal is under way, the record that is held already is no news.
-        let mut not = ticket.held.as_ref().and_then(|held| held.version.clone());
-        let mut seen = Record { version: not.clone(), number: ticket.number, ..Record::default() };
+        let held = ticket.held.as_ref().and_then(|held| held.version.clone());
+        let mut seen = Record { version: held, number: ticket.number, ..Record::default() };
         let give_up = Deadline::within(self.waiting_limit());
         let mut pause = SHORTEST_WAIT;
         loop {
             if self.store_rests() {
                 return self.fetch_unshared(ticket);
             }
-            match self.note_store(sharing.turn(not.as_ref())) {
+            match self.note_store(sharing.turn(seen.version.as_ref())) {
                 Err(_) => return self.fetch_unshared(ticket),
                 Ok(Turn::Found(record)) => {
                     if let Some(arrival) = self.use_record(&record, ticket) {
                         return arrival;
                     }
-                    not = record.version.clone();
                     seen = record;
                 }
                 Ok(Turn::Leased(until)) => return self.fetch_leased(sharing, ticket, seen, until),
