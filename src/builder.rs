@@ -47,6 +47,7 @@ impl TokenManager {
             max_wait: Duration::from_secs(15),
             backoff: (Policy::default().backoff_min, Policy::default().backoff_max),
             local_max_age: Duration::from_secs(60),
+            watch: false,
             unshared_interval: None,
             http: HttpConfig::usual(),
             time: Time::System,
@@ -81,6 +82,7 @@ pub struct TokenManagerBuilder {
     max_wait: Duration,
     backoff: (Duration, Duration),
     local_max_age: Duration,
+    watch: bool,
     unshared_interval: Option<Duration>,
     http: Arc<HttpConfig>,
     time: Time,
@@ -155,6 +157,13 @@ impl TokenManagerBuilder {
         Self { local_max_age: age, ..self }
     }
 
+    /// Hears from the store when another manager has changed the record, and reads it then, mostly within 50 ms; besides
+    /// what [`local_max_age`](TokenManagerBuilder::local_max_age) does. Costs one thread and one connection for each store, not
+    /// for each manager. A store that cannot tell (one of your own, perhaps) is only looked at. Default: false.
+    pub fn watch(self, watch: bool) -> Self {
+        Self { watch, ..self }
+    }
+
     /// While the store cannot be used: how long after a fetch of its own this process waits before another one. Default: zero, or
     /// 300 s for providers where a new token ends the old one.
     pub fn unshared_interval(self, interval: Duration) -> Self {
@@ -212,6 +221,7 @@ impl TokenManagerBuilder {
             fetch_limit: self.http.whole_timeout(),
             keep_warm: self.keep_warm,
             local_max_age: self.local_max_age.max(SHORTEST_AGE),
+            watch: self.watch,
             unshared_interval: self.unshared_interval.unwrap_or(match profile.new_token_ends_old {
                 true => UNSHARED_INTERVAL,
                 false => Duration::ZERO,

@@ -25,16 +25,17 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Wakes whoever sleeps until a moment of a [`Clock`].
+/// Wakes somebody: when a [`Clock`] jumps, or when a record changes that is [watched](crate::Store::watch).
 #[derive(Clone)]
 pub struct Wake(Arc<dyn Fn() + Send + Sync>);
 
 impl Wake {
-    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Wake {
+    /// Calls `wake`, which must not block.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Wake {
         Wake(Arc::new(wake))
     }
 
-    /// Says that the time has jumped.
+    /// Says that it has happened.
     pub fn wake(&self) {
         (self.0)();
     }

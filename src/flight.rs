@@ -38,16 +38,23 @@ impl<T: Clone + Send + 'static> Flight<T> {
         })
     }
 
-    /// Does `work` on a new thread and lands with its result. A panic lands the flight too.
+    /// Does `work` on a new thread and lands with its result, and does then what nobody waits for. A panic lands the
+    /// flight too.
     ///
     /// `aboard` names whose flight it is, for [`is_aboard`]; a thread that is itself aboard hands its own names on.
-    pub(crate) fn launch(self: &Arc<Self>, aboard: u64, work: impl FnOnce() -> Result<T, Error> + Send + 'static) {
+    pub(crate) fn launch(
+        self: &Arc<Self>,
+        aboard: u64,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+        then: impl FnOnce() + Send + 'static,
+    ) {
         let mut names = ABOARD.with_borrow(Clone::clone);
         names.push(aboard);
         let flight = self.clone();
         let fly = move || {
             ABOARD.set(names);
             flight.land(catch_panic(work));
+            then();
         };
         if let Err(error) = spawn("evertoken-flight", fly) {
             self.land(Err(error));
@@ -129,7 +136,7 @@ mod tests {
         let flight = Flight::new(soon());
         thread::scope(|scope| {
             let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| flight.wait(soon()))).collect();
-            flight.launch(1, || Ok(7));
+            flight.launch(1, || Ok(7), || ());
             for waiter in waiters {
                 let outcome = waiter.join().expect("the waiter does not panic");
                 assert_eq!(outcome.expect("it lands in time").expect("it lands well"), 7);
@@ -140,7 +147,7 @@ mod tests {
     #[test]
     fn a_panic_lands_the_flight_without_its_text() {
         let flight = Flight::<()>::new(soon());
-        flight.launch(1, || panic!("token=abc"));
+        flight.launch(1, || panic!("token=abc"), || ());
         let error = flight.wait(soon()).expect("it lands").expect_err("it panicked");
         assert_eq!(error.kind(), ErrorKind::Panicked);
         assert!(!format!("{error} {error:?}").contains("abc"));
@@ -150,10 +157,14 @@ mod tests {
     fn a_waiter_leaves_at_its_deadline_and_the_flight_goes_on() {
         let flight = Flight::new(soon());
         let (gate, opened) = crossbeam_channel::bounded::<()>(0);
-        flight.launch(1, move || {
-            let _ = opened.recv();
-            Ok(1)
-        });
+        flight.launch(
+            1,
+            move || {
+                let _ = opened.recv();
+                Ok(1)
+            },
+            || (),
+        );
         assert!(flight.wait(Deadline::within(Duration::from_millis(20))).is_none());
         drop(gate);
         assert!(flight.wait(soon()).is_some());
@@ -172,11 +183,15 @@ mod tests {
     #[test]
     fn a_flight_knows_who_is_aboard_through_flights_that_it_starts() {
         let outer = Flight::new(soon());
-        outer.launch(1, || {
-            let inner = Flight::new(soon());
-            inner.launch(2, || Ok((is_aboard(1), is_aboard(2), is_aboard(3))));
-            inner.wait(soon()).expect("it lands")
-        });
+        outer.launch(
+            1,
+            || {
+                let inner = Flight::new(soon());
+                inner.launch(2, || Ok((is_aboard(1), is_aboard(2), is_aboard(3))), || ());
+                inner.wait(soon()).expect("it lands")
+            },
+            || (),
+        );
         assert_eq!(outer.wait(soon()).expect("it lands").expect("it lands well"), (true, true, false));
         assert!(!is_aboard(1));
     }

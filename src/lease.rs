@@ -1,18 +1,21 @@
 //! One credential's record in a shared store: who may fetch, and what all have of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 use std::time::Duration;
 
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::clock::{Deadline, Moment, Time};
+use crate::clock::{Deadline, Moment, Stopwatch, Time, Wake};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
+use crate::policy::LONGEST_PAUSE;
 use crate::secret::Secret;
-use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version};
+use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
 use crate::thread::aside;
 use crate::token::check_text;
 
@@ -27,6 +30,11 @@ pub(crate) struct Sharing {
     owner: String,
     lease: Duration,
     time: Time,
+    /// The highest number of a token that was seen or written here.
+    number: AtomicU64,
+    /// The last record of another program, and the number that it was given here: it has none of its own, and came after
+    /// whatever was there before.
+    foreign: Mutex<Option<(Version, u64)>>,
     /// Whether an unreadable record has been reported.
     reported: AtomicBool,
     /// An operation of this process that has not come back in time, and may never: as long as its thread lives, the store
@@ -78,6 +86,25 @@ pub(crate) struct Failure {
     pub(crate) count: u32,
 }
 
+/// What to do before asking for a [turn](Sharing::turn).
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) cursor: Cursor,
+    pub(crate) until: Deadline,
+    /// How long to rest if the store cannot wait.
+    pub(crate) pause: Duration,
+}
+
+impl Wait {
+    fn on(&self, store: &dyn Store, key: &Key) {
+        let watch = Stopwatch::start();
+        let waited = store.wait(key, &self.cursor, self.until.instant()).is_ok() && watch.elapsed() >= SHORTEST_WAIT;
+        if !waited {
+            thread::sleep(self.pause);
+        }
+    }
+}
+
 /// What a manager may do.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -107,27 +134,46 @@ impl Sharing {
     ) -> Sharing {
         let owner = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lease = lease_of(fetch_limit);
+        let (number, foreign) = (AtomicU64::new(0), Mutex::default());
         let (reported, hung) = (AtomicBool::new(false), Mutex::default());
-        Sharing { store, key, identity, owner, lease, time, reported, hung }
+        Sharing { store, key, identity, owner, lease, time, number, foreign, reported, hung }
     }
 
-    /// Reads a record other than `not`; when there is none, asks for the lease.
-    pub(crate) fn turn(&self, not: Option<&Version>) -> Result<Turn, Error> {
-        // Counted from before it is asked for: the store counts from later, so here it ends first.
-        let leased_until = Deadline::within(self.lease.saturating_sub(OPERATION));
-        let known_at = self.time.now();
-        let (key, not, owner, lease) = (self.key.clone(), not.cloned(), self.owner(), self.lease);
-        Ok(match self.ask(move |store| store.read_or_lease(&key, not.as_ref(), AT_LEAST, &owner, lease))? {
+    /// Waits first, if that is asked for, until it may be worth to ask. Reads a record other than `not`; when there is
+    /// none, asks for the lease.
+    pub(crate) fn turn(&self, not: Option<&Version>, wait: Option<Wait>) -> Result<Turn, Error> {
+        let limit = match &wait {
+            Some(wait) => wait.until.later(OPERATION + LONGEST_OPERATION),
+            None => Deadline::within(LONGEST_OPERATION),
+        };
+        let (key, not, owner, lease, time) =
+            (self.key.clone(), not.cloned(), self.owner(), self.lease, self.time.clone());
+        // All on one thread aside, because whoever has waited is not to wait for another thread to start.
+        let (leasing, leased_until, known_at) = self.ask_until(limit, move |store| {
+            if let Some(wait) = wait {
+                wait.on(store, &key);
+            }
+            // Counted from before it is asked for: the store counts from later, so here it ends first.
+            let leased_until = Deadline::within(lease.saturating_sub(OPERATION));
+            let known_at = time.now();
+            let leasing = store.read_or_lease(&key, not.as_ref(), AT_LEAST, &owner, lease)?;
+            Ok((leasing, leased_until, known_at))
+        })?;
+        Ok(match leasing {
             Leasing::Found(entry) => Turn::Found(self.decode(&entry, known_at)),
             Leasing::Leased => Turn::Leased(leased_until),
             Leasing::Busy { remaining, cursor } => Turn::Busy { remaining, cursor },
         })
     }
 
-    /// Waits until it may be worth to ask for a [`turn`](Sharing::turn) again.
-    pub(crate) fn wait(&self, cursor: &Cursor, deadline: Deadline) -> Result<(), Error> {
-        let (key, cursor) = (self.key.clone(), cursor.clone());
-        self.ask_until(deadline.later(OPERATION), move |store| store.wait(&key, &cursor, deadline.instant()))
+    /// Has `wake` called when the record changes, if the store can tell.
+    pub(crate) fn watch(&self, wake: Wake) -> Option<Watch> {
+        catch_panic(|| Ok(self.store.watch(&self.key, wake))).ok()?
+    }
+
+    /// True when the log is told of the store's trouble by the store.
+    pub(crate) fn logs_its_trouble(&self) -> bool {
+        catch_panic(|| Ok(self.store.logs_its_trouble())).unwrap_or_default()
     }
 
     /// What is recorded. An empty record when nothing is.
@@ -149,16 +195,29 @@ impl Sharing {
         })
     }
 
-    /// Frees the lease and leaves the record as it is.
+    /// Frees the lease, if it is still this one's, and leaves the record as it is.
     pub(crate) fn release(&self) -> Result<(), Error> {
-        let record = self.look()?;
-        self.publish(&record).map(drop)
+        let (lease, owner) = (self.key.lease(), self.owner());
+        self.ask(move |store| {
+            if let Some(held) = store.read(&lease)?.filter(|held| held.bytes() == owner.as_bytes()) {
+                store.swap(&lease, Expected::Version(held.version()), None)?;
+            }
+            Ok(())
+        })
     }
 
-    /// Records a failed fetch beside what is known, so that the others answer from it, and frees the lease.
-    pub(crate) fn publish_failure(&self, failure: Failure) -> Result<(), Error> {
-        let record = Record { failure: Some(failure), ..self.look()? };
-        self.publish(&record).map(drop)
+    /// Records a failed fetch beside what is known, so that the others answer from it, and frees the lease. `seen` is what
+    /// was recorded before the fetch: a token that came since is no failure.
+    pub(crate) fn publish_failure(&self, failure: &Failure, seen: Option<&Version>) -> Result<(), Error> {
+        // Not published, because what others have recorded meanwhile, a rejection, is to stay.
+        let recorded = self.edit(|record| {
+            let overtaken = record.token.is_some() && record.version.as_ref() != seen;
+            if !overtaken {
+                record.failure = Some(failure.clone());
+            }
+            !overtaken
+        });
+        recorded.and(self.release())
     }
 
     /// Records that the token with this fingerprint was rejected, if it is the recorded one or nothing is recorded.
@@ -252,6 +311,7 @@ impl Sharing {
     }
 
     fn encode(&self, record: &Record) -> (Zeroizing<Vec<u8>>, Duration) {
+        self.number.fetch_max(record.number, Ordering::Relaxed);
         let now = self.time.now();
         let token = record.token.as_ref();
         let remaining = token.map_or(Duration::ZERO, |token| token.remaining.saturating_sub(now.since(token.known_at)));
@@ -276,8 +336,15 @@ impl Sharing {
     /// its version, so that it can be replaced.
     fn decode(&self, entry: &Entry, known_at: Moment) -> Record {
         let version = Some(entry.version().clone());
-        match Wire::from_bytes(entry.bytes()).filter(|wire| self.identity.as_ref().is_none_or(|id| *id == wire.id)) {
-            Some(wire) => Record { version, ..wire.into_record(entry.remaining(), known_at) },
+        let record = match &self.identity {
+            Some(identity) => Wire::from_bytes(entry.bytes()).filter(|wire| *identity == wire.id),
+            None => Wire::from_bytes(entry.bytes()).or_else(|| self.decode_foreign(entry)),
+        };
+        match record.and_then(|wire| wire.into_record(entry.remaining(), known_at)) {
+            Some(record) => {
+                self.number.fetch_max(record.number, Ordering::Relaxed);
+                Record { version, ..record }
+            }
             None => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
                     log::warn!(target: "evertoken", "{}: the record in the store cannot be read; it is replaced", self.key);
@@ -285,6 +352,18 @@ impl Sharing {
                 Record { version, ..Record::default() }
             }
         }
+    }
+
+    /// A record of another program. All that is known of its life is what the store says remains of it.
+    fn decode_foreign(&self, entry: &Entry) -> Option<Wire> {
+        let Foreign { access_token, v: None, .. } = from_object(entry.bytes())? else { return None };
+        let left_ms = milliseconds(entry.remaining()).min(LONGEST_LIFE_MS);
+        let mut last = lock(&self.foreign);
+        let known = last.as_ref().filter(|(version, _)| version == entry.version()).map(|(_, number)| *number);
+        let number = known.unwrap_or_else(|| next_number(self.number.load(Ordering::Relaxed)));
+        *last = Some((entry.version().clone(), number));
+        let (life_ms, kept_ms) = (left_ms, milliseconds(entry.remaining()));
+        Some(Wire { access_token, life_ms, left_ms, kept_ms, number, ..Wire::default() })
     }
 }
 
@@ -304,6 +383,10 @@ impl Record {
         if self.token.as_ref().is_some_and(|token| token.fingerprint == fingerprint) {
             self.token = None;
         }
+        self.reject(fingerprint, end);
+    }
+
+    pub(crate) fn reject(&mut self, fingerprint: &str, end: Moment) {
         if !self.rejects(fingerprint) {
             self.rejected.push(RejectedToken { fingerprint: fingerprint.to_owned(), end });
         }
@@ -317,11 +400,19 @@ pub(crate) fn lease_of(fetch_limit: Duration) -> Duration {
     fetch_limit.saturating_add(2 * OPERATION).saturating_add(Duration::from_secs(1))
 }
 
+/// The number of the token that is granted after the one with this number.
+pub(crate) fn next_number(number: u64) -> u64 {
+    (number + 1) % HIGHEST_NUMBER
+}
+
 /// How long an operation of the store may take.
 pub(crate) const OPERATION: Duration = Duration::from_millis(500);
 
 /// How long an operation is waited for: a busy machine gets some grace.
 const LONGEST_OPERATION: Duration = Duration::from_secs(1);
+
+/// A wait that is over sooner was none.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 
 /// A record that has less left is not worth reading.
 const AT_LEAST: Duration = Duration::from_millis(10);
@@ -338,7 +429,7 @@ const WIRE_VERSION: u8 = 1;
 
 /// A record as it is stored. `access_token` and `expires_at` are what programs built on other formats look for: with no
 /// token they read an empty one that has ended, and fetch.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Wire {
     v: u8,
     id: String,
@@ -357,6 +448,17 @@ struct Wire {
     rejected: Vec<WireRejected>,
     #[serde(default)]
     failure: Option<WireFailure>,
+}
+
+/// What other programs record under a key of the user's own: the token, and when it is over by their clock.
+#[derive(Deserialize)]
+struct Foreign {
+    access_token: String,
+    #[expect(dead_code, reason = "it has to be there, but no two hosts' clocks are compared")]
+    expires_at: i64,
+    /// A record of this crate's that cannot be read is no other program's.
+    #[serde(default)]
+    v: Option<IgnoredAny>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -389,16 +491,19 @@ impl Wire {
         Zeroizing::new(bytes)
     }
 
-    /// Only a JSON object: serde would take an array of the fields as well.
     fn from_bytes(bytes: &[u8]) -> Option<Wire> {
-        let is_object = bytes.len() <= LARGEST_RECORD && bytes.trim_ascii_start().starts_with(b"{");
-        let wire: Wire = is_object.then(|| serde_json::from_slice(bytes).ok())??;
+        let wire: Wire = from_object(bytes)?;
         let sound = wire.v == WIRE_VERSION && wire.life_ms <= LONGEST_LIFE_MS && wire.left_ms <= wire.life_ms;
         sound.then_some(wire)
     }
 
-    fn into_record(self, remaining: Duration, known_at: Moment) -> Record {
-        let age = Duration::from_millis(self.kept_ms).saturating_sub(remaining);
+    /// `None` when more remains of it than it was given: then nobody can tell how old it is.
+    fn into_record(self, remaining: Duration, known_at: Moment) -> Option<Record> {
+        let kept = Duration::from_millis(self.kept_ms);
+        if remaining > kept.saturating_add(ROUNDED) {
+            return None;
+        }
+        let age = kept.saturating_sub(remaining);
         let left =
             |milliseconds| Some(Duration::from_millis(milliseconds).saturating_sub(age)).filter(|l| !l.is_zero());
         let secret = Secret::new(self.access_token);
@@ -410,13 +515,17 @@ impl Wire {
             secret,
         });
         let failure = self.failure.and_then(|failure| {
-            Some(Failure { error: failure.to_error(), retry_in: left(failure.retry_ms)?, count: failure.count })
+            let retry_in = left(failure.retry_ms.min(milliseconds(LONGEST_PAUSE)))?;
+            Some(Failure { error: failure.to_error(), retry_in, count: failure.count })
         });
         let rejected = self.rejected.into_iter().rev().take(MOST_REJECTED).rev().map(|rejected| {
             let left = Duration::from_millis(rejected.left_ms.min(LONGEST_LIFE_MS)).saturating_sub(age);
             RejectedToken { fingerprint: rejected.token, end: known_at.after(left) }
         });
-        Record { token, rejected: rejected.collect(), failure, number: self.number, keep: remaining, version: None }
+        let rejected = rejected.collect();
+        // One that high is not counted but made up, and would leave no room for higher ones.
+        let number = if self.number >= HIGHEST_NUMBER { 0 } else { self.number };
+        Some(Record { token, rejected, failure, number, keep: remaining, version: None })
     }
 }
 
@@ -447,7 +556,17 @@ impl WireFailure {
     }
 }
 
+/// Only a JSON object: serde would take an array of the fields as well.
+fn from_object<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let is_object = bytes.len() <= LARGEST_RECORD && bytes.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(bytes).ok())?
+}
+
 const LARGEST_RECORD: usize = 64 * 1024;
+/// What a time in a record may be shorter than it was.
+const ROUNDED: Duration = Duration::from_millis(1);
+
+const HIGHEST_NUMBER: u64 = 1 << 53;
 const LONGEST_LIFE_MS: u64 = 30 * 86_400 * 1_000;
 const LONGEST_MESSAGE: usize = 200;
 

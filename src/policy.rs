@@ -117,6 +117,15 @@ impl Policy {
     }
 }
 
+/// How long to leave a shared store alone after the `failures`-th failure in a row. `random` is from 0 to 1.
+pub(crate) fn store_pause(failures: u32, random: f64) -> Duration {
+    let doubled = STORE_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(30)).min(LONGEST_STORE_PAUSE);
+    doubled.mul_f64(1.0 + BACKOFF_JITTER * (2.0 * random.clamp(0.0, 1.0) - 1.0))
+}
+
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+
 /// Nobody gets a token that has less than this left: the way to the service takes time too.
 const HARD_STOP: Duration = Duration::from_secs(5);
 

@@ -47,19 +47,31 @@ impl ResidentId {
 
 /// Has `resident` looked at when `at` comes. Starts the thread when there is none.
 pub(crate) fn schedule(id: ResidentId, resident: Weak<dyn Resident>, time: &Time, at: Moment) {
+    enlist(id, resident, time, at);
+    ensure_running();
+}
+
+/// The same, but leaves it to a later [`ensure_running`] to start the thread: that takes longer than all the rest.
+pub(crate) fn enlist(id: ResidentId, resident: Weak<dyn Resident>, time: &Time, at: Moment) {
     let due = Deadline::within(time.now().until(at));
     let mut registry = lock(&here().registry);
     let asked = registry.entries.get(&id).map_or(0, |entry| entry.asked) + 1;
     let replaced = registry.entries.insert(id, Entry { resident, time: time.clone(), next: Next::At(at), asked });
-    if !registry.running {
-        // Without a thread the token is still served; callers then wait for its renewal.
-        registry.running = spawn("evertoken-refresher", run).is_ok();
-    } else if registry.sleeps_until.is_none_or(|until| due < until) {
+    if registry.running && registry.sleeps_until.is_none_or(|until| due < until) {
         here().ring(&mut registry);
     }
     drop(registry);
     // Only now, because a clock of the user's may go with it.
     drop(replaced);
+}
+
+/// Starts the thread if there is somebody to look after and nobody does.
+pub(crate) fn ensure_running() {
+    let mut registry = lock(&here().registry);
+    if !registry.running && !registry.entries.is_empty() {
+        // Without a thread the token is still served; callers then wait for its renewal.
+        registry.running = spawn("evertoken-refresher", run).is_ok();
+    }
 }
 
 /// Forgets a resident. When it was the last one, the thread ends at once.

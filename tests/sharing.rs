@@ -580,3 +580,56 @@ fn a_store_that_cannot_wait_is_neither_down_nor_asked_in_a_busy_loop() {
         assert_eq!((text(&other), group.provider.calls()), ("token-1".to_owned(), 1));
     }
 }
+
+/// Has the manager look at the store, several times, while the token is in use.
+fn live(tokens: &TokenManager, group: &Group) {
+    for _ in 0..4 {
+        let looked = group.store.operations.load(Ordering::SeqCst);
+        tokens.try_token();
+        group.clock.advance(61 * SECOND);
+        eventually("it looks", || {
+            tokens.try_token();
+            group.store.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
+        });
+    }
+}
+
+#[test]
+fn promise_4_a_token_that_was_rejected_while_the_store_was_down_is_gone_when_it_is_back() {
+    // The next one ends sooner, so its end does not say that it is the later one.
+    let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_grant("t-2", HOUR));
+    let one = group.manager();
+    let bad = one.token().unwrap();
+    group.store.broken.store(true, Ordering::SeqCst);
+    assert!(one.reject(&bad).is_err());
+    assert_eq!(text(&one), "t-2");
+    group.store.broken.store(false, Ordering::SeqCst);
+    live(&one, &group);
+    assert_eq!(text(&group.manager()), "t-2");
+}
+
+#[test]
+fn a_token_that_is_granted_again_after_an_invalidation_that_could_not_be_told_was_never_refused() {
+    let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_same());
+    let one = group.manager();
+    assert_eq!(text(&one), "t-1");
+    group.store.broken.store(true, Ordering::SeqCst);
+    assert!(one.invalidate().is_err());
+    assert_eq!(text(&one), "t-1");
+    assert_eq!(one.metrics().granted_again, 0);
+}
+
+#[test]
+fn a_token_that_is_granted_again_while_the_store_is_down_is_written_without_its_rejection() {
+    let provider = FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_same();
+    let group = Group::of(provider);
+    let one = group.manager();
+    one.reject(&one.token().unwrap()).unwrap();
+    group.store.broken.store(true, Ordering::SeqCst);
+    assert_eq!(text(&one), "t-1");
+    let calls = group.provider.calls();
+    group.store.broken.store(false, Ordering::SeqCst);
+    live(&one, &group);
+    assert_eq!((text(&one).as_str(), one.metrics().rejections, group.provider.calls()), ("t-1", 1, calls));
+    assert_eq!(text(&group.manager()), "t-1");
+}

@@ -9,7 +9,7 @@ use crate::event::Source;
 use crate::flight::Flight;
 use crate::lease::MOST_REJECTED;
 use crate::policy::{Phase, Schedule};
-use crate::store::Version;
+use crate::store::{Version, Watch};
 use crate::token::Token;
 
 /// Everything about one credential that changes. It stands under one lock, which is held for memory only.
@@ -65,6 +65,8 @@ pub(crate) struct Held {
     pub(crate) number: u64,
     /// Its record in the shared store. `None`: not recorded yet, or there is no store.
     pub(crate) version: Option<Version>,
+    /// The record that it is later than for certain: its own, or that of the token before it.
+    pub(crate) base: Option<Version>,
     /// The snapshot's hits when it came: more hits mean that it is in use.
     pub(crate) hits: u64,
     /// Handed out to a caller that waited.
@@ -96,6 +98,8 @@ pub(crate) struct Rejected {
     pub(crate) fingerprint: String,
     pub(crate) end: Moment,
     pub(crate) number: u64,
+    /// Nobody refused it. It was forgotten, and the others could not be told: the provider may give it again.
+    pub(crate) forgotten: bool,
 }
 
 /// How it stands with the shared store.
@@ -108,6 +112,17 @@ pub(crate) struct StoreState {
     pub(crate) hits: u64,
     /// When this manager last fetched without the store.
     pub(crate) unshared_at: Option<Moment>,
+    /// The record has changed, and was not read since.
+    pub(crate) news: bool,
+    /// Tells of that, in the process that began it.
+    pub(crate) watch: Option<(u32, Watch)>,
+}
+
+impl StoreState {
+    /// True when there is something to read, and a store to read it from.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news && self.down.is_none()
+    }
 }
 
 /// The store cannot be used.
@@ -224,12 +239,20 @@ impl Control {
         self.rejected.iter().any(|rejected| rejected.fingerprint == fingerprint)
     }
 
+    /// Remembers that a token must not come back from the shared store.
+    pub(crate) fn note_forgotten(&mut self, fingerprint: &str, end: Moment, now: Moment) {
+        self.note_rejected(fingerprint, end, now);
+        if let Some(last) = self.rejected.last_mut() {
+            last.forgotten = true;
+        }
+    }
+
     /// Remembers that a token must not be used, until its end.
     pub(crate) fn note_rejected(&mut self, fingerprint: &str, end: Moment, now: Moment) {
         self.rejections += 1;
         let number = self.rejections;
         self.rejected.retain(|rejected| rejected.fingerprint != fingerprint && !now.reaches(rejected.end));
-        self.rejected.push(Rejected { fingerprint: fingerprint.to_owned(), end, number });
+        self.rejected.push(Rejected { fingerprint: fingerprint.to_owned(), end, number, forgotten: false });
         let surplus = self.rejected.len().saturating_sub(MOST_REJECTED);
         self.rejected.drain(..surplus);
     }
@@ -250,8 +273,12 @@ impl Known {
 }
 
 impl Held {
-    /// True when a recorded token was granted later than this one.
+    /// True when a recorded token is to be preferred to this one: it was granted later. The number of one that was granted
+    /// without the store does not say so, but its end; of two that end together all take the recorded one.
     pub(crate) fn is_older_than(&self, number: u64, end: Moment) -> bool {
+        if self.version.is_none() {
+            return !end.after(TOLERANCE).ends_before(self.schedule.end);
+        }
         number > self.number || number == self.number && self.schedule.end.ends_before(end)
     }
 
@@ -260,6 +287,9 @@ impl Held {
         self.taken || hits > self.hits
     }
 }
+
+/// Ends that are told through a store differ by the time that the telling took.
+pub(crate) const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Flights that never returned, and their threads, that a manager puts up with.
 const MOST_LOST: usize = 8;

@@ -1,16 +1,15 @@
 //! What a flight does under way: the shared store, the provider, the store again. No lock is held here.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Stopwatch};
 use crate::error::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
-use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn};
+use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn, Wait, next_number};
 use crate::manager::control::{Down, Known, Pause, Purpose, Ticket};
 use crate::manager::keeper::Keeper;
-use crate::policy::Phase;
+use crate::policy::{Phase, store_pause};
 use crate::provider::Context;
 use crate::secret::Secret;
 use crate::store::Version;
@@ -96,21 +95,26 @@ impl Keeper {
         let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life));
         let again = Known::end_of(&fingerprint, known, asked_at, told);
         let end = again.filter(|_| !self.profile.same_token_extends).unwrap_or(told);
-        let (same, number) = (again.is_some(), number + u64::from(again.is_none()));
+        let (same, number) = (again.is_some(), if again.is_some() { number } else { next_number(number) });
         Ok(Granted { secret, fingerprint, life, end, same, number, asked_at, version: None })
     }
 
     fn fetch_shared(&self, sharing: &Sharing, ticket: &Ticket) -> Result<Arrival, Trouble> {
         // While a renewal is under way, the record that is held already is no news.
-        let held = ticket.held.as_ref().and_then(|held| held.version.clone());
+        let held = ticket.held.as_ref().and_then(|held| held.base.clone());
         let mut seen = Record { version: held, number: ticket.number, ..Record::default() };
         let give_up = Deadline::within(self.waiting_limit());
-        let mut pause = SHORTEST_WAIT;
+        let (mut wait, mut pause) = (None, Duration::ZERO);
         loop {
             if self.store_rests() {
                 return self.fetch_unshared(ticket);
             }
-            match self.note_store(sharing.turn(seen.version.as_ref())) {
+            let turn = sharing.turn(seen.version.as_ref(), wait.take());
+            // That it can be read does not say that it can be written.
+            if !matches!(turn, Ok(Turn::Found(_) | Turn::Busy { .. })) {
+                self.note_store_trouble(turn.as_ref().err());
+            }
+            match turn {
                 Err(_) => return self.fetch_unshared(ticket),
                 Ok(Turn::Found(record)) => {
                     if let Some(arrival) = self.use_record(&record, ticket) {
@@ -120,21 +124,20 @@ impl Keeper {
                 }
                 Ok(Turn::Leased(until)) => return self.fetch_leased(sharing, ticket, seen, until),
                 Ok(Turn::Busy { remaining, .. }) if ticket.purpose == Purpose::Ahead => {
-                    return Ok(Arrival::Later(remaining.min(COME_BACK)));
+                    return Ok(Arrival::Later(remaining.clamp(LONGEST_PAUSE, COME_BACK)));
+                }
+                Ok(Turn::Busy { .. }) if give_up.has_passed() => {
+                    // Nobody who fetches takes that long: whoever has the lease will not free it.
+                    self.take_unshared_turn()?;
+                    let until = Deadline::within(self.settings.fetch_limit).later(OPERATION);
+                    return self.fetch_leased(sharing, ticket, seen, until);
                 }
                 Ok(Turn::Busy { remaining, cursor }) => {
-                    let watch = Stopwatch::start();
-                    let until = Deadline::within(remaining).min(give_up);
-                    let waited = sharing.wait(&cursor, until).is_ok() && watch.elapsed() >= SHORTEST_WAIT;
-                    if !waited {
-                        // A store that cannot wait is asked again and again, but not in a busy loop.
-                        thread::sleep(pause);
-                        pause = (pause * 2).min(LONGEST_WAIT);
-                    }
+                    wait = Some(Wait { cursor, until: Deadline::within(remaining).min(give_up), pause });
+                    // At once for the first time, because it may have come just now. A store that cannot wait is asked
+                    // again and again, but not in a busy loop.
+                    pause = (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
                 }
-            }
-            if give_up.has_passed() {
-                return Err(Error::new(ErrorKind::TimedOut, "another process held the lease for too long").into());
             }
         }
     }
@@ -159,6 +162,7 @@ impl Keeper {
         })
     }
 
+    /// Fetches and records what comes of it, before `until`.
     fn fetch_leased(
         &self,
         sharing: &Sharing,
@@ -174,7 +178,7 @@ impl Keeper {
         let known: Vec<_> = ticket.known.iter().cloned().chain(recorded).chain(rejected).collect();
         let mut granted = match self.ask_provider(limit, &known, seen.number.max(ticket.number)) {
             Ok(granted) => granted,
-            Err(error) => return Err(self.record_failure(sharing, error)),
+            Err(error) => return Err(self.record_failure(sharing, error, seen.version.as_ref())),
         };
         if let Some(arrival) = self.overtaken(sharing, ticket, &seen, &granted) {
             let _ = self.note_store(sharing.release());
@@ -213,67 +217,97 @@ impl Keeper {
         recorded.rejects(&granted.fingerprint).then_some(Arrival::RejectedElsewhere)
     }
 
-    fn record_failure(&self, sharing: &Sharing, error: Error) -> Trouble {
+    fn record_failure(&self, sharing: &Sharing, error: Error, seen: Option<&Version>) -> Trouble {
         let failure = self.next_failure(error);
         let outcome_unknown =
             matches!(failure.error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Panicked);
         // A token may have been granted that ends the recorded one: then the lease runs out instead, as a quarantine.
         if !(self.profile.new_token_ends_old && outcome_unknown) {
-            let _ = self.note_store(sharing.publish_failure(failure.clone()));
+            let _ = self.note_store(sharing.publish_failure(&failure, seen));
         }
         failure.into()
     }
 
     /// The store cannot be used: a fetch of one's own, not too often.
     fn fetch_unshared(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
-        if let Some(wait) = self.unshared_wait() {
-            // The store may be back sooner.
-            let wait = wait.min(self.store_rest().unwrap_or(wait));
-            let error = Error::new(
-                ErrorKind::Store,
-                "the shared store cannot be used, and this process fetched on its own a moment ago",
-            );
-            return Err(error.with_retry_after(wait).into());
-        }
+        self.take_unshared_turn()?;
         self.fetch_alone(ticket)
+    }
+
+    fn take_unshared_turn(&self) -> Result<(), Trouble> {
+        let Some(wait) = self.unshared_wait() else { return Ok(()) };
+        // The store may be back sooner.
+        let wait = wait.min(self.store_rest().unwrap_or(wait));
+        let message = "the shared store cannot be used, and this process fetched on its own a moment ago";
+        Err(Error::new(ErrorKind::Store, message).with_retry_after(wait).into())
     }
 
     /// Compares the held token with the record: takes over what is newer, hands in what is missing.
     fn compare(&self, sharing: &Sharing, ticket: &Ticket) -> Arrival {
         let Some(held) = &ticket.held else { return Arrival::Nothing };
-        let Ok(record) = self.note_store(sharing.look()) else { return Arrival::Nothing };
+        let record = match sharing.look() {
+            Ok(record) => record,
+            Err(error) => {
+                self.note_store_trouble(Some(&error));
+                return Arrival::Nothing;
+            }
+        };
         let name = held.token.fingerprint();
-        if record.rejects(name) {
-            return Arrival::RejectedElsewhere;
-        }
-        match &record.token {
+        let untouched = held.version.is_none() && record.version.is_some() && record.version == held.base;
+        let arrival = match &record.token {
+            _ if untouched => return self.write_back(sharing, ticket, record, true),
+            // Unless it was granted again without the store, after all that is recorded.
+            _ if record.rejects(name) && held.version.is_some() => Arrival::RejectedElsewhere,
+            _ if record.rejects(name) => return self.write_back(sharing, ticket, record, true),
             Some(token) if token.fingerprint == name => {
                 Arrival::Recorded { version: record.version, number: record.number, end: token.end() }
             }
             Some(token) if self.fits(token, record.number, ticket, Phase::Due) => Arrival::adopted(token, &record),
+            // The others do not know yet that it was rejected here.
+            Some(token) if ticket.rejected.contains(&token.fingerprint) => {
+                return self.write_back(sharing, ticket, record, true);
+            }
             // Newer than the held one, but of no use.
             Some(token) if held.is_older_than(record.number, token.end()) => Arrival::Nothing,
-            _ => self.write_back(sharing, ticket, record),
-        }
+            // Only this shows whether the store takes what it is given, so it is what counts.
+            _ => return self.write_back(sharing, ticket, record, false),
+        };
+        self.note_store_trouble(None);
+        arrival
     }
 
-    fn write_back(&self, sharing: &Sharing, ticket: &Ticket, record: Record) -> Arrival {
+    /// Records the held token, in place of `record`. `certain`: it is the later one. Else the store compares what the two have
+    /// left: numbers do not tell when one was granted without the store, or the store has lost its records.
+    fn write_back(&self, sharing: &Sharing, ticket: &Ticket, mut record: Record, certain: bool) -> Arrival {
         let now = self.now();
         let Some(held) = ticket.held.as_ref().filter(|held| held.schedule.phase(now) <= Phase::Due) else {
             return Arrival::Nothing;
         };
+        let name = held.token.fingerprint();
         let token = RecordedToken {
             secret: held.token.secret().clone(),
-            fingerprint: held.token.fingerprint().to_owned(),
+            fingerprint: name.to_owned(),
             life: held.life,
             remaining: now.until(held.schedule.end),
             known_at: now,
         };
         let (number, end) = (held.number.max(record.number), held.schedule.end);
-        match self.note_store(sharing.publish(&Record { token: Some(token), failure: None, number, ..record })) {
+        let version = record.version.take().filter(|_| certain || record.token.is_none());
+        if let Some(token) = record.token.take().filter(|token| ticket.rejected.contains(&token.fingerprint)) {
+            record.reject(&token.fingerprint, token.end());
+        }
+        record.rejected.retain(|rejected| rejected.fingerprint != name);
+        // No longer than that, or the store would compare the other token's life with itself.
+        let keep = record.rejected.iter().map(|rejected| now.until(rejected.end)).max().unwrap_or_default();
+        let record = Record { token: Some(token), failure: None, number, version, keep, ..record };
+        match self.note_store(sharing.publish(&record)) {
             Ok(Published::Done(version)) => Arrival::Recorded { version, number, end },
-            Ok(Published::Lost(other)) => match self.use_record(&other, ticket) {
-                Some(Ok(adopted)) => adopted,
+            Ok(Published::Lost(other)) => match &other.token {
+                // It lives longer, whatever the numbers say.
+                Some(token) if !ticket.rejected.contains(&token.fingerprint) => {
+                    let number = other.number.max(next_number(held.number));
+                    Arrival::adopted(token, &Record { number, ..other.clone() })
+                }
                 _ => Arrival::Nothing,
             },
             Err(_) => Arrival::Nothing,
@@ -302,8 +336,9 @@ impl Keeper {
                 Some(error) => {
                     let failures = control.store.down.map_or(1, |down| down.failures.saturating_add(1));
                     let since = control.store.down.map_or(now, |down| down.since);
-                    let pause = (STORE_PAUSE * (1 << failures.saturating_sub(1).min(5))).min(LONGEST_STORE_PAUSE);
-                    let retry_at = now.after(pause.mul_f64(0.8 + 0.4 * fastrand::f64()));
+                    // A store that counts its own failures knows better.
+                    let told = error.retry_after().map(|wait| wait.clamp(SHORTEST_STORE_PAUSE, LONGEST_STORE_PAUSE));
+                    let retry_at = now.after(told.unwrap_or_else(|| store_pause(failures, fastrand::f64())));
                     control.store.down = Some(Down { since, failures, retry_at });
                     control.store.look_at = Some(retry_at);
                     (failures == 1).then(|| EventKind::StoreDown { error: error.clone() })
@@ -363,9 +398,8 @@ impl Granted {
 /// A renewal does not wait for another's; it looks again after this.
 const COME_BACK: Duration = Duration::from_secs(2);
 
-/// A wait that is over sooner was none.
-const SHORTEST_WAIT: Duration = Duration::from_millis(5);
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+const SHORTEST_STORE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(60);

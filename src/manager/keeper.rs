@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) fetch_limit: Duration,
     pub(crate) keep_warm: bool,
     pub(crate) local_max_age: Duration,
+    pub(crate) watch: bool,
     pub(crate) unshared_interval: Duration,
     pub(crate) log_report_every: Option<Duration>,
 }
@@ -248,6 +249,7 @@ impl Keeper {
         };
         self.recorder.count(|metrics| metrics.rejections += 1);
         self.tell(news);
+        self.watch_record();
         self.tell_the_others(move |sharing, now| sharing.reject(&name, now.after(remaining)))
     }
 
@@ -293,14 +295,24 @@ impl Keeper {
             control.failures = 0;
             control.young_rejections = 0;
             self.snapshot.clear();
-            let held = control.held.take().map(|held| held.token);
-            self.look_again(&control, self.now());
+            let now = self.now();
+            let held = control.held.take().map(|held| (held.token.fingerprint().to_owned(), held.schedule.end));
+            if let Some((name, end)) = held.as_ref().filter(|_| self.sharing.is_some()) {
+                // Until the others are told it is still recorded, and must not come back from there.
+                control.note_forgotten(name, *end, now);
+            }
+            self.look_again(&control, now);
             held
         };
         self.announce(&EventKind::Invalidated);
-        self.tell_the_others(move |sharing, now| {
-            sharing.forget(held.as_ref().map(|token| (token.fingerprint(), now.after(token.remaining()))))
-        })
+        self.watch_record();
+        let told =
+            self.tell_the_others(|sharing, _| sharing.forget(held.as_ref().map(|(name, end)| (name.as_str(), *end))));
+        if let (Ok(()), Some((name, _))) = (&told, &held) {
+            // The provider may give it again.
+            self.lock().rejected.retain(|rejected| rejected.fingerprint != *name);
+        }
+        told
     }
 
     pub(crate) fn checked(&self) -> Result<(), Error> {
@@ -329,9 +341,13 @@ impl Keeper {
 
     /// The last handle is gone: what is in the air still lands, but nothing is looked after any more.
     pub(crate) fn retire(&self) {
-        let mut control = self.lock();
-        control.retired = true;
-        self.look_again(&control, self.now());
+        let watch = {
+            let mut control = self.lock();
+            control.retired = true;
+            self.look_again(&control, self.now());
+            control.store.watch.take()
+        };
+        drop(watch);
     }
 }
 

@@ -8,10 +8,11 @@ use crate::error::{Error, ErrorKind, catch_panic};
 use crate::event::{EventKind, Source};
 use crate::flight::Flight;
 use crate::lease::{Failure, OPERATION, RecordedToken, lease_of};
-use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, Ticket};
+use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, TOLERANCE, Ticket};
 use crate::manager::journey::{Arrival, Granted, Trouble};
 use crate::manager::keeper::Keeper;
 use crate::policy::{Phase, Schedule};
+use crate::refresher;
 use crate::store::Version;
 use crate::token::Token;
 
@@ -23,6 +24,7 @@ impl Keeper {
         if purpose == Purpose::Look {
             control.store.look_at = Some(self.now().after(self.settings.local_max_age));
             control.store.hits = self.snapshot.hits();
+            control.store.news = false;
         }
         (flight, control.ticket(purpose))
     }
@@ -39,11 +41,18 @@ impl Keeper {
 
     pub(crate) fn launch(&self, flight: &Arc<Flight<Landed>>, ticket: Ticket) {
         let Some(keeper) = self.me.upgrade() else { return };
-        let mine = flight.clone();
-        flight.launch(self.id.number(), move || {
+        let (mine, after) = (flight.clone(), self.me.clone());
+        let fly = move || {
             let watch = Stopwatch::start();
             let arrival = catch_panic(|| Ok(keeper.journey(&ticket))).unwrap_or_else(|error| Err(error.into()));
             keeper.settle(&mine, &ticket, arrival, watch.elapsed())
+        };
+        // Started only now, because a thread takes as long to start as all the rest, and callers wait for the rest.
+        flight.launch(self.id.number(), fly, move || {
+            refresher::ensure_running();
+            if let Some(keeper) = after.upgrade() {
+                keeper.watch_record();
+            }
         });
     }
 
@@ -91,7 +100,7 @@ impl Keeper {
                 Err(trouble) if !aboard => Err(trouble.error),
                 Err(trouble) => Err(self.note_trouble(&mut control, trouble, now, &mut news)),
             };
-            self.look_again(&control, now);
+            self.note_when_to_look(&control, now);
             landed
         };
         self.tell(news);
@@ -125,7 +134,9 @@ impl Keeper {
     /// Tells those who listen, and the log. Never called under a lock: the logger is the user's.
     pub(crate) fn announce(&self, kind: &EventKind) {
         self.events.tell(self.now().wall(), kind);
+        let is_told = || self.sharing.as_ref().is_some_and(|sharing| sharing.logs_its_trouble());
         let level = match kind {
+            EventKind::StoreDown { .. } | EventKind::StoreUp if is_told() => log::Level::Debug,
             EventKind::Failed { .. } | EventKind::StoreDown { .. } | EventKind::GrantedAgain { .. } => log::Level::Warn,
             EventKind::StoreUp => log::Level::Info,
             _ => log::Level::Debug,
@@ -260,7 +271,8 @@ impl Landing<'_> {
         let since = before.map_or(self.now, |held| held.since);
         control.last = Some(Known { fingerprint: name.to_owned(), end: schedule.end });
         control.number = control.number.max(number);
-        control.held = Some(Held { token, schedule, life, source, since, number, version, hits, taken: false });
+        let base = version.clone().or_else(|| control.held.as_ref()?.base.clone());
+        control.held = Some(Held { token, schedule, life, source, since, number, version, base, hits, taken: false });
         control.pause = None;
         control.poll = None;
         control.come_back_at = None;
@@ -274,11 +286,15 @@ impl Landing<'_> {
 
     /// The record of the held token, in which another process may know its end better.
     fn note_recorded(&self, control: &mut Control, version: Option<Version>, number: u64, end: Moment) {
-        let Some(held) = control.held.clone() else { return };
+        let ours = |held: &Held| {
+            let asked = self.ticket.held.as_ref().map(|held| held.token.fingerprint());
+            asked == Some(held.token.fingerprint())
+        };
+        let Some(held) = control.held.clone().filter(ours) else { return };
         let sooner = held.schedule.end.sooner(end);
         if sooner == held.schedule.end || self.now.until(sooner) + TOLERANCE > self.now.until(held.schedule.end) {
             if let Some(held) = &mut control.held {
-                (held.version, held.number) = (version, number);
+                (held.version, held.base, held.number) = (version.clone(), version, number);
             }
             return;
         }
@@ -326,7 +342,11 @@ impl Landing<'_> {
 
     /// The provider grants a rejected token again: there is no other, so it is used.
     fn lift(&mut self, control: &mut Control, name: &str) {
+        let refused = control.rejected.iter().any(|rejected| rejected.fingerprint == name && !rejected.forgotten);
         control.rejected.retain(|rejected| rejected.fingerprint != name);
+        if !refused {
+            return;
+        }
         control.granted_again = Some((name.to_owned(), self.now.after(IGNORED)));
         self.keeper.recorder.count(|metrics| metrics.granted_again += 1);
         self.news.push(EventKind::GrantedAgain { fingerprint: name.to_owned() });
@@ -349,9 +369,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// How long further rejections of a token that was granted again are ignored.
 const IGNORED: Duration = Duration::from_secs(30);
-
-/// Ends that are told through a store differ by the time that the telling took.
-const TOLERANCE: Duration = Duration::from_secs(1);
 
 const FIRST_POLL: Duration = Duration::from_millis(100);
 const LONGEST_POLL: Duration = Duration::from_secs(2);

@@ -3,19 +3,26 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Wake};
 use crate::manager::control::{Control, Purpose};
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
 use crate::refresher::{self, Next, Resident};
+use crate::store::Watch;
 
 impl Keeper {
     /// Has the refresher look when the next thing is due. Called under the lock of `control`, so that of two changes the
     /// later one has the last word.
     pub(crate) fn look_again(&self, control: &Control, now: Moment) {
+        self.note_when_to_look(control, now);
+        refresher::ensure_running();
+    }
+
+    /// The same where the refresher is started later.
+    pub(crate) fn note_when_to_look(&self, control: &Control, now: Moment) {
         let ended = control.retired || control.shut_down;
         match self.next_moment(control, now).filter(|_| !ended) {
-            Some(at) => refresher::schedule(self.id, self.me.clone(), &self.time, at),
+            Some(at) => refresher::enlist(self.id, self.me.clone(), &self.time, at),
             None => refresher::remove(self.id),
         }
     }
@@ -24,6 +31,52 @@ impl Keeper {
     #[cold]
     pub(crate) fn nudge(&self) {
         refresher::schedule(self.id, self.me.clone(), &self.time, self.now());
+    }
+
+    /// Has the store tell when the record of the held token changes, if that is wanted and the store can; and no longer
+    /// when none is held.
+    pub(crate) fn watch_record(&self) {
+        let Some(sharing) = self.sharing.as_ref().filter(|_| self.settings.watch) else { return };
+        let process = std::process::id();
+        let is_watched = |control: &Control| control.store.watch.as_ref().is_some_and(|(of, _)| *of == process);
+        let ended = {
+            let mut control = self.lock();
+            if control.held.is_some() && (control.retired || is_watched(&control)) {
+                return;
+            }
+            control.held.is_none().then(|| control.store.watch.take())
+        };
+        if let Some(ended) = ended {
+            drop(ended);
+            return;
+        }
+        let me = self.me.clone();
+        let wake = Wake::new(move || {
+            if let Some(keeper) = me.upgrade() {
+                keeper.hear_news();
+            }
+        });
+        let Some(mut watch) = sharing.watch(wake).map(|watch| (process, watch)) else { return };
+        let mut control = self.lock();
+        // Whichever is too much goes when the lock is free again.
+        let _surplus = if control.retired || control.held.is_none() || is_watched(&control) {
+            Some(watch)
+        } else if let Some(before) = &mut control.store.watch {
+            std::mem::swap(before, &mut watch);
+            Some(watch)
+        } else {
+            control.store.watch = Some(watch);
+            None
+        };
+        drop(control);
+    }
+
+    fn hear_news(&self) {
+        let mut control = self.lock();
+        control.store.news = control.held.is_some();
+        if control.store.news {
+            self.look_again(&control, self.now());
+        }
     }
 
     /// When there is something to do. `None`: nothing is held, and nothing to be kept warm.
@@ -37,7 +90,8 @@ impl Keeper {
             return (self.settings.keep_warm && control.last.is_some()).then(|| waits.unwrap_or(now));
         };
         let renewal = waits.map_or(held.schedule.due, |at| held.schedule.due.later(at));
-        let look_at = control.store.look_at.filter(|_| self.sharing.is_some());
+        let look_at = if control.store.has_news() { Some(now) } else { control.store.look_at };
+        let look_at = look_at.filter(|_| self.sharing.is_some());
         let others = [Some(held.schedule.dead), look_at, control.report_at];
         Some(others.into_iter().flatten().fold(renewal, Moment::sooner))
     }
@@ -82,6 +136,16 @@ impl Resident for Keeper {
     fn look(self: Arc<Self>) -> Next {
         let now = self.now();
         self.report(now);
+        let mut ended = None;
+        let next = self.do_what_is_due(now, &mut ended);
+        // Only now, when the lock is free: it is the store's.
+        drop(ended);
+        next
+    }
+}
+
+impl Keeper {
+    fn do_what_is_due(&self, now: Moment, ended: &mut Option<(u32, Watch)>) -> Next {
         let mut control = self.lock();
         if control.retired || control.shut_down {
             return Next::Leave;
@@ -98,9 +162,13 @@ impl Resident for Keeper {
             // Nobody gets it any more, so it need not lie about.
             control.held = None;
             self.snapshot.clear();
+            *ended = control.store.watch.take();
         }
         if control.too_many_lost() {
             return Next::At(now.after(LONG_PAUSE));
+        }
+        if control.held.is_some() && control.store.has_news() {
+            return self.take_off(control, Purpose::Look);
         }
         let hits = self.snapshot.hits();
         let keep_warm = self.settings.keep_warm;

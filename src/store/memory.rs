@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::clock::{Clock, Deadline, Moment, Time};
+use crate::clock::{Clock, Deadline, Moment, Time, Wake};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::lock;
+use crate::store::watch::{Watch, Watches};
 use crate::store::{Cursor, Entry, Expected, Store, Swap};
 
 /// Keeps bytes in memory. Clones share them.
@@ -23,6 +24,7 @@ pub struct MemoryStore(Arc<Shared>);
 struct Shared {
     shelf: Mutex<Shelf>,
     changed: Condvar,
+    watches: Arc<Watches>,
     time: Time,
 }
 
@@ -48,7 +50,7 @@ impl MemoryStore {
     /// An empty store whose lives go by `clock`.
     pub fn with_clock(clock: impl Clock) -> MemoryStore {
         let time = Time::Custom(Arc::new(clock));
-        MemoryStore(Arc::new(Shared { shelf: Mutex::default(), changed: Condvar::new(), time }))
+        MemoryStore(Arc::new(Shared { time, ..Shared::default() }))
     }
 
     /// How many entries it holds, leases included.
@@ -78,6 +80,7 @@ impl Store for MemoryStore {
         let swap = self.with_shelf(|shelf, now| shelf.swap(key, expected, new, now));
         if let Swap::Done(_) = swap {
             self.0.changed.notify_all();
+            self.0.watches.wake(key);
         }
         Ok(swap)
     }
@@ -95,6 +98,10 @@ impl Store for MemoryStore {
         }
         Ok(())
     }
+
+    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
+        Some(self.0.watches.add(key, wake))
+    }
 }
 
 impl Shelf {
@@ -104,7 +111,7 @@ impl Shelf {
     }
 
     fn has_moved(&self, key: &Key, cursor: &Cursor, now: Moment) -> bool {
-        self.read(key, now).map(|entry| entry.version) != cursor.0 || self.read(&key.lease(), now).is_none()
+        self.read(key, now).map(|entry| entry.version) != cursor.version || self.read(&key.lease(), now).is_none()
     }
 
     fn swap(&mut self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>, now: Moment) -> Swap {

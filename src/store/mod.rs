@@ -1,6 +1,7 @@
 //! Where managers share a token: bytes with a life, changed one at a time.
 
 mod memory;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::time::Duration;
 
 pub use memory::MemoryStore;
 use ring::digest;
+pub use watch::Watch;
 use zeroize::Zeroizing;
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Wake};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::hex;
@@ -48,7 +50,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
             return Ok(Leasing::Found(entry.clone()));
         }
-        let cursor = Cursor(entry.map(|entry| entry.version));
+        let cursor = Cursor::new(entry.map(|entry| entry.version));
         let lock = key.lease();
         match self.swap(&lock, Expected::Absent, Some((owner.as_bytes(), lease)))? {
             Swap::Done(version) => match self.read(key)?.filter(fits) {
@@ -122,11 +124,25 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+
+    /// Has `wake` called soon after a manager has changed what is under `key`, as long as the [`Watch`] lives; also when
+    /// changes may have been missed. `None`: this store cannot tell.
+    ///
+    /// Must not block, and neither does `wake`.
+    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
+        let _ = (key, wake);
+        None
+    }
+
+    /// True when the store itself logs that it cannot be used, and that it can again. Else every manager on it does.
+    fn logs_its_trouble(&self) -> bool {
+        false
+    }
 }
 
 /// True when the record is not what `cursor` saw, or nobody holds the lease.
 fn has_moved(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Result<bool, Error> {
-    Ok(store.read(key)?.map(|entry| entry.version) != cursor.0 || store.read(&key.lease())?.is_none())
+    Ok(store.read(key)?.map(|entry| entry.version) != cursor.version || store.read(&key.lease())?.is_none())
 }
 
 /// How often a write starts over because another one came first.
@@ -169,6 +185,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
         (**self).wait(key, cursor, deadline)
     }
+
+    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
+        (**self).watch(key, wake)
+    }
+
+    fn logs_its_trouble(&self) -> bool {
+        (**self).logs_its_trouble()
+    }
 }
 
 /// Names one state of what is under a key: a hash of the bytes as they are stored.
@@ -176,9 +200,19 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 pub struct Version(String);
 
 impl Version {
-    /// The version that `bytes` have.
+    /// The version that `bytes` have, in stores that do not count versions in a way of their own.
     pub fn of(bytes: &[u8]) -> Version {
         Version(hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]))
+    }
+
+    /// A version by the name that the backend has for it.
+    pub fn named(name: impl Into<String>) -> Version {
+        Version(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -194,6 +228,11 @@ impl Entry {
     /// Bytes that live for `remaining`, by the store's own clock.
     pub fn new(bytes: Vec<u8>, remaining: Duration) -> Entry {
         let version = Version::of(&bytes);
+        Entry::with_version(bytes, remaining, version)
+    }
+
+    /// As [`new`](Entry::new), with the version that the backend has for them.
+    pub fn with_version(bytes: Vec<u8>, remaining: Duration, version: Version) -> Entry {
         Entry { bytes: Zeroizing::new(bytes), remaining, version }
     }
 
@@ -266,7 +305,33 @@ pub enum Publish {
 
 /// A place in a key's history: what was seen last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor(Option<Version>);
+pub struct Cursor {
+    version: Option<Version>,
+    place: Option<String>,
+}
+
+impl Cursor {
+    /// After this version was seen; `None`: nothing was there.
+    pub fn new(version: Option<Version>) -> Cursor {
+        Cursor { version, place: None }
+    }
+
+    /// With the name that the backend has for the place.
+    #[must_use]
+    pub fn at(self, place: impl Into<String>) -> Cursor {
+        Cursor { place: Some(place.into()), ..self }
+    }
+
+    /// What was seen.
+    pub fn version(&self) -> Option<&Version> {
+        self.version.as_ref()
+    }
+
+    /// The backend's name for the place, if it has one.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+}
 
 /// Who holds a lease: a random name, one for each manager and process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,6 +42,23 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// What a store answers, asked again when it was too slow: a machine that has a lot to do may take longer than the half second
+/// that an operation has.
+pub(crate) fn patiently<T>(mut ask: impl FnMut() -> Result<T, evertoken::Error>) -> T {
+    let asked = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(asked.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
+/// Shows something that holds unless the machine is too busy: once out of five times is enough.
+pub(crate) fn shows<T>(what: &str, mut show: impl FnMut(usize) -> Option<T>) -> T {
+    (0..5).find_map(&mut show).unwrap_or_else(|| panic!("{what}, and not one time out of five it did"))
+}
+
 /// Waits for the first event that `pick` takes, and returns what it makes of it.
 pub(crate) fn wait_for<T>(events: &Receiver<Event>, mut pick: impl FnMut(&EventKind) -> Option<T>) -> T {
     loop {
