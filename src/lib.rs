@@ -43,6 +43,12 @@
 //!   [`token_within`](TokenManager::token_within) what it is given, [`try_token`](TokenManager::try_token) no time.
 //! - Secrets and tokens are in no `Debug` output, error, log line or key.
 //!
+//! # Sharing it
+//!
+//! Managers on one [`Store`] share the token, the fetch, its failure and every rejection: with the feature `redis` on a
+//! `RedisStore` between processes and hosts, without it on a [`MemoryStore`] in one process. While the store is out of order
+//! each process fetches for itself. A [`TokenPool`] keeps the managers of many tenants.
+//!
 //! # When there is no token
 //!
 //! The kind of an [`Error`] says what helps.
@@ -107,9 +113,11 @@ pub use provider::{Answer, Carry, ClientAuth, Context, Grant, OAuth2, Profile, P
 pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};
 pub use store::{MemoryStore, Store};
+#[cfg(feature = "redis")]
+pub use store::{RedisConfig, RedisStore};
 pub use token::Token;
 
-/// Keeps the examples in `README.md` compiling.
-#[cfg(doctest)]
+/// Keeps the examples in `README.md` compiling, some of which need a feature.
+#[cfg(all(doctest, feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

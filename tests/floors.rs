@@ -65,6 +65,16 @@ fn ureq_has_three_doors() {
 }
 
 #[test]
+fn redis_has_one_door() {
+    let is_inside = |file: &Source| file.path.starts_with("store/redis");
+    for file in sources().iter().filter(|file| !is_inside(file)) {
+        let code = file.code.replace("self::redis::", "").replace("mod redis;", "").replace("= \"redis\"", "");
+        assert!(!code.contains("redis::"), "{} says redis", file.path.display());
+    }
+    assert!(sources().iter().any(is_inside), "the door was not found");
+}
+
+#[test]
 fn clocks_are_read_in_one_place() {
     assert_only_in(&["clock"], &["Instant::now", "SystemTime::now", "UNIX_EPOCH.elapsed", "clock_gettime"]);
 }

@@ -1,6 +1,8 @@
 //! Where managers share a token: bytes with a life, changed one at a time.
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod watch;
 
 use std::fmt;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisConfig, RedisStore};
 pub use memory::MemoryStore;
 use ring::digest;
 pub use watch::Watch;

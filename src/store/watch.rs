@@ -58,6 +58,16 @@ impl Watches {
             });
         }
     }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn keys(&self) -> Vec<Key> {
+        lock(&self.0).by_key.keys().cloned().collect()
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.0).by_key.is_empty()
+    }
 }
 
 struct Guard {
