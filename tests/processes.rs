@@ -2,30 +2,19 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/alone.rs"]
+mod alone;
 #[path = "common/wait.rs"]
 mod wait;
 
 use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use alone::alone;
 use evertoken::testing::{FakeProvider, Outage, ProviderHost};
 use evertoken::{HttpConfig, OAuth2, TokenManager, WeCom};
 use wait::*;
-
-/// Runs `body` in a process in which no other test runs: this test's own program, started again for it alone.
-fn alone(name: &str, body: impl FnOnce()) {
-    const MARK: &str = "EVERTOKEN_TEST_ALONE";
-    if std::env::var(MARK).as_deref() == Ok(name) {
-        return body();
-    }
-    let program = std::env::current_exe().unwrap();
-    let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(MARK, name).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "the test has run: {said}");
-}
 
 /// The names of this library's threads that run now.
 fn threads() -> Vec<String> {

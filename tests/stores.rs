@@ -1,153 +1,19 @@
-//! What every store does. A backend adds one call of [`behaves`].
+//! What every store does, and what the one in memory does besides. A backend adds one call of `behaves`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/suite.rs"]
+mod suite;
 #[path = "common/wait.rs"]
 mod wait;
 
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, Leasing, Owner, Publish, Swap, Version};
+use evertoken::store::{Entry, Expected, Leasing, Swap};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, Identity, Key, MemoryStore, Store, TokenManager};
+use suite::{ask, behaves, key, put};
 use wait::*;
-
-/// A key that no other test uses.
-fn key(name: &'static str) -> Key {
-    let provider = FakeProvider::new().with_identity(Identity::new("test").part("name", name));
-    TokenManager::new(provider).key().clone()
-}
-
-fn put(store: &impl Store, key: &Key, bytes: &[u8], life: Duration) -> Version {
-    match store.swap(key, Expected::Any, Some((bytes, life))).unwrap() {
-        Swap::Done(Some(version)) => version,
-        other => panic!("a write without a condition is done: {other:?}"),
-    }
-}
-
-fn bytes(entry: Option<Entry>) -> Option<Vec<u8>> {
-    entry.map(|entry| entry.bytes().to_vec())
-}
-
-/// The suite. `advance` makes the store's time pass.
-fn behaves(store: &(impl Store + Clone), advance: &dyn Fn(Duration)) {
-    lives_end(store, advance);
-    a_swap_from_absent_is_won_once_among_many_threads(store);
-    a_swap_by_version_is_refused_when_it_has_changed(store);
-    a_removal_by_version_removes_only_that(store);
-    the_loser_gets_the_winners_entry(store);
-    large_values_come_back_whole(store);
-    a_lease_has_one_owner_who_may_ask_again(store);
-    a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store, advance);
-    who_publishes_frees_the_lease_and_the_lease_holder_writes(store);
-    without_the_lease_only_what_lives_longer_is_written(store);
-}
-
-fn lives_end(store: &impl Store, advance: &dyn Fn(Duration)) {
-    let key = key("lives");
-    put(store, &key, b"one", 10 * SECOND);
-    advance(4 * SECOND);
-    let entry = store.read(&key).unwrap().unwrap();
-    assert_eq!((entry.bytes(), entry.remaining()), (&b"one"[..], 6 * SECOND));
-    advance(6 * SECOND);
-    assert!(store.read(&key).unwrap().is_none());
-}
-
-fn a_swap_from_absent_is_won_once_among_many_threads(store: &(impl Store + Clone)) {
-    let key = key("absent");
-    let start = Barrier::new(64);
-    let won = thread::scope(|scope| {
-        let racing: Vec<_> = (0..64_u8)
-            .map(|name| {
-                let (store, key, start) = (store.clone(), &key, &start);
-                scope.spawn(move || {
-                    start.wait();
-                    matches!(store.swap(key, Expected::Absent, Some((&[name], HOUR))).unwrap(), Swap::Done(_))
-                })
-            })
-            .collect();
-        racing.into_iter().map(|racing| racing.join().unwrap()).filter(|won| *won).count()
-    });
-    assert_eq!(won, 1);
-}
-
-fn a_swap_by_version_is_refused_when_it_has_changed(store: &impl Store) {
-    let key = key("version");
-    let first = put(store, &key, b"one", HOUR);
-    let second = put(store, &key, b"two", HOUR);
-    let swap = store.swap(&key, Expected::Version(&first), Some((b"three", HOUR))).unwrap();
-    assert!(matches!(swap, Swap::Lost(Some(entry)) if entry.version() == &second));
-    assert!(matches!(store.swap(&key, Expected::Version(&second), Some((b"three", HOUR))).unwrap(), Swap::Done(_)));
-    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"three");
-}
-
-fn a_removal_by_version_removes_only_that(store: &impl Store) {
-    let key = key("removal");
-    let first = put(store, &key, b"one", HOUR);
-    let second = put(store, &key, b"two", HOUR);
-    assert!(matches!(store.swap(&key, Expected::Version(&first), None).unwrap(), Swap::Lost(Some(_))));
-    assert!(matches!(store.swap(&key, Expected::Version(&second), None).unwrap(), Swap::Done(None)));
-    assert!(store.read(&key).unwrap().is_none());
-    assert!(matches!(store.swap(&key, Expected::Version(&second), None).unwrap(), Swap::Lost(None)));
-}
-
-fn the_loser_gets_the_winners_entry(store: &impl Store) {
-    let key = key("loser");
-    put(store, &key, b"winner", HOUR);
-    let swap = store.swap(&key, Expected::Absent, Some((b"loser", HOUR))).unwrap();
-    assert!(matches!(swap, Swap::Lost(Some(entry)) if entry.bytes() == b"winner"));
-}
-
-fn large_values_come_back_whole(store: &impl Store) {
-    let key = key("large");
-    let large: Vec<u8> = (0..60_000_u32).map(|number| number as u8).collect();
-    let version = put(store, &key, &large, HOUR);
-    let entry = store.read(&key).unwrap().unwrap();
-    assert_eq!((entry.bytes(), entry.version()), (large.as_slice(), &version));
-}
-
-fn ask(store: &impl Store, key: &Key, owner: &str) -> Leasing {
-    store.read_or_lease(key, None, SECOND, &Owner::new(owner), 10 * SECOND).unwrap()
-}
-
-fn a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store: &impl Store, advance: &dyn Fn(Duration)) {
-    let key = key("again");
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    advance(9 * SECOND);
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    advance(9 * SECOND);
-    assert!(matches!(ask(store, &key, "b"), Leasing::Busy { .. }));
-}
-
-fn a_lease_has_one_owner_who_may_ask_again(store: &impl Store) {
-    let key = key("lease");
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    assert!(matches!(ask(store, &key, "b"), Leasing::Busy { remaining, .. } if remaining <= 10 * SECOND));
-    put(store, &key, b"record", HOUR);
-    assert!(matches!(ask(store, &key, "b"), Leasing::Found(entry) if entry.bytes() == b"record"));
-}
-
-fn who_publishes_frees_the_lease_and_the_lease_holder_writes(store: &impl Store) {
-    let key = key("publish");
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    // Another wrote meanwhile, without the lease, and something that lives longer.
-    put(store, &key, b"others", 2 * HOUR);
-    assert!(matches!(store.publish(&key, &Owner::new("a"), None, b"holders", HOUR).unwrap(), Publish::Done(_)));
-    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"holders");
-    store.swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(ask(store, &key, "b"), Leasing::Leased), "the lease is free again");
-}
-
-fn without_the_lease_only_what_lives_longer_is_written(store: &impl Store) {
-    let (key, late) = (key("late"), Owner::new("late"));
-    put(store, &key, b"newer", HOUR);
-    let refused = store.publish(&key, &late, None, b"older", HOUR / 2).unwrap();
-    assert!(matches!(refused, Publish::Lost(entry) if entry.bytes() == b"newer"));
-    assert!(matches!(store.publish(&key, &late, None, b"newest", 2 * HOUR).unwrap(), Publish::Done(_)));
-    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"newest");
-}
 
 /// A store into which another manager writes just when this one has won the lease.
 #[derive(Debug, Default)]
