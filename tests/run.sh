@@ -23,13 +23,29 @@ need() {
         as_root=(sudo)
     fi
     "${as_root[@]}" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$package"
+    (
+        # A package that brings a service starts it; the tests start their own. This file forbids it meanwhile.
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            trap '"${as_root[@]}" rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 755 /dev/stdin "$policy"
+        fi
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "$package"
+    )
     command -v "$command" >/dev/null || fail "$package is installed and $command is still missing"
 }
 
 command -v cargo >/dev/null || fail "cargo is missing; install Rust 1.89 or later"
 # The cryptography behind TLS is partly C and assembler.
 need cc build-essential
+# A server, sentinels and clusters: the tests of a shared store start real ones.
+need redis-server redis-server
 
 # With all features, the documentation's examples and those in README.md included.
 cargo test --all-features "$@"
+
+# A program of its own, with what must not be in this one. Whoever asks for some tests does not ask for this one.
+if [ $# -eq 0 ]; then
+    cargo test --manifest-path tests/two_rustls_providers/Cargo.toml --target-dir target/two_rustls_providers
+fi

@@ -1,0 +1,599 @@
+//! Several real processes on one real Redis act as one. Each is this test's own program, started again; it does what the
+//! test tells it over a socket.
+#![cfg(all(target_os = "linux", feature = "redis"))]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/alone.rs"]
+mod alone;
+#[path = "common/mod.rs"]
+mod canned;
+#[path = "common/redis.rs"]
+mod redis_server;
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use alone::alone;
+use evertoken::store::{Expected, RedisStore};
+use evertoken::testing::{Outage, ProviderHost};
+use evertoken::{Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, Store, TokenManager};
+use redis_server::{RedisServer, until};
+use wait::*;
+
+/// How long a fetch may take in all processes.
+const FETCH: Duration = SECOND;
+
+/// How long a lease is: a fetch, two operations of the store, and a second.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// What is heard of a change within this time was not merely stumbled upon.
+const SOON: Duration = Duration::from_secs(2);
+
+#[test]
+fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
+    play("promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch", |stage| {
+        let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+        let mut processes = stage.processes(8);
+        for round in 1..=15 {
+            let host = host.clone().another_credential(&format!("client-{round}"), "secret");
+            each(&mut processes, &stage.share(&host.token_url(), &format!("client-{round}"), HOUR, false));
+            let answers = each(&mut processes, "ask 16");
+            assert!(answers.iter().all(|answer| *answer == format!("token-{round}")), "{answers:?}");
+            assert_eq!(host.calls(), round, "one fetch in each round");
+        }
+    });
+}
+
+#[test]
+fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
+    play("promise_3_a_failed_fetch_of_one_process_answers_the_others", |stage| {
+        let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+        host.outage(Outage::Status(503));
+        let mut processes = stage.processes(4);
+        each(&mut processes, &stage.share(&host.token_url(), "client", HOUR, false));
+        let answers = each(&mut processes, "ask 4");
+        assert!(answers.iter().all(|answer| answer == "Unavailable"), "{answers:?}");
+        assert_eq!(host.calls(), 1);
+        host.recover();
+        assert_eq!(processes[0].ask("invalidate"), "ok");
+        assert_eq!((processes[0].ask("ask 4").as_str(), host.calls()), ("token-1", 2));
+    });
+}
+
+#[test]
+fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_gets_a_dead_token() {
+    let name = "promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_gets_a_dead_token";
+    play(name, |stage| {
+        const LIFE: Duration = Duration::from_secs(2);
+        let granted: Arc<Mutex<Vec<SystemTime>>> = Arc::default();
+        let (log, (tell, told)) = (granted.clone(), crossbeam_channel::unbounded());
+        let host = canned::host(move |mut stream| {
+            let number = {
+                let mut granted = log.lock().unwrap();
+                // Before the reply: the token lives from now on.
+                granted.push(SystemTime::now());
+                granted.len()
+            };
+            thread::sleep(Duration::from_millis(20));
+            let life = LIFE.as_secs();
+            let body = format!(r#"{{"access_token":"token-{number}","token_type":"bearer","expires_in":{life}}}"#);
+            let _ = stream.write_all(&canned::reply("200 OK", "content-type: application/json\r\n", &body));
+            let _ = tell.send(());
+        });
+        let mut processes = stage.processes(3);
+        each(&mut processes, &stage.share(&format!("{}/token", host.url()), "client", HOUR, false));
+        processes.iter_mut().for_each(|process| process.tell("use 4"));
+        // The first is no renewal.
+        (0..=20).for_each(|_| told.recv_timeout(PATIENCE).unwrap());
+        let reports = each(&mut processes, "enough");
+        let granted = granted.lock().unwrap().clone();
+        assert!((21..=22).contains(&granted.len()), "{} fetches", granted.len());
+        // A token is renewed when two thirds of its life are over, give or take the jitter. Anything sooner is a second
+        // fetch for the same expiry.
+        let gaps: Vec<_> = granted.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap()).collect();
+        let doubles = gaps.iter().filter(|gap| **gap < LIFE / 2).count();
+        assert!(doubles <= 1, "{gaps:?}");
+        for report in &reports {
+            let report: Report = serde_json::from_str(report).unwrap();
+            assert!(report.calls > 1_000 && report.tokens.len() >= 20, "{report:?}");
+            assert_eq!((report.dead, &report.errors[..]), (0, &[][..]));
+            for (token, last) in report.tokens {
+                let number: usize = token.strip_prefix("token-").unwrap().parse().unwrap();
+                let end = granted[number - 1] + LIFE;
+                assert!(SystemTime::UNIX_EPOCH + Duration::from_nanos(last) < end, "{token} was over");
+            }
+        }
+    });
+}
+
+#[test]
+fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_the_lease_is_over() {
+    let name = "promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_the_lease_is_over";
+    play(name, |stage| {
+        let host = ProviderHost::oauth2();
+        host.outage(Outage::Hang);
+        let mut processes = stage.processes(3);
+        each(&mut processes, &stage.share(&host.token_url(), "client", HOUR, false));
+        let mut holder = processes.remove(0);
+        holder.tell("ask 1");
+        assert!(host.wait_for_calls(1, PATIENCE));
+        holder.kill();
+        let (left, seen) = (stage.lease_left(&host).unwrap(), Instant::now());
+        assert!(left > Duration::ZERO && left <= LEASE, "{left:?}");
+        host.recover();
+        processes.iter_mut().for_each(|process| process.tell("ask 4"));
+        assert!(host.wait_for_calls(2, PATIENCE));
+        let waited = seen.elapsed();
+        // What is left was told in whole milliseconds, a moment before the watch was started.
+        assert!(waited + Duration::from_millis(100) > left && waited < left + SOON, "{waited:?} of {left:?}");
+        let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
+        assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_alive(answer)), "{answers:?}");
+        assert_eq!(host.calls(), 2);
+    });
+}
+
+#[test]
+fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token() {
+    let name = "promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token";
+    play(name, |stage| {
+        let host = ProviderHost::oauth2();
+        let mut processes = stage.processes(2);
+        let share = stage.share(&host.token_url(), "client", Duration::from_millis(300), false);
+        let mut other = processes.remove(1);
+        let mut holder = processes.remove(0);
+        assert_eq!((other.ask(&share), holder.ask(&share)), ("ok".to_owned(), "ok".to_owned()));
+        assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
+        holder.tell("ask 1");
+        holder.wait_until_stopped();
+        assert_eq!(host.granted(), ["token-1"]);
+        assert!(stage.lease_left(&host).is_some());
+        until("the lease is over", || stage.lease_left(&host).is_none());
+        assert_eq!(other.ask("ask 4"), "token-2");
+        assert_eq!(stage.recorded(&host), "token-2");
+        holder.go_on();
+        // It may be too late for the caller that has waited so long.
+        let _ = holder.hear();
+        assert_eq!(stage.recorded(&host), "token-2");
+        assert_eq!(holder.ask("replaced token-1"), "token-2");
+        assert_eq!(other.ask("ask 4"), "token-2");
+        assert_eq!((host.calls(), stage.recorded(&host).as_str()), (2, "token-2"));
+    });
+}
+
+#[test]
+fn promise_4_a_rejection_reaches_another_process_at_once_when_it_watches() {
+    play("promise_4_a_rejection_reaches_another_process_at_once_when_it_watches", |stage| {
+        stage.spread("reject", HOUR, true);
+    });
+}
+
+#[test]
+fn promise_4_a_rejection_reaches_another_process_within_local_max_age() {
+    play("promise_4_a_rejection_reaches_another_process_within_local_max_age", |stage| {
+        stage.spread("reject", Duration::from_millis(300), false);
+    });
+}
+
+#[test]
+fn an_invalidation_reaches_another_process_at_once_when_it_watches() {
+    play("an_invalidation_reaches_another_process_at_once_when_it_watches", |stage| {
+        stage.spread("invalidate", HOUR, true);
+    });
+}
+
+#[test]
+fn an_invalidation_reaches_another_process_within_local_max_age() {
+    play("an_invalidation_reaches_another_process_within_local_max_age", |stage| {
+        stage.spread("invalidate", Duration::from_millis(300), false);
+    });
+}
+
+#[test]
+fn a_forked_child_never_reads_its_parents_replies() {
+    alone("a_forked_child_never_reads_its_parents_replies", || {
+        let server = RedisServer::start();
+        let store = RedisStore::open(&server.url()).unwrap();
+        let keys = ["parent", "child"].map(|name| key_of("http://127.0.0.1/token", name));
+        for (key, bytes) in keys.iter().zip(["parent", "child"]) {
+            store.swap(key, Expected::Any, Some((bytes.as_bytes(), HOUR))).unwrap();
+        }
+        let reads_its_own = |index: usize, name: &str| {
+            for _ in 0..2_000 {
+                let entry = store.read(&keys[index]).unwrap().unwrap();
+                assert_eq!(entry.bytes(), name.as_bytes());
+            }
+        };
+        assert_eq!(connections(&server), 1);
+        let (mut hers, mut mine) = std::io::pipe().unwrap();
+        // SAFETY: the child uses nothing but the store, which says that it can be used after a fork.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                store.read(&keys[1]).unwrap();
+                assert_eq!(connections(&server), 2, "the child has one of its own");
+                mine.write_all(b"!").unwrap();
+                reads_its_own(1, "child");
+            }));
+            // SAFETY: ends the child without running the parent's test harness in it.
+            unsafe { libc::_exit(if fine.is_ok() { 0 } else { 1 }) };
+        }
+        std::io::Read::read_exact(&mut hers, &mut [0]).unwrap();
+        reads_its_own(0, "parent");
+        let mut status = 0;
+        // SAFETY: waits for the child that was forked above.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child is content");
+        reads_its_own(0, "parent");
+        until("the child's connection ends with it", || connections(&server) == 1);
+    });
+}
+
+#[test]
+fn promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own() {
+    alone("promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own", || {
+        let server = RedisServer::start();
+        let host = ProviderHost::oauth2();
+        let provider = OAuth2::new(host.token_url(), "client", "secret");
+        let store = RedisStore::open(&server.url()).unwrap();
+        let tokens = TokenManager::builder(provider).store(store).build().unwrap();
+        let events = tokens.events();
+        text(&tokens);
+        wait_for_grant(&events);
+        // The flight has landed; only the refresher's thread is left, or about to be.
+        until("flights end", || !tokens.status().fetching);
+        // SAFETY: the child uses nothing but the manager, which says that it can be used after a fork.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                assert_eq!(text(&tokens), "token-1", "the token is kept");
+                assert_eq!(tokens.force_refresh().unwrap().expose(), "token-2");
+                assert_eq!(connections(&server), 2);
+            }));
+            // SAFETY: ends the child without running the parent's test harness in it.
+            unsafe { libc::_exit(if fine.is_ok() { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was forked above.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child is content");
+        let held = tokens.token().unwrap();
+        tokens.reject(&held).unwrap();
+        // What the child has fetched is taken over.
+        assert_eq!((text(&tokens).as_str(), host.calls()), ("token-2", 2));
+    });
+}
+
+/// Runs a test that starts processes of its own. In one of those, does what the test says.
+fn play(name: &str, test: impl FnOnce(&Stage<'_>)) {
+    match std::env::var(PORT) {
+        Ok(port) => act(&port),
+        Err(_) => test(&Stage { name, server: RedisServer::start() }),
+    }
+}
+
+/// What the processes of a test share.
+struct Stage<'a> {
+    name: &'a str,
+    server: RedisServer,
+}
+
+impl Stage<'_> {
+    fn processes(&self, count: usize) -> Vec<Process> {
+        (0..count).map(|_| Process::start(self.name)).collect()
+    }
+
+    /// What makes a process a manager of this credential.
+    fn share(&self, token_url: &str, client: &str, local_max_age: Duration, watch: bool) -> String {
+        let share = Share {
+            redis: self.server.url(),
+            token_url: token_url.to_owned(),
+            client: client.to_owned(),
+            local_max_age,
+            watch,
+        };
+        format!("share {}", serde_json::to_string(&share).unwrap())
+    }
+
+    /// What is left of the lease of the host's credential.
+    fn lease_left(&self, host: &ProviderHost) -> Option<Duration> {
+        let lease = format!("{}:lock", key_of(&host.token_url(), "client"));
+        let left: i64 = self.server.ask(&["PTTL", &lease]).unwrap();
+        u64::try_from(left).ok().map(Duration::from_millis)
+    }
+
+    /// The token that stands in the record of the host's credential.
+    fn recorded(&self, host: &ProviderHost) -> String {
+        let record: String = self.server.ask(&["GET", key_of(&host.token_url(), "client").as_str()]).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        record["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// What one process does away with, another one has replaced soon.
+    fn spread(&self, what: &str, local_max_age: Duration, watch: bool) {
+        let host = ProviderHost::oauth2();
+        let mut processes = self.processes(2);
+        each(&mut processes, &self.share(&host.token_url(), "client", local_max_age, watch));
+        assert_eq!(each(&mut processes, "ask 2"), ["token-1", "token-1"]);
+        processes[1].tell("replaced token-1");
+        assert_eq!(processes[0].ask(what), "ok");
+        let told = Instant::now();
+        assert_eq!(processes[1].hear(), "token-2");
+        assert!(told.elapsed() < local_max_age.min(HOUR / 3600) + SOON, "{:?}", told.elapsed());
+        assert_eq!(each(&mut processes, "ask 2"), ["token-2", "token-2"]);
+        assert_eq!(host.calls(), 2);
+    }
+}
+
+/// A process of this test. It ends with this value.
+struct Process {
+    child: Child,
+    stream: TcpStream,
+    lines: Lines<BufReader<TcpStream>>,
+}
+
+impl Process {
+    fn start(test: &str) -> Process {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.args(["--exact", test, "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.env(PORT, listener.local_addr().unwrap().port().to_string()).spawn().unwrap();
+        let mut accepted = None;
+        until("the process starts", || {
+            accepted = match listener.accept() {
+                Ok((stream, _)) => Some(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(error) => panic!("{error}"),
+            };
+            accepted.is_some()
+        });
+        let stream = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        Process { child, stream, lines }
+    }
+
+    /// Says what to do.
+    fn tell(&mut self, what: &str) {
+        writeln!(self.stream, "{what}").unwrap();
+    }
+
+    /// Waits for the answer.
+    fn hear(&mut self) -> String {
+        self.lines.next().expect("the process lives").unwrap()
+    }
+
+    fn ask(&mut self, what: &str) -> String {
+        self.tell(what);
+        self.hear()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn wait_until_stopped(&self) {
+        let mut status = 0;
+        // SAFETY: waits for a child of this process that nobody else waits for.
+        let waited = unsafe { libc::waitpid(self.pid(), &mut status, libc::WUNTRACED) };
+        assert!(waited == self.pid() && libc::WIFSTOPPED(status), "{status}");
+    }
+
+    fn go_on(&self) {
+        // SAFETY: a plain system call. The child has not been waited for, so its id is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid(), libc::SIGCONT) }, 0);
+    }
+
+    fn pid(&self) -> libc::pid_t {
+        self.child.id().try_into().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both do nothing when it has ended before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Tells all at once, and hears all.
+fn each(processes: &mut [Process], what: &str) -> Vec<String> {
+    processes.iter_mut().for_each(|process| process.tell(what));
+    processes.iter_mut().map(Process::hear).collect()
+}
+
+/// Whose manager a process is.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Share {
+    redis: String,
+    token_url: String,
+    client: String,
+    local_max_age: Duration,
+    watch: bool,
+}
+
+/// What a process has seen that used tokens for a while.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Report {
+    calls: usize,
+    /// Tokens that had nothing left when they were handed out.
+    dead: usize,
+    errors: Vec<String>,
+    /// When each token was asked for last, in nanoseconds since 1970.
+    tokens: BTreeMap<String, u64>,
+}
+
+/// What a process does: as it is told, line by line, as long as somebody tells it.
+fn act(port: &str) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let stops = Arc::new(AtomicBool::new(false));
+    let mut tokens = None;
+    while let Some(Ok(line)) = lines.next() {
+        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        let manager = || -> &TokenManager { tokens.as_ref().expect("it shares") };
+        let answer = match verb {
+            "share" => {
+                tokens = Some(manager_of(&serde_json::from_str(rest).unwrap(), stops.clone()));
+                "ok".to_owned()
+            }
+            "stop-with-the-next-token" => {
+                stops.store(true, Ordering::SeqCst);
+                "ok".to_owned()
+            }
+            "ask" => ask_at_once(manager(), rest.parse().unwrap()),
+            "reject" => {
+                let held = manager().token().unwrap();
+                manager().reject(&held).unwrap();
+                "ok".to_owned()
+            }
+            "invalidate" => {
+                manager().invalidate().unwrap();
+                "ok".to_owned()
+            }
+            "replaced" => {
+                let mut other = String::new();
+                until("it is replaced", || {
+                    other = text(manager());
+                    other != rest
+                });
+                other
+            }
+            "use" => {
+                let report = use_tokens(manager(), rest.parse().unwrap(), || lines.next());
+                serde_json::to_string(&report).unwrap()
+            }
+            _ => panic!("{verb}?"),
+        };
+        writeln!(stream, "{answer}").unwrap();
+    }
+}
+
+fn manager_of(share: &Share, stops: Arc<AtomicBool>) -> TokenManager {
+    let inner = OAuth2::new(&share.token_url, &share.client, "secret");
+    TokenManager::builder(Stopping { inner, stops })
+        .store(RedisStore::open(&share.redis).unwrap())
+        .http(HttpConfig::default().timeout(FETCH))
+        .local_max_age(share.local_max_age)
+        .watch(share.watch)
+        // Longer than any test: a failure is an answer as long as it is kept.
+        .backoff(PATIENCE, PATIENCE)
+        .build()
+        .unwrap()
+}
+
+/// What so many threads get that ask at the same moment: once, if all get the same.
+fn ask_at_once(tokens: &TokenManager, threads: usize) -> String {
+    let start = Barrier::new(threads);
+    let answers = thread::scope(|scope| {
+        let ask = || {
+            start.wait();
+            match tokens.token() {
+                Ok(token) => token.expose().to_owned(),
+                Err(error) => format!("{:?}", error.kind()),
+            }
+        };
+        let asking: Vec<_> = (0..threads).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
+    });
+    if answers.iter().all(|answer| *answer == answers[0]) { answers[0].clone() } else { answers.join(" ") }
+}
+
+/// Asks for tokens from several threads until `wait` returns.
+fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T) -> Report {
+    let over = AtomicBool::new(false);
+    let report: Mutex<Report> = Mutex::default();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut seen = Report::default();
+                while !over.load(Ordering::SeqCst) {
+                    let asked = SystemTime::now();
+                    let (watch, token) = (Instant::now(), tokens.token());
+                    seen.calls += 1;
+                    match token {
+                        Ok(token) => {
+                            // The thread may have slept between the two looks: then nobody can tell.
+                            let had_no_turn = |left: Duration| left.is_zero() && watch.elapsed() > HARD_STOP / 2;
+                            let left = token.remaining();
+                            seen.dead += usize::from(left.is_zero() && !had_no_turn(left));
+                            let asked = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+                            seen.tokens.insert(token.expose().to_owned(), asked.try_into().unwrap());
+                        }
+                        Err(error) => seen.errors.push(error.to_string()),
+                    }
+                    // A load, not a race: the test is about the renewals.
+                    thread::sleep(Duration::from_millis(1));
+                }
+                let mut report = report.lock().unwrap();
+                report.calls += seen.calls;
+                report.dead += seen.dead;
+                report.errors.extend(seen.errors);
+                for (token, last) in seen.tokens {
+                    let latest = report.tokens.entry(token).or_default();
+                    *latest = last.max(*latest);
+                }
+            });
+        }
+        wait();
+        over.store(true, Ordering::SeqCst);
+    });
+    report.into_inner().unwrap()
+}
+
+/// A provider that stops its own process when it has a token in hand, if it is told to.
+struct Stopping {
+    inner: OAuth2,
+    stops: Arc<AtomicBool>,
+}
+
+impl Provider for Stopping {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn identity(&self) -> Identity {
+        self.inner.identity()
+    }
+
+    fn profile(&self) -> Profile {
+        self.inner.profile()
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        let grant = self.inner.fetch(context)?;
+        if self.stops.swap(false, Ordering::SeqCst) {
+            // SAFETY: stops this process, which the test lets go on.
+            unsafe { libc::raise(libc::SIGSTOP) };
+        }
+        Ok(grant)
+    }
+}
+
+fn key_of(token_url: &str, client: &str) -> Key {
+    TokenManager::new(OAuth2::new(token_url, client, "secret")).key().clone()
+}
+
+/// How many clients are connected over TCP. The test itself asks over the socket.
+fn connections(server: &RedisServer) -> usize {
+    let list: String = server.ask(&["CLIENT", "LIST"]).unwrap();
+    list.lines().filter(|line| line.contains(" addr=127.0.0.1:")).count()
+}
+
+/// The last part of a life in which nobody gets the token: a hundredth.
+const HARD_STOP: Duration = Duration::from_millis(20);
+
+/// Where a process of a test is told what to do.
+const PORT: &str = "EVERTOKEN_TEST_PORT";
