@@ -4,13 +4,12 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Table, cores, median, milliseconds};
+use common::{Latencies, Table, cores, median, milliseconds};
 use evertoken::testing::FakeProvider;
 use evertoken::{Context, Error, Grant, TokenManager};
 
@@ -101,48 +100,6 @@ fn calls_during_a_fetch(manager: &TokenManager, provider: &FakeProvider, fetch: 
         callers.into_iter().for_each(|caller| all.merge(&caller.join().unwrap()));
     });
     (all, provider.finished() - finished)
-}
-
-/// How often a call took how long, to a few percent.
-#[derive(Default)]
-struct Latencies(HashMap<u64, u64>);
-
-impl Latencies {
-    fn add(&mut self, took: Duration) {
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Keeps the five highest bits.
-        let rough = 59_u32.saturating_sub(nanoseconds.leading_zeros());
-        *self.0.entry((nanoseconds >> rough) << rough).or_default() += 1;
-    }
-
-    fn merge(&mut self, other: &Latencies) {
-        other.0.iter().for_each(|(took, times)| *self.0.entry(*took).or_default() += times);
-    }
-
-    fn count(&self) -> u64 {
-        self.0.values().sum()
-    }
-
-    fn waited(&self, limit: Duration) -> u64 {
-        self.0.iter().filter(|(took, _)| u128::from(**took) >= limit.as_nanos()).map(|(_, times)| times).sum()
-    }
-
-    fn within(&self, limit: Duration) -> f64 {
-        1.0 - self.waited(limit) as f64 / self.count() as f64
-    }
-
-    fn quantile(&self, part: f64) -> Duration {
-        let mut sorted: Vec<_> = self.0.iter().collect();
-        sorted.sort();
-        let mut left = (self.count() as f64 * part) as u64;
-        for (took, times) in &sorted {
-            if left <= **times {
-                return Duration::from_nanos(**took);
-            }
-            left -= **times;
-        }
-        sorted.last().map_or(Duration::ZERO, |(took, _)| Duration::from_nanos(**took))
-    }
 }
 
 // ---- nothing is held ------------------------------------------------------------------------------------------------

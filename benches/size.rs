@@ -8,13 +8,11 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::env::consts::EXE_SUFFIX;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::{env, fs};
+use std::fs;
+use std::process::Stdio;
 
 use common::Table;
+use common::programs::{self, cargo, root};
 
 fn main() {
     if !common::asked_to_measure() {
@@ -49,58 +47,14 @@ fn crates() -> BTreeSet<String> {
 
 /// Bytes of a program that asks for one token, and of one that does nothing.
 fn binaries() -> (u64, u64) {
-    let package = target().join("size").join("minimal");
-    fs::create_dir_all(package.join("src/bin")).unwrap();
-    let root = root().to_str().unwrap();
-    fs::write(package.join("Cargo.toml"), MANIFEST.replace("ROOT", &format!("{root:?}"))).unwrap();
-    // The same versions as everywhere.
-    fs::copy(Path::new(root).join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
-    fs::write(package.join("src/bin/minimal.rs"), MINIMAL).unwrap();
-    fs::write(package.join("src/bin/empty.rs"), "fn main() {}\n").unwrap();
-    let built = target().join("size").join("target");
-    let status = cargo(&["build", "--release", "--quiet", "--manifest-path"])
-        .arg(package.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&built)
-        .status()
-        .unwrap();
-    assert!(status.success(), "the minimal program cannot be built");
-    let size = |name: &str| fs::metadata(built.join("release").join(format!("{name}{EXE_SUFFIX}"))).unwrap().len();
+    let built = programs::build("size", "evertoken = { path = ROOT }", &[("minimal", MINIMAL), ("empty", EMPTY)]);
+    let size = |name: &str| fs::metadata(built(name)).unwrap().len();
     (size("minimal"), size("empty"))
-}
-
-fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.args(arguments);
-    command
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// This program lies in `<target>/release/deps`.
-fn target() -> PathBuf {
-    env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
 }
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }
-
-const MANIFEST: &str = r#"[package]
-name = "minimal"
-version = "0.0.0"
-edition = "2024"
-
-[dependencies]
-evertoken = { path = ROOT }
-
-[profile.release]
-strip = true
-
-[workspace]
-"#;
 
 const MINIMAL: &str = r#"use evertoken::{TokenManager, WeCom};
 
@@ -110,3 +64,5 @@ fn main() -> Result<(), evertoken::Error> {
     Ok(())
 }
 "#;
+
+const EMPTY: &str = "fn main() {}\n";

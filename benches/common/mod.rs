@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every benchmark uses a part of it")]
 
+pub(crate) mod programs;
+
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
 use std::time::Duration;
@@ -47,6 +50,11 @@ impl Table {
         self.row(what, &measured.to_string(), "", None, "", None);
     }
 
+    /// The same beside what it is for the baseline.
+    pub(crate) fn compare(&mut self, what: &str, measured: impl Display, baseline: impl Display) {
+        self.row(what, &measured.to_string(), &baseline.to_string(), None, "", None);
+    }
+
     fn row(&mut self, what: &str, measured: &str, baseline: &str, ratio: Option<f64>, target: &str, met: Option<bool>) {
         let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         let verdict = met.map_or("", |met| if met { "met" } else { "MISSED" });
@@ -74,6 +82,48 @@ pub(crate) fn median_ratio(these: &[f64], those: &[f64]) -> f64 {
     median(these.iter().zip(those).map(|(this, that)| this / that).collect())
 }
 
+/// How often a call took how long, to a few percent.
+#[derive(Default)]
+pub(crate) struct Latencies(HashMap<u64, u64>);
+
+impl Latencies {
+    pub(crate) fn add(&mut self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        // Keeps the five highest bits.
+        let rough = 59_u32.saturating_sub(nanoseconds.leading_zeros());
+        *self.0.entry((nanoseconds >> rough) << rough).or_default() += 1;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Latencies) {
+        other.0.iter().for_each(|(took, times)| *self.0.entry(*took).or_default() += times);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    pub(crate) fn waited(&self, limit: Duration) -> u64 {
+        self.0.iter().filter(|(took, _)| u128::from(**took) >= limit.as_nanos()).map(|(_, times)| times).sum()
+    }
+
+    pub(crate) fn within(&self, limit: Duration) -> f64 {
+        1.0 - self.waited(limit) as f64 / self.count() as f64
+    }
+
+    pub(crate) fn quantile(&self, part: f64) -> Duration {
+        let mut sorted: Vec<_> = self.0.iter().collect();
+        sorted.sort();
+        let mut left = (self.count() as f64 * part) as u64;
+        for (took, times) in &sorted {
+            if left <= **times {
+                return Duration::from_nanos(**took);
+            }
+            left -= **times;
+        }
+        sorted.last().map_or(Duration::ZERO, |(took, _)| Duration::from_nanos(**took))
+    }
+}
+
 pub(crate) fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }
@@ -85,6 +135,13 @@ pub(crate) fn seconds(duration: Duration) -> String {
 /// Cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the processor calls itself. "processor unknown" where the system does not tell it in Linux' way.
+pub(crate) fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    name.map_or("processor unknown", |(_, name)| name).to_owned()
 }
 
 /// Threads of this process. `None` where the system does not tell it in Linux' way.

@@ -1,0 +1,61 @@
+//! Builds programs that use the crate as anybody does: without the features that this package's benchmarks switch on.
+
+use std::env::consts::EXE_SUFFIX;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// Writes a package with these programs below the target directory and builds it, in release mode and stripped. Returns
+/// where each program is. `ROOT` in `dependencies` stands for the folder of this crate.
+pub(crate) fn build(name: &str, dependencies: &str, programs: &[(&str, &str)]) -> impl Fn(&str) -> PathBuf {
+    let folder = target().join(name);
+    let package = folder.join("minimal");
+    fs::create_dir_all(package.join("src/bin")).unwrap();
+    let manifest = MANIFEST.replace("DEPENDENCIES", dependencies).replace("ROOT", &format!("{:?}", root()));
+    fs::write(package.join("Cargo.toml"), manifest).unwrap();
+    // The same versions as everywhere.
+    fs::copy(root().join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    for (program, text) in programs {
+        fs::write(package.join(format!("src/bin/{program}.rs")), text).unwrap();
+    }
+    let built = folder.join("target");
+    let status = cargo(&["build", "--release", "--quiet", "--manifest-path"])
+        .arg(package.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&built)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the programs of {name} cannot be built");
+    move |program| built.join("release").join(format!("{program}{EXE_SUFFIX}"))
+}
+
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.args(arguments);
+    command
+}
+
+/// The folder of this crate.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// This program lies in `<target>/release/deps`.
+fn target() -> PathBuf {
+    env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
+}
+
+const MANIFEST: &str = r#"[package]
+name = "minimal"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+DEPENDENCIES
+
+[profile.release]
+strip = true
+
+[workspace]
+"#;

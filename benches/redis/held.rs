@@ -1,0 +1,61 @@
+//! A token is held: does it matter that there is a store?
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use evertoken::TokenManager;
+use evertoken::store::RedisStore;
+use evertoken::testing::FakeProvider;
+
+use crate::common::{Table, median, median_ratio};
+use crate::redis_server::RedisServer;
+
+pub(crate) fn measure(server: &RedisServer) {
+    let mut table = Table::new("a token is held: token(), with a Redis and without");
+    let provider = || FakeProvider::new().then_grant("t".repeat(157), Duration::from_secs(7200));
+    let store = RedisStore::open(&server.url()).unwrap();
+    let with = TokenManager::builder(provider()).store(store).namespace("held").build().unwrap();
+    let without = TokenManager::new(provider());
+    for threads in [1, 2] {
+        let (mut these, mut those) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            // In turn first, because something may change with every other turn.
+            if round % 2 == 0 {
+                these.push(cost(&with, threads));
+                those.push(cost(&without, threads));
+            } else {
+                those.push(cost(&without, threads));
+                these.push(cost(&with, threads));
+            }
+        }
+        let ratio = median_ratio(&these, &those);
+        let show = |costs: Vec<f64>| format!("{:.1} ns", median(costs));
+        let what = format!("{threads} thread(s) (baseline: no store)");
+        table.ratio(&what, show(these), show(those), ratio, 1.05);
+    }
+    table.end();
+}
+
+/// Nanoseconds per call, as each of the threads sees it.
+fn cost(manager: &TokenManager, threads: usize) -> f64 {
+    manager.token().unwrap();
+    let barrier = Barrier::new(threads);
+    let run = || {
+        barrier.wait();
+        let start = Instant::now();
+        (0..CALLS).for_each(|_| drop(black_box(manager.token().unwrap())));
+        start.elapsed()
+    };
+    let took: Duration = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    took.as_nanos() as f64 / (threads * CALLS) as f64
+}
+
+const CALLS: usize = 1_000_000;
+
+/// Odd, so that a median is one of them.
+const ROUNDS: usize = 41;
