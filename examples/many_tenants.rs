@@ -1,0 +1,133 @@
+//! A thousand tenants in one program: `cargo run --example many_tenants`
+//!
+//! 32 threads ask for tokens of tenants at random, for 2 s. With `--features redis` and `-- --redis URL` all processes
+//! that run it share the tenants' tokens: the second one fetches none. It is built without that feature too, since a pool
+//! needs no Redis; the two functions `redis_store` are all that differs.
+//!
+//! The service is made up: it takes 10 ms, and its tokens live 10 minutes.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::env;
+use std::fs;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use evertoken::{Error, ErrorKind, Grant, Provider, Secret, Store, TokenPool, provider};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("many_tenants: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let store = told_store()?;
+    let place = if store.is_some() { "shared with other processes through Redis" } else { "held in memory" };
+    println!("{TENANTS} tenants, whose tokens are {place}; {THREADS} threads ask for {} s", DURATION.as_secs());
+
+    // One store for all tenants, so one connection too.
+    let pool = TokenPool::with(move |settings| match &store {
+        Some(store) => settings.store(store.clone()),
+        None => settings,
+    });
+    let before = memory();
+    let callers: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| ask_at_random(&pool))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+
+    let calls: u64 = callers.iter().map(|caller| caller.calls).sum();
+    let slowest = callers.iter().map(|caller| caller.slowest).max().unwrap_or_default();
+    let failure = callers.into_iter().find_map(|caller| caller.failure);
+    let metrics = pool.metrics();
+    println!("  calls      {calls}, of which {} waited; the slowest took {slowest:.1?}", metrics.waits);
+    println!("  fetched    {} tokens", metrics.fetches_ok);
+    println!("  adopted    {} tokens that another process had fetched", metrics.adoptions);
+    if metrics.store_errors > 0 {
+        println!("  redis      did not work {} times; meanwhile tokens were fetched without it", metrics.store_errors);
+    }
+    println!("  tenants    {} held", pool.len());
+    if let (Some(before), Some(now)) = (before, memory()) {
+        let each = now.saturating_sub(before) as f64 / pool.len().max(1) as f64;
+        println!("  memory     {each:.1} KiB more for each tenant, all told");
+    }
+    if let Some(threads) = field("Threads:") {
+        println!("  threads    {threads}: this one, and one that renews for all tenants");
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+#[derive(Default)]
+struct Caller {
+    calls: u64,
+    slowest: Duration,
+    failure: Option<Error>,
+}
+
+fn ask_at_random(pool: &TokenPool<String>) -> Caller {
+    let mut caller = Caller::default();
+    let start = Instant::now();
+    while start.elapsed() < DURATION {
+        let tenant = format!("tenant-{}", fastrand::usize(..TENANTS));
+        let asked = Instant::now();
+        // This is all that a program does.
+        let token = pool.manager(&tenant, || service(&tenant)).and_then(|tokens| tokens.token());
+        caller.slowest = caller.slowest.max(asked.elapsed());
+        caller.calls += 1;
+        caller.failure = caller.failure.or(token.err());
+    }
+    caller
+}
+
+/// The provider of one tenant. Called when the pool does not hold this tenant.
+fn service(tenant: &str) -> impl Provider + use<> {
+    let secret = Secret::from(format!("the secret of {tenant}"));
+    let text = format!("the-token-of-{tenant}");
+    let service = provider::from_fn("made-up-service", move |_context| {
+        thread::sleep(Duration::from_millis(10));
+        Ok(Grant::new(text.as_str(), Duration::from_secs(600)))
+    });
+    // Without these two all tenants would share one token in a store.
+    service.identity_part("tenant", tenant).secret(&secret)
+}
+
+fn told_store() -> Result<Option<Arc<dyn Store>>, Error> {
+    let mut arguments = env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => Ok(None),
+        (Some("--redis"), Some(url)) => redis_store(&url).map(Some),
+        _ => Err(Error::new(ErrorKind::Config, "it takes --redis and a URL, or nothing")),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis_store(url: &str) -> Result<Arc<dyn Store>, Error> {
+    Ok(Arc::new(evertoken::store::RedisStore::open(url)?))
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis_store(_url: &str) -> Result<Arc<dyn Store>, Error> {
+    Err(Error::new(ErrorKind::Config, "--redis needs the feature redis: cargo run --features redis ..."))
+}
+
+/// The memory that this process has, in KiB, where the system tells it.
+fn memory() -> Option<u64> {
+    field("VmRSS:")
+}
+
+fn field(name: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+const TENANTS: usize = 1_000;
+const THREADS: usize = 32;
+const DURATION: Duration = Duration::from_secs(2);
