@@ -138,14 +138,14 @@ impl TokenManagerBuilder {
         Self { keep_warm, ..self }
     }
 
-    /// How long a call of [`token`](TokenManager::token) may take, all in all. With a store it must be longer than another process may
-    /// hold the lease plus a fetch of one's own: 12 s with the default HTTP limits. Default: 15 s.
+    /// How long a call of [`token`](TokenManager::token) may take, all in all. With a store it must be longer than
+    /// another process may hold the lease plus a fetch of one's own: 12 s with the default HTTP limits. Default: 15 s.
     pub fn max_wait(self, wait: Duration) -> Self {
         Self { max_wait: wait, ..self }
     }
 
-    /// How long the provider is left alone after a failure: `min`, doubled with each failure in a row up to `max`, moved
-    /// by up to a fifth at random. What the provider asks for counts instead, up to an hour; a refused credential
+    /// How long the provider is left alone after a failure: `min`, doubled with each failure in a row up to `max`,
+    /// moved by up to a fifth at random. What the provider asks for counts instead, up to an hour; a refused credential
     /// pauses 30 s. Default: 1 s and 60 s.
     pub fn backoff(self, min: Duration, max: Duration) -> Self {
         Self { backoff: (min, max), ..self }
@@ -157,15 +157,16 @@ impl TokenManagerBuilder {
         Self { local_max_age: age, ..self }
     }
 
-    /// Hears from the store when another manager has changed the record, and reads it then, mostly within 50 ms; besides
-    /// what [`local_max_age`](TokenManagerBuilder::local_max_age) does. Costs one thread and one connection for each store, not
-    /// for each manager. A store that cannot tell (one of your own, perhaps) is only looked at. Default: false.
+    /// Hears from the store when another manager has changed the record, and reads it then, mostly within 50 ms;
+    /// besides what [`local_max_age`](TokenManagerBuilder::local_max_age) does. Costs one thread and one connection for
+    /// each store, not for each manager. A store that cannot tell (one of your own, perhaps) is only looked at.
+    /// Default: false.
     pub fn watch(self, watch: bool) -> Self {
         Self { watch, ..self }
     }
 
-    /// While the store cannot be used: how long after a fetch of its own this process waits before another one. Default: zero, or
-    /// 300 s for providers where a new token ends the old one.
+    /// While the store cannot be used: how long after a fetch of its own this process waits before another one.
+    /// Default: zero, or 300 s for providers where a new token ends the old one.
     pub fn unshared_interval(self, interval: Duration) -> Self {
         Self { unshared_interval: Some(interval), ..self }
     }
@@ -182,7 +183,8 @@ impl TokenManagerBuilder {
         Self { time: Time::Custom(Arc::new(clock)), ..self }
     }
 
-    /// Logs the report of [`metrics`](TokenManager::metrics) that often, at level info, while a token is held. Default: never.
+    /// Logs the report of [`metrics`](TokenManager::metrics) that often, at level info, while a token is held. Default:
+    /// never.
     pub fn log_report_every(self, interval: Duration) -> Self {
         Self { log_report_every: Some(interval), ..self }
     }

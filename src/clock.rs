@@ -14,8 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// What both clocks show now.
     ///
-    /// Read while locks of this crate are held, so it must not call into this crate, nor wait for anything: whoever asks
-    /// the manager meanwhile would wait with it. A panic here ends this manager's background work until its next grant.
+    /// Read while locks of this crate are held, so it must not call into this crate, nor wait for anything: whoever
+    /// asks the manager meanwhile would wait with it. A panic here ends this manager's background work until its next
+    /// grant.
     fn now(&self) -> Moment;
 
     /// Hands over what to call whenever the time jumps rather than passes, so that whoever sleeps until a moment

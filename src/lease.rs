@@ -32,13 +32,13 @@ pub(crate) struct Sharing {
     time: Time,
     /// The highest number of a token that was seen or written here.
     number: AtomicU64,
-    /// The last record of another program, and the number that it was given here: it has none of its own, and came after
-    /// whatever was there before.
+    /// The last record of another program, and the number that it was given here: it has none of its own, and came
+    /// after whatever was there before.
     foreign: Mutex<Option<(Version, u64)>>,
     /// Whether an unreadable record has been reported.
     reported: AtomicBool,
-    /// An operation of this process that has not come back in time, and may never: as long as its thread lives, the store
-    /// is not asked again.
+    /// An operation of this process that has not come back in time, and may never: as long as its thread lives, the
+    /// store is not asked again.
     hung: Mutex<Option<(u32, Weak<()>)>>,
 }
 
@@ -206,8 +206,8 @@ impl Sharing {
         })
     }
 
-    /// Records a failed fetch beside what is known, so that the others answer from it, and frees the lease. `seen` is what
-    /// was recorded before the fetch: a token that came since is no failure.
+    /// Records a failed fetch beside what is known, so that the others answer from it, and frees the lease. `seen` is
+    /// what was recorded before the fetch: a token that came since is no failure.
     pub(crate) fn publish_failure(&self, failure: &Failure, seen: Option<&Version>) -> Result<(), Error> {
         // Not published, because what others have recorded meanwhile, a rejection, is to stay.
         let recorded = self.edit(|record| {
@@ -264,8 +264,8 @@ impl Sharing {
         Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
     }
 
-    /// Asks the store. A store is code of the user's too, and its trouble is not to become token trouble: it is asked on a
-    /// thread aside, and given up when it takes too long.
+    /// Asks the store. A store is code of the user's too, and its trouble is not to become token trouble: it is asked
+    /// on a thread aside, and given up when it takes too long.
     fn ask<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,

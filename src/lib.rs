@@ -46,8 +46,8 @@
 //! # Sharing it
 //!
 //! Managers on one [`Store`] share the token, the fetch, its failure and every rejection: with the feature `redis` on a
-//! `RedisStore` between processes and hosts, without it on a [`MemoryStore`] in one process. While the store is out of order
-//! each process fetches for itself. A [`TokenPool`] keeps the managers of many tenants.
+//! `RedisStore` between processes and hosts, without it on a [`MemoryStore`] in one process. While the store is out of
+//! order each process fetches for itself. A [`TokenPool`] keeps the managers of many tenants.
 //!
 //! # When there is no token
 //!

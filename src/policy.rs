@@ -97,7 +97,8 @@ impl Policy {
         Duration::try_from_secs_f64(lead.as_secs_f64() * factor).unwrap_or(lead).min(life)
     }
 
-    /// How long to leave the provider alone after `error` came on top of `failures` in a row, and how many there are now.
+    /// How long to leave the provider alone after `error` came on top of `failures` in a row, and how many there are
+    /// now.
     pub(crate) fn next_pause(&self, failures: u32, error: &Error, random: f64) -> (Duration, u32) {
         let failures = failures.saturating_add(1);
         (self.pause(failures, error, random), failures)

@@ -69,7 +69,8 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider or the pool's settings are wrong. Nothing is kept then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider or the pool's settings are wrong. Nothing is
+    /// kept then.
     pub fn manager<Q, P>(&self, tenant: &Q, provider: impl FnOnce() -> P) -> Result<TokenManager, Error>
     where
         K: Borrow<Q>,

@@ -22,10 +22,10 @@ use crate::token::Token;
 impl TokenManager {
     /// Calls `f` with a token, and once more with another one when `f` says that the first was refused.
     ///
-    /// `f` says so with [`CallError::Rejected`]; [`verdict`](TokenManager::verdict) tells what an answer means. `?` turns
-    /// any error of yours into [`CallError::Failed`], which is returned at once. `f` runs at most twice: a service that
-    /// refuses two tokens in a row refuses for another reason, so the second token is not rejected and nothing loops.
-    /// Blocks as [`token`](TokenManager::token) does, and as long as `f` does.
+    /// `f` says so with [`CallError::Rejected`]; [`verdict`](TokenManager::verdict) tells what an answer means. `?`
+    /// turns any error of yours into [`CallError::Failed`], which is returned at once. `f` runs at most twice: a
+    /// service that refuses two tokens in a row refuses for another reason, so the second token is not rejected and
+    /// nothing loops. Blocks as [`token`](TokenManager::token) does, and as long as `f` does.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -94,10 +94,11 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Rejected`] when two tokens were refused, or one and the body was a stream: then that token is out of
-    /// use, and the request can be put together again. [`ErrorKind::Throttled`] when there were too many calls; it is
-    /// not sent again. [`ErrorKind::Config`] for an address that a token must not be sent to. Else what
-    /// [`token`](TokenManager::token) fails with, or that there was no proper answer. No error quotes address or answer.
+    /// [`ErrorKind::Rejected`] when two tokens were refused, or one and the body was a stream: then that token is out
+    /// of use, and the request can be put together again. [`ErrorKind::Throttled`] when there were too many calls; it
+    /// is not sent again. [`ErrorKind::Config`] for an address that a token must not be sent to. Else what
+    /// [`token`](TokenManager::token) fails with, or that there was no proper answer. No error quotes address or
+    /// answer.
     pub fn send<B: Into<Payload>>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
         let payload = body.into();
@@ -337,12 +338,12 @@ impl Read for Watched<'_> {
 /// It cannot repeat a request, because `ureq` hands each one over once: the refusal reaches the caller, and the next
 /// request has another token. [`TokenManager::send`] repeats by itself.
 ///
-/// Where the token goes, which redirects are followed and how answers are read is the same as with `send`. Use the agent
-/// for the service alone: whatever HTTPS address it is asked for is shown the token.
+/// Where the token goes, which redirects are followed and how answers are read is the same as with `send`. Use the
+/// agent for the service alone: whatever HTTPS address it is asked for is shown the token.
 ///
 /// Answers pass as they are, throttling too. While the agent turns error statuses into errors, as it does unless
-/// `http_status_as_error(false)` is set, such a status is all there is to judge by: neither its headers nor its body can
-/// be seen, nor whether a redirect came before it.
+/// `http_status_as_error(false)` is set, such a status is all there is to judge by: neither its headers nor its body
+/// can be seen, nor whether a redirect came before it.
 ///
 /// When there is no token, or the address is not one to send it to, the caller gets a `ureq::Error::Other` that holds
 /// our [`Error`]. Errors of `ureq` that quote addresses are replaced in the same way.

@@ -60,8 +60,8 @@ pub(crate) struct Hit {
 }
 
 impl Snapshot {
-    /// The token, if it may be handed out at `now`. Does no I/O and waits for nobody; allocates for the first reader of a
-    /// shard since [`set`](Snapshot::set) only.
+    /// The token, if it may be handed out at `now`. Does no I/O and waits for nobody; allocates for the first reader of
+    /// a shard since [`set`](Snapshot::set) only.
     #[inline(always)]
     pub(crate) fn get(&self, now: Moment) -> Option<Hit> {
         let mut slot = lock(&self.shards[shard_of_this_thread()].0);

@@ -273,8 +273,8 @@ impl Known {
 }
 
 impl Held {
-    /// True when a recorded token is to be preferred to this one: it was granted later. The number of one that was granted
-    /// without the store does not say so, but its end; of two that end together all take the recorded one.
+    /// True when a recorded token is to be preferred to this one: it was granted later. The number of one that was
+    /// granted without the store does not say so, but its end; of two that end together all take the recorded one.
     pub(crate) fn is_older_than(&self, number: u64, end: Moment) -> bool {
         if self.version.is_none() {
             return !end.after(TOLERANCE).ends_before(self.schedule.end);

@@ -276,8 +276,8 @@ impl Keeper {
         arrival
     }
 
-    /// Records the held token, in place of `record`. `certain`: it is the later one. Else the store compares what the two have
-    /// left: numbers do not tell when one was granted without the store, or the store has lost its records.
+    /// Records the held token, in place of `record`. `certain`: it is the later one. Else the store compares what the
+    /// two have left: numbers do not tell when one was granted without the store, or the store has lost its records.
     fn write_back(&self, sharing: &Sharing, ticket: &Ticket, mut record: Record, certain: bool) -> Arrival {
         let now = self.now();
         let Some(held) = ticket.held.as_ref().filter(|held| held.schedule.phase(now) <= Phase::Due) else {

@@ -131,9 +131,9 @@ impl TokenManager {
     /// Takes `token` out of use, because a service refused it.
     ///
     /// Takes effect here before this returns, and for other managers on the same store within their
-    /// [`local_max_age`](crate::TokenManagerBuilder::local_max_age), while they are in use; one that was idle compares at
-    /// its first use. The next call fetches another one; a token that has been replaced already costs nothing, however
-    /// often it is rejected. Blocks for the store only.
+    /// [`local_max_age`](crate::TokenManagerBuilder::local_max_age), while they are in use; one that was idle compares
+    /// at its first use. The next call fetches another one; a token that has been replaced already costs nothing,
+    /// however often it is rejected. Blocks for the store only.
     ///
     /// When the provider grants the very same token again, it is used again, and further rejections of it are ignored
     /// for 30 s. When three new tokens in a row are rejected within 10 s of their grant, another one would not help:
@@ -141,8 +141,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the other managers could not be told. Here the token is out of use
-    /// all the same.
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the other managers could not be told. Here the token is out
+    /// of use all the same.
     pub fn reject(&self, token: &Token) -> Result<(), Error> {
         self.0.keeper.reject(token)
     }
@@ -196,10 +196,12 @@ impl TokenManager {
         &self.0.keeper.key
     }
 
-    /// Ends all fetching, for every clone, and waits up to `wait` for a fetch that is under way. True when none is left.
+    /// Ends all fetching, for every clone, and waits up to `wait` for a fetch that is under way. True when none is
+    /// left.
     ///
     /// A fetch that was given up, because it never returned, does not count as one. Afterwards a held token is still
-    /// returned as long as it lives. What would have to fetch gives [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown).
+    /// returned as long as it lives. What would have to fetch gives
+    /// [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown).
     pub fn shutdown(&self, wait: Duration) -> bool {
         self.0.keeper.shut_down(wait)
     }

@@ -11,8 +11,8 @@ use crate::refresher::{self, Next, Resident};
 use crate::store::Watch;
 
 impl Keeper {
-    /// Has the refresher look when the next thing is due. Called under the lock of `control`, so that of two changes the
-    /// later one has the last word.
+    /// Has the refresher look when the next thing is due. Called under the lock of `control`, so that of two changes
+    /// the later one has the last word.
     pub(crate) fn look_again(&self, control: &Control, now: Moment) {
         self.note_when_to_look(control, now);
         refresher::ensure_running();

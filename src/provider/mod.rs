@@ -37,7 +37,8 @@ pub trait Provider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The [kind](crate::ErrorKind) decides what the manager does next: how long it pauses, and whether callers may retry.
+    /// The [kind](crate::ErrorKind) decides what the manager does next: how long it pauses, and whether callers may
+    /// retry.
     fn fetch(&self, context: &Context) -> Result<Grant, Error>;
 
     /// Says what is wrong with the settings, before anything is sent.
@@ -109,8 +110,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// A token and how long it lives from now on. A life of more than 30 days is taken for 30 days; for `None`, when the
-    /// provider does not tell, [`Profile::default_life`] is taken.
+    /// A token and how long it lives from now on. A life of more than 30 days is taken for 30 days; for `None`, when
+    /// the provider does not tell, [`Profile::default_life`] is taken.
     pub fn new(token: impl Into<Secret>, life: impl Into<Option<Duration>>) -> Grant {
         Grant { token: token.into(), life: life.into() }
     }

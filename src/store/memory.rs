@@ -14,9 +14,9 @@ use crate::store::{Cursor, Entry, Expected, Store, Swap};
 
 /// Keeps bytes in memory. Clones share them.
 ///
-/// Two managers on one `MemoryStore` act as two processes on one Redis do. It holds at most 10,000 entries. When one more
-/// comes, the record whose life ends first goes, and a lease only when nothing else is left; never the one that came.
-/// What has ended leaves with the next operation on any key.
+/// Two managers on one `MemoryStore` act as two processes on one Redis do. It holds at most 10,000 entries. When one
+/// more comes, the record whose life ends first goes, and a lease only when nothing else is left; never the one that
+/// came. What has ended leaves with the next operation on any key.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Shared>);
 

@@ -38,9 +38,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Replaces what is under `key`, or removes it when `new` is `None`, if it is what was `expected`. Atomic.
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error>;
 
-    /// Reads a record other than version `not` with `at_least` left of its life; when there is none, takes the lease
-    /// of `key` for `lease`, so that its holder alone fetches. Asking again with the same `owner` gives the lease again, for the
-    /// whole time.
+    /// Reads a record other than version `not` with `at_least` left of its life; when there is none, takes the lease of
+    /// `key` for `lease`, so that its holder alone fetches. Asking again with the same `owner` gives the lease again,
+    /// for the whole time.
     fn read_or_lease(
         &self,
         key: &Key,
@@ -129,8 +129,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Has `wake` called soon after a manager has changed what is under `key`, as long as the [`Watch`] lives; also when
-    /// changes may have been missed. `None`: this store cannot tell.
+    /// Has `wake` called soon after a manager has changed what is under `key`, as long as the [`Watch`] lives; also
+    /// when changes may have been missed. `None`: this store cannot tell.
     ///
     /// Must not block, and neither does `wake`.
     fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::policy::store_pause;
 
-/// Closed: everybody may ask. Open, after several failures in a row: nobody. When the pause is over one may ask; it closes or
-/// opens for longer, by what comes of that.
+/// Closed: everybody may ask. Open, after several failures in a row: nobody. When the pause is over one may ask; it
+/// closes or opens for longer, by what comes of that.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     /// In a row.

@@ -152,7 +152,8 @@ impl RedisConfig {
         Self { database: i64::from(number), ..self }
     }
 
-    /// Speaks TLS with all nodes, as `rediss://` does. The certificate is checked against the system's root certificates.
+    /// Speaks TLS with all nodes, as `rediss://` does. The certificate is checked against the system's root
+    /// certificates.
     #[cfg(feature = "redis-tls")]
     pub fn tls(self) -> Self {
         Self { tls: true, ..self }
@@ -257,8 +258,8 @@ impl RedisConfig {
         self.tls
     }
 
-    /// What the `redis` crate needs to reach `place`, and to say nothing there: not even its name, which would cost a round
-    /// trip and, when the server is silent, twice the time limit.
+    /// What the `redis` crate needs to reach `place`, and to say nothing there: not even its name, which would cost a
+    /// round trip and, when the server is silent, twice the time limit.
     pub(super) fn silent_info(&self, place: &Place) -> Result<ConnectionInfo, redis::RedisError> {
         let address = match place {
             Place::Tcp(host, port) if self.tls => {

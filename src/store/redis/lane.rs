@@ -52,8 +52,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl Lane {
-    /// Waits for a turn. `None`: none came before `deadline`. Whoever has taken much longer than its time is waited for no more:
-    /// what it still brings back is not used.
+    /// Waits for a turn. `None`: none came before `deadline`. Whoever has taken much longer than its time is waited for
+    /// no more: what it still brings back is not used.
     pub(super) fn enter(&self, deadline: Deadline, urgent: bool) -> Option<Turn<'_>> {
         let bell = Arc::new(Condvar::new());
         let mut state = self.lock();

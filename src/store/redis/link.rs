@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::thread::aside;
 
-/// A connection. After a [`Fault`] that [breaks](Fault::breaks) it, it must not be used again: what is read next might be the answer
-/// to an earlier question.
+/// A connection. After a [`Fault`] that [breaks](Fault::breaks) it, it must not be used again: what is read next might
+/// be the answer to an earlier question.
 pub(super) struct Link {
     wire: Wire,
     /// The time limit that is set on it.
@@ -105,8 +105,8 @@ impl Link {
     /// Connects to one server.
     pub(super) fn to(config: &RedisConfig, place: &Place, deadline: Deadline) -> Result<Link, Fault> {
         let mut link = Link::connect(config, place, deadline)?;
-        // One by one: what the `redis` crate does when it connects it sends at once, and waits for each answer as long as
-        // for all.
+        // One by one: what the `redis` crate does when it connects it sends at once, and waits for each answer as long
+        // as for all.
         for greeting in config.greetings() {
             link.ask(&greeting, config.limit().min(deadline.remaining())).map_err(Fault::on_arrival)?;
         }
@@ -129,8 +129,8 @@ impl Link {
 
     #[cfg(feature = "redis-cluster")]
     fn to_cluster(config: &RedisConfig, nodes: &[Place], deadline: Deadline) -> Result<Link, Fault> {
-        // What the `redis` crate says when it cannot connect is the same for a wrong password as for a wrong address, and it
-        // tries every node in turn.
+        // What the `redis` crate says when it cannot connect is the same for a wrong password as for a wrong address,
+        // and it tries every node in turn.
         let mut answers = nodes.iter().map(|node| Link::to(config, node, deadline));
         let first = answers.find(|answer| !matches!(answer, Err(fault) if !fault.lasts()));
         first.unwrap_or_else(|| Err(Fault::unreachable("no node of the redis cluster can be reached")))?;
@@ -333,8 +333,8 @@ fn hidden_code(error: &RedisError) -> Option<&'static str> {
     codes.into_iter().find(|code| detail.contains(&format!("-{code} ")))
 }
 
-/// True when the two could not agree on how to speak, or the certificate is not trusted. Nothing else makes the system's errors
-/// say that data is invalid.
+/// True when the two could not agree on how to speak, or the certificate is not trusted. Nothing else makes the
+/// system's errors say that data is invalid.
 fn is_about_tls(error: &RedisError) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Source>());
     let system = source.and_then(|source| source.downcast_ref::<io::Error>());

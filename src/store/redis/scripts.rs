@@ -255,8 +255,9 @@ impl Reply {
 /// A year: more than any life, and far from what overflows.
 const LONGEST_MILLISECONDS: u128 = 365 * 86_400 * 1_000;
 
-/// Shared by all: what is under a key, without ever touching more than 64 KiB of it, and whatever is there. What is too large or
-/// no string has a version, so that it can be replaced, and no bytes. What has no end is treated as over: nobody can tell.
+/// Shared by all: what is under a key, without ever touching more than 64 KiB of it, and whatever is there. What is too
+/// large or no string has a version, so that it can be replaced, and no bytes. What has no end is treated as over:
+/// nobody can tell.
 const LOOK: &str = r"
 local function look(key)
   local kind = redis.call('TYPE', key)['ok']

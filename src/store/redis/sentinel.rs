@@ -6,8 +6,8 @@ use super::config::{Place, RedisConfig};
 use super::link::{Fault, FaultKind, Link};
 use crate::clock::Deadline;
 
-/// Asks the sentinels, beginning with any of them, for the master of `service`, and connects to it. One that is no master any more,
-/// or not yet, is not taken, whatever the sentinel says.
+/// Asks the sentinels, beginning with any of them, for the master of `service`, and connects to it. One that is no
+/// master any more, or not yet, is not taken, whatever the sentinel says.
 pub(super) fn master(config: &RedisConfig, nodes: &[Place], service: &str, deadline: Deadline) -> Result<Link, Fault> {
     // Not the first one always: it may be the one that does not answer, and take up the whole time.
     let first = fastrand::usize(..nodes.len().max(1));
