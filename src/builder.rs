@@ -100,7 +100,8 @@ impl TokenManagerBuilder {
         Self { namespace: namespace.to_owned(), ..self }
     }
 
-    /// A full key of your own in the store, in place of the one that is derived from the credential.
+    /// A full key of your own in the store, in place of the one that is derived from the credential: 1 to 512 printable
+    /// ASCII characters without blanks.
     ///
     /// Then nothing checks that the record belongs to this credential: managers of different credentials must not
     /// have one key.

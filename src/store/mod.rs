@@ -24,9 +24,11 @@ use crate::secret::hex;
 
 /// Keeps bytes under keys for a while, and changes them atomically.
 ///
-/// Two operations are enough for a backend; the other three are made of them and overridden where a backend does one
-/// in a single round trip. Managers whose stores hold the same bytes act as one: they share the token, and one of them
-/// fetches. No operation may take longer than half a second or so: a manager treats a slow store as one that is down.
+/// Two operations are enough for a backend. [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and
+/// [`wait`](Store::wait) are made of them and overridden where a backend does one in a single round trip;
+/// [`watch`](Store::watch) and [`logs_its_trouble`](Store::logs_its_trouble) are optional. Managers whose stores hold the
+/// same bytes act as one: they share the token, and one of them fetches. Apart from `wait`, no operation may take longer
+/// than half a second or so: a manager treats a slow store as one that is down.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What is under `key`. `None` when there is nothing or its life is over.
     ///
@@ -79,8 +81,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Writes a record and frees the lease. `seen` is the version that the record was made from. Who holds the lease
-    /// writes in any case; who does not, replaces what others wrote since only with something that lives longer.
+    /// Writes a record and frees the lease. `seen` is the version that the record was made from. Whoever holds
+    /// the lease writes in any case; anyone else replaces what was written since only with something that lives longer.
     fn publish(
         &self,
         key: &Key,
@@ -199,7 +201,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
 }
 
-/// Names one state of what is under a key: a hash of the bytes as they are stored.
+/// Names one state of what is under a key: a hash of the stored bytes, unless the backend has versions of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version(String);
 

@@ -11,7 +11,7 @@ use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVer
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// Where a Redis (or Valkey) is, and how it is reached.
+/// Where a Redis (or Valkey) is, and how it is reached. `Debug` shows the address and the user, not the password.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,12 +66,13 @@ struct Certificates {
 }
 
 impl RedisConfig {
-    /// One server, by its URL: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS (feature
+    /// One server, by its URL: `redis://[user:password@]host[:port][/database]` (or `valkey://`), `rediss://` for TLS (feature
     /// `redis-tls`), or `redis+unix:///path/of/socket?db=0&user=..&pass=..`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is none of these. The text never quotes the URL.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is none of these, or has `#insecure`. The text never
+    /// quotes the URL. Whether the feature `redis-tls` is on is checked by [`RedisStore::new`](crate::RedisStore::new).
     pub fn from_url(url: &str) -> Result<RedisConfig, Error> {
         let told = url.into_connection_info().map_err(|_| Error::config(NO_URL))?;
         let (place, tls) = match told.addr() {
@@ -128,9 +129,9 @@ impl RedisConfig {
         }
     }
 
-    /// The ACL user. Default: the URL's, else Redis' own default user.
-    pub fn user(self, user: &str) -> Self {
-        Self { user: Some(user.to_owned()), ..self }
+    /// The ACL user, who needs a [`password`](RedisConfig::password) too. Default: the URL's, else Redis' own default user.
+    pub fn user(self, user: impl Into<String>) -> Self {
+        Self { user: Some(user.into()), ..self }
     }
 
     /// The password. Default: the URL's, else none.

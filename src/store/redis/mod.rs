@@ -30,14 +30,15 @@ use watching::Watching;
 
 /// Keeps records in a Redis or Valkey, for all processes on all hosts that share it. Clones share one connection.
 ///
-/// Nothing is connected before it is needed. Every operation is one script on the server. It has half a second, in
-/// which one whose answer is lost is asked again; nothing bounds a server that sends its answer byte by byte, so
-/// managers ask on a thread aside and wait a second at most. They treat a server that does not answer as
-/// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone,
-/// for 1 s at first and 30 s at most. The log says once that it cannot be used, and once that it works again.
+/// Nothing is connected before it is needed. Every operation is one script on the server. Each has half a second, and one
+/// whose answer is lost is repeated within it. A server that sends its answer byte by byte can exceed that, so managers
+/// ask on a thread aside and wait a second at most. They treat a server that does not answer as
+/// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone, for
+/// 1 s at first and 30 s at most; after one that lasts until somebody mends a setting, for 30 s at once. The log says once
+/// that it cannot be used, and once that it works again.
 ///
-/// Hand clones of one store to all managers of a process: it has one connection for all of them, and at most eight more
-/// while they wait for other processes.
+/// Hand clones of one store to all managers of a process: it has one connection for all of them, one more if any of them
+/// watches, and at most eight more while they wait for other processes.
 ///
 /// ```no_run
 /// use evertoken::{TokenManager, WeCom, store::RedisStore};
