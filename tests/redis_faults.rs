@@ -633,7 +633,7 @@ fn where_a_new_token_ends_the_old_one_an_outage_costs_one_fetch() {
     assert_eq!(tokens.force_refresh().unwrap().expose(), "token-2");
 }
 
-/// Twenty seconds in which every fault comes and goes while several managers share and renew.
+/// A minute in which every fault comes and goes while several managers share and renew.
 #[test]
 fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
     let server = RedisServer::start();
@@ -655,7 +655,7 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
             builder.local_max_age(SECOND / 10).watch(true).build().unwrap()
         })
         .collect();
-    let (ends, over) = (&*ends, Instant::now() + 20 * SECOND);
+    let (ends, over) = (&*ends, Instant::now() + 60 * SECOND);
     thread::scope(|scope| {
         for manager in managers.iter().flat_map(|manager| [manager; 2]) {
             scope.spawn(move || {
@@ -675,7 +675,7 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
                 while Instant::now() < over {
                     let mut faults = faults();
                     let fault = if fastrand::f64() < 0.7 {
-                        Fault::None
+                        Fault::Delay(Duration::from_millis(fastrand::u64(0..300)))
                     } else {
                         faults.swap_remove(fastrand::usize(..faults.len())).1
                     };
@@ -686,9 +686,9 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
             });
         }
     });
-    // Each of the three may have fetched on its own for each of ten lives and more, but not with each call.
+    // Each of the three may have fetched on its own for each of thirty lives and more, but not with each call.
     let fetches = ends.lock().unwrap().len();
-    assert!((10..200).contains(&fetches), "{fetches} fetches");
+    assert!((20..600).contains(&fetches), "{fetches} fetches");
 }
 
 #[test]
