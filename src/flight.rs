@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use crate::clock::Deadline;
 use crate::error::{Error, catch_panic};
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 use crate::thread::spawn;
 
 /// A piece of work that many callers wait for.
@@ -88,10 +88,7 @@ impl<T: Clone + Send + 'static> Flight<T> {
             if remaining.is_zero() {
                 return None;
             }
-            state = match self.arrival.wait_timeout(state, remaining) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            state = wait(&self.arrival, state, remaining);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One way to take a lock.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Locks `mutex`, whatever happened to the thread that held it last.
 ///
@@ -10,4 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits on `bell`, for `wait` at most, and perhaps not even that long: whoever waits looks why it has been woken.
+pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>, wait: Duration) -> MutexGuard<'a, T> {
+    bell.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner).0
 }

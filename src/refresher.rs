@@ -10,7 +10,7 @@ use once_cell::sync::OnceCell;
 
 use crate::clock::{Deadline, Moment, Time, Wake};
 use crate::error::catch_panic;
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 use crate::thread::spawn;
 
 /// Something that has to be looked at now and then.
@@ -258,10 +258,7 @@ fn rest(sleep: Duration) {
     let mut registry = lock(&here.registry);
     registry.sleeps_until = Some(until);
     while !registry.rung && !until.has_passed() {
-        registry = match here.bell.wait_timeout(registry, until.remaining()) {
-            Ok((registry, _)) => registry,
-            Err(poisoned) => poisoned.into_inner().0,
-        };
+        registry = wait(&here.bell, registry, until.remaining());
     }
     registry.sleeps_until = None;
 }

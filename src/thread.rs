@@ -5,7 +5,7 @@ use std::thread::Builder;
 
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 
 /// Starts a detached thread. The name tells a debugger whose it is.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
@@ -52,10 +52,7 @@ impl Done {
     fn wait(&self, deadline: Deadline) {
         let mut is_done = lock(&self.is_done);
         while !*is_done && !deadline.has_passed() {
-            is_done = match self.changed.wait_timeout(is_done, deadline.remaining()) {
-                Ok((is_done, _)) => is_done,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            is_done = wait(&self.changed, is_done, deadline.remaining());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{Clock, Deadline, Moment, Time, Wake};
 use crate::error::Error;
 use crate::key::Key;
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 use crate::store::watch::{Watch, Watches};
 use crate::store::{Cursor, Entry, Expected, Store, Swap};
 
@@ -91,10 +91,7 @@ impl Store for MemoryStore {
         while !deadline.has_passed() && !shelf.has_moved(key, cursor, self.0.time.now()) {
             // A lease that runs out is announced by nobody, so it is looked for now and then.
             let pause = deadline.remaining().min(LOOK_AGAIN);
-            shelf = match self.0.changed.wait_timeout(shelf, pause) {
-                Ok((shelf, _)) => shelf,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            shelf = wait(&self.0.changed, shelf, pause);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::OPERATION;
 use super::link::Link;
 use crate::clock::Deadline;
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 
 /// Hands the connection to one operation after another, in the order in which they come; what writes comes before what
 /// reads. No lock is held while one uses it.
@@ -74,10 +74,7 @@ impl Lane {
                 return None;
             }
             let until = state.turn.map_or(deadline, |turn| turn.until.min(deadline));
-            state = match bell.wait_timeout(state, until.remaining()) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            state = wait(&bell, state, until.remaining());
         }
     }
 

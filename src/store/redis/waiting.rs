@@ -13,7 +13,7 @@ use super::{Inner, OPERATION};
 use crate::clock::Deadline;
 use crate::error::Error;
 use crate::key::Key;
-use crate::lock::lock;
+use crate::lock::{lock, wait};
 use crate::policy::store_pause;
 use crate::store::Cursor;
 
@@ -154,10 +154,7 @@ impl Room {
         let deadline = deadline.min(Deadline::within(LOOK_AGAIN));
         let mut over = lock(&self.over);
         while !*over && !deadline.has_passed() {
-            over = match self.changed.wait_timeout(over, deadline.remaining()) {
-                Ok((over, _)) => over,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            over = wait(&self.changed, over, deadline.remaining());
         }
     }
 }
