@@ -56,19 +56,16 @@ impl Keeper {
                 keeper.hear_news();
             }
         });
-        let Some(mut watch) = sharing.watch(wake).map(|watch| (process, watch)) else { return };
+        let Some(watch) = sharing.watch(wake).map(|watch| (process, watch)) else { return };
         let mut control = self.lock();
-        // Whichever is too much goes when the lock is free again.
-        let _surplus = if control.retired || control.held.is_none() || is_watched(&control) {
-            Some(watch)
-        } else if let Some(before) = &mut control.store.watch {
-            std::mem::swap(before, &mut watch);
+        let surplus = if control.retired || control.held.is_none() || is_watched(&control) {
             Some(watch)
         } else {
-            control.store.watch = Some(watch);
-            None
+            control.store.watch.replace(watch)
         };
         drop(control);
+        // Only now, when the lock is free: it is the store's.
+        drop(surplus);
     }
 
     fn hear_news(&self) {
