@@ -37,19 +37,21 @@ pub(crate) fn aside<T: Send + 'static>(
     Ok(lock(&slot).take())
 }
 
+/// Something that is waited for, and is done once.
 #[derive(Default)]
-struct Done {
+pub(crate) struct Done {
     is_done: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Done {
-    fn announce(&self) {
+    pub(crate) fn announce(&self) {
         *lock(&self.is_done) = true;
         self.changed.notify_all();
     }
 
-    fn wait(&self, deadline: Deadline) {
+    /// Waits until it is done, or `deadline` comes.
+    pub(crate) fn wait(&self, deadline: Deadline) {
         let mut is_done = lock(&self.is_done);
         while !*is_done && !deadline.has_passed() {
             is_done = wait(&self.changed, is_done, deadline.remaining());

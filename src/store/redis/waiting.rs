@@ -1,7 +1,7 @@
 //! Waits for what another process will write.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use super::{Inner, OPERATION};
 use crate::clock::Deadline;
 use crate::error::Error;
 use crate::key::Key;
-use crate::lock::{lock, wait};
+use crate::lock::lock;
 use crate::policy::store_pause;
 use crate::store::Cursor;
+use crate::thread::Done;
 
 /// Who waits in this process, for what.
 #[derive(Default)]
@@ -24,7 +25,7 @@ pub(super) struct Waiting(Mutex<State>);
 #[derive(Default)]
 struct State {
     /// One waits for each key, the others for that one.
-    rooms: HashMap<Key, Arc<Room>>,
+    rooms: HashMap<Key, Arc<Done>>,
     /// Connections that are waited on.
     connections: usize,
     /// Until when no new one is tried, because the server refused the last.
@@ -32,18 +33,12 @@ struct State {
     process: u32,
 }
 
-#[derive(Default)]
-struct Room {
-    over: Mutex<bool>,
-    changed: Condvar,
-}
-
 impl Inner {
     pub(super) fn wait(&self, key: &Key, cursor: &Cursor, deadline: Deadline) -> Result<(), Error> {
         let guide = match self.waiting.enter(key) {
             Ok(guide) => guide,
             Err(room) => {
-                room.wait(deadline);
+                room.wait(deadline.min(Deadline::within(LOOK_AGAIN)));
                 return Ok(());
             }
         };
@@ -114,12 +109,12 @@ impl Inner {
 
 impl Waiting {
     /// Becomes the one who waits for `key`, or is told whom to wait for.
-    fn enter(&self, key: &Key) -> Result<Guide<'_>, Arc<Room>> {
+    fn enter(&self, key: &Key) -> Result<Guide<'_>, Arc<Done>> {
         let mut state = self.lock();
         if let Some(room) = state.rooms.get(key) {
             return Err(room.clone());
         }
-        let room = Arc::new(Room::default());
+        let room = Arc::new(Done::default());
         state.rooms.insert(key.clone(), room.clone());
         Ok(Guide { waiting: self, key: key.clone(), room })
     }
@@ -149,28 +144,17 @@ impl Waiting {
     }
 }
 
-impl Room {
-    fn wait(&self, deadline: Deadline) {
-        let deadline = deadline.min(Deadline::within(LOOK_AGAIN));
-        let mut over = lock(&self.over);
-        while !*over && !deadline.has_passed() {
-            over = wait(&self.changed, over, deadline.remaining());
-        }
-    }
-}
-
 /// Waits for the others too, and tells them when it is over.
 struct Guide<'a> {
     waiting: &'a Waiting,
     key: Key,
-    room: Arc<Room>,
+    room: Arc<Done>,
 }
 
 impl Drop for Guide<'_> {
     fn drop(&mut self) {
         self.waiting.lock().rooms.remove(&self.key);
-        *lock(&self.room.over) = true;
-        self.room.changed.notify_all();
+        self.room.announce();
     }
 }
 
