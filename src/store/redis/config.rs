@@ -8,6 +8,7 @@ use std::time::Duration;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, cmd};
 
+use crate::clock::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
 
@@ -252,6 +253,11 @@ impl RedisConfig {
 
     pub(super) fn limit(&self) -> Duration {
         self.time_limit
+    }
+
+    /// The same, but no longer than until `deadline`.
+    pub(super) fn limit_until(&self, deadline: Deadline) -> Duration {
+        self.time_limit.min(deadline.remaining())
     }
 
     #[cfg(feature = "redis-tls")]

@@ -78,6 +78,11 @@ impl Lane {
         }
     }
 
+    /// True when so many operations hang that there should be no more.
+    pub(super) fn hangs(&self) -> bool {
+        self.lock().lost >= MOST_LOST
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.0);
         let process = std::process::id();
@@ -116,13 +121,6 @@ impl Drop for Turn<'_> {
         } else {
             state.lost = state.lost.saturating_sub(1);
         }
-    }
-}
-
-impl Lane {
-    /// True when so many operations hang that there should be no more.
-    pub(super) fn hangs(&self) -> bool {
-        self.lock().lost >= MOST_LOST
     }
 }
 

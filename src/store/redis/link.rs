@@ -108,14 +108,14 @@ impl Link {
         // One by one: what the `redis` crate does when it connects it sends at once, and waits for each answer as long
         // as for all.
         for greeting in config.greetings() {
-            link.ask(&greeting, config.limit().min(deadline.remaining())).map_err(Fault::on_arrival)?;
+            link.ask(&greeting, config.limit_until(deadline)).map_err(Fault::on_arrival)?;
         }
         Ok(link)
     }
 
     /// Connects and says nothing.
     pub(super) fn connect(config: &RedisConfig, place: &Place, deadline: Deadline) -> Result<Link, Fault> {
-        let limit = config.limit().min(deadline.remaining());
+        let limit = config.limit_until(deadline);
         if limit.is_zero() {
             return Err(Fault::unreachable(LATE));
         }
@@ -154,7 +154,7 @@ impl Link {
         // Those that the nodes name are asked first.
         while let Some(place) = places.pop().filter(|_| !deadline.has_passed()) {
             let asked = Link::to(config, &place, deadline)
-                .and_then(|mut link| link.ask(&question, config.limit().min(deadline.remaining())).map(|_| link));
+                .and_then(|mut link| link.ask(&question, config.limit_until(deadline)).map(|_| link));
             match asked {
                 Ok(link) => return Ok(link),
                 Err(fault) => {

@@ -28,7 +28,7 @@ pub(super) fn master(config: &RedisConfig, nodes: &[Place], service: &str, deadl
 
 fn ask(config: &RedisConfig, node: &Place, service: &str, deadline: Deadline) -> Result<Place, Fault> {
     // Half the time, so that a silent one leaves some for another.
-    let deadline = deadline.min(Deadline::within(config.limit().min(deadline.remaining()) / 2));
+    let deadline = deadline.min(Deadline::within(config.limit_until(deadline) / 2));
     let mut sentinel = Link::connect(config, node, deadline)?;
     if let Some(greeting) = config.sentinel_greeting() {
         sentinel.ask(&greeting, deadline.remaining())?;
@@ -45,7 +45,7 @@ fn ask(config: &RedisConfig, node: &Place, service: &str, deadline: Deadline) ->
 
 fn connect(config: &RedisConfig, place: &Place, deadline: Deadline) -> Result<Link, Fault> {
     let mut link = Link::to(config, place, deadline)?;
-    let role = link.ask(&cmd("ROLE"), config.limit().min(deadline.remaining()))?;
+    let role = link.ask(&cmd("ROLE"), config.limit_until(deadline))?;
     match role {
         Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(link),
         _ => Err(Fault::unreachable("the master of redis is changing")),
