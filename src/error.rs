@@ -21,6 +21,7 @@ struct Inner {
     message: Cow<'static, str>,
     code: Option<String>,
     status: Option<u16>,
+    request_id: Option<String>,
     retry_after: Option<Duration>,
 }
 
@@ -69,7 +70,7 @@ impl Error {
     /// ```
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         let message = message.into();
-        Error(Arc::new(Inner { kind, message, code: None, status: None, retry_after: None }))
+        Error(Arc::new(Inner { kind, message, code: None, status: None, request_id: None, retry_after: None }))
     }
 
     pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
@@ -83,10 +84,16 @@ impl Error {
     /// Adds the provider's own code. Anything but a plain short word is dropped: a code is not a place for a text.
     #[must_use]
     pub fn with_code(self, code: impl Into<String>) -> Error {
-        let code = code.into();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let fits = !code.is_empty() && code.len() <= MAX_CODE && code.bytes().all(plain);
-        self.change(|inner| inner.code = fits.then_some(code))
+        let code = Some(code.into()).filter(|code| is_plain_word(code));
+        self.change(|inner| inner.code = code)
+    }
+
+    /// Adds the provider's name for the request, which its support asks for. As with a code, only a plain short word is
+    /// kept.
+    #[must_use]
+    pub fn with_request_id(self, id: impl Into<String>) -> Error {
+        let id = Some(id.into()).filter(|id| is_plain_word(id));
+        self.change(|inner| inner.request_id = id)
     }
 
     /// Adds the HTTP status.
@@ -147,17 +154,21 @@ impl Error {
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
+
+    /// The provider's own name for the request, when it told one: a `trace_id`, a `rid`. Its support asks for it.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        match (&self.0.code, self.0.status) {
-            (Some(code), Some(status)) => write!(f, " (code {code}, HTTP status {status})"),
-            (Some(code), None) => write!(f, " (code {code})"),
-            (None, Some(status)) => write!(f, " (HTTP status {status})"),
-            (None, None) => Ok(()),
-        }
+        let code = self.0.code.as_ref().map(|code| format!("code {code}"));
+        let status = self.0.status.map(|status| format!("HTTP status {status}"));
+        let request = self.0.request_id.as_ref().map(|id| format!("request {id}"));
+        let known: Vec<_> = [code, status, request].into_iter().flatten().collect();
+        if known.is_empty() { Ok(()) } else { write!(f, " ({})", known.join(", ")) }
     }
 }
 
@@ -168,6 +179,7 @@ impl fmt::Debug for Error {
             .field("message", &self.0.message)
             .field("code", &self.0.code)
             .field("status", &self.0.status)
+            .field("request_id", &self.0.request_id)
             .field("retry_after", &self.0.retry_after)
             .finish()
     }
@@ -179,6 +191,12 @@ impl std::error::Error for Error {}
 pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the provider panicked")))
+}
+
+/// True for what may be shown of a word that came from outside.
+fn is_plain_word(word: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !word.is_empty() && word.len() <= MAX_CODE && word.bytes().all(plain)
 }
 
 /// The longest code that is kept: the longest that the supported providers use has 62 letters.
