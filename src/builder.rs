@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::{Clock, Time};
-use crate::error::Error;
-use crate::error::catch_panic;
+use crate::error::{Error, catch_panic};
 use crate::event::Events;
 use crate::http::{Http, HttpConfig};
 use crate::key::{Identity, Key};
-use crate::lease::{Sharing, lease_of};
-use crate::manager::{Control, Keeper, Settings, TokenManager};
+use crate::lease::{Place, Sharing, lease_of};
+use crate::manager::{Control, Keeper, Keeping, Settings, TokenManager};
 use crate::metrics::Recorder;
 use crate::policy::Policy;
 use crate::provider::{Profile, Provider};
@@ -153,7 +152,8 @@ impl TokenManagerBuilder {
     }
 
     /// How old what this manager knows of the store may be: a token in use is compared with the store that often, in
-    /// the background. Not less than 100 ms. Default: 60 s.
+    /// the background. Not less than 100 ms, and where a new token ends the old one not more than half the time that
+    /// both work. Default: 60 s.
     pub fn local_max_age(self, age: Duration) -> Self {
         Self { local_max_age: age, ..self }
     }
@@ -167,7 +167,7 @@ impl TokenManagerBuilder {
     }
 
     /// While the store cannot be used: how long after a fetch of its own this process waits before another one.
-    /// Default: zero, or 300 s for providers where a new token ends the old one.
+    /// Default: zero; where a new token ends the old one, the time that both work, mostly 300 s.
     pub fn unshared_interval(self, interval: Duration) -> Self {
         Self { unshared_interval: Some(interval), ..self }
     }
@@ -205,10 +205,11 @@ impl TokenManagerBuilder {
         // The provider is the user's, so even its answers to simple questions may panic.
         let asked = catch_panic(|| {
             self.provider.check()?;
-            Ok((self.provider.identity(), self.provider.profile()))
+            Ok((self.provider.identity(), self.provider.profile(), self.provider.state()))
         });
         let mut fault = asked.as_ref().err().cloned();
-        let (identity, profile) = asked.unwrap_or_else(|_| (Identity::new("unknown"), Profile::default()));
+        let nothing = |_| (Identity::new("unknown"), Profile::default(), None);
+        let (identity, profile, state) = asked.unwrap_or_else(nothing);
         let key = match self.checked_key(&identity) {
             Ok(key) => key,
             Err(error) => {
@@ -219,14 +220,16 @@ impl TokenManagerBuilder {
         if let Err(error) = self.check() {
             fault.get_or_insert(error);
         }
+        let quota = self.place(&identity, Key::quota);
+        let keeping = state.map(|profile| Keeping { place: self.place(&profile.identity, Key::state), profile });
         let settings = Settings {
             max_wait: self.max_wait,
             fetch_limit: self.http.whole_timeout(),
             keep_warm: self.keep_warm,
-            local_max_age: self.local_max_age.max(SHORTEST_AGE),
+            local_max_age: self.local_max_age.min(longest_age(&profile)).max(SHORTEST_AGE),
             watch: self.watch,
             unshared_interval: self.unshared_interval.unwrap_or(match profile.new_token_ends_old {
-                true => UNSHARED_INTERVAL,
+                true => profile.overlap,
                 false => Duration::ZERO,
             }),
             log_report_every: self.log_report_every,
@@ -241,9 +244,15 @@ impl TokenManagerBuilder {
             backoff_max: self.backoff.1,
         };
         self.time.on_jump(refresher::wake());
+        if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
+            log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
+        }
         let sharing = self.store.map(|store| {
             let identity = self.key.is_none().then(|| identity.fingerprint());
-            Box::new(Sharing::new(store, key.clone(), identity, settings.fetch_limit, self.time.clone()))
+            let rotating = keeping.as_ref().filter(|keeping| keeping.profile.rotates);
+            let state_of = rotating.map(|keeping| keeping.place.identity.clone());
+            let limit = settings.lease_limit(rotating.is_some());
+            Box::new(Sharing::new(store, key.clone(), identity, state_of, limit, self.time.clone()))
         });
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
             id: ResidentId::new(),
@@ -253,6 +262,9 @@ impl TokenManagerBuilder {
             policy,
             settings,
             key,
+            identity,
+            keeping,
+            quota,
             time: self.time,
             http: Http::new(self.http),
             sharing,
@@ -262,6 +274,13 @@ impl TokenManagerBuilder {
             snapshot: Snapshot::default(),
             control: Mutex::new(Control::default()),
         }))
+    }
+
+    /// Where something is kept for all managers of a credential, whatever key of its own one of them has.
+    fn place(&self, identity: &Identity, beside: impl Fn(&Key) -> Key) -> Place {
+        // A namespace that makes no key is a fault that every call returns.
+        let key = Key::derive(&self.namespace, identity).unwrap_or_else(|_| Key::unknown());
+        Place { key: beside(&key), identity: identity.fingerprint() }
     }
 
     fn checked_key(&self, identity: &Identity) -> Result<Key, Error> {
@@ -299,8 +318,10 @@ impl fmt::Debug for TokenManagerBuilder {
     }
 }
 
+/// Where a new token ends the old one, it has to be heard of while the old one works.
+fn longest_age(profile: &Profile) -> Duration {
+    if profile.new_token_ends_old { profile.overlap / 2 } else { Duration::MAX }
+}
+
 /// Looking at the store any more often would be polling it.
 const SHORTEST_AGE: Duration = Duration::from_millis(100);
-
-/// Where a new token ends the old one, processes that cannot see each other would end each other's.
-const UNSHARED_INTERVAL: Duration = Duration::from_secs(300);

@@ -75,6 +75,13 @@ pub enum EventKind {
     },
     /// The shared store can be used again.
     StoreUp,
+    /// What the provider needs for the next token, a refresh token, could not be stored. It is kept in memory, and
+    /// nothing is fetched until it is stored: should the process end before, somebody has to sign in again.
+    #[non_exhaustive]
+    StateUnsaved {
+        /// Why.
+        error: Error,
+    },
 }
 
 /// Where a token came from.
@@ -121,6 +128,9 @@ impl fmt::Display for EventKind {
             }
             EventKind::Invalidated => f.write_str("all forgotten"),
             EventKind::StoreDown { error } => write!(f, "the shared store cannot be used: {error}"),
+            EventKind::StateUnsaved { error } => {
+                write!(f, "what the next token is asked with could not be stored: {error}")
+            }
             EventKind::StoreUp => f.write_str("the shared store can be used again"),
         }
     }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::lock::lock;
+use crate::policy::LONGEST_LIFE;
 use crate::secret::Secret;
 
 pub use ureq::http::HeaderMap;
@@ -308,15 +309,16 @@ impl Http {
         }
     }
 
-    fn exchange(&self, mut request: Outgoing<impl AsSendBody>) -> Result<Response<Body>, Error> {
+    /// `direct` is for what a proxy must never see.
+    fn exchange(&self, mut request: Outgoing<impl AsSendBody>, direct: bool) -> Result<Response<Body>, Error> {
         let secure = request.uri().scheme_str() == Some("https");
-        let loopback = request.uri().host().is_some_and(is_loopback);
+        let direct = direct || request.uri().host().is_some_and(is_loopback);
         let time_left = self.time_left()?;
         if let Some(name) = self.config.user_agent_value()? {
             request.headers_mut().insert(header::USER_AGENT, name);
         }
         let agent = self.config.agent()?;
-        if !loopback {
+        if !direct {
             refuse_socks(&agent, request.uri())?;
         }
         let limits = agent
@@ -328,7 +330,7 @@ impl Http {
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .https_only(secure);
-        let limits = if loopback { limits.proxy(None) } else { limits };
+        let limits = if direct { limits.proxy(None) } else { limits };
         agent.run(limits.build()).map_err(|cause| error_of(&cause))
     }
 }
@@ -350,6 +352,7 @@ pub struct Request {
     query: Zeroizing<String>,
     headers: HeaderMap,
     body: Option<Zeroizing<Vec<u8>>>,
+    link_local: bool,
     fault: Option<Error>,
 }
 
@@ -361,7 +364,7 @@ impl Request {
         // A compressed reply could be a thousand times as large as it looks.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let query = Zeroizing::new(query.to_owned());
-        Request { http, method, url: url.to_owned(), query, headers, body: None, fault: None }
+        Request { http, method, url: url.to_owned(), query, headers, body: None, link_local: false, fault: None }
     }
 
     /// Adds a parameter to the query.
@@ -397,6 +400,12 @@ impl Request {
         self.header("authorization", &Zeroizing::new(format!("Bearer {}", token.expose())))
     }
 
+    /// Asks a service of this very machine or its host, such as a cloud's for its machines: plain HTTP is allowed to an
+    /// address that no router passes on (169.254.0.0/16), and no proxy is used whatever the address is.
+    pub(crate) fn link_local(self) -> Request {
+        Request { link_local: true, ..self }
+    }
+
     /// Sends it and reads the reply, whatever its status. Blocks up to the time limit.
     ///
     /// # Errors
@@ -413,8 +422,8 @@ impl Request {
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
         let response = match self.body {
-            Some(body) => self.http.exchange(request.map(|()| body.as_slice())),
-            None => self.http.exchange(request),
+            Some(body) => self.http.exchange(request.map(|()| body.as_slice()), self.link_local),
+            None => self.http.exchange(request, self.link_local),
         };
         Reply::read(response?)
     }
@@ -422,7 +431,8 @@ impl Request {
     /// The whole address, put together only now and kept nowhere.
     fn address(&self) -> Result<Uri, Error> {
         let mark = if self.query.is_empty() { "" } else { "?" };
-        address(&Zeroizing::new([&self.url, mark, &self.query].concat())).map_err(Error::config)
+        let near = if self.link_local { is_link_local } else { is_loopback };
+        address(&Zeroizing::new([&self.url, mark, &self.query].concat()), near).map_err(Error::config)
     }
 
     fn body(self, body: Vec<u8>) -> Request {
@@ -514,7 +524,12 @@ impl Reply {
     /// [`ErrorKind::Protocol`] when it is anything else: another kind of JSON, a page, nothing.
     pub fn json(&self) -> Result<Json, Error> {
         let no_object = |_| Error::protocol("the provider's reply is not a JSON object").with_status(self.status);
-        serde_json::from_slice(&self.body).map(Json).map_err(no_object)
+        let json = serde_json::from_slice(&self.body).or_else(|_| {
+            // Vendors let letters slip into their texts for people that JSON does not allow.
+            let text = Zeroizing::new(String::from_utf8_lossy(&self.body).replace(char::is_control, " "));
+            serde_json::from_str(&text)
+        });
+        json.map(Json).map_err(no_object)
     }
 }
 
@@ -550,6 +565,11 @@ impl Json {
         code(self.0.get(name)?)
     }
 
+    /// The first code of a list of them.
+    pub(crate) fn first_code(&self, name: &str) -> Option<String> {
+        code(self.0.get(name)?.as_array()?.first()?)
+    }
+
     /// A whole number, or a text that is one.
     pub fn integer(&self, name: &str) -> Option<i64> {
         integer(self.0.get(name)?)
@@ -570,7 +590,9 @@ impl Json {
             Some(_) => None,
         };
         match seconds {
-            Some(seconds) if seconds >= 1.0 => Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFE) as u64))),
+            Some(seconds) if seconds >= 1.0 => {
+                Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFE.as_secs_f64()) as u64)))
+            }
             Some(_) => Err(Error::protocol("the provider granted a token whose life is over")),
             None => Err(Error::protocol("the provider granted a token whose life is no number")),
         }
@@ -639,21 +661,31 @@ pub(crate) fn query_encoded(text: &str) -> Zeroizing<String> {
 
 /// Says what is wrong with an address that a credential is to be sent to.
 pub(crate) fn check_url(url: &str) -> Result<(), &'static str> {
-    address(url).map(drop)
+    address(url, is_loopback).map(drop)
 }
 
-fn address(url: &str) -> Result<Uri, &'static str> {
+/// The same for a request that is [`link_local`](Request::link_local).
+pub(crate) fn check_link_local_url(url: &str) -> Result<(), &'static str> {
+    address(url, is_link_local).map(drop)
+}
+
+/// `near` tells the hosts that need no HTTPS.
+fn address(url: &str, near: fn(&str) -> bool) -> Result<Uri, &'static str> {
     let uri: Uri = url.parse().map_err(|_| "the URL cannot be read")?;
     // The parser drops what follows a `#`, and with it a path that is added later.
     if url.contains('#') {
         return Err("the URL must not have a fragment");
     }
-    check_uri(&uri)?;
+    check_uri_for(&uri, near)?;
     Ok(uri)
 }
 
 /// Says what is wrong with an address, read already, that a credential is to be sent to.
 pub(crate) fn check_uri(uri: &Uri) -> Result<(), &'static str> {
+    check_uri_for(uri, is_loopback)
+}
+
+fn check_uri_for(uri: &Uri, near: fn(&str) -> bool) -> Result<(), &'static str> {
     let authority = uri.authority().ok_or("the URL must start with https:// and a host")?;
     if authority.as_str().contains('@') {
         return Err("the URL must not hold a user name or a password");
@@ -663,7 +695,7 @@ pub(crate) fn check_uri(uri: &Uri) -> Result<(), &'static str> {
     }
     match uri.scheme_str() {
         Some("https") => Ok(()),
-        Some("http") if is_loopback(authority.host()) => Ok(()),
+        Some("http") if near(authority.host()) => Ok(()),
         _ => Err("the URL must start with https://, because a credential is sent there"),
     }
 }
@@ -673,6 +705,10 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
         || bare.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback())
+}
+
+fn is_link_local(host: &str) -> bool {
+    is_loopback(host) || host.parse().is_ok_and(|address: Ipv4Addr| address.is_link_local())
 }
 
 /// With a SOCKS proxy in the environment `ureq` would, as it is built here, go directly and only log it. Whoever set
@@ -751,9 +787,6 @@ const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(
 
 /// Counted after decoding. Replies to token requests have a few KiB.
 const LONGEST_REPLY: usize = 64 * 1024;
-
-/// Seconds. A grant's life is cut to the same 30 days; here it keeps the conversion from overflowing.
-const LONGEST_LIFE: f64 = 30.0 * 86_400.0;
 
 /// No answer can ask for a longer pause.
 const LONGEST_RETRY: Duration = Duration::from_secs(86_400);
@@ -876,6 +909,38 @@ mod tests {
         ] {
             assert!(check_url(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn plain_http_goes_to_a_link_local_address_only_where_that_is_asked_for() {
+        let url = "http://169.254.169.254/metadata";
+        assert!(check_url(url).is_err() && check_link_local_url(url).is_ok());
+        for good in ["http://169.254.0.1:41741/MSI/token/", "http://127.0.0.1:41741/", "https://host.example"] {
+            assert_eq!(check_link_local_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "http://host.example",
+            "http://169.255.169.254",
+            "http://169.254.169.254.evil.example",
+            "http://169.254.169.254@evil.example",
+            "http://user:word@169.254.169.254",
+            "http://10.0.0.1",
+            "http://[fe80::1]",
+            "ftp://169.254.169.254",
+        ] {
+            assert!(check_link_local_url(bad).is_err(), "{bad}");
+        }
+        let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
+        let kind = |request: Request| request.send().expect_err("there is no time").kind();
+        assert_eq!(kind(http.get(url)), ErrorKind::Config, "it is not even tried");
+        assert_eq!(kind(http.get(url).link_local()), ErrorKind::TimedOut, "it is tried");
+    }
+
+    #[test]
+    fn the_first_code_of_a_list_may_be_a_number_or_a_text() {
+        let json = object(r#"{"a":[70011,1],"b":["70011"],"c":[],"d":70011,"e":[{}]}"#);
+        let codes = ["a", "b", "c", "d", "e", "f"].map(|name| json.first_code(name));
+        assert_eq!(codes.each_ref().map(Option::as_deref), [Some("70011"), Some("70011"), None, None, None, None]);
     }
 
     #[test]

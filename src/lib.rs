@@ -17,8 +17,14 @@
 //!
 //! # Who grants the token
 //!
-//! A [`Provider`]: [`WeCom`], [`OAuth2`] client credentials at any server, a closure with [`provider::from_fn`], or a
-//! type of yours.
+//! A [`Provider`]. There is one for each kind of token of WeCom ([`WeCom`] and its like), WeChat ([`WeChat`]), Feishu and
+//! Lark ([`Feishu`]), DingTalk ([`DingTalk`]), Microsoft ([`Entra`], [`BotFramework`], [`ManagedIdentity`]), Google
+//! ([`GoogleServiceAccount`]) and any OAuth 2.0 server ([`OAuth2`], [`RefreshToken`], [`JwtBearer`]); a closure is one
+//! with [`provider::from_fn`], and so is a type of yours.
+//!
+//! Some need more than settings. A ticket that the vendor pushes is handed in with [`TokenManager::set_ticket`]; a token
+//! that is granted for another token is built on the manager of that one, which is a [`TokenSource`]; a person's first
+//! refresh token comes from [`DeviceSignIn`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,6 +38,9 @@
 //! assert_eq!(tokens.token()?.bearer(), "Bearer session-1");
 //! # Ok::<(), evertoken::Error>(())
 //! ```
+//!
+//! Which one it is can be left to the user: [`ProviderConfig`] is read from a file by `serde`, or from the environment by
+//! [`provider::from_env`], and [`TokenManager::from_config`] makes a manager of it.
 //!
 //! # What callers can rely on
 //!
@@ -106,16 +115,20 @@ pub use error::{Error, ErrorKind};
 pub use event::{Event, EventKind, Source};
 pub use http::{HeaderMap, HttpConfig};
 pub use key::{Identity, Key};
-pub use manager::{State, Status, TokenManager};
+pub use manager::{QuotaStatus, State, Status, TokenManager};
 pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
-pub use provider::{Answer, Carry, ClientAuth, Context, Grant, OAuth2, Profile, Provider, Verdict, WeCom};
+pub use provider::{
+    Answer, Carry, Certificate, ClientAuth, Context, DevicePrompt, DeviceSignIn, GoogleServiceAccount, Grant,
+    JsSignature, JwtBearer, OAuth2, Profile, Provider, RefreshToken, SigningKey, StateProfile, Verdict, WeCom,
+    WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
+};
 pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};
 pub use store::{MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use store::{RedisConfig, RedisStore};
-pub use token::Token;
+pub use token::{Token, TokenSource};
 
 /// Keeps the examples in `README.md` compiling, some of which need a feature.
 #[cfg(all(doctest, feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls"))]

@@ -36,6 +36,20 @@ impl Default for Policy {
     }
 }
 
+/// How long a token lives, as the provider told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) whole: Duration,
+    /// How long after it was granted the provider wants it renewed.
+    pub(crate) renew_in: Option<Duration>,
+}
+
+impl From<Duration> for Life {
+    fn from(whole: Duration) -> Life {
+        Life { whole, renew_in: None }
+    }
+}
+
 /// The course of one token's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
@@ -76,10 +90,17 @@ impl Policy {
     ///
     /// `known_at` is the moment before the request was sent: a slow answer must shorten the life that is assumed, not
     /// lengthen it. `random` is from 0 to 1.
-    pub(crate) fn schedule(&self, known_at: Moment, life: Duration, remaining: Duration, random: f64) -> Schedule {
+    pub(crate) fn schedule(
+        &self,
+        known_at: Moment,
+        life: impl Into<Life>,
+        remaining: Duration,
+        random: f64,
+    ) -> Schedule {
+        let life = life.into();
         let end = known_at.after(remaining);
-        let stop = HARD_STOP.min(life / 100).max(COARSE_LAG);
-        let margin = self.safety_margin.min(life / 10).max(stop);
+        let stop = HARD_STOP.min(life.whole / 100).max(COARSE_LAG);
+        let margin = self.safety_margin.min(life.whole / 10).max(stop);
         // Late before it is due it would be renewed by callers that wait, never ahead of them.
         let lead = self.lead(life, random).max(margin);
         // Asked any earlier the provider gives the same token back.
@@ -88,9 +109,13 @@ impl Policy {
     }
 
     /// How long before its end a token of this life is to be due, whatever the margin and the provider make of it.
-    fn lead(&self, life: Duration, random: f64) -> Duration {
+    fn lead(&self, life: Life, random: f64) -> Duration {
+        let Life { whole: life, renew_in } = life;
         let ahead = self.refresh_ahead.min(life / 3);
-        let after = self.refresh_after.map_or(Duration::ZERO, |after| life.saturating_sub(after));
+        // A provider that wants it renewed at once would have it renewed without end.
+        let wanted = renew_in.map(|wanted| wanted.max(life / 10));
+        let after = [self.refresh_after, wanted].into_iter().flatten().min();
+        let after = after.map_or(Duration::ZERO, |after| life.saturating_sub(after));
         let lead = ahead.max(after);
         // Within [0, 2]: the jitter is checked when the manager is built, and clamped again here.
         let factor = (1.0 + self.jitter.clamp(0.0, 1.0) * (2.0 * random - 1.0)).clamp(0.0, 2.0);
@@ -112,6 +137,9 @@ impl Policy {
         if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotAllowed | ErrorKind::Config) {
             return DENIAL_PAUSE;
         }
+        if error.kind() == ErrorKind::TicketStale {
+            return TICKET_PAUSE;
+        }
         let doubled = self.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(30));
         let factor = 1.0 + BACKOFF_JITTER * (2.0 * random - 1.0);
         doubled.min(self.backoff_max).min(LONGEST_PAUSE).mul_f64(factor.clamp(0.0, 2.0))
@@ -132,6 +160,12 @@ const HARD_STOP: Duration = Duration::from_secs(5);
 
 /// A denial may be a new secret that the provider has not heard of everywhere, so it is not for ever.
 const DENIAL_PAUSE: Duration = Duration::from_secs(30);
+
+/// Nothing is believed to live longer; what providers keep is another matter.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// A ticket that comes ends the pause, and nothing else helps.
+const TICKET_PAUSE: Duration = Duration::from_secs(300);
 
 /// No pause is longer, whatever a provider asks for.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
@@ -178,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_that_wants_it_renewed_sooner_is_heeded() {
+        let lead = |renew_in| {
+            let life = Life { whole: 86_400 * SECOND, renew_in: Some(renew_in) };
+            let schedule = policy().schedule(start(), life, life.whole, 0.5);
+            schedule.due.until(schedule.end)
+        };
+        assert_eq!(lead(43_200 * SECOND), 43_200 * SECOND);
+        assert_eq!(lead(86_400 * SECOND), 300 * SECOND);
+        assert_eq!(lead(Duration::MAX), 300 * SECOND);
+        assert_eq!(lead(Duration::ZERO), 77_760 * SECOND, "at once would be without end");
+    }
+
+    #[test]
     fn nothing_is_due_before_the_provider_grants_something_new() {
         let policy = Policy { earliest_lead: Some(100 * SECOND), refresh_ahead: 600 * SECOND, jitter: 1.0, ..policy() };
         for random in [0.0, 0.3, 0.5, 0.999] {
@@ -204,7 +251,7 @@ mod tests {
     #[test]
     fn jitter_moves_the_lead_by_a_tenth_either_way() {
         let policy = Policy { jitter: 0.1, ..policy() };
-        let lead = |random| policy.lead(7200 * SECOND, random).as_secs_f64().round();
+        let lead = |random| policy.lead((7200 * SECOND).into(), random).as_secs_f64().round();
         assert_eq!([lead(0.0), lead(0.5), lead(1.0)], [270.0, 300.0, 330.0]);
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Cursor, Read};
+use std::time::SystemTime;
 
 use percent_encoding::percent_decode_str;
 use ureq::config::{ConfigBuilder, RedirectAuthHeaders};
@@ -15,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::http::{HeaderMap, check_uri, code, error_of, query_encoded};
 use crate::manager::TokenManager;
-use crate::provider::{Answer, Carry, Verdict};
+use crate::provider::{Answer, Carry, JsSignature, Verdict, nonce, signed_part};
 use crate::token::Token;
 
 /// Using the token. The token goes where the provider wants it, and a rejected one is replaced.
@@ -123,6 +124,36 @@ impl TokenManager {
     #[must_use]
     pub fn middleware(&self) -> TokenMiddleware {
         TokenMiddleware(self.clone())
+    }
+
+    /// Signs the page at `url` with the held ticket, so that it can call the vendor's JavaScript interface.
+    ///
+    /// For a manager of [`WeComJsTicket`](crate::WeComJsTicket) or [`WeChatJsTicket`](crate::WeChatJsTicket). `url` is
+    /// the page's address as the browser shows it, its query included; what follows a `#` is not signed. Blocks as
+    /// [`token`](TokenManager::token) does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use evertoken::{Carry, Grant, TokenManager, provider};
+    /// # let granting = |_: &_| Ok(Grant::new("ticket-1", Duration::from_secs(7200)));
+    /// # let tickets = TokenManager::new(provider::from_fn("demo", granting).carry(Carry::Nowhere));
+    /// let signed = tickets.js_signature("https://shop.example/cart?id=1#top")?;
+    /// assert_eq!(signed.signature.len(), 40);
+    /// # Ok::<(), evertoken::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when `url` is not a whole address, or what the provider grants is no ticket but a token
+    /// that travels with requests. Else as `token`.
+    pub fn js_signature(&self, url: &str) -> Result<JsSignature, Error> {
+        if self.carry()? != Carry::Nowhere {
+            return Err(Error::config("only tickets sign pages, and this provider grants tokens"));
+        }
+        let url = signed_part(url)?;
+        let ticket = self.token()?;
+        let since_1970 = self.keeper().now().wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(JsSignature::sign(ticket.secret(), url, nonce(), since_1970.as_secs()))
     }
 
     fn carry(&self) -> Result<Carry, Error> {
@@ -469,6 +500,7 @@ fn load(head: &mut request::Parts, carry: &Carry, token: &Token) -> Result<(), E
             head.headers.insert(name, value);
         }
         Carry::Query { name } => head.uri = with_parameter(&head.uri, name, token.expose())?,
+        Carry::Nowhere => return Err(Error::config("this token signs pages and does not travel with requests")),
     }
     Ok(())
 }

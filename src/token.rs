@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Moment, Time};
+use crate::error::Error;
+use crate::key::Identity;
 use crate::secret::Secret;
 
 /// An access token that was valid when it was handed out.
@@ -79,6 +81,43 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token(fingerprint={}, remaining={:?})", self.fingerprint(), self.remaining())
+    }
+}
+
+/// Gives tokens: a [`TokenManager`](crate::TokenManager), or what stands for one.
+///
+/// Providers whose tokens are granted for another token are built on one. Handing in a clone of the manager is enough:
+/// a manager is a handle.
+pub trait TokenSource: Send + Sync + 'static {
+    /// Whose tokens these are. What is derived from them is somebody else's when this differs.
+    fn identity(&self) -> Identity;
+
+    /// A token that is valid now. Blocks up to `wait`.
+    ///
+    /// # Errors
+    ///
+    /// As [`TokenManager::token_within`](crate::TokenManager::token_within).
+    fn token_within(&self, wait: Duration) -> Result<Token, Error>;
+
+    /// Takes `token` out of use, because it was refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`TokenManager::reject`](crate::TokenManager::reject).
+    fn reject(&self, token: &Token) -> Result<(), Error>;
+}
+
+impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
+    fn identity(&self) -> Identity {
+        (**self).identity()
+    }
+
+    fn token_within(&self, wait: Duration) -> Result<Token, Error> {
+        (**self).token_within(wait)
+    }
+
+    fn reject(&self, token: &Token) -> Result<(), Error> {
+        (**self).reject(token)
     }
 }
 

@@ -24,7 +24,7 @@ const FLOORS: [&[&str]; 6] = [
 /// Neighbours on one floor that build on each other. There is no way back, so there is no circle.
 const NEIGHBOURS: &[(&str, &[&str])] = &[
     ("key", &["secret", "error"]),
-    ("token", &["secret", "clock"]),
+    ("token", &["secret", "clock", "error", "key"]),
     ("policy", &["error", "clock"]),
     ("thread", &["clock", "error", "lock"]),
     ("refresher", &["flight"]),

@@ -1,17 +1,19 @@
 //! Managers that share a store act as one. Here the store is memory; two managers on it are what two processes will be.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/fragile.rs"]
+mod fragile;
 #[path = "common/wait.rs"]
 mod wait;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Cursor, Entry, Expected, Swap};
+use evertoken::store::{Entry, Expected};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Identity, Key, MemoryStore, Profile, Source, State, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, Identity, MemoryStore, Profile, Source, State, Store, TokenManager};
+use fragile::Fragile;
 use wait::*;
 
 /// Managers of one credential on one store and one clock.
@@ -39,52 +41,6 @@ impl Group {
     /// The key of the one record, and its bytes.
     fn record(&self) -> Option<Entry> {
         self.store.inner.read(self.manager().key()).unwrap()
-    }
-}
-
-/// A store that can be broken, and that has only the two operations every backend has.
-#[derive(Clone, Debug, Default)]
-struct Fragile {
-    inner: MemoryStore,
-    broken: Arc<AtomicBool>,
-    panics: Arc<AtomicBool>,
-    /// Operations wait as long as this is locked.
-    gate: Arc<Mutex<()>>,
-    /// What `wait` does, if not what every store does.
-    waiting: Option<Result<(), Error>>,
-    waits: Arc<AtomicUsize>,
-    operations: Arc<AtomicUsize>,
-}
-
-impl Fragile {
-    fn check(&self) -> Result<(), Error> {
-        self.operations.fetch_add(1, Ordering::SeqCst);
-        drop(self.gate.lock());
-        assert!(!self.panics.load(Ordering::SeqCst), "a store panics because the test says so");
-        match self.broken.load(Ordering::SeqCst) {
-            true => Err(Error::new(ErrorKind::Store, "broken on purpose")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Store for Fragile {
-    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.check()?;
-        self.inner.read(key)
-    }
-
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        self.check()?;
-        self.inner.swap(key, expected, new)
-    }
-
-    fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
-        self.waits.fetch_add(1, Ordering::SeqCst);
-        match &self.waiting {
-            Some(outcome) => outcome.clone(),
-            None => self.inner.wait(key, cursor, deadline),
-        }
     }
 }
 

@@ -4,11 +4,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::{Deadline, Moment};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::Source;
 use crate::flight::Flight;
-use crate::lease::MOST_REJECTED;
-use crate::policy::{Phase, Schedule};
+use crate::lease::{MOST_REJECTED, StateTurn};
+use crate::manager::quota::Day;
+use crate::manager::state::HeldState;
+use crate::policy::{Life, Phase, Schedule};
 use crate::store::{Version, Watch};
 use crate::token::Token;
 
@@ -46,6 +48,16 @@ pub(crate) struct Control {
     /// When a forced refresh was last carried out.
     pub(crate) forced_at: Option<Moment>,
     pub(crate) store: StoreState,
+    /// What the provider needs besides its settings.
+    pub(crate) state: Option<HeldState>,
+    /// A turn to use the state that is kept because what came of it is not stored yet.
+    pub(crate) turn: Option<StateTurn>,
+    /// Counts the tickets that were handed in.
+    pub(crate) tickets: u64,
+    /// A token of the parent's that was refused although it was new.
+    pub(crate) parent_refused: Option<String>,
+    /// What was counted of its quota.
+    pub(crate) day: Option<Day>,
     pub(crate) report_at: Option<Moment>,
     pub(crate) shut_down: bool,
     /// The last handle is gone.
@@ -58,7 +70,7 @@ pub(crate) struct Held {
     pub(crate) token: Token,
     pub(crate) schedule: Schedule,
     /// Its whole life, as far as it was told.
-    pub(crate) life: Duration,
+    pub(crate) life: Life,
     pub(crate) source: Source,
     pub(crate) since: Moment,
     /// Its number among the tokens in the shared store: the higher, the later it was granted.
@@ -163,6 +175,10 @@ pub(crate) struct Ticket {
     /// Tokens that are known by name, with their ends.
     pub(crate) known: Vec<Known>,
     pub(crate) rejected: Vec<String>,
+    /// The token that was held last.
+    pub(crate) last: Option<String>,
+    /// The tickets that were handed in before.
+    pub(crate) tickets: u64,
     /// The number of the latest token that is known.
     pub(crate) number: u64,
     pub(crate) generation: u64,
@@ -182,6 +198,22 @@ impl Control {
         Some(held.token.clone())
     }
 
+    /// True when the shared store lacks something that is known here.
+    pub(crate) fn has_something_to_store(&self) -> bool {
+        let token = self.held.as_ref().is_some_and(|held| held.version.is_none());
+        token || self.has_state_to_store()
+    }
+
+    pub(crate) fn has_state_to_store(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| !state.stored)
+    }
+
+    /// True when the store is to be looked at although no token is held: it lacks a state, or may have the ticket that
+    /// is missed here.
+    pub(crate) fn looks_for_a_state(&self, now: Moment) -> bool {
+        self.has_state_to_store() || self.pause_at(now).is_some_and(Pause::is_for_want_of_a_ticket)
+    }
+
     /// What keeps a renewal in the background from starting now.
     pub(crate) fn renewal_waits_until(&self, now: Moment) -> Option<Moment> {
         let pause = self.pause.as_ref().map(|pause| pause.until);
@@ -199,8 +231,18 @@ impl Control {
 
     /// True when so many flights that were given up still hold a thread that there should be no more.
     pub(crate) fn too_many_lost(&mut self) -> bool {
-        self.lost.retain(|flight| flight.upgrade().is_some_and(|flight| flight.is_of_this_process()));
+        self.drop_those_that_returned();
         self.lost.len() >= MOST_LOST
+    }
+
+    /// True when a flight that was given up may still be asking.
+    pub(crate) fn has_lost(&mut self) -> bool {
+        self.drop_those_that_returned();
+        !self.lost.is_empty()
+    }
+
+    fn drop_those_that_returned(&mut self) {
+        self.lost.retain(|flight| flight.upgrade().is_some_and(|flight| flight.is_of_this_process()));
     }
 
     pub(crate) fn ticket(&self, purpose: Purpose) -> Ticket {
@@ -209,6 +251,8 @@ impl Control {
             held: self.held.clone(),
             known: self.known(),
             rejected: self.rejected.iter().map(|rejected| rejected.fingerprint.clone()).collect(),
+            last: self.last.as_ref().map(|last| last.fingerprint.clone()),
+            tickets: self.tickets,
             number: self.number,
             generation: self.generation,
             rejections: self.rejections,
@@ -255,6 +299,18 @@ impl Control {
         self.rejected.push(Rejected { fingerprint: fingerprint.to_owned(), end, number, forgotten: false });
         let surplus = self.rejected.len().saturating_sub(MOST_REJECTED);
         self.rejected.drain(..surplus);
+    }
+}
+
+impl Ticket {
+    pub(crate) fn last_is_rejected(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| self.rejected.contains(last))
+    }
+}
+
+impl Pause {
+    pub(crate) fn is_for_want_of_a_ticket(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::TicketStale)
     }
 }
 

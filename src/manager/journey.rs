@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::clock::{Deadline, Moment, Stopwatch};
-use crate::error::catch_panic;
+use crate::clock::{Deadline, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
 use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn, Wait, next_number};
-use crate::manager::control::{Down, Known, Pause, Purpose, Ticket};
+use crate::manager::asking::Asking;
+use crate::manager::control::{Down, Pause, Purpose, Ticket};
 use crate::manager::keeper::Keeper;
-use crate::policy::{Phase, store_pause};
-use crate::provider::Context;
+use crate::manager::state::SOON;
+use crate::policy::{Life, Phase, store_pause};
 use crate::secret::Secret;
 use crate::store::Version;
 
@@ -34,7 +34,7 @@ pub(crate) struct Granted {
     pub(crate) secret: Secret,
     pub(crate) fingerprint: String,
     /// The whole life, as the provider tells it.
-    pub(crate) life: Duration,
+    pub(crate) life: Life,
     pub(crate) end: Moment,
     /// True when it was known before.
     pub(crate) same: bool,
@@ -80,23 +80,14 @@ impl Keeper {
     }
 
     fn fetch_alone(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
-        Ok(Arrival::Granted(self.ask_provider(self.settings.fetch_limit, &ticket.known, ticket.number)?))
-    }
-
-    /// Asks the provider. `number` is that of the latest token that is known.
-    fn ask_provider(&self, limit: Duration, known: &[Known], number: u64) -> Result<Granted, Error> {
-        // Read before the call: a slow answer must shorten the life that is assumed, not lengthen it.
-        let asked_at = self.now();
-        let watch = Stopwatch::start();
-        let context = Context::until(&self.http, Deadline::within(limit));
-        let granted = catch_panic(|| self.provider.fetch(&context)).and_then(|grant| grant.into_parts(&self.profile));
-        self.recorder.fetched(watch.elapsed(), granted.is_ok());
-        let (secret, life) = granted?;
-        let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life));
-        let again = Known::end_of(&fingerprint, known, asked_at, told);
-        let end = again.filter(|_| !self.profile.same_token_extends).unwrap_or(told);
-        let (same, number) = (again.is_some(), if again.is_some() { number } else { next_number(number) });
-        Ok(Granted { secret, fingerprint, life, end, same, number, asked_at, version: None })
+        let (seen, deadline) = (Record::default(), Deadline::within(self.settings.fetch_limit));
+        Ok(Arrival::Granted(self.ask_provider(&Asking {
+            sharing: None,
+            ticket,
+            seen: &seen,
+            deadline,
+            until: deadline,
+        })?))
     }
 
     fn fetch_shared(&self, sharing: &Sharing, ticket: &Ticket) -> Result<Arrival, Trouble> {
@@ -125,6 +116,10 @@ impl Keeper {
                 Ok(Turn::Leased(until)) => return self.fetch_leased(sharing, ticket, seen, until),
                 Ok(Turn::Busy { remaining, .. }) if ticket.purpose == Purpose::Ahead => {
                     return Ok(Arrival::Later(remaining.clamp(LONGEST_PAUSE, COME_BACK)));
+                }
+                Ok(Turn::Busy { .. }) if give_up.has_passed() && self.is_used_by_one_alone() => {
+                    let message = "another process has the lease for longer than any fetch takes";
+                    return Err(Error::new(ErrorKind::Store, message).into());
                 }
                 Ok(Turn::Busy { .. }) if give_up.has_passed() => {
                     // Nobody who fetches takes that long: whoever has the lease will not free it.
@@ -170,15 +165,12 @@ impl Keeper {
         seen: Record,
         until: Deadline,
     ) -> Result<Arrival, Trouble> {
-        let limit = self.settings.fetch_limit.min(until.remaining().saturating_sub(OPERATION));
-        let recorded =
-            seen.token.iter().map(|token| Known { fingerprint: token.fingerprint.clone(), end: token.end() });
-        let rejected =
-            seen.rejected.iter().map(|token| Known { fingerprint: token.fingerprint.clone(), end: token.end });
-        let known: Vec<_> = ticket.known.iter().cloned().chain(recorded).chain(rejected).collect();
-        let mut granted = match self.ask_provider(limit, &known, seen.number.max(ticket.number)) {
+        let until = Deadline::within(until.remaining().saturating_sub(OPERATION));
+        let deadline = Deadline::within(self.settings.fetch_limit).min(until);
+        let asking = Asking { sharing: Some(sharing), ticket, seen: &seen, deadline, until };
+        let mut granted = match self.ask_provider(&asking) {
             Ok(granted) => granted,
-            Err(error) => return Err(self.record_failure(sharing, error, seen.version.as_ref())),
+            Err(error) => return Err(self.record_failure(sharing, ticket, error, seen.version.as_ref())),
         };
         if let Some(arrival) = self.overtaken(sharing, ticket, &seen, &granted) {
             let _ = self.note_store(sharing.release());
@@ -217,7 +209,11 @@ impl Keeper {
         recorded.rejects(&granted.fingerprint).then_some(Arrival::RejectedElsewhere)
     }
 
-    fn record_failure(&self, sharing: &Sharing, error: Error, seen: Option<&Version>) -> Trouble {
+    fn record_failure(&self, sharing: &Sharing, ticket: &Ticket, error: Error, seen: Option<&Version>) -> Trouble {
+        if !self.concerns_all(&error, ticket) {
+            let _ = self.note_store(sharing.release());
+            return error.into();
+        }
         let failure = self.next_failure(error);
         let outcome_unknown =
             matches!(failure.error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Panicked);
@@ -226,6 +222,15 @@ impl Keeper {
             let _ = self.note_store(sharing.publish_failure(&failure, seen));
         }
         failure.into()
+    }
+
+    /// False for what is wrong in this process alone, and for the want of a ticket that has come meanwhile.
+    fn concerns_all(&self, error: &Error, ticket: &Ticket) -> bool {
+        match error.kind() {
+            ErrorKind::Shutdown | ErrorKind::Store => false,
+            ErrorKind::TicketStale => self.lock().tickets == ticket.tickets,
+            _ => true,
+        }
     }
 
     /// The store cannot be used: a fetch of one's own, not too often.
@@ -244,6 +249,9 @@ impl Keeper {
 
     /// Compares the held token with the record: takes over what is newer, hands in what is missing.
     fn compare(&self, sharing: &Sharing, ticket: &Ticket) -> Arrival {
+        if self.compare_state(sharing).is_err() {
+            return Arrival::Nothing;
+        }
         let Some(held) = &ticket.held else { return Arrival::Nothing };
         let record = match sharing.look() {
             Ok(record) => record,
@@ -340,7 +348,9 @@ impl Keeper {
                     let told = error.retry_after().map(|wait| wait.clamp(SHORTEST_STORE_PAUSE, LONGEST_STORE_PAUSE));
                     let retry_at = now.after(told.unwrap_or_else(|| store_pause(failures, fastrand::f64())));
                     control.store.down = Some(Down { since, failures, retry_at });
-                    control.store.look_at = Some(retry_at);
+                    // What must not be lost is not left for long.
+                    let soon = control.has_state_to_store().then(|| now.after(SOON));
+                    control.store.look_at = Some(soon.map_or(retry_at, |soon| soon.sooner(retry_at)));
                     (failures == 1).then(|| EventKind::StoreDown { error: error.clone() })
                 }
             }

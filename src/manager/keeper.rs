@@ -9,10 +9,11 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{EventKind, Events};
 use crate::flight::{Flight, is_aboard};
 use crate::http::Http;
-use crate::key::Key;
-use crate::lease::Sharing;
+use crate::key::{Identity, Key};
+use crate::lease::{Place, Sharing};
 use crate::lock::lock;
 use crate::manager::control::{Control, Landed, Pause, Purpose};
+use crate::manager::state::Keeping;
 use crate::metrics::{Metrics, Recorder};
 use crate::policy::{Phase, Policy};
 use crate::provider::{Profile, Provider};
@@ -29,6 +30,11 @@ pub(crate) struct Keeper {
     pub(crate) policy: Policy,
     pub(crate) settings: Settings,
     pub(crate) key: Key,
+    pub(crate) identity: Identity,
+    /// How the provider's state is kept, if it has one.
+    pub(crate) keeping: Option<Keeping>,
+    /// Where the calls of a day are counted.
+    pub(crate) quota: Place,
     pub(crate) time: Time,
     pub(crate) http: Http,
     pub(crate) sharing: Option<Box<Sharing>>,
@@ -50,6 +56,14 @@ pub(crate) struct Settings {
     pub(crate) watch: bool,
     pub(crate) unshared_interval: Duration,
     pub(crate) log_report_every: Option<Duration>,
+}
+
+impl Settings {
+    /// How long a fetch may take under the lease. Before a state is used that no two may use at once, its turn is waited
+    /// for.
+    pub(crate) fn lease_limit(&self, takes_turns: bool) -> Duration {
+        if takes_turns { self.fetch_limit.saturating_mul(2) } else { self.fetch_limit }
+    }
 }
 
 /// What a call does next.
@@ -320,7 +334,10 @@ impl Keeper {
     }
 
     /// Writes to the shared store.
-    fn tell_the_others(&self, work: impl FnOnce(&Sharing, Moment) -> Result<(), Error>) -> Result<(), Error> {
+    pub(crate) fn tell_the_others(
+        &self,
+        work: impl FnOnce(&Sharing, Moment) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         match &self.sharing {
             Some(_) if self.store_rests() => Err(Error::new(ErrorKind::Store, "the shared store cannot be used")),
             Some(sharing) => self.note_store(work(sharing, self.now())),
@@ -336,11 +353,15 @@ impl Keeper {
             self.look_again(&control, self.now());
             control.in_the_air()
         };
-        flight.is_none_or(|flight| flight.wait(Deadline::within(wait)).is_some())
+        let deadline = Deadline::within(wait);
+        let landed = flight.is_none_or(|flight| flight.wait(deadline).is_some());
+        self.leave_state_until(deadline);
+        landed
     }
 
     /// The last handle is gone: what is in the air still lands, but nothing is looked after any more.
     pub(crate) fn retire(&self) {
+        self.leave_state();
         let watch = {
             let mut control = self.lock();
             control.retired = true;

@@ -11,7 +11,8 @@ use crate::lease::{Failure, OPERATION, RecordedToken, lease_of};
 use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, TOLERANCE, Ticket};
 use crate::manager::journey::{Arrival, Granted, Trouble};
 use crate::manager::keeper::Keeper;
-use crate::policy::{Phase, Schedule};
+use crate::manager::state::SOON;
+use crate::policy::{Life, Phase, Schedule};
 use crate::refresher;
 use crate::store::Version;
 use crate::token::Token;
@@ -32,11 +33,14 @@ impl Keeper {
     /// How long a flight may take: waiting for another's lease, and a fetch of its own.
     fn flight_limit(&self) -> Duration {
         let waiting = if self.sharing.is_some() { self.waiting_limit() } else { Duration::ZERO };
-        self.settings.fetch_limit.saturating_add(waiting).saturating_add(GRACE)
+        let fetch = self.settings.lease_limit(self.is_used_by_one_alone());
+        fetch.saturating_add(waiting).saturating_add(GRACE)
     }
 
     pub(crate) fn waiting_limit(&self) -> Duration {
-        lease_of(self.settings.fetch_limit).saturating_add(OPERATION)
+        let lease = lease_of(self.settings.lease_limit(self.is_used_by_one_alone()));
+        // What one alone may use is waited for even when the one who takes over from another is gone too.
+        if self.is_used_by_one_alone() { lease.saturating_mul(2) } else { lease }.saturating_add(OPERATION)
     }
 
     pub(crate) fn launch(&self, flight: &Arc<Flight<Landed>>, ticket: Ticket) {
@@ -85,7 +89,7 @@ impl Keeper {
         took: Duration,
     ) -> Result<Landed, Error> {
         let mut news = Vec::new();
-        let landed = {
+        let (landed, ended) = {
             let mut control = self.lock();
             let now = self.now();
             let aboard = control.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
@@ -96,13 +100,21 @@ impl Keeper {
             let landed = match arrival {
                 _ if control.generation != ticket.generation => Ok(Landed::Nothing),
                 Ok(arrival) => landing.take_in(&mut control, arrival),
+                // The ticket that it missed has come.
+                Err(trouble) if trouble.error.kind() == ErrorKind::TicketStale && control.tickets != ticket.tickets => {
+                    Ok(Landed::Nothing)
+                }
                 // Whoever gave the flight up has told of its failure.
                 Err(trouble) if !aboard => Err(trouble.error),
                 Err(trouble) => Err(self.note_trouble(&mut control, trouble, now, &mut news)),
             };
             self.note_when_to_look(&control, now);
-            landed
+            (landed, control.retired || control.shut_down)
         };
+        if ended {
+            // Nobody looks any more.
+            self.leave_state();
+        }
         self.tell(news);
         landed
     }
@@ -116,6 +128,10 @@ impl Keeper {
         control.failures = failures;
         control.pause = Some(Pause { until: now.after(retry_in), error: Some(error.clone()) });
         control.last_error = Some((error.clone(), now));
+        if error.kind() == ErrorKind::TicketStale && self.sharing.is_some() {
+            // Another process may be the one that hears of the next ticket.
+            control.store.look_at = Some(now.after(self.settings.local_max_age));
+        }
         news.push(EventKind::Failed { error: error.clone(), retry_in });
         error.with_retry_after(retry_in)
     }
@@ -137,7 +153,10 @@ impl Keeper {
         let is_told = || self.sharing.as_ref().is_some_and(|sharing| sharing.logs_its_trouble());
         let level = match kind {
             EventKind::StoreDown { .. } | EventKind::StoreUp if is_told() => log::Level::Debug,
-            EventKind::Failed { .. } | EventKind::StoreDown { .. } | EventKind::GrantedAgain { .. } => log::Level::Warn,
+            EventKind::Failed { .. }
+            | EventKind::StoreDown { .. }
+            | EventKind::GrantedAgain { .. }
+            | EventKind::StateUnsaved { .. } => log::Level::Warn,
             EventKind::StoreUp => log::Level::Info,
             _ => log::Level::Debug,
         };
@@ -158,7 +177,7 @@ struct Landing<'a> {
 
 /// Where a token comes from, and what is known of it besides its course.
 struct Origin {
-    life: Duration,
+    life: Life,
     source: Source,
     number: u64,
     version: Option<Version>,
@@ -279,7 +298,9 @@ impl Landing<'_> {
         control.failures = 0;
         let report_every = self.keeper.settings.log_report_every;
         control.report_at = control.report_at.or_else(|| report_every.map(|every| self.now.after(every)));
-        let look_at = self.now.after(self.keeper.settings.local_max_age);
+        let age = self.keeper.settings.local_max_age;
+        // As long as a state is not stored, the program must not end.
+        let look_at = self.now.after(if control.has_state_to_store() { age.min(SOON) } else { age });
         control.store.look_at = Some(control.store.down.map_or(look_at, |down| down.retry_at));
         control.store.hits = hits;
     }

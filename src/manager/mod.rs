@@ -1,9 +1,12 @@
 //! The manager: a handle through which callers get their token.
 
+mod asking;
 mod control;
 mod journey;
 mod keeper;
 mod landing;
+mod quota;
+mod state;
 mod status;
 mod upkeep;
 
@@ -14,16 +17,19 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-pub use status::{State, Status};
+pub use status::{QuotaStatus, State, Status};
 
 pub(crate) use control::Control;
 pub(crate) use keeper::{Keeper, Settings};
+pub(crate) use state::Keeping;
 
 use crate::error::Error;
 use crate::event::Event;
+use crate::key::Identity;
 use crate::key::Key;
 use crate::metrics::Metrics;
-use crate::token::Token;
+use crate::secret::Secret;
+use crate::token::{Token, TokenSource};
 
 /// Always has a valid token of one credential ready.
 ///
@@ -173,6 +179,21 @@ impl TokenManager {
         self.0.keeper.invalidate()
     }
 
+    /// Hands in a ticket that the vendor has pushed to the program's callback. Providers of vendors that do so ask with
+    /// the latest one.
+    ///
+    /// It is stored for all managers that share it; a pause because there was none ends. Without a shared store this
+    /// manager alone has it. Blocks for the store only.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider takes no ticket, or this is none.
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the other managers could not be told; they are told later,
+    /// and this one has it all the same.
+    pub fn set_ticket(&self, ticket: impl Into<Secret>) -> Result<(), Error> {
+        self.0.keeper.set_ticket(ticket.into())
+    }
+
     /// How things stand, for people and programs. `Display` explains it in a few lines.
     pub fn status(&self) -> Status {
         self.0.keeper.status()
@@ -204,6 +225,20 @@ impl TokenManager {
     /// [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown).
     pub fn shutdown(&self, wait: Duration) -> bool {
         self.0.keeper.shut_down(wait)
+    }
+}
+
+impl TokenSource for TokenManager {
+    fn identity(&self) -> Identity {
+        self.0.keeper.identity.clone()
+    }
+
+    fn token_within(&self, wait: Duration) -> Result<Token, Error> {
+        TokenManager::token_within(self, wait)
+    }
+
+    fn reject(&self, token: &Token) -> Result<(), Error> {
+        TokenManager::reject(self, token)
     }
 }
 

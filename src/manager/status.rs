@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::event::{Source, seconds};
 use crate::key::Key;
+use crate::lease::DAY;
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
 
@@ -35,10 +36,33 @@ pub struct Status {
     pub retry_in: Option<Duration>,
     /// The last failure since the manager was built, and how long ago it was. A wrong setting counts as one, just now.
     pub last_error: Option<(Error, Duration)>,
+    /// How old the ticket or the refresh token is that the provider is asked with. `None` as well for the refresh token
+    /// that the program brought.
+    pub state_age: Option<Duration>,
+    /// What was counted of the provider's quota, when it has one and something was counted here.
+    pub quota: Option<QuotaStatus>,
     /// How long the shared store has been out of use.
     pub store_down_for: Option<Duration>,
     /// True after `shutdown`.
     pub shut_down: bool,
+}
+
+/// What was used of a provider's quota in the 24 hours that began with the first call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaStatus {
+    /// How many tokens were asked for.
+    pub calls: u32,
+    /// How many may be asked for, those included that are kept for the replacement of rejected tokens.
+    pub calls_limit: Option<u32>,
+    /// How many of these are kept for the replacement of rejected tokens.
+    pub calls_reserved: Option<u32>,
+    /// How often another token was forced.
+    pub forced: u32,
+    /// How often one may be.
+    pub forced_limit: Option<u32>,
+    /// When the count begins anew.
+    pub resets_in: Duration,
 }
 
 /// Where a token is in its life.
@@ -78,6 +102,15 @@ impl Keeper {
             retry_in: control.pause_at(now).map(|pause| now.until(pause.until)),
             last_error: fault
                 .or_else(|| control.last_error.as_ref().map(|(error, at)| (error.clone(), now.since(*at)))),
+            state_age: control.state.as_ref().map(|state| now.since(state.kept.since)),
+            quota: control.day.filter(|day| now.since(day.began) < DAY).map(|day| QuotaStatus {
+                calls: day.counted.calls,
+                calls_limit: self.profile.daily_quota.map(|quota| quota.calls),
+                calls_reserved: self.profile.daily_quota.map(|quota| quota.reserve),
+                forced: day.counted.forced,
+                forced_limit: self.profile.forced_quota,
+                resets_in: DAY.saturating_sub(now.since(day.began)),
+            }),
             store_down_for: control.store.down.map(|down| now.since(down.since)),
             shut_down: control.shut_down,
         }
@@ -107,6 +140,20 @@ impl fmt::Display for State {
     }
 }
 
+impl fmt::Display for QuotaStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |limit: Option<u32>| limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+        write!(f, "{}{} calls", self.calls, of(self.calls_limit))?;
+        if let Some(reserved) = self.calls_reserved {
+            write!(f, " ({reserved} of them for rejected tokens)")?;
+        }
+        if self.forced_limit.is_some() {
+            write!(f, ", {}{} forced", self.forced, of(self.forced_limit))?;
+        }
+        write!(f, ", anew in {}", seconds(self.resets_in))
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}", self.provider, self.key)?;
@@ -126,6 +173,12 @@ impl fmt::Display for Status {
         if let Some((error, ago)) = &self.last_error {
             let since = if self.age.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
             write!(f, "\n  last error  {} ago{since}: {error}", seconds(*ago))?;
+        }
+        if let Some(age) = self.state_age {
+            write!(f, "\n  asked with  a ticket or refresh token that came {} ago", seconds(age))?;
+        }
+        if let Some(quota) = &self.quota {
+            write!(f, "\n  quota       {quota}")?;
         }
         if let Some(down) = self.store_down_for {
             write!(f, "\n  store       out of use for {}", seconds(down))?;

@@ -84,13 +84,21 @@ impl Keeper {
         }
         let waits = control.renewal_waits_until(now);
         let Some(held) = &control.held else {
-            return (self.settings.keep_warm && control.last.is_some()).then(|| waits.unwrap_or(now));
+            let warm = (self.settings.keep_warm && control.last.is_some()).then(|| waits.unwrap_or(now));
+            let look_at = self.state_look_at(control, now);
+            return warm.into_iter().chain(look_at).reduce(Moment::sooner);
         };
         let renewal = waits.map_or(held.schedule.due, |at| held.schedule.due.later(at));
         let look_at = if control.store.has_news() { Some(now) } else { control.store.look_at };
         let look_at = look_at.filter(|_| self.sharing.is_some());
-        let others = [Some(held.schedule.dead), look_at, control.report_at];
+        let others = [Some(held.schedule.dead), look_at, self.state_look_at(control, now), control.report_at];
         Some(others.into_iter().flatten().fold(renewal, Moment::sooner))
+    }
+
+    /// When to look at the store for the sake of the provider's state, whether a token is held or not.
+    fn state_look_at(&self, control: &Control, now: Moment) -> Option<Moment> {
+        let wanted = self.sharing.is_some() && self.keeping.is_some() && control.looks_for_a_state(now);
+        wanted.then(|| control.store.look_at.unwrap_or(now))
     }
 
     /// Starts a flight in the background, if there is room.
@@ -164,6 +172,9 @@ impl Keeper {
         if control.too_many_lost() {
             return Next::At(now.after(LONG_PAUSE));
         }
+        if self.state_look_at(&control, now).is_some_and(|at| now.reaches(at)) {
+            return self.take_off(control, Purpose::Look);
+        }
         if control.held.is_some() && control.store.has_news() {
             return self.take_off(control, Purpose::Look);
         }
@@ -184,10 +195,11 @@ impl Keeper {
             if held.is_used(hits) || keep_warm || self.is_read_after_arming(hits) {
                 return self.take_off(control, Purpose::Ahead);
             }
-            return Next::At(control.report_at.map_or(dead, |at| dead.sooner(at)));
+            let others = [control.report_at, self.state_look_at(&control, now)];
+            return Next::At(others.into_iter().flatten().fold(dead, Moment::sooner));
         }
         if self.sharing.is_some() && control.store.look_at.is_none_or(|at| now.reaches(at)) {
-            if held.version.is_none() || hits > control.store.hits || self.is_read_after_arming(hits) {
+            if control.has_something_to_store() || hits > control.store.hits || self.is_read_after_arming(hits) {
                 return self.take_off(control, Purpose::Look);
             }
             control.store.look_at = None;

@@ -1,25 +1,38 @@
 //! What grants tokens: the trait, and one file for each provider.
 
+mod answer;
+mod codes;
 mod from_fn;
+mod js_signature;
+mod jwt;
 mod oauth2;
+mod parent;
+mod profile;
+mod settings;
 mod wecom;
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+pub use answer::{Answer, Carry, Verdict};
 pub use from_fn::{FromFn, from_fn};
-pub use oauth2::{ClientAuth, OAuth2};
-pub use wecom::WeCom;
+pub use js_signature::JsSignature;
+pub use jwt::{Certificate, SigningKey};
+pub use oauth2::{ClientAuth, DevicePrompt, DeviceSignIn, GoogleServiceAccount, JwtBearer, OAuth2, RefreshToken};
+pub use profile::{DailyQuota, Profile, StateProfile};
+pub use wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
+
+pub(crate) use js_signature::{nonce, signed_part};
 
 pub use crate::http::{Http, Json, Reply, Request};
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Time};
 use crate::error::Error;
-use crate::http::{HeaderMap, HttpConfig};
+use crate::http::HttpConfig;
 use crate::key::Identity;
+use crate::policy::{LONGEST_LIFE, Life};
 use crate::secret::Secret;
-use crate::token::check_text;
+use crate::token::{Token, TokenSource, check_text};
 
 /// Grants tokens for one credential.
 ///
@@ -38,7 +51,8 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     ///
     /// The [kind](crate::ErrorKind) decides what the manager does next: how long it pauses, and whether callers may
-    /// retry.
+    /// retry. [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) says that the token of the [`parent`](Provider::parent) was refused: it is
+    /// rejected, and this is called once more with another one.
     fn fetch(&self, context: &Context) -> Result<Grant, Error>;
 
     /// Says what is wrong with the settings, before anything is sent.
@@ -55,6 +69,16 @@ pub trait Provider: Send + Sync + 'static {
         Profile::default()
     }
 
+    /// What gives the token that this one is granted for: [`Context::parent`]. Default: none.
+    fn parent(&self) -> Option<&dyn TokenSource> {
+        None
+    }
+
+    /// How its state is kept: [`Context::state`]. Default: it has none.
+    fn state(&self) -> Option<StateProfile> {
+        None
+    }
+
     /// Where the service wants the token.
     fn carry(&self) -> Carry {
         Carry::bearer()
@@ -68,21 +92,106 @@ pub trait Provider: Send + Sync + 'static {
     }
 }
 
+impl Provider for Box<dyn Provider> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn identity(&self) -> Identity {
+        (**self).identity()
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        (**self).fetch(context)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
+    }
+
+    fn profile(&self) -> Profile {
+        (**self).profile()
+    }
+
+    fn parent(&self) -> Option<&dyn TokenSource> {
+        (**self).parent()
+    }
+
+    fn state(&self) -> Option<StateProfile> {
+        (**self).state()
+    }
+
+    fn carry(&self) -> Carry {
+        (**self).carry()
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        (**self).verdict(answer)
+    }
+}
+
 /// What a fetch may use.
 #[derive(Debug)]
 pub struct Context {
     http: Http,
     deadline: Deadline,
+    time: Time,
+    state: Option<Secret>,
+    parent: Option<Token>,
+    forced: bool,
 }
 
 impl Context {
     /// A context of at most `wait`, for tests of a provider of your own. The manager makes its contexts itself.
     pub fn new(http: impl Into<HttpConfig>, wait: Duration) -> Context {
-        Context::until(&Http::new(Arc::new(http.into())), Deadline::within(wait))
+        Context::until(&Http::new(Arc::new(http.into())), Deadline::within(wait), Time::System)
     }
 
-    pub(crate) fn until(http: &Http, deadline: Deadline) -> Context {
-        Context { http: http.until(deadline), deadline }
+    pub(crate) fn until(http: &Http, deadline: Deadline, time: Time) -> Context {
+        Context { http: http.until(deadline), deadline, time, state: None, parent: None, forced: false }
+    }
+
+    /// With this [state](Context::state).
+    #[must_use]
+    pub fn with_state(self, state: Option<Secret>) -> Context {
+        Context { state, ..self }
+    }
+
+    /// With this token of the [parent](Context::parent).
+    #[must_use]
+    pub fn with_parent(self, parent: Option<Token>) -> Context {
+        Context { parent, ..self }
+    }
+
+    /// [Forced](Context::is_forced) or not.
+    #[must_use]
+    pub fn with_force(self, forced: bool) -> Context {
+        Context { forced, ..self }
+    }
+
+    /// The latest state: a ticket that was handed in, a refresh token. `None` when there is none, or it is too old.
+    pub fn state(&self) -> Option<&Secret> {
+        self.state.as_ref()
+    }
+
+    /// The token that the new one is granted for, of a provider that has a [`parent`](Provider::parent).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when there is none, which the manager sees to.
+    pub fn parent(&self) -> Result<&Token, Error> {
+        self.parent.as_ref().ok_or_else(|| Error::config("there is no token to ask with"))
+    }
+
+    /// True when the provider is to grant another token although the one it has granted lives, at the price of its
+    /// [quota](Profile::forced_quota).
+    pub fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    /// What the wall clock shows, for requests that are signed.
+    pub fn now(&self) -> SystemTime {
+        self.time.now().wall()
     }
 
     /// The HTTP client: bounded by this fetch's deadline, follows no redirect, tells no secret in its errors.
@@ -107,13 +216,25 @@ impl Context {
 pub struct Grant {
     token: Secret,
     life: Option<Duration>,
+    refresh_in: Option<Duration>,
+    state: Option<Secret>,
 }
 
 impl Grant {
     /// A token and how long it lives from now on. A life of more than 30 days is taken for 30 days; for `None`, when
     /// the provider does not tell, [`Profile::default_life`] is taken.
     pub fn new(token: impl Into<Secret>, life: impl Into<Option<Duration>>) -> Grant {
-        Grant { token: token.into(), life: life.into() }
+        Grant { token: token.into(), life: life.into(), refresh_in: None, state: None }
+    }
+
+    /// When the provider wants it renewed, from now on, if that is sooner than the manager would.
+    pub fn with_refresh_in(self, refresh_in: impl Into<Option<Duration>>) -> Grant {
+        Grant { refresh_in: refresh_in.into(), ..self }
+    }
+
+    /// The [state](Context::state) that counts from now on. It is stored before the token is handed out.
+    pub fn with_state(self, state: impl Into<Secret>) -> Grant {
+        Grant { state: Some(state.into()), ..self }
     }
 
     /// The token.
@@ -126,212 +247,50 @@ impl Grant {
         self.life
     }
 
+    /// When the provider wants it renewed, if it told.
+    pub fn refresh_in(&self) -> Option<Duration> {
+        self.refresh_in
+    }
+
+    /// The state that came with it.
+    pub fn state(&self) -> Option<&Secret> {
+        self.state.as_ref()
+    }
+
+    pub(crate) fn take_state(&mut self) -> Option<Secret> {
+        self.state.take()
+    }
+
     /// The token and its life, when both make sense.
-    pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Duration), Error> {
+    pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Life), Error> {
         check_text(&self.token).map_err(Error::protocol)?;
         let life = self.life.unwrap_or(profile.default_life).min(LONGEST_LIFE);
         if life.is_zero() {
             return Err(Error::protocol("the provider granted a token whose life is over"));
         }
-        Ok((self.token, life))
+        Ok((self.token, Life { whole: life, renew_in: self.refresh_in }))
     }
-}
-
-/// Nothing is believed to live longer.
-const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
-
-/// How a provider treats its tokens, as data.
-///
-/// ```
-/// use std::time::Duration;
-/// use evertoken::Profile;
-///
-/// let profile = Profile::default().default_life(Duration::from_secs(7200)).new_token_ends_old(true);
-/// assert!(profile.new_token_ends_old);
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Profile {
-    /// The life of a token when the provider names none. Default: 300 s.
-    pub default_life: Duration,
-    /// How long before its end a token is renewed, unless the builder says otherwise. Default: 300 s.
-    pub refresh_ahead: Duration,
-    /// How long before a token's end the provider starts to grant another one; asked earlier it gives the same back.
-    /// Default: `None`, at any time.
-    pub earliest_lead: Option<Duration>,
-    /// True when the provider, giving the same token back, tells its true remaining life or extends it. Otherwise
-    /// (the default) the end that is known stays, because no token must be used beyond it.
-    pub same_token_extends: bool,
-    /// True when a new token ends the old one. Then processes that cannot reach their shared store fetch seldom.
-    /// Default: false.
-    pub new_token_ends_old: bool,
-    /// How long after a forced refresh another one is answered with the token it brought. Default: zero.
-    pub forced_spacing: Duration,
-}
-
-impl Profile {
-    /// Sets the life of a token when the provider names none.
-    #[must_use]
-    pub fn default_life(self, default_life: Duration) -> Profile {
-        Profile { default_life, ..self }
-    }
-
-    /// Sets how long before its end a token is renewed.
-    #[must_use]
-    pub fn refresh_ahead(self, refresh_ahead: Duration) -> Profile {
-        Profile { refresh_ahead, ..self }
-    }
-
-    /// Sets how long before a token's end the provider starts to grant another one.
-    #[must_use]
-    pub fn earliest_lead(self, lead: Duration) -> Profile {
-        Profile { earliest_lead: Some(lead), ..self }
-    }
-
-    /// Sets whether the same token comes with its true, perhaps extended, life.
-    #[must_use]
-    pub fn same_token_extends(self, same_token_extends: bool) -> Profile {
-        Profile { same_token_extends, ..self }
-    }
-
-    /// Sets whether a new token ends the old one.
-    #[must_use]
-    pub fn new_token_ends_old(self, new_token_ends_old: bool) -> Profile {
-        Profile { new_token_ends_old, ..self }
-    }
-
-    /// Sets how long after a forced refresh another one brings nothing new.
-    #[must_use]
-    pub fn forced_spacing(self, forced_spacing: Duration) -> Profile {
-        Profile { forced_spacing, ..self }
-    }
-}
-
-impl Default for Profile {
-    fn default() -> Profile {
-        Profile {
-            default_life: Duration::from_secs(300),
-            refresh_ahead: Duration::from_secs(300),
-            earliest_lead: None,
-            same_token_extends: false,
-            new_token_ends_old: false,
-            forced_spacing: Duration::ZERO,
-        }
-    }
-}
-
-/// How a token travels with a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Carry {
-    /// In a header, after a scheme (`Bearer`) when there is one.
-    Header {
-        /// The header's name.
-        name: Cow<'static, str>,
-        /// What stands before the token, without the blank.
-        scheme: Option<Cow<'static, str>>,
-    },
-    /// As a parameter of the query.
-    Query {
-        /// The parameter's name.
-        name: Cow<'static, str>,
-    },
-}
-
-impl Carry {
-    /// `Authorization: Bearer <token>`
-    pub fn bearer() -> Carry {
-        Carry::Header { name: "authorization".into(), scheme: Some("Bearer".into()) }
-    }
-
-    /// `<name>: <token>`
-    pub fn header(name: impl Into<Cow<'static, str>>) -> Carry {
-        Carry::Header { name: name.into(), scheme: None }
-    }
-
-    /// `?<name>=<token>`
-    pub fn query(name: impl Into<Cow<'static, str>>) -> Carry {
-        Carry::Query { name: name.into() }
-    }
-}
-
-/// A service's answer to a request that carried a token.
-#[derive(Clone, Copy)]
-pub struct Answer<'a> {
-    status: u16,
-    headers: &'a HeaderMap,
-    body: &'a [u8],
-}
-
-impl<'a> Answer<'a> {
-    /// An answer of which `body` may be empty when it was not read.
-    pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> Answer<'a> {
-        Answer { status, headers, body }
-    }
-
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        self.status
-    }
-
-    /// A header's value, when it is there and is text.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The body, as far as it was read.
-    pub fn body(&self) -> &'a [u8] {
-        self.body
-    }
-
-    /// The body as a JSON object, when it is one.
-    pub fn json(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
-        serde_json::from_slice(self.body).ok()
-    }
-
-    /// How long the service asks to wait (`Retry-After`, in seconds or as a date).
-    pub fn retry_after(&self) -> Option<Duration> {
-        crate::http::retry_after(self.headers)
-    }
-
-    /// What HTTP itself says: 401 and `invalid_token` reject the token, 429 throttles, anything else accepts it.
-    pub fn http_verdict(&self) -> Verdict {
-        let challenge = self.header("www-authenticate").unwrap_or_default();
-        match self.status {
-            // A challenge for more rights or for claims is not about this token: another one like it is refused too.
-            401 if challenge.contains("insufficient_") => Verdict::Accepted,
-            401 => Verdict::Rejected,
-            400 | 403 if challenge.contains("invalid_token") => Verdict::Rejected,
-            429 => Verdict::Throttled { retry_after: self.retry_after() },
-            _ => Verdict::Accepted,
-        }
-    }
-}
-
-/// What an answer says about the token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Nothing against the token. The request itself may still have failed.
-    Accepted,
-    /// The token is refused: reject it and ask for another.
-    Rejected,
-    /// The token is good, but there were too many calls.
-    Throttled {
-        /// How long to wait, when the service says so.
-        retry_after: Option<Duration>,
-    },
 }
 
 /// The grant in a reply of the usual shape: `access_token` and `expires_in`.
-fn granted(mut json: Json) -> Result<Grant, Error> {
-    let token = json.take_secret("access_token")?;
-    check_text(&token).map_err(Error::protocol)?;
-    Ok(Grant::new(token, json.life("expires_in")?))
+fn granted(json: Json) -> Result<Grant, Error> {
+    granted_as(json, "access_token", "expires_in")
 }
 
-/// Adds the provider's code, unless it is a secret that the provider sent back.
-fn with_code<'a>(error: Error, code: String, mut secrets: impl Iterator<Item = &'a Secret>) -> Error {
-    let telling = secrets.any(|secret| !secret.is_blank() && code.contains(secret.expose()));
-    if telling { error } else { error.with_code(code) }
+/// The grant in a reply that has the token and its life in these fields.
+fn granted_as(mut json: Json, token: &str, life: &str) -> Result<Grant, Error> {
+    let token = json.take_secret(token)?;
+    check_text(&token).map_err(Error::protocol)?;
+    Ok(Grant::new(token, json.life(life)?))
+}
+
+/// As [`granted_as`], with the state for the next time in a field of its own. Where there is one it must not be lost,
+/// whatever is wrong with the token: that is for the manager to find out, when it has kept the state.
+fn granted_with_state(mut json: Json, token: &str, life: &str, state: &str) -> Result<Grant, Error> {
+    let Some(state) = json.take_secret(state).ok().filter(|state| !state.is_blank()) else {
+        return granted_as(json, token, life);
+    };
+    let token = json.take_secret(token).unwrap_or_else(|_| Secret::from(""));
+    let life = json.life(life).unwrap_or(Some(Duration::ZERO));
+    Ok(Grant::new(token, life).with_state(state))
 }

@@ -140,11 +140,11 @@ impl Shelf {
     }
 
     /// What goes when there is no room for `new`. A lost record costs a fetch; a lost lease lets two fetch at once, and
-    /// leases are short, so going by their ends alone would take them first.
+    /// leases are short, so going by their ends alone would take them first; a lost refresh token costs a person's time.
     fn least_missed(&self, new: &Key) -> Option<Key> {
         let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new);
         let first = others.clone().next();
-        others.find(|key| !key.is_lease()).or(first).cloned()
+        others.find(|key| !key.is_beside()).or(first).cloned()
     }
 
     fn remove(&mut self, key: &Key) {

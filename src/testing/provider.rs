@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::lock::lock;
-use crate::provider::{Context, Grant, Profile, Provider};
+use crate::provider::{Context, Grant, Profile, Provider, StateProfile};
+use crate::token::TokenSource;
 
 /// A [`Provider`] without a network. It grants `token-1`, `token-2` and so on, unless a script says otherwise.
 ///
@@ -34,12 +35,14 @@ pub struct FakeProvider(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    parent: OnceLock<Arc<dyn TokenSource>>,
 }
 
 struct State {
     life: Duration,
     identity: Identity,
     profile: Profile,
+    keeps: Option<StateProfile>,
     script: VecDeque<Step>,
     outage: Option<Error>,
     granted: usize,
@@ -69,6 +72,7 @@ impl FakeProvider {
             life: Duration::from_secs(7200),
             identity: Identity::new("fake"),
             profile: Profile::default(),
+            keeps: None,
             script: VecDeque::new(),
             outage: None,
             granted: 0,
@@ -78,7 +82,7 @@ impl FakeProvider {
             finished: 0,
             most_at_once: 0,
         };
-        FakeProvider(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+        FakeProvider(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), parent: OnceLock::new() }))
     }
 
     /// How long the tokens live that no script names.
@@ -94,6 +98,22 @@ impl FakeProvider {
     /// How the provider says it treats its tokens.
     pub fn with_profile(self, profile: Profile) -> FakeProvider {
         self.change(|state| state.profile = profile)
+    }
+
+    /// How the provider says its state is kept. What it is asked with, and what comes with a token, is seen and said in
+    /// [`then`](FakeProvider::then).
+    pub fn with_state(self, keeps: StateProfile) -> FakeProvider {
+        self.change(|state| state.keeps = Some(keeps))
+    }
+
+    /// What gives the token that this one is granted for.
+    ///
+    /// # Panics
+    ///
+    /// When it has one already.
+    pub fn with_parent(self, parent: impl TokenSource) -> FakeProvider {
+        assert!(self.0.parent.set(Arc::new(parent)).is_ok(), "a provider has one parent");
+        self
     }
 
     /// The next fetch brings this token.
@@ -240,6 +260,14 @@ impl Provider for FakeProvider {
         lock(&self.0.state).identity.clone()
     }
 
+    fn parent(&self) -> Option<&dyn TokenSource> {
+        self.0.parent.get().map(|parent| &**parent)
+    }
+
+    fn state(&self) -> Option<StateProfile> {
+        lock(&self.0.state).keeps.clone()
+    }
+
     fn profile(&self) -> Profile {
         lock(&self.0.state).profile.clone()
     }
@@ -298,7 +326,7 @@ mod tests {
     fn fetch(provider: &FakeProvider) -> Result<(String, Duration), ErrorKind> {
         let grant = provider.fetch(&context(HOUR)).map_err(|error| error.kind())?;
         let (token, life) = grant.into_parts(&Profile::default()).map_err(|error| error.kind())?;
-        Ok((token.expose().to_owned(), life))
+        Ok((token.expose().to_owned(), life.whole))
     }
 
     fn granted(token: &str, life: Duration) -> Result<(String, Duration), ErrorKind> {

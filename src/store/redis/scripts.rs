@@ -114,8 +114,8 @@ pub(super) fn swap(key: &Key, expected: Expected<'_>, new: Option<(&[u8], Durati
         Expected::Version(version) => ("version", version.as_str()),
         Expected::Any => ("any", ""),
     };
-    // Nobody waits for the news of a lease.
-    let keys = if key.is_lease() { vec![key.clone()] } else { vec![key.clone(), stream(key)] };
+    // Nobody waits for news of a lease.
+    let keys = if key.is_beside() { vec![key.clone()] } else { vec![key.clone(), stream(key)] };
     let question = Question::new(&SWAP, &keys).with(condition).with(version);
     match new {
         Some((bytes, life)) => question.with("set").with(bytes).with_milliseconds(life),

@@ -1,23 +1,29 @@
 //! One credential's record in a shared store: who may fetch, and what all have of it.
 
+mod beside;
+mod wire;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub(crate) use beside::{Counted, DAY, Found, Kept, Place, StateTurn};
+
+use self::wire::{
+    Foreign, HIGHEST_NUMBER, StateMark, WIRE_VERSION, Wire, WireFailure, WireRejected, epoch_seconds, from_object,
+    milliseconds,
+};
 use crate::clock::{Deadline, Moment, Stopwatch, Time, Wake};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::policy::LONGEST_PAUSE;
+use crate::policy::{LONGEST_LIFE, Life};
 use crate::secret::Secret;
 use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
 use crate::thread::aside;
-use crate::token::check_text;
 
 /// The part of a manager that talks with the others that hold the same credential.
 #[derive(Debug)]
@@ -32,6 +38,11 @@ pub(crate) struct Sharing {
     time: Time,
     /// The highest number of a token that was seen or written here.
     number: AtomicU64,
+    /// Whose the provider's state is, when it has one that is used up by being used.
+    state_of: Option<String>,
+    /// The number of the latest such state that is known of. It is recorded with every token, so that whoever finds an
+    /// older one knows that it is used up.
+    state: AtomicU64,
     /// The last record of another program, and the number that it was given here: it has none of its own, and came
     /// after whatever was there before.
     foreign: Mutex<Option<(Version, u64)>>,
@@ -63,7 +74,7 @@ pub(crate) struct RecordedToken {
     pub(crate) secret: Secret,
     pub(crate) fingerprint: String,
     /// Its whole life, or renewing ahead would never fire for those who adopt it.
-    pub(crate) life: Duration,
+    pub(crate) life: Life,
     /// What was left of it at `known_at`.
     pub(crate) remaining: Duration,
     pub(crate) known_at: Moment,
@@ -129,14 +140,15 @@ impl Sharing {
         store: Arc<dyn Store>,
         key: Key,
         identity: Option<String>,
+        state_of: Option<String>,
         fetch_limit: Duration,
         time: Time,
     ) -> Sharing {
         let owner = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lease = lease_of(fetch_limit);
-        let (number, foreign) = (AtomicU64::new(0), Mutex::default());
+        let (number, state, foreign) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
         let (reported, hung) = (AtomicBool::new(false), Mutex::default());
-        Sharing { store, key, identity, owner, lease, time, number, foreign, reported, hung }
+        Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, hung }
     }
 
     /// Waits first, if that is asked for, until it may be worth to ask. Reads a record other than `not`; when there is
@@ -244,6 +256,11 @@ impl Sharing {
         })
     }
 
+    /// Records that a failure of this kind is over.
+    pub(crate) fn forget_failure(&self, kind: ErrorKind) -> Result<(), Error> {
+        self.edit(|record| record.failure.take_if(|failure| failure.error.kind() == kind).is_some())
+    }
+
     /// Changes the record, unless `change` says that there is nothing to change.
     fn edit(&self, change: impl Fn(&mut Record) -> bool) -> Result<(), Error> {
         for _ in 0..MOST_EDITS {
@@ -322,10 +339,12 @@ impl Sharing {
             id: self.identity.clone().unwrap_or_default(),
             access_token: token.map_or_else(String::new, |token| token.secret.expose().to_owned()),
             expires_at: token.map_or(0, |_| epoch_seconds(now.after(remaining))),
-            life_ms: token.map_or(0, |token| milliseconds(token.life)),
+            life_ms: token.map_or(0, |token| milliseconds(token.life.whole)),
             left_ms: milliseconds(remaining),
+            renew_ms: token.and_then(|token| token.life.renew_in).map(milliseconds),
             kept_ms: milliseconds(kept),
             number: record.number,
+            state: self.state_of.clone().map(|of| StateMark { of, number: self.state_number() }),
             rejected: record.rejected.iter().map(|rejected| WireRejected::of(rejected, now)).collect(),
             failure: record.failure.as_ref().map(WireFailure::of),
         };
@@ -340,6 +359,10 @@ impl Sharing {
             Some(identity) => Wire::from_bytes(entry.bytes()).filter(|wire| *identity == wire.id),
             None => Wire::from_bytes(entry.bytes()).or_else(|| self.decode_foreign(entry)),
         };
+        let mark = record.as_ref().and_then(|wire| wire.state.as_ref());
+        if let Some(mark) = mark.filter(|mark| Some(&mark.of) == self.state_of.as_ref()) {
+            self.note_state(mark.number.min(HIGHEST_NUMBER));
+        }
         match record.and_then(|wire| wire.into_record(entry.remaining(), known_at)) {
             Some(record) => {
                 self.number.fetch_max(record.number, Ordering::Relaxed);
@@ -357,7 +380,7 @@ impl Sharing {
     /// A record of another program. All that is known of its life is what the store says remains of it.
     fn decode_foreign(&self, entry: &Entry) -> Option<Wire> {
         let Foreign { access_token, v: None, .. } = from_object(entry.bytes())? else { return None };
-        let left_ms = milliseconds(entry.remaining()).min(LONGEST_LIFE_MS);
+        let left_ms = milliseconds(entry.remaining().min(LONGEST_LIFE));
         let mut last = lock(&self.foreign);
         let known = last.as_ref().filter(|(version, _)| version == entry.version()).map(|(_, number)| *number);
         let number = known.unwrap_or_else(|| next_number(self.number.load(Ordering::Relaxed)));
@@ -424,156 +447,3 @@ pub(crate) const MOST_REJECTED: usize = 4;
 const SHORTEST_LIFE: Duration = Duration::from_millis(1);
 
 const MOST_EDITS: usize = 8;
-
-const WIRE_VERSION: u8 = 1;
-
-/// A record as it is stored. `access_token` and `expires_at` are what programs built on other formats look for: with no
-/// token they read an empty one that has ended, and fetch.
-#[derive(Default, Serialize, Deserialize)]
-struct Wire {
-    v: u8,
-    id: String,
-    access_token: String,
-    /// Seconds since 1970 by the writer's wall clock. Not read here: no two hosts' clocks are compared.
-    expires_at: u64,
-    /// The token's whole life.
-    life_ms: u64,
-    /// What was left of it when this was written.
-    left_ms: u64,
-    /// How long this is kept from then on; what the store says remains of it tells how long ago that was.
-    kept_ms: u64,
-    #[serde(default)]
-    number: u64,
-    #[serde(default)]
-    rejected: Vec<WireRejected>,
-    #[serde(default)]
-    failure: Option<WireFailure>,
-}
-
-/// What other programs record under a key of the user's own: the token, and when it is over by their clock.
-#[derive(Deserialize)]
-struct Foreign {
-    access_token: String,
-    #[expect(dead_code, reason = "it has to be there, but no two hosts' clocks are compared")]
-    expires_at: i64,
-    /// A record of this crate's that cannot be read is no other program's.
-    #[serde(default)]
-    v: Option<IgnoredAny>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WireRejected {
-    token: String,
-    left_ms: u64,
-}
-
-impl WireRejected {
-    fn of(rejected: &RejectedToken, now: Moment) -> WireRejected {
-        WireRejected { token: rejected.fingerprint.clone(), left_ms: milliseconds(now.until(rejected.end)) }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct WireFailure {
-    kind: ErrorKind,
-    message: String,
-    code: Option<String>,
-    status: Option<u16>,
-    retry_ms: u64,
-    count: u32,
-}
-
-impl Wire {
-    fn into_bytes(self) -> Zeroizing<Vec<u8>> {
-        // Strings and numbers only: there is nothing in it that JSON cannot hold.
-        let bytes = serde_json::to_vec(&self).unwrap_or_default();
-        drop(Zeroizing::new(self.access_token));
-        Zeroizing::new(bytes)
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Wire> {
-        let wire: Wire = from_object(bytes)?;
-        let sound = wire.v == WIRE_VERSION && wire.life_ms <= LONGEST_LIFE_MS && wire.left_ms <= wire.life_ms;
-        sound.then_some(wire)
-    }
-
-    /// `None` when more remains of it than it was given: then nobody can tell how old it is.
-    fn into_record(self, remaining: Duration, known_at: Moment) -> Option<Record> {
-        let kept = Duration::from_millis(self.kept_ms);
-        if remaining > kept.saturating_add(ROUNDED) {
-            return None;
-        }
-        let age = kept.saturating_sub(remaining);
-        let left =
-            |milliseconds| Some(Duration::from_millis(milliseconds).saturating_sub(age)).filter(|l| !l.is_zero());
-        let secret = Secret::new(self.access_token);
-        let token = left(self.left_ms).filter(|_| check_text(&secret).is_ok()).map(|remaining| RecordedToken {
-            fingerprint: secret.fingerprint(),
-            life: Duration::from_millis(self.life_ms),
-            remaining,
-            known_at,
-            secret,
-        });
-        let failure = self.failure.and_then(|failure| {
-            let retry_in = left(failure.retry_ms.min(milliseconds(LONGEST_PAUSE)))?;
-            Some(Failure { error: failure.to_error(), retry_in, count: failure.count })
-        });
-        let rejected = self.rejected.into_iter().rev().take(MOST_REJECTED).rev().map(|rejected| {
-            let left = Duration::from_millis(rejected.left_ms.min(LONGEST_LIFE_MS)).saturating_sub(age);
-            RejectedToken { fingerprint: rejected.token, end: known_at.after(left) }
-        });
-        let rejected = rejected.collect();
-        // One that high is not counted but made up, and would leave no room for higher ones.
-        let number = if self.number >= HIGHEST_NUMBER { 0 } else { self.number };
-        Some(Record { token, rejected, failure, number, keep: remaining, version: None })
-    }
-}
-
-impl WireFailure {
-    fn of(failure: &Failure) -> WireFailure {
-        let error = &failure.error;
-        WireFailure {
-            kind: error.kind(),
-            message: error.message().to_owned(),
-            code: error.code().map(str::to_owned),
-            status: error.status(),
-            retry_ms: milliseconds(failure.retry_in),
-            count: failure.count,
-        }
-    }
-
-    /// The text comes from a store that others can write, so it is kept short and printable.
-    fn to_error(&self) -> Error {
-        let message: String = self.message.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect();
-        let mut error = Error::new(self.kind, message);
-        if let Some(code) = &self.code {
-            error = error.with_code(code);
-        }
-        match self.status {
-            Some(status) => error.with_status(status),
-            None => error,
-        }
-    }
-}
-
-/// Only a JSON object: serde would take an array of the fields as well.
-fn from_object<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let is_object = bytes.len() <= LARGEST_RECORD && bytes.trim_ascii_start().starts_with(b"{");
-    is_object.then(|| serde_json::from_slice(bytes).ok())?
-}
-
-const LARGEST_RECORD: usize = 64 * 1024;
-/// What a time in a record may be shorter than it was.
-const ROUNDED: Duration = Duration::from_millis(1);
-
-const HIGHEST_NUMBER: u64 = 1 << 53;
-const LONGEST_LIFE_MS: u64 = 30 * 86_400 * 1_000;
-const LONGEST_MESSAGE: usize = 200;
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn epoch_seconds(moment: Moment) -> u64 {
-    moment.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}

@@ -1,12 +1,16 @@
 //! OAuth 2.0 client credentials (RFC 6749, section 4.4), at any server.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::error::{Error, ErrorKind};
-use crate::http::{Http, Reply, check_url, form_encoded};
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::http::{Json, check_url, form_encoded};
 use crate::key::Identity;
-use crate::provider::{Context, Grant, Profile, Provider, granted, with_code};
+use crate::provider::jwt::{Signer, SigningKey};
+use crate::provider::oauth2::{ASSERTION_TYPE, Dialect, assertion, client_assertion};
+use crate::provider::{Context, Grant, Profile, Provider, granted};
 use crate::secret::{Secret, plain_url};
 
 /// Grants tokens by OAuth 2.0 client credentials.
@@ -28,6 +32,8 @@ pub struct OAuth2 {
     token_url: String,
     client_id: String,
     secret: Secret,
+    key: Option<SigningKey>,
+    assertion_audience: Option<String>,
     auth: ClientAuth,
     scope: Option<String>,
     audience: Option<String>,
@@ -37,7 +43,8 @@ pub struct OAuth2 {
 }
 
 /// How a client shows who it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ClientAuth {
     /// In the `Authorization` header, id and secret encoded as in a form first, as the standard wants it
@@ -49,8 +56,12 @@ pub enum ClientAuth {
     BasicRaw,
     /// In the body (`client_secret_post`).
     Post,
-    /// The id alone, in the body. The connection proves the rest (a client certificate of a lent agent), or an
-    /// assertion that is added with [`OAuth2::param`]. The secret may be empty.
+    /// By an assertion that is signed with the secret, by HS256 (`client_secret_jwt`). The secret itself stays here.
+    ClientSecretJwt,
+    /// By an assertion that is signed with a key (`private_key_jwt`). See [`OAuth2::private_key_jwt`].
+    PrivateKeyJwt,
+    /// The id alone, in the body. The connection proves the rest (a client certificate of a lent agent). The secret may
+    /// be empty.
     None,
 }
 
@@ -61,6 +72,8 @@ impl OAuth2 {
             token_url: token_url.into(),
             client_id: client_id.into(),
             secret: secret.into(),
+            key: None,
+            assertion_audience: None,
             auth: ClientAuth::default(),
             scope: None,
             audience: None,
@@ -68,6 +81,26 @@ impl OAuth2 {
             params: Vec::new(),
             default_life: Profile::default().default_life,
         }
+    }
+
+    /// The same for a client without a secret, as a program is that people install (RFC 8252).
+    pub fn public(token_url: impl Into<String>, client_id: impl Into<String>) -> OAuth2 {
+        OAuth2::new(token_url, client_id, "").auth(ClientAuth::None)
+    }
+
+    /// The same for a client that has a key instead of a secret, and signs with it (`private_key_jwt`, RFC 7523). Each
+    /// request has an assertion of its own, good for five minutes.
+    ///
+    /// What the server calls the key is said by [`SigningKey::key_id`].
+    pub fn private_key_jwt(token_url: impl Into<String>, client_id: impl Into<String>, key: SigningKey) -> OAuth2 {
+        OAuth2 { key: Some(key), auth: ClientAuth::PrivateKeyJwt, ..OAuth2::new(token_url, client_id, "") }
+    }
+
+    /// What the server calls itself, where it does not take an assertion that is made out to its token endpoint: its
+    /// issuer, mostly. Default: the address of the token endpoint, without its query.
+    #[must_use]
+    pub fn assertion_audience(self, audience: impl Into<String>) -> OAuth2 {
+        OAuth2 { assertion_audience: Some(audience.into()), ..self }
     }
 
     /// How the client shows who it is. Default: [`ClientAuth::Basic`]. Servers differ, and a wrong guess counts as a
@@ -109,65 +142,68 @@ impl OAuth2 {
         OAuth2 { default_life: life, ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let request = http.post_form(&self.token_url, &self.form());
+    /// Asks for a token with this grant. `secrets` are those in it.
+    pub(super) fn exchange(
+        &self,
+        context: &Context,
+        grant: &[(&str, &str)],
+        secrets: &[&Secret],
+        dialect: &Dialect,
+    ) -> Result<Json, Error> {
+        self.exchange_at(&self.token_url, context, grant, secrets, dialect)
+    }
+
+    /// The same at another endpoint of the server.
+    pub(super) fn exchange_at(
+        &self,
+        url: &str,
+        context: &Context,
+        grant: &[(&str, &str)],
+        secrets: &[&Secret],
+        dialect: &Dialect,
+    ) -> Result<Json, Error> {
+        let assertion = self.signer().map(|signer| self.assertion(signer?, context.now())).transpose()?;
+        let mut form = grant.to_vec();
+        self.add_settings(&mut form);
+        if let Some(assertion) = &assertion {
+            form.extend([("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion.expose())]);
+        }
+        let request = context.http().post_form(url, &form);
         let request = match self.auth {
             ClientAuth::Basic => {
                 let secret = Secret::new(form_encoded(self.secret.expose()).as_str());
                 request.basic(&form_encoded(&self.client_id), &secret)
             }
             ClientAuth::BasicRaw => request.basic(&self.client_id, &self.secret),
-            ClientAuth::Post | ClientAuth::None => request,
+            _ => request,
         };
-        self.judge(&request.send()?)
+        let params = self.params.iter().map(|(_, value)| value);
+        let secrets: Vec<_> = params.chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
+        dialect.accept(&request.send()?, &secrets)
     }
 
-    fn form(&self) -> Vec<(&str, &str)> {
-        let mut form = vec![("grant_type", "client_credentials")];
+    fn add_settings<'a>(&'a self, form: &mut Vec<(&'a str, &'a str)>) {
         form.extend(self.scope.iter().map(|scope| ("scope", scope.as_str())));
         form.extend(self.audience.iter().map(|audience| ("audience", audience.as_str())));
         form.extend(self.resources.iter().map(|resource| ("resource", resource.as_str())));
         form.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.expose())));
         // Never beside the header: some servers refuse a client that shows itself twice.
-        if matches!(self.auth, ClientAuth::Post | ClientAuth::None) {
+        if !matches!(self.auth, ClientAuth::Basic | ClientAuth::BasicRaw) {
             form.push(("client_id", &self.client_id));
         }
         if self.auth == ClientAuth::Post {
             form.push(("client_secret", self.secret.expose()));
         }
-        form
     }
 
-    fn judge(&self, reply: &Reply) -> Result<Grant, Error> {
-        let json = reply.json();
-        // Some servers send an error with HTTP 200.
-        if let Some(code) = json.as_ref().ok().and_then(|json| json.code("error")).filter(|code| !code.is_empty()) {
-            return Err(with_code(refusal(reply, &code), code, self.secrets()));
-        }
-        if !reply.is_success() {
-            return Err(paused(reply.refusal()));
-        }
-        granted(json?)
+    /// Adds to an identity which client of which server this is.
+    pub(super) fn name_client(&self, identity: Identity) -> Identity {
+        identity.part("url", self.split_url().0).part("client", &self.client_id)
     }
 
-    fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.params.iter().map(|(_, value)| value).chain([&self.secret])
-    }
-
-    /// The endpoint, and its query, which may hold a secret.
-    fn split_url(&self) -> (&str, &str) {
-        self.token_url.split_once('?').unwrap_or((&self.token_url, ""))
-    }
-}
-
-impl Provider for OAuth2 {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn identity(&self) -> Identity {
-        let (endpoint, query) = self.split_url();
-        let mut identity = Identity::new(NAME).part("url", endpoint).part("client", &self.client_id);
+    /// Adds to an identity all that the token depends on.
+    pub(super) fn describe(&self, identity: Identity) -> Identity {
+        let mut identity = self.name_client(identity);
         for (name, value) in [("scope", &self.scope), ("audience", &self.audience)] {
             if let Some(value) = value {
                 identity = identity.part(name, value);
@@ -183,24 +219,63 @@ impl Provider for OAuth2 {
         for (name, value) in params {
             identity = identity.part("param", name).secret(value);
         }
-        identity.secret(&Secret::from(query)).secret(&self.secret)
+        let secret = self.key.as_ref().map_or(&self.secret, SigningKey::mark);
+        identity.secret(&Secret::from(self.split_url().1)).secret(secret)
     }
 
-    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(NAME))
-    }
-
-    fn check(&self) -> Result<(), Error> {
+    /// Says what is wrong with the settings.
+    pub(super) fn check_settings(&self) -> Result<(), Error> {
         let fault = if self.client_id.trim().is_empty() {
             Err("the client id is empty")
-        } else if self.secret.is_blank() && self.auth != ClientAuth::None {
+        } else if let Some(Err(error)) = self.signer() {
+            return Err(error);
+        } else if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
             Err("the client secret is empty")
         } else if self.default_life.is_zero() {
             Err("a default life of zero would make every token a dead one")
         } else {
             check_url(&self.token_url)
         };
-        fault.map_err(|text| Error::config(text).of(NAME))
+        fault.map_err(Error::config)
+    }
+
+    /// What signs the client's assertion, if it shows itself by one.
+    fn signer(&self) -> Option<Result<Signer<'_>, Error>> {
+        match self.auth {
+            ClientAuth::ClientSecretJwt => Some(Ok(Signer::Shared(&self.secret))),
+            ClientAuth::PrivateKeyJwt => Some(self.key.as_ref().map(Signer::Key).ok_or_else(|| Error::config(NO_KEY))),
+            _ => None,
+        }
+    }
+
+    fn assertion(&self, signer: Signer<'_>, now: SystemTime) -> Result<Secret, Error> {
+        let audience = self.assertion_audience.as_deref().unwrap_or(self.split_url().0);
+        client_assertion(signer, None, &self.client_id, audience, now)
+    }
+
+    /// The endpoint, and its query, which may hold a secret.
+    fn split_url(&self) -> (&str, &str) {
+        self.token_url.split_once('?').unwrap_or((&self.token_url, ""))
+    }
+}
+
+impl Provider for OAuth2 {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        self.describe(Identity::new(NAME))
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        let dialect = if self.signer().is_some() { &assertion::DIALECT } else { &Dialect::STANDARD };
+        let json = self.exchange(context, &[("grant_type", "client_credentials")], &[], dialect);
+        json.and_then(granted).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.check_settings().map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
@@ -214,6 +289,8 @@ impl fmt::Debug for OAuth2 {
             .field("token_url", &plain_url(&self.token_url))
             .field("client_id", &self.client_id)
             .field("secret", &self.secret)
+            .field("key", &self.key)
+            .field("assertion_audience", &self.assertion_audience.as_deref().map(plain_url))
             .field("auth", &self.auth)
             .field("scope", &self.scope)
             .field("audience", &self.audience.as_deref().map(plain_url))
@@ -224,41 +301,6 @@ impl fmt::Debug for OAuth2 {
     }
 }
 
-/// What an error code of the token endpoint means.
-fn refusal(reply: &Reply, code: &str) -> Error {
-    let by_status = reply.refusal();
-    let error = match CODES.iter().find(|(known, ..)| *known == code) {
-        // Too many calls is too many calls, whatever code comes with it.
-        Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
-        _ if reply.is_success() => by_status.recast(ErrorKind::Protocol, "the token was refused"),
-        _ => by_status,
-    };
-    paused(error)
-}
-
-/// A server that says "too much" and not how long gets a pause all the same.
-fn paused(error: Error) -> Error {
-    let silent = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
-    if silent { error.with_retry_after(THROTTLED) } else { error }
-}
-
 const NAME: &str = "oauth2";
 
-const THROTTLED: Duration = Duration::from_secs(5);
-
-/// The codes of the token endpoint: the standards', and those that servers have made up beside them.
-const CODES: &[(&str, ErrorKind, &str)] = &[
-    ("access_denied", ErrorKind::NotAllowed, "the server does not allow this client the token"),
-    ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
-    ("invalid_client", ErrorKind::Denied, "the client id or secret is wrong, or is sent in another way than wanted"),
-    ("invalid_grant", ErrorKind::Denied, "the server does not accept the grant"),
-    ("invalid_request", ErrorKind::Config, "the server misses or does not know a parameter"),
-    ("invalid_resource", ErrorKind::Config, "the server does not know the resource"),
-    ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this client"),
-    ("invalid_target", ErrorKind::Config, "the server does not know the resource or audience"),
-    ("server_error", ErrorKind::Unavailable, "the server has an internal fault"),
-    ("slow_down", ErrorKind::Throttled, "there were too many calls"),
-    ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy"),
-    ("unauthorized_client", ErrorKind::Denied, "the client may not use client credentials"),
-    ("unsupported_grant_type", ErrorKind::Config, "the server does not know client credentials"),
-];
+const NO_KEY: &str = "there is no key to sign with; `OAuth2::private_key_jwt` takes it";

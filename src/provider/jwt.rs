@@ -1,0 +1,366 @@
+//! Signed assertions (JWT): the keys that sign them, and how they are put together.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+};
+use ring::{digest, hmac};
+use rustls_pki_types::pem::{SectionKind, SliceIter};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind};
+use crate::provider::settings::read_file;
+use crate::secret::{Secret, hex};
+
+/// A private key that signs assertions: RSA of 2048 to 4096 bits, or EC on the curve P-256.
+///
+/// An RSA key signs by RS256, or by PS256 where that is [wanted](SigningKey::pss); an EC key signs by ES256. The key
+/// hides itself in `Debug`. The text it was read from is wiped, as long as nobody else holds it.
+///
+/// ```no_run
+/// use evertoken::{OAuth2, SigningKey};
+///
+/// let key = SigningKey::from_pem_file("client.pem")?.key_id("2026-01");
+/// let provider = OAuth2::private_key_jwt("https://login.example/token", "client-id", key);
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SigningKey {
+    pair: Arc<Pair>,
+    pss: bool,
+    key_id: Option<String>,
+    /// Stands for the key in an identity.
+    mark: Secret,
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    P256(EcdsaKeyPair),
+}
+
+impl SigningKey {
+    /// Reads the first private key in a PEM text: `PRIVATE KEY` (PKCS#8), or `RSA PRIVATE KEY` (PKCS#1).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] with what is wrong: an encrypted key, a certificate or a public key instead of it, another
+    /// curve, a size that is not supported, no PEM at all.
+    pub fn from_pem(pem: impl Into<Secret>) -> Result<SigningKey, Error> {
+        let pem = pem.into();
+        let mut found = None;
+        for section in sections(pem.expose()) {
+            let (kind, der) = section.map_err(|()| no_key(pem.expose(), found))?;
+            let der = Zeroizing::new(der);
+            match kind {
+                SectionKind::PrivateKey => return SigningKey::new(pkcs8(&der)?, &der),
+                SectionKind::RsaPrivateKey => {
+                    return SigningKey::new(Pair::Rsa(RsaKeyPair::from_der(&der).map_err(rejected)?), &der);
+                }
+                other => found = found.or(Some(other)),
+            }
+        }
+        Err(no_key(pem.expose(), found))
+    }
+
+    /// Reads the first private key in a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the file cannot be read, and as with [`SigningKey::from_pem`].
+    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<SigningKey, Error> {
+        SigningKey::from_pem(read_file(path.as_ref(), "the file of the private key")?)
+    }
+
+    /// The name under which the server knows the key (`kid`), told in each assertion.
+    #[must_use]
+    pub fn key_id(self, id: impl Into<String>) -> SigningKey {
+        SigningKey { key_id: Some(id.into()), ..self }
+    }
+
+    /// Signs by PS256 instead of RS256, as some servers want it of an RSA key. Changes nothing for an EC key.
+    #[must_use]
+    pub fn pss(self) -> SigningKey {
+        SigningKey { pss: true, ..self }
+    }
+
+    fn new(pair: Pair, der: &[u8]) -> Result<SigningKey, Error> {
+        let mark = Secret::new(hex(digest::digest(&digest::SHA256, der).as_ref()));
+        Ok(SigningKey { pair: Arc::new(pair), pss: false, key_id: None, mark })
+    }
+
+    /// What goes into an identity as its secret.
+    pub(super) fn mark(&self) -> &Secret {
+        &self.mark
+    }
+
+    pub(super) fn is_rsa(&self) -> bool {
+        matches!(*self.pair, Pair::Rsa(_))
+    }
+
+    pub(super) fn algorithm(&self) -> &'static str {
+        match *self.pair {
+            Pair::Rsa(_) if self.pss => "PS256",
+            Pair::Rsa(_) => "RS256",
+            Pair::P256(_) => "ES256",
+        }
+    }
+
+    fn sign(&self, text: &[u8]) -> Result<Vec<u8>, Error> {
+        let random = SystemRandom::new();
+        let signed = match &*self.pair {
+            Pair::Rsa(pair) => {
+                let encoding: &dyn RsaEncoding = if self.pss { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(encoding, &random, text, &mut signature).map(|()| signature)
+            }
+            Pair::P256(pair) => pair.sign(&random, text).map(|signature| signature.as_ref().to_vec()),
+        };
+        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "the assertion cannot be signed"))
+    }
+
+    fn public_key(&self) -> &[u8] {
+        match &*self.pair {
+            Pair::Rsa(pair) => pair.public_key().as_ref(),
+            Pair::P256(pair) => pair.public_key().as_ref(),
+        }
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.algorithm())
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate that a server knows a [`SigningKey`] by.
+///
+/// ```no_run
+/// use evertoken::{Certificate, Entra, SigningKey};
+///
+/// let (certificate, key) = (Certificate::from_pem_file("app.crt")?, SigningKey::from_pem_file("app.key")?);
+/// let provider = Entra::certificate("contoso.onmicrosoft.com", "client-id", certificate, key);
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Certificate {
+    der: Arc<[u8]>,
+}
+
+impl Certificate {
+    /// Reads the first certificate in a PEM text.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when there is none, or it cannot be read.
+    pub fn from_pem(pem: impl AsRef<str>) -> Result<Certificate, Error> {
+        for section in sections(pem.as_ref()) {
+            let Ok((kind, der)) = section else { break };
+            let der = Zeroizing::new(der);
+            if kind == SectionKind::Certificate && !der.is_empty() {
+                return Ok(Certificate { der: der.as_slice().into() });
+            }
+        }
+        Err(Error::config("there is no readable certificate in the PEM text (CERTIFICATE)"))
+    }
+
+    /// Reads the first certificate in a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the file cannot be read, and as with [`Certificate::from_pem`].
+    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Certificate, Error> {
+        Certificate::from_pem(read_file(path.as_ref(), "the file of the certificate")?.expose())
+    }
+
+    /// Its SHA-256, as `x5t#S256` tells it.
+    pub(super) fn thumbprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &self.der))
+    }
+
+    /// True when it was made for this key.
+    pub(super) fn is_for(&self, key: &SigningKey) -> bool {
+        // A certificate holds the public key just as it is written elsewhere: there is one way only to write it.
+        let public = key.public_key();
+        self.der.windows(public.len()).any(|part| part == public)
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("sha256", &self.thumbprint()).finish()
+    }
+}
+
+/// What signs an assertion.
+#[derive(Clone, Copy)]
+pub(super) enum Signer<'a> {
+    /// A private key.
+    Key(&'a SigningKey),
+    /// A secret that the server has too (HS256).
+    Shared(&'a Secret),
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'a str>,
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    thumbprint: Option<&'a str>,
+}
+
+/// What an assertion says.
+#[derive(Serialize)]
+pub(super) struct Claims<'a> {
+    pub(super) iss: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scope: Option<&'a str>,
+    pub(super) aud: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) jti: Option<String>,
+    #[serde(flatten)]
+    pub(super) times: Times,
+    #[serde(flatten)]
+    pub(super) more: Map<String, Value>,
+}
+
+/// From when until when an assertion is good, in seconds since 1970.
+#[derive(Serialize)]
+pub(super) struct Times {
+    iat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<u64>,
+    exp: u64,
+}
+
+impl Times {
+    /// Good for `life` from the moment it says it was made, which is a little before `now`: the server's clock may be
+    /// behind ours.
+    pub(super) fn new(now: SystemTime, life: Duration) -> Result<Times, Error> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_err(|_| Error::config("this machine's clock shows a time before 1970; set it"))?.as_secs();
+        let iat = now.saturating_sub(SKEW.as_secs());
+        Ok(Times { iat, nbf: None, exp: iat + life.as_secs() })
+    }
+
+    /// Says too that it is not good before it was made.
+    pub(super) fn not_before(self) -> Times {
+        Times { nbf: Some(self.iat), ..self }
+    }
+}
+
+/// Puts an assertion together and signs it. `thumbprint` names the certificate of the key.
+pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims<'_>) -> Result<Secret, Error> {
+    let (alg, kid) = match signer {
+        Signer::Key(key) => (key.algorithm(), key.key_id.as_deref()),
+        Signer::Shared(_) => ("HS256", None),
+    };
+    let mut text = encoded(&Header { alg, typ: "JWT", kid, thumbprint })?;
+    text.push('.');
+    text.push_str(&encoded(claims)?);
+    let signature = match signer {
+        Signer::Key(key) => key.sign(text.as_bytes())?,
+        Signer::Shared(secret) => {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+            hmac::sign(&key, text.as_bytes()).as_ref().to_vec()
+        }
+    };
+    text.push('.');
+    text.push_str(&URL_SAFE_NO_PAD.encode(signature));
+    Ok(Secret::new(std::mem::take(&mut *text)))
+}
+
+/// A name that no other assertion has (`jti`).
+pub(super) fn unique_id() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "this machine has no random numbers"))?;
+    Ok(hex(&bytes))
+}
+
+fn encoded(part: &impl Serialize) -> Result<Zeroizing<String>, Error> {
+    let json = serde_json::to_vec(part).map_err(|_| Error::config("the assertion cannot be written as JSON"))?;
+    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(json)))
+}
+
+fn sections(pem: &str) -> impl Iterator<Item = Result<(SectionKind, Vec<u8>), ()>> {
+    SliceIter::<(SectionKind, Vec<u8>)>::new(pem.as_bytes()).map(|section| section.map_err(drop))
+}
+
+fn pkcs8(der: &[u8]) -> Result<Pair, Error> {
+    let rsa = match RsaKeyPair::from_pkcs8(der) {
+        Ok(pair) => return Ok(Pair::Rsa(pair)),
+        Err(cause) => cause,
+    };
+    match EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &SystemRandom::new()) {
+        Ok(pair) => Ok(Pair::P256(pair)),
+        Err(_) => Err(rejected(rsa)),
+    }
+}
+
+/// What is wrong with a key. The reasons are those of `ring`, which tells them as words and in no other way.
+fn rejected(cause: ring::error::KeyRejected) -> Error {
+    Error::config(match cause.to_string().as_str() {
+        "TooSmall" => "the RSA key is too small; it must have 2048 bits or more",
+        "TooLarge" => "the RSA key is too large; it must have 4096 bits or less",
+        "PrivateModulusLenNotMultipleOf512Bits" => "the RSA key has a size that is not supported; take 2048 bits",
+        "WrongAlgorithm" => "the private key is neither an RSA key nor an EC key on the curve P-256",
+        _ => "the private key cannot be read; it is damaged, or of a kind that is not supported",
+    })
+}
+
+/// What is in a PEM text that has no private key which can be read.
+fn no_key(pem: &str, found: Option<SectionKind>) -> Error {
+    Error::config(match found {
+        // Both kinds: the label says so, or a line below it.
+        _ if pem.contains("ENCRYPTED") => {
+            "the private key is encrypted; decrypt it first (openssl pkey -in .. -out ..)"
+        }
+        _ if pem.contains(r"-----\n") => "the PEM text has \\n where its lines should break",
+        Some(SectionKind::Certificate) => "this is a certificate; the private key that belongs to it is wanted",
+        Some(SectionKind::PublicKey) => "this is a public key; the private key is wanted",
+        Some(SectionKind::EcPrivateKey) => {
+            "an EC key must be in the form PKCS#8 (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
+        }
+        Some(_) => "there is no private key in the PEM text",
+        None => "the private key is not readable PEM (-----BEGIN PRIVATE KEY-----)",
+    })
+}
+
+/// How much earlier than now an assertion says it was made.
+const SKEW: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(now: SystemTime) -> Result<Value, Error> {
+        Ok(serde_json::to_value(Times::new(now, Duration::from_secs(310))?.not_before()).expect("numbers"))
+    }
+
+    #[test]
+    fn an_assertion_begins_ten_seconds_ago_and_never_before_1970() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let times = |seconds| told(at(seconds)).expect("a time that can be told");
+        assert_eq!(times(1000), serde_json::json!({"iat": 990, "nbf": 990, "exp": 1300}));
+        assert_eq!(times(3), serde_json::json!({"iat": 0, "nbf": 0, "exp": 310}));
+        let error = told(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).expect_err("a clock that is wrong");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("clock"), "{error}");
+    }
+}

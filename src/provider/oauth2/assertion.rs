@@ -1,0 +1,47 @@
+//! How a client shows by a signed assertion who it is (RFC 7523, section 2.2).
+
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, ErrorKind};
+use crate::provider::jwt::{Claims, Signer, Times, sign, unique_id};
+use crate::provider::oauth2::Dialect;
+use crate::secret::Secret;
+
+/// The assertion of `client_id` for the server that calls itself `audience`. One for each request: a server takes none
+/// twice.
+pub(in crate::provider) fn client_assertion(
+    signer: Signer<'_>,
+    thumbprint: Option<&str>,
+    client_id: &str,
+    audience: &str,
+    now: SystemTime,
+) -> Result<Secret, Error> {
+    let claims = Claims {
+        iss: client_id,
+        sub: Some(client_id),
+        scope: None,
+        aud: audience,
+        jti: Some(unique_id()?),
+        times: Times::new(now, LIFE)?.not_before(),
+        more: Default::default(),
+    };
+    sign(signer, thumbprint, &claims)
+}
+
+/// What `client_assertion_type` says.
+pub(in crate::provider) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// How servers refuse an assertion of the client.
+pub(super) const DIALECT: Dialect = Dialect {
+    refusals: &[&[
+        ("invalid_client", ErrorKind::Denied, NOT_ACCEPTED),
+        ("invalid_grant", ErrorKind::Denied, NOT_ACCEPTED),
+    ]],
+    ..Dialect::STANDARD
+};
+
+const NOT_ACCEPTED: &str = "the signed assertion is not accepted; check this machine's clock, the client id, the key \
+                            that the server knows, and the assertion's audience (each try signs a fresh one)";
+
+/// Five minutes of use: the assertion is sent at once, but the server's clock may be ahead of ours.
+pub(super) const LIFE: Duration = Duration::from_secs(310);

@@ -1,0 +1,240 @@
+//! The grant for a signed assertion (RFC 7523, section 2.1), at any server.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, ErrorKind};
+use crate::http::{Http, check_url};
+use crate::key::Identity;
+use crate::provider::codes::Row;
+use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign, unique_id};
+use crate::provider::oauth2::Dialect;
+use crate::provider::oauth2::assertion::LIFE;
+use crate::provider::settings::check_texts;
+use crate::provider::{Context, Grant, Profile, Provider, granted};
+use crate::secret::{Secret, plain_url};
+
+/// Grants tokens for an assertion that this program signs (JWT bearer, RFC 7523).
+///
+/// Each request has an assertion of its own, good for five minutes. For a service account of Google there is
+/// [`GoogleServiceAccount`](crate::GoogleServiceAccount).
+///
+/// ```no_run
+/// use evertoken::{JwtBearer, SigningKey};
+///
+/// let key = SigningKey::from_pem_file("server.key")?;
+/// let provider = JwtBearer::new("https://login.example/oauth2/token", key)
+///     .issuer("client-id")
+///     .subject("user@example.com")
+///     .audience("https://login.example");
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct JwtBearer {
+    token_url: String,
+    key: SigningKey,
+    issuer: String,
+    subject: Option<String>,
+    audience: Option<String>,
+    scope: Option<String>,
+    claims: Map<String, Value>,
+    params: Vec<(String, Secret)>,
+    default_life: Duration,
+}
+
+impl JwtBearer {
+    /// Asks the server whose token endpoint is `token_url`. The [issuer](JwtBearer::issuer) must be set too.
+    ///
+    /// What the server calls the key is said by [`SigningKey::key_id`].
+    pub fn new(token_url: impl Into<String>, key: SigningKey) -> JwtBearer {
+        JwtBearer {
+            token_url: token_url.into(),
+            key,
+            issuer: String::new(),
+            subject: None,
+            audience: None,
+            scope: None,
+            claims: Map::new(),
+            params: Vec::new(),
+            default_life: Profile::default().default_life,
+        }
+    }
+
+    /// Who signs (`iss`): often the client id.
+    #[must_use]
+    pub fn issuer(self, issuer: impl Into<String>) -> JwtBearer {
+        JwtBearer { issuer: issuer.into(), ..self }
+    }
+
+    /// Whom the token is for (`sub`). Default: the issuer.
+    #[must_use]
+    pub fn subject(self, subject: impl Into<String>) -> JwtBearer {
+        JwtBearer { subject: Some(subject.into()), ..self }
+    }
+
+    /// What the server calls itself (`aud`). Default: the address of its token endpoint, without a query.
+    #[must_use]
+    pub fn audience(self, audience: impl Into<String>) -> JwtBearer {
+        JwtBearer { audience: Some(audience.into()), ..self }
+    }
+
+    /// The scopes to ask for, with blanks between them. They go beside the assertion, as the standard wants it; for a
+    /// server that wants them in it there is [`claim`](JwtBearer::claim).
+    #[must_use]
+    pub fn scope(self, scope: impl Into<String>) -> JwtBearer {
+        JwtBearer { scope: Some(scope.into()), ..self }
+    }
+
+    /// A further claim of the assertion.
+    #[must_use]
+    pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> JwtBearer {
+        self.claims.insert(name.into(), Value::String(value.into()));
+        self
+    }
+
+    /// Any further parameter of the request, such as a client id. Its value is treated as a secret.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> JwtBearer {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// The life of a token when the server names none. Default: 300 s.
+    #[must_use]
+    pub fn default_life(self, life: Duration) -> JwtBearer {
+        JwtBearer { default_life: life, ..self }
+    }
+
+    fn ask(&self, http: &Http, now: SystemTime) -> Result<Grant, Error> {
+        let claims = Claims {
+            iss: &self.issuer,
+            sub: Some(self.subject.as_deref().unwrap_or(&self.issuer)),
+            scope: None,
+            aud: self.audience.as_deref().unwrap_or(self.split_url().0),
+            jti: Some(unique_id()?),
+            times: Times::new(now, LIFE)?,
+            more: self.claims.clone(),
+        };
+        let assertion = sign(Signer::Key(&self.key), None, &claims)?;
+        let scope = self.scope.iter().map(|scope| ("scope", scope.as_str()));
+        let params = self.params.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        let more: Vec<_> = scope.chain(params).collect();
+        let mut secrets: Vec<_> = self.params.iter().map(|(_, value)| value).collect();
+        secrets.push(&assertion);
+        exchange(http, &self.token_url, &assertion, &more, &secrets)
+    }
+
+    /// The endpoint, and its query, which may hold a secret.
+    fn split_url(&self) -> (&str, &str) {
+        self.token_url.split_once('?').unwrap_or((&self.token_url, ""))
+    }
+}
+
+impl Provider for JwtBearer {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        let (endpoint, query) = self.split_url();
+        let mut identity = Identity::new(NAME).part("url", endpoint).part("issuer", &self.issuer);
+        for (name, value) in [("subject", &self.subject), ("audience", &self.audience), ("scope", &self.scope)] {
+            if let Some(value) = value {
+                identity = identity.part(name, value);
+            }
+        }
+        let mut claims: Vec<_> = self.claims.iter().map(|(name, value)| (name, value.as_str())).collect();
+        claims.sort();
+        for (name, value) in claims {
+            identity = identity.part("claim", name).secret(&Secret::from(value.unwrap_or_default()));
+        }
+        let mut params: Vec<_> = self.params.iter().map(|(name, value)| (name, value)).collect();
+        params.sort_by_key(|(name, value)| (*name, value.expose()));
+        for (name, value) in params {
+            identity = identity.part("param", name).secret(value);
+        }
+        identity.secret(&Secret::from(query)).secret(self.key.mark())
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context.http(), context.now()).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_texts(&[("issuer", &self.issuer)])
+            .and_then(|()| match self.default_life {
+                Duration::ZERO => Err(Error::config("a default life of zero would make every token a dead one")),
+                _ => Ok(()),
+            })
+            .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
+                Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself"))),
+                None => Ok(()),
+            })
+            .and_then(|()| check_url(&self.token_url).map_err(Error::config))
+            .map_err(|error| error.of(NAME))
+    }
+
+    fn profile(&self) -> Profile {
+        Profile { default_life: self.default_life, ..Profile::default() }
+    }
+}
+
+impl fmt::Debug for JwtBearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtBearer")
+            .field("token_url", &plain_url(&self.token_url))
+            .field("key", &self.key)
+            .field("issuer", &self.issuer)
+            .field("subject", &self.subject)
+            .field("audience", &self.audience.as_deref().map(plain_url))
+            .field("scope", &self.scope)
+            .field("claims", &self.claims.keys().collect::<Vec<_>>())
+            .field("params", &self.params)
+            .field("default_life", &self.default_life)
+            .finish()
+    }
+}
+
+/// Hands in the assertion, and `more` beside it, and takes the token for it.
+pub(super) fn exchange(
+    http: &Http,
+    token_url: &str,
+    assertion: &Secret,
+    more: &[(&str, &str)],
+    secrets: &[&Secret],
+) -> Result<Grant, Error> {
+    let mut form = vec![("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
+    form.extend(more);
+    let reply = http.post_form(token_url, &form).send()?;
+    granted(DIALECT.accept(&reply, secrets)?)
+}
+
+const NAME: &str = "jwt-bearer";
+
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+const OWN_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "sub"];
+
+const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
+
+const REFUSALS: &[Row] = &[
+    (
+        "invalid_grant",
+        ErrorKind::Denied,
+        "the signed assertion is not accepted; check this machine's clock, whether the key was revoked, the issuer, \
+             subject and audience (each try signs a fresh one)",
+    ),
+    (
+        "invalid_client",
+        ErrorKind::Denied,
+        "the issuer of the assertion is not known, or the client must show itself in another way",
+    ),
+    (
+        "unauthorized_client",
+        ErrorKind::Denied,
+        "the issuer may not have a token for this subject and scope; have it authorised, by an administrator if it is \
+             for another person",
+    ),
+];

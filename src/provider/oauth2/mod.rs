@@ -1,0 +1,95 @@
+//! OAuth 2.0, at any server, and what all its token endpoints have in common.
+
+mod assertion;
+mod client_credentials;
+mod device;
+mod google;
+mod jwt_bearer;
+mod refresh_token;
+
+pub use client_credentials::{ClientAuth, OAuth2};
+pub use device::{DevicePrompt, DeviceSignIn};
+pub use google::GoogleServiceAccount;
+pub use jwt_bearer::JwtBearer;
+pub use refresh_token::RefreshToken;
+
+pub(super) use assertion::{ASSERTION_TYPE, client_assertion};
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::http::{Json, Reply};
+use crate::provider::codes::{Row, told};
+use crate::secret::Secret;
+
+/// How a token endpoint of the family refuses, as far as it is not the standard's way.
+pub(super) struct Dialect {
+    /// What its own codes mean, and what helps with the standard's when it is more than the standard says. The first
+    /// that knows a code counts.
+    pub(super) refusals: &'static [&'static [Row]],
+    /// Its own code, where it tells one beside the standard's word.
+    pub(super) own_code: fn(&Json) -> Option<String>,
+    /// How long to wait when it says "too much" and not how long.
+    pub(super) throttled: Duration,
+}
+
+impl Dialect {
+    pub(super) const STANDARD: Dialect =
+        Dialect { refusals: &[], own_code: |_| None, throttled: Duration::from_secs(5) };
+
+    /// The object in a reply of the token endpoint, unless it is a refusal. `secrets` are what was sent and must not be
+    /// told.
+    pub(super) fn accept(&self, reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
+        let json = reply.json();
+        // Some servers send an error with HTTP 200.
+        let found = json.as_ref().ok().and_then(|json| Some((json, json.code("error")?)));
+        if let Some((json, word)) = found.filter(|(_, word)| !word.is_empty()) {
+            let own = (self.own_code)(json);
+            let refusal = self.paused(self.refusal(reply, own.as_deref(), &word));
+            return Err(told(refusal, own.or(Some(word)), reply, json, secrets));
+        }
+        if !reply.is_success() {
+            return Err(self.paused(reply.refusal()));
+        }
+        json
+    }
+
+    /// What an error of the token endpoint means: its own code says more than the word, and the word more than the
+    /// status.
+    fn refusal(&self, reply: &Reply, own: Option<&str>, word: &str) -> Error {
+        let by_status = reply.refusal();
+        let find = |code: &str| {
+            let mut rows = self.refusals.iter().copied().flatten().chain(CODES);
+            rows.find(|(known, ..)| *known == code)
+        };
+        match own.and_then(find).or_else(|| find(word)) {
+            // Too many calls is too many calls, whatever code comes with it.
+            Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
+            _ if reply.is_success() => by_status.recast(ErrorKind::Protocol, "the token was refused"),
+            _ => by_status,
+        }
+    }
+
+    /// A server that says "too much" and not how long gets a pause all the same.
+    fn paused(&self, error: Error) -> Error {
+        let silent = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
+        if silent { error.with_retry_after(self.throttled) } else { error }
+    }
+}
+
+/// The codes of the token endpoint: the standards', and those that servers have made up beside them.
+const CODES: &[Row] = &[
+    ("access_denied", ErrorKind::NotAllowed, "the server does not allow this client the token"),
+    ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
+    ("invalid_client", ErrorKind::Denied, "the client id or secret is wrong, or is sent in another way than wanted"),
+    ("invalid_grant", ErrorKind::Denied, "the server does not accept the grant"),
+    ("invalid_request", ErrorKind::Config, "the server misses or does not know a parameter"),
+    ("invalid_resource", ErrorKind::Config, "the server does not know the resource"),
+    ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this client"),
+    ("invalid_target", ErrorKind::Config, "the server does not know the resource or audience"),
+    ("server_error", ErrorKind::Unavailable, "the server has an internal fault"),
+    ("slow_down", ErrorKind::Throttled, "there were too many calls"),
+    ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy"),
+    ("unauthorized_client", ErrorKind::Denied, "the client may not use this kind of grant"),
+    ("unsupported_grant_type", ErrorKind::Config, "the server does not know this kind of grant"),
+];

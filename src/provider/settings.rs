@@ -1,0 +1,77 @@
+//! What providers are told, and what can be wrong with it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::http::check_url;
+use crate::secret::{Secret, plain_url};
+
+/// Where a vendor is reached: scheme, host, and perhaps the start of a path.
+#[derive(Clone)]
+pub(super) struct Host(String);
+
+impl Host {
+    pub(super) fn new(url: impl Into<String>) -> Host {
+        let url: String = url.into();
+        Host(url.trim_end_matches('/').to_owned())
+    }
+
+    /// The address of `path`, which begins with a slash.
+    pub(super) fn at(&self, path: &str) -> String {
+        [&self.0, path].concat()
+    }
+
+    /// What goes into an identity.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.0.contains('?') {
+            return Err(Error::config("the base URL must not have a query"));
+        }
+        check_url(&self.0).map_err(Error::config)
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        plain_url(&self.0).fmt(f)
+    }
+}
+
+/// Says which of these settings is empty, or was copied with something around it. `name` is its name for people.
+pub(super) fn check_texts(settings: &[(&str, &str)]) -> Result<(), Error> {
+    for (name, text) in settings {
+        if text.trim().is_empty() {
+            return Err(Error::config(format!("the {name} is empty")));
+        }
+        // Read from a file, a line break comes along, and vendors only say that the secret is wrong.
+        if text.trim() != *text {
+            return Err(Error::config(format!("the {name} has blanks or line breaks around it")));
+        }
+    }
+    Ok(())
+}
+
+/// The text of a file that may hold a secret. `what` is its name for people; nothing of what is in it is told.
+pub(super) fn read_file(path: &Path, what: &str) -> Result<Secret, Error> {
+    let unreadable = |cause: io::Error| Error::config(format!("{what} cannot be read: {}", cause.kind()));
+    let file = File::open(path).map_err(unreadable)?;
+    // Of its full size from the start: one that grows would leave what it held behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 2));
+    file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > LARGEST_FILE {
+        return Err(Error::config(format!("{what} is larger than 64 KiB")));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::config(format!("{what} is not UTF-8")))?;
+    Ok(Secret::from(text))
+}
+
+/// Keys, chains of certificates and service accounts have a few KiB.
+const LARGEST_FILE: usize = 64 * 1024;

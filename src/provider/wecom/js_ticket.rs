@@ -1,0 +1,118 @@
+//! The tickets with which pages are signed that call WeCom's JavaScript interface.
+
+use crate::error::Error;
+use crate::key::Identity;
+use crate::provider::parent::Parent;
+use crate::provider::settings::Host;
+use crate::provider::wecom::{AT_TICKET, CODES, LIFE, PUBLIC, profile};
+use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::token::TokenSource;
+
+/// Grants the ticket that signs pages for WeCom's JavaScript interface: of the corp (`/cgi-bin/get_jsapi_ticket`) or of
+/// an app (`/cgi-bin/ticket/get`).
+///
+/// It is granted for an access token, so it is built on the manager of an app.
+/// [`js_signature`](crate::TokenManager::js_signature) signs a page with it; it goes with no request. WeCom never tells
+/// that a ticket is refused, the browser does ("invalid signature"), so each is asked about again halfway through its
+/// life.
+///
+/// ```
+/// use evertoken::{TokenManager, WeCom, WeComJsTicket};
+///
+/// let app = TokenManager::new(WeCom::new("ww1234567890abcdef", "app-secret"));
+/// let tickets = TokenManager::new(WeComJsTicket::corp(app.clone()));
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeComJsTicket {
+    tokens: Parent,
+    owner: Owner,
+    base_url: Host,
+}
+
+/// Whose ticket it is. That of one owner does not open what is the other's.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Corp,
+    Agent,
+}
+
+impl WeComJsTicket {
+    /// The ticket of the corp, for `wx.config`. `tokens` gives the access token of an app of the corp.
+    pub fn corp(tokens: impl TokenSource) -> WeComJsTicket {
+        WeComJsTicket::of(Owner::Corp, tokens)
+    }
+
+    /// The ticket of the app whose access token `tokens` gives, for `wx.agentConfig`. No other app can use it.
+    pub fn agent(tokens: impl TokenSource) -> WeComJsTicket {
+        WeComJsTicket::of(Owner::Agent, tokens)
+    }
+
+    fn of(owner: Owner, tokens: impl TokenSource) -> WeComJsTicket {
+        WeComJsTicket { tokens: Parent::new(tokens), owner, base_url: Host::new(PUBLIC) }
+    }
+
+    /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> WeComJsTicket {
+        WeComJsTicket { base_url: Host::new(url), ..self }
+    }
+
+    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+        let token = context.parent()?;
+        let request = |path| context.http().get(&self.base_url.at(path)).query("access_token", token.expose());
+        let request = match self.owner {
+            Owner::Corp => request("/cgi-bin/get_jsapi_ticket"),
+            Owner::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
+        };
+        let json = CODES.accept_at(AT_TICKET, &request.send()?, &[token.secret()])?;
+        let grant = granted_as(json, "ticket", "expires_in")?;
+        // The life is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
+        // halfway, is where it shortens most the time that a ticket is used beyond its end.
+        let halfway = grant.life().unwrap_or(LIFE) / 2;
+        Ok(grant.with_refresh_in(halfway))
+    }
+}
+
+impl Provider for WeComJsTicket {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        let owner = match self.owner {
+            Owner::Corp => "corp",
+            Owner::Agent => "agent",
+        };
+        Identity::new(NAME)
+            .part("url", self.base_url.as_str())
+            .part("parent", self.tokens.fingerprint())
+            .part("owner", owner)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.base_url.check().map_err(|error| error.of(NAME))
+    }
+
+    fn profile(&self) -> Profile {
+        profile()
+    }
+
+    fn parent(&self) -> Option<&dyn TokenSource> {
+        Some(self.tokens.source())
+    }
+
+    fn carry(&self) -> Carry {
+        Carry::Nowhere
+    }
+
+    /// No answer is about a ticket, because none is sent.
+    fn verdict(&self, _: &Answer<'_>) -> Verdict {
+        Verdict::Accepted
+    }
+}
+
+const NAME: &str = "wecom js ticket";

@@ -1,0 +1,86 @@
+//! The token of a service provider itself, for what it does beside its apps.
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::http::Http;
+use crate::key::Identity;
+use crate::provider::settings::{Host, check_texts};
+use crate::provider::wecom::{AT_SERVICE_PROVIDER, CODES, PUBLIC, SERVICE_PROVIDER_REJECTIONS, profile};
+use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::secret::Secret;
+
+/// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
+///
+/// ```
+/// use evertoken::{Provider, WeComServiceProvider};
+///
+/// let provider = WeComServiceProvider::new("ww1234567890abcdef", "provider-secret");
+/// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("provider-secret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeComServiceProvider {
+    corp_id: String,
+    secret: Secret,
+    base_url: Host,
+}
+
+impl WeComServiceProvider {
+    /// The service provider whose corp is `corp_id`, with the secret that the console of service providers shows.
+    pub fn new(corp_id: impl Into<String>, provider_secret: impl Into<Secret>) -> WeComServiceProvider {
+        WeComServiceProvider { corp_id: corp_id.into(), secret: provider_secret.into(), base_url: Host::new(PUBLIC) }
+    }
+
+    /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> WeComServiceProvider {
+        WeComServiceProvider { base_url: Host::new(url), ..self }
+    }
+
+    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+        let body = Body { corpid: &self.corp_id, provider_secret: self.secret.expose() };
+        let reply = http.post_json(&self.base_url.at("/cgi-bin/service/get_provider_token"), &body).send()?;
+        let json = CODES.accept_at(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
+        granted_as(json, "provider_access_token", "expires_in")
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    corpid: &'a str,
+    provider_secret: &'a str,
+}
+
+impl Provider for WeComServiceProvider {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new(NAME).part("url", self.base_url.as_str()).part("corp", &self.corp_id).secret(&self.secret)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context.http()).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_texts(&[("corp id", &self.corp_id), ("provider secret", self.secret.expose())])
+            .and_then(|()| self.base_url.check())
+            .map_err(|error| error.of(NAME))
+    }
+
+    fn profile(&self) -> Profile {
+        profile()
+    }
+
+    fn carry(&self) -> Carry {
+        Carry::query("provider_access_token")
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        CODES.verdict(answer, SERVICE_PROVIDER_REJECTIONS)
+    }
+}
+
+const NAME: &str = "wecom service provider";

@@ -1,0 +1,104 @@
+//! The token of a suite, which is how a service provider's app is called at WeCom.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind};
+use crate::key::Identity;
+use crate::provider::settings::{Host, check_texts};
+use crate::provider::wecom::{AT_SUITE, CODES, PUBLIC, STALE, SUITE_REJECTIONS, profile};
+use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::secret::Secret;
+
+/// Grants the `suite_access_token` of a service provider's app (`/cgi-bin/service/get_suite_token`).
+///
+/// WeCom pushes a `suite_ticket` to the app's callback every ten minutes, good for thirty, and grants the token for it.
+/// Hand each one in with [`set_ticket`](crate::TokenManager::set_ticket). While there is none that is young enough the
+/// answer is [`ErrorKind::TicketStale`](crate::ErrorKind::TicketStale), and WeCom is not asked.
+///
+/// ```
+/// use evertoken::{Provider, WeComSuite};
+///
+/// let provider = WeComSuite::new("wwddddccc7775555aaa", "suite-secret");
+/// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("suite-secret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeComSuite {
+    suite_id: String,
+    secret: Secret,
+    base_url: Host,
+}
+
+impl WeComSuite {
+    /// The suite `suite_id` that `suite_secret` belongs to.
+    pub fn new(suite_id: impl Into<String>, suite_secret: impl Into<Secret>) -> WeComSuite {
+        WeComSuite { suite_id: suite_id.into(), secret: suite_secret.into(), base_url: Host::new(PUBLIC) }
+    }
+
+    /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> WeComSuite {
+        WeComSuite { base_url: Host::new(url), ..self }
+    }
+
+    fn app(&self) -> Identity {
+        Identity::new(NAME).part("url", self.base_url.as_str()).part("suite", &self.suite_id)
+    }
+
+    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketStale, STALE))?;
+        let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
+        let reply = context.http().post_json(&self.base_url.at("/cgi-bin/service/get_suite_token"), &body).send()?;
+        let json = CODES.accept_at(AT_SUITE, &reply, &[&self.secret, ticket])?;
+        granted_as(json, "suite_access_token", "expires_in")
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    suite_id: &'a str,
+    suite_secret: &'a str,
+    suite_ticket: &'a str,
+}
+
+impl Provider for WeComSuite {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        self.app().secret(&self.secret)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_texts(&[("suite id", &self.suite_id), ("suite secret", self.secret.expose())])
+            .and_then(|()| self.base_url.check())
+            .map_err(|error| error.of(NAME))
+    }
+
+    fn profile(&self) -> Profile {
+        profile()
+    }
+
+    fn state(&self) -> Option<StateProfile> {
+        // Without the secret: a ticket is the app's, and stays good when the secret is reset.
+        Some(StateProfile::ticket(self.app(), TICKET_LIFE))
+    }
+
+    fn carry(&self) -> Carry {
+        Carry::query("suite_access_token")
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        CODES.verdict(answer, SUITE_REJECTIONS)
+    }
+}
+
+const NAME: &str = "wecom suite";
+
+const TICKET_LIFE: Duration = Duration::from_secs(30 * 60);

@@ -1,0 +1,63 @@
+//! A store that breaks when a test says so.
+#![allow(dead_code)]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use evertoken::store::{Cursor, Entry, Expected, Swap};
+use evertoken::{Error, ErrorKind, Key, MemoryStore, Store};
+
+/// A store that can be broken, and that has only the two operations every backend has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fragile {
+    pub(crate) inner: MemoryStore,
+    pub(crate) broken: Arc<AtomicBool>,
+    /// Keys that end like this cannot be written.
+    pub(crate) unwritable: Arc<Mutex<Option<&'static str>>>,
+    pub(crate) panics: Arc<AtomicBool>,
+    /// The keys that were asked for.
+    pub(crate) keys: Arc<Mutex<Vec<Key>>>,
+    /// Operations wait as long as this is locked.
+    pub(crate) gate: Arc<Mutex<()>>,
+    /// What `wait` does, if not what every store does.
+    pub(crate) waiting: Option<Result<(), Error>>,
+    pub(crate) waits: Arc<AtomicUsize>,
+    pub(crate) operations: Arc<AtomicUsize>,
+}
+
+impl Fragile {
+    fn check(&self) -> Result<(), Error> {
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock());
+        assert!(!self.panics.load(Ordering::SeqCst), "a store panics because the test says so");
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Store, "broken on purpose")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Store for Fragile {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.check()?;
+        self.keys.lock().unwrap().push(key.clone());
+        self.inner.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        self.check()?;
+        if self.unwritable.lock().unwrap().is_some_and(|end| key.as_str().ends_with(end)) {
+            return Err(Error::new(ErrorKind::Store, "broken for this key on purpose"));
+        }
+        self.inner.swap(key, expected, new)
+    }
+
+    fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
+        self.waits.fetch_add(1, Ordering::SeqCst);
+        match &self.waiting {
+            Some(outcome) => outcome.clone(),
+            None => self.inner.wait(key, cursor, deadline),
+        }
+    }
+}
