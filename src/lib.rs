@@ -120,8 +120,9 @@ pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
 pub use provider::{
     Answer, Carry, Certificate, ClientAuth, Context, DevicePrompt, DeviceSignIn, GoogleServiceAccount, Grant,
-    JsSignature, JwtBearer, OAuth2, Profile, Provider, RefreshToken, SigningKey, StateProfile, Verdict, WeCom,
-    WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
+    JsSignature, JwtBearer, OAuth2, Profile, Provider, RefreshToken, SigningKey, StateProfile, Verdict, WeChat,
+    WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp, WeComJsTicket,
+    WeComServiceProvider, WeComSuite,
 };
 pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};

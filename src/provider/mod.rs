@@ -9,6 +9,7 @@ mod oauth2;
 mod parent;
 mod profile;
 mod settings;
+mod wechat;
 mod wecom;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use js_signature::JsSignature;
 pub use jwt::{Certificate, SigningKey};
 pub use oauth2::{ClientAuth, DevicePrompt, DeviceSignIn, GoogleServiceAccount, JwtBearer, OAuth2, RefreshToken};
 pub use profile::{DailyQuota, Profile, StateProfile};
+pub use wechat::{WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
 pub use wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
 
 pub(crate) use js_signature::{nonce, signed_part};

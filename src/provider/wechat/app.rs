@@ -1,0 +1,215 @@
+//! The access token of an Official Account or a Mini Program, from either of its two endpoints.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::http::Http;
+use crate::key::Identity;
+use crate::provider::settings::{Host, check_texts};
+use crate::provider::wechat::{CODES, LIFE, PUBLIC, REJECTIONS, SERVICES};
+use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted};
+use crate::secret::Secret;
+
+/// Grants the stable access token of an Official Account or a Mini Program (`/cgi-bin/stable_token`).
+///
+/// Any number of processes may ask for it: all get the same token with what is left of its life. WeChat replaces it
+/// five minutes before its end, and takes both in these minutes. A token that leaked or is refused is replaced at once
+/// by [`force_refresh`](crate::TokenManager::force_refresh), which WeChat allows 20 times a day.
+///
+/// This is the one to choose. It has nothing to do with the token of [`WeChatClassic`], of which every fetch ends the
+/// one before.
+///
+/// ```
+/// use evertoken::WeChat;
+///
+/// let provider = WeChat::new("wx1234567890abcdef", "app-secret");
+/// assert!(!format!("{provider:?}").contains("app-secret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeChat(App);
+
+impl WeChat {
+    /// The account or program `appid` that `secret` belongs to.
+    pub fn new(appid: impl Into<String>, secret: impl Into<Secret>) -> WeChat {
+        WeChat(App::new(appid.into(), secret.into()))
+    }
+
+    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> WeChat {
+        WeChat(self.0.base_url(url))
+    }
+
+    fn ask(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
+        let App { appid, secret, base_url } = &self.0;
+        let body = Body { grant_type: GRANT_TYPE, appid, secret: secret.expose(), force_refresh };
+        let reply = http.post_json(&base_url.at("/cgi-bin/stable_token"), &body).send()?;
+        granted(CODES.accept(&reply, &[secret])?)
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    grant_type: &'a str,
+    appid: &'a str,
+    secret: &'a str,
+    force_refresh: bool,
+}
+
+impl Provider for WeChat {
+    fn name(&self) -> &str {
+        STABLE
+    }
+
+    fn identity(&self) -> Identity {
+        self.0.identity(STABLE)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context.http(), context.is_forced()).map_err(|error| error.of(STABLE))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.0.check().map_err(|error| error.of(STABLE))
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            default_life: LIFE,
+            refresh_ahead: ROLLOVER,
+            // Earlier it gives the same token back.
+            earliest_lead: Some(ROLLOVER),
+            // What is told is what is truly left.
+            same_token_extends: true,
+            // Asked without force it ends no token before its time, so processes without a store do each other no
+            // harm. With force it does; that is what the quota counts.
+            new_token_ends_old: false,
+            forced_quota: Some(20),
+            forced_spacing: Duration::from_secs(30),
+            ..Profile::default()
+        }
+    }
+
+    fn carry(&self) -> Carry {
+        Carry::query("access_token")
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        SERVICES.verdict(answer, REJECTIONS)
+    }
+}
+
+/// Grants the access token of an Official Account or a Mini Program in the old way (`/cgi-bin/token`).
+///
+/// Every fetch ends the token before, which works for five more minutes, and 2000 fetches a day are allowed. All that
+/// use the account must share one token, by one [`Store`](crate::Store). Choose [`WeChat`] unless something else that
+/// cannot be changed shares this token.
+///
+/// ```
+/// use evertoken::{Provider, WeChatClassic};
+///
+/// assert!(WeChatClassic::new("wx1234567890abcdef", "app-secret").profile().new_token_ends_old);
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeChatClassic(App);
+
+impl WeChatClassic {
+    /// The account or program `appid` that `secret` belongs to.
+    pub fn new(appid: impl Into<String>, secret: impl Into<Secret>) -> WeChatClassic {
+        WeChatClassic(App::new(appid.into(), secret.into()))
+    }
+
+    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> WeChatClassic {
+        WeChatClassic(self.0.base_url(url))
+    }
+
+    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+        let App { appid, secret, base_url } = &self.0;
+        let reply = http
+            .get(&base_url.at("/cgi-bin/token"))
+            .query("grant_type", GRANT_TYPE)
+            .query("appid", appid)
+            .query("secret", secret.expose())
+            .send()?;
+        granted(CODES.accept(&reply, &[secret])?)
+    }
+}
+
+impl Provider for WeChatClassic {
+    fn name(&self) -> &str {
+        CLASSIC
+    }
+
+    fn identity(&self) -> Identity {
+        self.0.identity(CLASSIC)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context.http()).map_err(|error| error.of(CLASSIC))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.0.check().map_err(|error| error.of(CLASSIC))
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            default_life: LIFE,
+            new_token_ends_old: true,
+            overlap: ROLLOVER,
+            // Two in a row would end what other processes still hold.
+            forced_spacing: ROLLOVER,
+            ..Profile::default()
+        }
+        .daily_quota(2000, 200)
+    }
+
+    fn carry(&self) -> Carry {
+        Carry::query("access_token")
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        SERVICES.verdict(answer, REJECTIONS)
+    }
+}
+
+/// What both ways have in common.
+#[derive(Clone, Debug)]
+struct App {
+    appid: String,
+    secret: Secret,
+    base_url: Host,
+}
+
+impl App {
+    fn new(appid: String, secret: Secret) -> App {
+        App { appid, secret, base_url: Host::new(PUBLIC) }
+    }
+
+    fn base_url(self, url: impl Into<String>) -> App {
+        App { base_url: Host::new(url), ..self }
+    }
+
+    fn identity(&self, name: &str) -> Identity {
+        Identity::new(name).part("url", self.base_url.as_str()).part("app", &self.appid).secret(&self.secret)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_texts(&[("appid", &self.appid), ("appsecret", self.secret.expose())])?;
+        self.base_url.check()
+    }
+}
+
+const STABLE: &str = "wechat";
+
+const CLASSIC: &str = "wechat classic";
+
+/// Without an `s` at its end, unlike the standard's.
+const GRANT_TYPE: &str = "client_credential";
+
+/// How long the old token and the new one both work.
+const ROLLOVER: Duration = Duration::from_secs(300);

@@ -1,0 +1,117 @@
+//! WeChat (微信): Official Accounts, Mini Programs and the Open Platform.
+
+mod app;
+mod authorizer;
+mod component;
+mod js_ticket;
+
+use std::time::Duration;
+
+pub use app::{WeChat, WeChatClassic};
+pub use authorizer::WeChatAuthorizer;
+pub use component::WeChatComponent;
+pub use js_ticket::WeChatJsTicket;
+
+use crate::error::ErrorKind;
+use crate::provider::Profile;
+use crate::provider::codes::{Codes, Row};
+
+const PUBLIC: &str = "https://api.weixin.qq.com";
+
+/// What is granted for two hours each time. Nobody says whether a new one ends the one before, so it is treated as if
+/// it did: processes that cannot reach their shared store fetch seldom.
+fn profile() -> Profile {
+    Profile { default_life: LIFE, new_token_ends_old: true, ..Profile::default() }
+}
+
+const LIFE: Duration = Duration::from_secs(7200);
+
+/// What the token endpoints answer.
+const CODES: Codes = Codes {
+    field: "errcode",
+    refusals: REFUSALS,
+    throttles: &[("45009", DAY_IS_USED_UP), ("45011", 60), ("89506", 86_400), ("89507", 3600)],
+};
+
+/// What the services answer.
+const SERVICES: Codes =
+    Codes { field: "errcode", refusals: &[], throttles: &[("45009", DAY_IS_USED_UP), ("45011", 60)] };
+
+/// Seconds from one look to the next: when the quota comes back is not told.
+const DAY_IS_USED_UP: u64 = 600;
+
+/// The codes with which a service refuses an access token.
+const REJECTIONS: &[&str] = &["40001", "40014", "42001", "42007"];
+
+/// The codes with which the Open Platform refuses a component's token.
+const COMPONENT_REJECTIONS: &[&str] = &["40001", "40014", "42001"];
+
+const UNLISTED: &str = "this machine's address is not on the IP whitelist; add it in the console";
+
+const ASKED: &str = "calls from this machine's address wait for an administrator to confirm them";
+
+/// The codes of the token endpoints, as far as they say what to do.
+const REFUSALS: &[Row] = &[
+    ("-1", ErrorKind::Unavailable, "the system is busy"),
+    ("40001", ErrorKind::Denied, "the appsecret is wrong or was reset"),
+    ("40002", ErrorKind::Config, "the grant type is not one that the endpoint knows"),
+    ("40013", ErrorKind::Denied, "the appid is wrong"),
+    ("40125", ErrorKind::Denied, "the appsecret is wrong or was reset"),
+    ("40164", ErrorKind::NotAllowed, UNLISTED),
+    ("40243", ErrorKind::Denied, "the appsecret is frozen; thaw it in the console, which takes ten minutes to act"),
+    ("41002", ErrorKind::Config, "the appid is missing"),
+    ("41004", ErrorKind::Config, "the appsecret is missing"),
+    ("43002", ErrorKind::Config, "the request did not arrive as a POST; look at what lies in between"),
+    ("45009", ErrorKind::Throttled, "the day's calls are used up; wait for the next day or clear the quota"),
+    ("45011", ErrorKind::Throttled, "there were too many calls in this minute"),
+    ("45035", ErrorKind::NotAllowed, UNLISTED),
+    ("47001", ErrorKind::Config, "the request did not arrive as JSON; look at what lies in between"),
+    ("48001", ErrorKind::NotAllowed, "the account may not call this interface"),
+    ("48004", ErrorKind::NotAllowed, "the account is banned from this interface"),
+    ("50004", ErrorKind::Denied, "the account may not get tokens; look for a notice in its console"),
+    ("50007", ErrorKind::Denied, "the account is frozen; look for a notice in its console"),
+    ("61004", ErrorKind::NotAllowed, UNLISTED),
+    ("61005", ErrorKind::TicketStale, STALE),
+    ("61006", ErrorKind::TicketStale, STALE),
+    ("61011", ErrorKind::Denied, "the component's appid is wrong"),
+    ("61024", ErrorKind::NotAllowed, "the token of this account is granted by way of its component only"),
+    ("89501", ErrorKind::NotAllowed, ASKED),
+    ("89503", ErrorKind::NotAllowed, ASKED),
+    (
+        "89506",
+        ErrorKind::NotAllowed,
+        "an administrator has refused calls from this machine's address twice, which holds for 24 hours",
+    ),
+    (
+        "89507",
+        ErrorKind::NotAllowed,
+        "an administrator has refused calls from this machine's address, which holds for an hour",
+    ),
+];
+
+/// What codes mean where an access token is shown to get a ticket: here they are about that token.
+const AT_TICKET: &[Row] = &[
+    ("40001", ErrorKind::Rejected, REFUSED_TOKEN),
+    ("40014", ErrorKind::Rejected, REFUSED_TOKEN),
+    ("42001", ErrorKind::Rejected, REFUSED_TOKEN),
+    ("42007", ErrorKind::Rejected, REFUSED_TOKEN),
+];
+
+/// What codes mean where a component's token is shown to get that of an account: here 40001 is about that token.
+const AT_AUTHORIZER: &[Row] = &[
+    ("40001", ErrorKind::Rejected, REFUSED_COMPONENT),
+    ("40013", ErrorKind::Denied, "the appid of the component or of the account is wrong"),
+    ("40014", ErrorKind::Rejected, REFUSED_COMPONENT),
+    ("42001", ErrorKind::Rejected, REFUSED_COMPONENT),
+    ("61003", ErrorKind::Denied, "the account has withdrawn its authorization; its owner must authorize again"),
+    ("61007", ErrorKind::NotAllowed, "the account has not granted this right; its owner must authorize again"),
+    ("61023", ErrorKind::Denied, "the refresh token is not valid any more; the account's owner must authorize again"),
+    ("61024", ErrorKind::NotAllowed, "the account is not this component's; its owner must authorize again"),
+];
+
+const REFUSED_TOKEN: &str = "the access token that the ticket was asked with was refused";
+
+const REFUSED_COMPONENT: &str = "the component's token was refused";
+
+const STALE: &str = "the component's verify ticket is missing, too old, or that of another component; hand in the next \
+                     one with `set_ticket`, from the callback that WeChat calls every ten minutes";
