@@ -2,6 +2,7 @@
 
 mod answer;
 mod codes;
+mod feishu;
 mod from_fn;
 mod js_signature;
 mod jwt;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use answer::{Answer, Carry, Verdict};
+pub use feishu::{Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
 pub use from_fn::{FromFn, from_fn};
 pub use js_signature::JsSignature;
 pub use jwt::{Certificate, SigningKey};

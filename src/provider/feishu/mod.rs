@@ -1,0 +1,157 @@
+//! Feishu and Lark (飞书).
+
+mod app;
+mod oauth;
+mod store_app;
+mod tenant;
+
+use std::time::Duration;
+
+pub use app::{Feishu, FeishuAppToken};
+pub use oauth::FeishuOAuth;
+pub use store_app::FeishuStoreApp;
+pub use tenant::FeishuTenant;
+
+use crate::error::{Error, ErrorKind};
+use crate::http::{Http, Reply};
+use crate::key::Identity;
+use crate::provider::codes::{Codes, Row};
+use crate::provider::settings::{Host, check_texts};
+use crate::provider::{Answer, Profile, Verdict};
+use crate::secret::Secret;
+
+const FEISHU: &str = "https://open.feishu.cn";
+const LARK: &str = "https://open.larksuite.com";
+
+/// An app, and where it is registered.
+#[derive(Clone, Debug)]
+struct App {
+    id: String,
+    secret: Secret,
+    host: Host,
+}
+
+/// What an app shows of itself at each endpoint.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    app_id: &'a str,
+    app_secret: &'a str,
+}
+
+impl App {
+    fn new(id: impl Into<String>, secret: impl Into<Secret>, url: &str) -> App {
+        App { id: id.into(), secret: secret.into(), host: Host::new(url) }
+    }
+
+    fn at(self, url: impl Into<String>) -> App {
+        App { host: Host::new(url), ..self }
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        Shown { app_id: &self.id, app_secret: self.secret.expose() }
+    }
+
+    /// Asks with what the app shows of itself and nothing else.
+    fn ask(&self, http: &Http, path: &str) -> Result<Reply, Error> {
+        post(http, &self.host, path, &self.shown())
+    }
+
+    /// Whose tokens those of the kind `name` are.
+    fn identity(&self, name: &str) -> Identity {
+        Identity::new(name).part("url", self.host.as_str()).part("app", &self.id).secret(&self.secret)
+    }
+
+    fn check(&self, name: &str) -> Result<(), Error> {
+        check_texts(&[("app id", &self.id), ("app secret", self.secret.expose())])
+            .and_then(|()| self.host.check())
+            .map_err(|error| error.of(name))
+    }
+}
+
+fn post(http: &Http, host: &Host, path: &str, body: &impl serde::Serialize) -> Result<Reply, Error> {
+    http.post_json(&host.at(path), body).header("content-type", "application/json; charset=utf-8").send()
+}
+
+/// How the tokens of `/auth/v3` are treated. The old one works on beside a new one.
+fn profile() -> Profile {
+    Profile {
+        default_life: TWO_HOURS,
+        // With more than this left the same token comes back.
+        earliest_lead: Some(Duration::from_secs(1800)),
+        // `expire` is what is really left.
+        same_token_extends: true,
+        // For the same reason a forced refresh mostly brings the same token, and so does another one soon after it.
+        forced_spacing: Duration::from_secs(10),
+        ..Profile::default()
+    }
+}
+
+/// What an answer of the service says about the token, where `rejections` are the codes that refuse it.
+fn verdict(answer: &Answer<'_>, rejections: &[&str]) -> Verdict {
+    match CODES.verdict(answer, rejections) {
+        Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(SOON) },
+        verdict => verdict,
+    }
+}
+
+/// The codes with which a service refuses the token of a tenant. Those for rights that are missing (99991672, 99991676,
+/// 99991679) are not among them: another token would be refused too.
+const TENANT_REJECTIONS: &[&str] = &["99991663", "99991665", "99991671", "20013"];
+
+/// The codes with which a service refuses the token of an app.
+const APP_REJECTIONS: &[&str] = &["99991664", "20014", "99991671"];
+
+const TWO_HOURS: Duration = Duration::from_secs(7200);
+
+/// When the rate is limited and no header says until when.
+const SOON: Duration = Duration::from_secs(1);
+
+const CODES: Codes = Codes { field: "code", refusals: REFUSALS, throttles: THROTTLES };
+
+const THROTTLES: &[(&str, u64)] = &[
+    ("1000004", 1),
+    ("1000005", 1),
+    ("99991400", 1),
+    // The quota of the month. Somebody may buy more of it meanwhile.
+    ("99991403", 3600),
+];
+
+const INTERNAL: &str = "the system has an internal fault, or was asked too often";
+const MISMATCH: &str = "the app id is unknown, or the app secret is that of another app";
+const NOT_INSTALLED: &str = "the app is not installed in the tenant; its administrator has to install it";
+const UNAVAILABLE: &str = "the app is unknown here, disabled or not published; look at it in the developer console, \
+                           and whether it is an app of Feishu or of Lark";
+
+/// The codes of the token endpoints, as far as they say what to do.
+const REFUSALS: &[Row] = &[
+    ("1500", ErrorKind::Unavailable, INTERNAL),
+    ("1663", ErrorKind::Unavailable, INTERNAL),
+    ("1668", ErrorKind::Unavailable, INTERNAL),
+    ("2200", ErrorKind::Unavailable, INTERNAL),
+    ("5000", ErrorKind::Unavailable, INTERNAL),
+    ("10003", ErrorKind::Config, "a parameter is missing or makes no sense"),
+    ("10005", ErrorKind::Config, "a parameter is missing or makes no sense"),
+    ("10012", ErrorKind::Denied, "no app token is granted; look whether the app is enabled, and is not a store app"),
+    ("10013", ErrorKind::Denied, NOT_INSTALLED),
+    ("10014", ErrorKind::Denied, "the app id or app secret is wrong, or the app is disabled"),
+    ("10015", ErrorKind::Denied, MISMATCH),
+    (
+        "10016",
+        ErrorKind::Config,
+        "the app is not a store app, so no ticket is pushed to it; use `Feishu` for an own app",
+    ),
+    ("10101", ErrorKind::Unavailable, INTERNAL),
+    ("11207", ErrorKind::Denied, UNAVAILABLE),
+    ("11209", ErrorKind::Denied, UNAVAILABLE),
+    ("11210", ErrorKind::Denied, NOT_INSTALLED),
+    ("20002", ErrorKind::Denied, MISMATCH),
+    ("20009", ErrorKind::Denied, NOT_INSTALLED),
+    ("20050", ErrorKind::Unavailable, INTERNAL),
+    ("20070", ErrorKind::Config, "the client showed itself in two ways at once; one of them is added on the way"),
+    ("20072", ErrorKind::Unavailable, INTERNAL),
+    ("55001", ErrorKind::Unavailable, INTERNAL),
+    ("65001", ErrorKind::Unavailable, INTERNAL),
+    ("99991401", ErrorKind::NotAllowed, "this machine's address is not on the app's list of allowed ones"),
+    ("99991543", ErrorKind::Denied, MISMATCH),
+    ("99991662", ErrorKind::Denied, UNAVAILABLE),
+];

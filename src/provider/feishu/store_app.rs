@@ -1,0 +1,132 @@
+//! Feishu and Lark: the app token of an app that is offered in the store.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::http::Http;
+use crate::key::Identity;
+use crate::provider::codes::Row;
+use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
+use crate::provider::{Answer, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::secret::Secret;
+
+/// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
+///
+/// With it [`FeishuTenant`](crate::FeishuTenant) gets the token of each company that has installed the app.
+///
+/// Feishu pushes the ticket as an `app_ticket` event, every hour. The program hands it in with
+/// [`set_ticket`](crate::TokenManager::set_ticket) each time one comes. When there is none, or Feishu no longer takes
+/// it, Feishu is asked to push another at once, and the error is [`ErrorKind::TicketStale`] until that has been handed
+/// in. It is asked once a minute at most, for all that share the credential.
+///
+/// ```
+/// use evertoken::FeishuStoreApp;
+///
+/// let provider = FeishuStoreApp::new("cli_a1b2c3", "app-secret");
+/// assert!(!format!("{provider:?}").contains("app-secret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct FeishuStoreApp {
+    app: App,
+}
+
+#[derive(serde::Serialize)]
+struct WithTicket<'a> {
+    #[serde(flatten)]
+    app: Shown<'a>,
+    app_ticket: &'a str,
+}
+
+impl FeishuStoreApp {
+    /// The app `app_id`.
+    pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> FeishuStoreApp {
+        FeishuStoreApp { app: App::new(app_id, app_secret, FEISHU) }
+    }
+
+    /// The app is one of Lark, and `https://open.larksuite.com` is asked.
+    #[must_use]
+    pub fn lark(self) -> FeishuStoreApp {
+        self.base_url(LARK)
+    }
+
+    /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> FeishuStoreApp {
+        FeishuStoreApp { app: self.app.at(url) }
+    }
+
+    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+        let Some(ticket) = context.state() else {
+            return Err(self.ask_for_ticket(context.http(), Error::new(ErrorKind::TicketStale, MISSING), &[]));
+        };
+        let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
+        let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
+        match CODES.accept_at(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
+            Ok(json) => granted_as(json, "app_access_token", "expire"),
+            Err(error) if error.kind() == ErrorKind::TicketStale => {
+                Err(self.ask_for_ticket(context.http(), error, &[ticket]))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks Feishu to push a ticket: the reply has none. What is returned is `stale`, or what kept Feishu from it. The
+    /// manager keeps the pause, and ends it when a ticket is handed in, so nobody asks again within it.
+    fn ask_for_ticket(&self, http: &Http, stale: Error, sent: &[&Secret]) -> Error {
+        let secrets = [sent, &[&self.app.secret]].concat();
+        let asked = self.app.ask(http, "/open-apis/auth/v3/app_ticket/resend");
+        match asked.and_then(|reply| CODES.accept(&reply, &secrets)) {
+            Ok(_) => stale.with_retry_after(RESEND_PAUSE),
+            Err(error) => error,
+        }
+    }
+}
+
+impl Provider for FeishuStoreApp {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        self.app.identity(NAME)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.app.check(NAME)
+    }
+
+    fn profile(&self) -> Profile {
+        profile()
+    }
+
+    fn state(&self) -> Option<StateProfile> {
+        // Without the secret: a ticket is pushed to the app, and stays good when the secret is reset.
+        let identity = Identity::new("feishu app ticket").part("url", self.app.host.as_str()).part("app", &self.app.id);
+        Some(StateProfile::ticket(identity, TICKET_LIFE))
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        verdict(answer, APP_REJECTIONS)
+    }
+}
+
+const NAME: &str = "feishu store app";
+
+const MISSING: &str = "there is no app ticket yet; Feishu was asked to push one: hand it in with `set_ticket` from the \
+                       callback";
+const STALE: &str = "the app ticket is not taken any more, or is that of another app; Feishu was asked to push one: \
+                     hand it in with `set_ticket` from the callback";
+
+/// "The app token could not be obtained": for a store app it is the ticket.
+const AT_STORE_APP: &[Row] = &[("10012", ErrorKind::TicketStale, STALE)];
+
+/// A push takes seconds, and its callback may get lost.
+const RESEND_PAUSE: Duration = Duration::from_secs(60);
+
+/// One comes every hour, and nothing says that it dies before the next one is there. Some may get lost on the way; if
+/// one is too old after all, Feishu says so and pushes another.
+const TICKET_LIFE: Duration = Duration::from_secs(6 * 3600);
