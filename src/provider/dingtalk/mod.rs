@@ -1,0 +1,193 @@
+//! DingTalk (钉钉).
+
+mod app;
+mod authorized_corp;
+mod suite;
+
+use std::time::Duration;
+
+pub use app::{DingTalk, DingTalkClassic, DingTalkUnified};
+pub use authorized_corp::DingTalkAuthorizedCorp;
+pub use suite::DingTalkSuite;
+
+use crate::error::{Error, ErrorKind};
+use crate::http::{HeaderMap, Json, Reply, code};
+use crate::provider::codes::{Codes, Row};
+use crate::provider::{Answer, Carry, Profile, Verdict};
+use crate::secret::Secret;
+
+/// The host of the new interfaces. Its refusals have a `code` that is a word, and a status of 400 and more.
+const NEW: &str = "https://api.dingtalk.com";
+
+/// The host of the old interfaces. Its refusals have an `errcode` that is a number, and HTTP 200.
+const CLASSIC: &str = "https://oapi.dingtalk.com";
+
+/// Where the new interfaces want a token. They ignore `Authorization` and the query.
+fn header() -> Carry {
+    Carry::header("x-acs-dingtalk-access-token")
+}
+
+/// How the token of an app is treated: one for each app, which is given back and extended when it is asked for again.
+fn app_profile() -> Profile {
+    Profile {
+        default_life: TWO_HOURS,
+        same_token_extends: true,
+        // For the same reason a forced refresh brings the same token, and so does another one soon after it.
+        forced_spacing: Duration::from_secs(10),
+        ..Profile::default()
+    }
+}
+
+/// How the tokens are treated that are granted for the ticket of a suite.
+fn suite_profile() -> Profile {
+    // Asked again, a new one comes. Whether the old one dies of it nobody tells. Should it, processes that fetch each
+    // for itself would end each other's tokens all the time; should it not, they merely fetch seldom while their store
+    // is out of order.
+    Profile { default_life: TWO_HOURS, new_token_ends_old: true, ..Profile::default() }
+}
+
+/// The object in a reply of a token endpoint, unless it is a refusal.
+fn accept(reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
+    let json = reply.json();
+    let field = |name: &str| json.as_ref().ok().and_then(|json| json.code(name));
+    if is_ban(reply.status(), reply.headers(), field) {
+        return Err(Error::new(ErrorKind::Throttled, BANNED).with_status(reply.status()).with_retry_after(BAN));
+    }
+    Shape::of(field).codes().accept_json(json, reply, secrets)
+}
+
+/// What an answer of a service says about the token.
+fn verdict(answer: &Answer<'_>) -> Verdict {
+    let json = answer.json();
+    let field = |name: &str| code(json.as_ref()?.get(name)?);
+    if is_ban(answer.status(), answer.headers(), field) {
+        return Verdict::Throttled { retry_after: Some(BAN) };
+    }
+    let codes = Shape::of(field).codes();
+    codes.verdict_of(field(codes.field), answer, REJECTIONS)
+}
+
+/// How a body tells its code. The host alone does not say it: a gateway of the new one answers as the old one does.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// `code`
+    Word,
+    /// `errcode`
+    Number,
+    /// An `errcode` that stands for any trouble, and a `sub_code` that says which.
+    Wrapped,
+}
+
+impl Shape {
+    fn of(field: impl Fn(&str) -> Option<String>) -> Shape {
+        match field("errcode").as_deref() {
+            None => Shape::Word,
+            Some("88") if field("sub_code").is_some() => Shape::Wrapped,
+            Some(_) => Shape::Number,
+        }
+    }
+
+    fn codes(self) -> Codes {
+        let (field, refusals) = match self {
+            Shape::Word => ("code", WORDS),
+            Shape::Number => ("errcode", NUMBERS),
+            Shape::Wrapped => ("sub_code", NUMBERS),
+        };
+        Codes { field, refusals, throttles: THROTTLES }
+    }
+}
+
+/// True for what an address gets that has called much too often: a page for people, or JSON without a code. With a
+/// status that says where the page comes from, a wrong path or a broken gateway, it is no ban.
+fn is_ban(status: u16, headers: &HeaderMap, field: impl Fn(&str) -> Option<String>) -> bool {
+    let content_type = headers.get("content-type").map(|value| value.as_bytes()).unwrap_or_default();
+    let is_page = content_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"));
+    let is_punished = || field("punish").as_deref() == Some("deny");
+    is_page && !matches!(status, 401 | 404 | 500..) || is_punished()
+}
+
+const TWO_HOURS: Duration = Duration::from_secs(7200);
+
+const BANNED: &str = "DingTalk refuses this machine's address for some minutes, because there were too many calls";
+
+/// How long an address is banned.
+const BAN: Duration = Duration::from_secs(300);
+
+/// The codes with which a service refuses a token. Those for rights that are missing (60011, `Forbidden...`) are not
+/// among them, nor those for a request without a token.
+const REJECTIONS: &[&str] = &["40001", "40014", "42001", "InvalidAuthentication"];
+
+const THROTTLES: &[(&str, u64)] = &[
+    ("90001", 2),
+    // For everybody who calls this interface.
+    ("90002", 1),
+    ("90003", 2),
+    ("90004", 2),
+    ("90005", 2),
+    ("90006", 2),
+    ("90007", 2),
+    ("90008", 2),
+    ("90009", 2),
+    ("90010", 2),
+    ("90011", 2),
+    ("90012", 2),
+    ("90013", 2),
+    ("90014", 2),
+    ("90017", 2),
+    ("90018", 2),
+    ("90019", 2),
+    // Messages of a robot, which are counted by the minute.
+    ("410100", 60),
+    ("660026", 60),
+    ("Forbidden.AccessDenied.QpsLimit*", 2),
+    ("Forbidden.AccessDenied.QpmLimit*", 60),
+    ("oaplus.query.limit", 2),
+    ("qps.exceed.limit", 2),
+    ("request.overlimit", 2),
+];
+
+const WRONG: &str = "the app key or app secret is wrong, or the app is disabled";
+const WRONG_SUITE: &str = "the suite key or suite secret is wrong";
+const UNTRUSTED: &str = "this machine's address is not on the app's list of allowed ones";
+const NO_RIGHT: &str = "the app lacks a right; it is given in the developer console";
+const BUSY: &str = "the system is busy or has an internal fault";
+const STALE: &str = "the suite ticket is not the latest one, or that of another suite; hand in the next one with \
+                     `set_ticket` from the callback";
+
+/// The codes of the token endpoint, as far as they say what to do, as the old interfaces tell them.
+const NUMBERS: &[Row] = &[
+    ("-1", ErrorKind::Unavailable, BUSY),
+    ("22", ErrorKind::Config, "the host does not know the interface"),
+    ("404", ErrorKind::Config, "the host does not know the interface; look at the base URL"),
+    ("33001", ErrorKind::Denied, WRONG),
+    ("40001", ErrorKind::Denied, WRONG),
+    ("40035", ErrorKind::Config, "a parameter is missing or makes no sense"),
+    ("40088", ErrorKind::Denied, WRONG),
+    ("40089", ErrorKind::Denied, WRONG),
+    ("40096", ErrorKind::Denied, WRONG),
+    ("52010", ErrorKind::Denied, WRONG),
+    ("60011", ErrorKind::NotAllowed, NO_RIGHT),
+    ("60020", ErrorKind::NotAllowed, UNTRUSTED),
+    ("900103", ErrorKind::Denied, WRONG),
+];
+
+/// The same, as the new interfaces tell them. Their statuses say less: one code comes with several.
+const WORDS: &[Row] = &[
+    ("Forbidden.AccessDenied.AccessTokenPermissionDenied", ErrorKind::NotAllowed, NO_RIGHT),
+    ("Forbidden.AccessDenied.IpNotInWhiteList", ErrorKind::NotAllowed, UNTRUSTED),
+    ("Missingbody", ErrorKind::Config, "the host found no JSON in the request; a proxy may have changed it"),
+    ("apiPermissionDenied", ErrorKind::NotAllowed, NO_RIGHT),
+    ("authFailed", ErrorKind::Denied, WRONG),
+    ("invalid.client", ErrorKind::Denied, WRONG),
+    ("invalidClientIdOrSecret", ErrorKind::Denied, WRONG),
+    ("invalidSuiteKey", ErrorKind::Denied, WRONG_SUITE),
+    ("invalidSuiteTicket", ErrorKind::TicketStale, STALE),
+    ("server.error", ErrorKind::Unavailable, BUSY),
+    ("unauthorized.client", ErrorKind::Denied, WRONG),
+    (
+        "unknownError",
+        ErrorKind::Unavailable,
+        "the system has an internal fault, or the corp id is wrong: DingTalk says the same to both",
+    ),
+    ("unsupported.grant.type", ErrorKind::Config, "the host does not know client credentials"),
+];
