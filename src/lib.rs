@@ -119,11 +119,12 @@ pub use manager::{QuotaStatus, State, Status, TokenManager};
 pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
 pub use provider::{
-    Answer, Carry, Certificate, ClientAuth, Context, DevicePrompt, DeviceSignIn, DingTalk, DingTalkAuthorizedCorp,
-    DingTalkClassic, DingTalkSuite, DingTalkUnified, Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant,
-    GoogleServiceAccount, Grant, JsSignature, JwtBearer, OAuth2, Profile, Provider, RefreshToken, SigningKey,
-    StateProfile, Verdict, WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom,
-    WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
+    Answer, BotFramework, Carry, Certificate, ClientAuth, Cloud, Context, DevicePrompt, DeviceSignIn, DingTalk,
+    DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Entra, Feishu, FeishuAppToken,
+    FeishuOAuth, FeishuStoreApp, FeishuTenant, GoogleServiceAccount, Grant, JsSignature, JwtBearer, ManagedIdentity,
+    OAuth2, Profile, Provider, RefreshToken, SigningKey, StateProfile, Verdict, WeChat, WeChatAuthorizer,
+    WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider,
+    WeComSuite,
 };
 pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};

@@ -7,6 +7,7 @@ mod feishu;
 mod from_fn;
 mod js_signature;
 mod jwt;
+mod microsoft;
 mod oauth2;
 mod parent;
 mod profile;
@@ -23,6 +24,7 @@ pub use feishu::{Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTena
 pub use from_fn::{FromFn, from_fn};
 pub use js_signature::JsSignature;
 pub use jwt::{Certificate, SigningKey};
+pub use microsoft::{BotFramework, Cloud, Entra, ManagedIdentity};
 pub use oauth2::{ClientAuth, DevicePrompt, DeviceSignIn, GoogleServiceAccount, JwtBearer, OAuth2, RefreshToken};
 pub use profile::{DailyQuota, Profile, StateProfile};
 pub use wechat::{WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};

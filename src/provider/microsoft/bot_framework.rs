@@ -1,0 +1,136 @@
+//! Bot Framework: what a bot of Teams and other channels calls its connector with.
+
+use crate::error::{Error, ErrorKind};
+use crate::key::Identity;
+use crate::provider::codes::Row;
+use crate::provider::microsoft::{ENTRA, REFUSALS, check_tenant, exchange, token_url, verdict};
+use crate::provider::oauth2::Dialect;
+use crate::provider::settings::{Host, check_texts};
+use crate::provider::{Answer, Context, Grant, Provider, Verdict};
+use crate::secret::Secret;
+
+/// Grants the tokens with which a bot (Teams, Bot Framework) calls the connector of its channels.
+///
+/// A multi-tenant bot, unless its [tenant](BotFramework::tenant) is set; bots that were created lately are single-tenant.
+/// A token out of the wrong tenant is granted all the same, and the connector then refuses it again and again.
+///
+/// ```
+/// use evertoken::BotFramework;
+///
+/// let provider = BotFramework::new("app-id", "app-secret").tenant("contoso.onmicrosoft.com");
+/// assert!(!format!("{provider:?}").contains("app-secret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct BotFramework {
+    app_id: String,
+    secret: Secret,
+    tenant: Option<String>,
+    us_government: bool,
+    authority: Option<Host>,
+}
+
+impl BotFramework {
+    /// The bot whose app is `app_id`.
+    pub fn new(app_id: impl Into<String>, secret: impl Into<Secret>) -> BotFramework {
+        BotFramework {
+            app_id: app_id.into(),
+            secret: secret.into(),
+            tenant: None,
+            us_government: false,
+            authority: None,
+        }
+    }
+
+    /// The directory of a single-tenant bot: its id or domain. Default: none, the bot is a multi-tenant one.
+    #[must_use]
+    pub fn tenant(self, tenant: impl Into<String>) -> BotFramework {
+        BotFramework { tenant: Some(tenant.into()), ..self }
+    }
+
+    /// The bot is in Azure Government of the United States.
+    #[must_use]
+    pub fn us_government(self) -> BotFramework {
+        BotFramework { us_government: true, ..self }
+    }
+
+    /// Asks another host than the cloud's, for a gateway of your own or a test.
+    #[must_use]
+    pub fn authority(self, url: impl Into<String>) -> BotFramework {
+        BotFramework { authority: Some(Host::new(url)), ..self }
+    }
+
+    fn host(&self) -> Host {
+        let usual = || Host::new(if self.us_government { US_AUTHORITY } else { AUTHORITY });
+        self.authority.clone().unwrap_or_else(usual)
+    }
+
+    fn directory(&self) -> &str {
+        self.tenant.as_deref().unwrap_or(if self.us_government { US_TENANT } else { TENANT })
+    }
+
+    fn scope(&self) -> &'static str {
+        if self.us_government { US_SCOPE } else { SCOPE }
+    }
+
+    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", self.app_id.as_str()),
+            ("scope", self.scope()),
+            ("client_secret", self.secret.expose()),
+        ];
+        let dialect = if self.tenant.is_some() { &ENTRA } else { &MULTI_TENANT };
+        exchange(context, &token_url(&self.host(), self.directory()), &form, dialect, &[&self.secret])
+    }
+}
+
+impl Provider for BotFramework {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new(NAME)
+            .part("url", self.host().as_str())
+            .part("tenant", self.directory().to_ascii_lowercase())
+            .part("app", &self.app_id)
+            .part("scope", self.scope())
+            .secret(&self.secret)
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        self.ask(context).map_err(|error| error.of(NAME))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let texts =
+            [("app id", self.app_id.as_str()), ("app secret", self.secret.expose()), ("tenant", self.directory())];
+        check_texts(&texts)
+            .and_then(|()| check_tenant(self.directory()))
+            .and_then(|()| self.host().check())
+            .map_err(|error| error.of(NAME))
+    }
+
+    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+        verdict(answer)
+    }
+}
+
+const NAME: &str = "bot-framework";
+
+const AUTHORITY: &str = "https://login.microsoftonline.com";
+const TENANT: &str = "botframework.com";
+const SCOPE: &str = "https://api.botframework.com/.default";
+
+const US_AUTHORITY: &str = "https://login.microsoftonline.us";
+const US_TENANT: &str = "MicrosoftServices.onmicrosoft.us";
+const US_SCOPE: &str = "https://api.botframework.us/.default";
+
+const MULTI_TENANT: Dialect = Dialect { refusals: &[NOT_MULTI_TENANT, REFUSALS], ..ENTRA };
+
+const NOT_MULTI_TENANT: &[Row] = &[(
+    "AADSTS700016",
+    ErrorKind::Denied,
+    "the app is not known to the directory of all bots; a single-tenant bot names its own with `tenant`, else check the \
+     app id",
+)];

@@ -1,0 +1,158 @@
+//! Microsoft: Entra ID, and what asks it.
+
+mod bot_framework;
+mod entra;
+mod managed_identity;
+
+pub use bot_framework::BotFramework;
+pub use entra::{Cloud, Entra};
+pub use managed_identity::ManagedIdentity;
+
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, ErrorKind};
+use crate::http::Json;
+use crate::provider::codes::Row;
+use crate::provider::oauth2::Dialect;
+use crate::provider::settings::Host;
+use crate::provider::{Answer, Context, Grant, Verdict, granted};
+use crate::secret::Secret;
+
+/// Where a tenant's tokens come from.
+fn token_url(authority: &Host, tenant: &str) -> String {
+    authority.at(&format!("/{tenant}/oauth2/v2.0/token"))
+}
+
+/// Hands in `form` and takes the token for it.
+fn exchange(
+    context: &Context,
+    url: &str,
+    form: &[(&str, &str)],
+    dialect: &Dialect,
+    secrets: &[&Secret],
+) -> Result<Grant, Error> {
+    let asked_at = context.now();
+    let reply = context.http().post_form(url, form).send()?;
+    granted_at(asked_at, dialect.accept(&reply, secrets)?)
+}
+
+/// The grant in a reply that may tell the end of a life instead of the life (`expires_on`), and when to renew.
+fn granted_at(asked_at: SystemTime, json: Json) -> Result<Grant, Error> {
+    let life = match json.life("expires_in")? {
+        Some(life) => Some(life),
+        None => life_until(&json, asked_at)?,
+    };
+    // It is no more than a wish: one that makes no sense does no harm to the token.
+    let refresh_in = json.life("refresh_in").ok().flatten();
+    Ok(Grant { life, ..granted(json)? }.with_refresh_in(refresh_in))
+}
+
+fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Error> {
+    if json.code("expires_on").is_none() {
+        return Ok(None);
+    }
+    let no_number = || Error::protocol("the provider granted a token whose end is no number");
+    let end = u64::try_from(json.integer("expires_on").ok_or_else(no_number)?).unwrap_or_default();
+    let now = asked_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    match Duration::from_secs(end).saturating_sub(now) {
+        left if left < Duration::from_secs(1) => {
+            Err(Error::protocol("the provider granted a token whose life is over; check this machine's clock"))
+        }
+        left => Ok(Some(left)),
+    }
+}
+
+/// What an answer of Graph, a bot's connector or another service says about the token. 403 is about rights, whatever
+/// else it says.
+fn verdict(answer: &Answer<'_>) -> Verdict {
+    match answer.status() {
+        403 => Verdict::Accepted,
+        _ => answer.http_verdict(),
+    }
+}
+
+/// Says what is wrong with a tenant.
+fn check_tenant(tenant: &str) -> Result<(), Error> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if SHARED_TENANTS.iter().any(|shared| shared.eq_ignore_ascii_case(tenant)) {
+        return Err(Error::config(
+            "the tenant must be one directory, by its id or domain; an app has no token for all",
+        ));
+    }
+    if !tenant.bytes().all(plain) {
+        return Err(Error::config("the tenant must be the id or the domain of a directory"));
+    }
+    Ok(())
+}
+
+const SHARED_TENANTS: &[&str] = &["common", "consumers", "organizations"];
+
+const ENTRA: Dialect = Dialect { refusals: &[REFUSALS], own_code: number, throttled: Duration::from_secs(60) };
+
+/// Entra's own number, under the name that people look for.
+fn number(json: &Json) -> Option<String> {
+    let number = json.first_code("error_codes")?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("AADSTS{number}"))
+}
+
+const NO_MATCH: &str = "no federated credential of the app matches the issuer, subject and audience of the assertion";
+
+const OTHER_DIRECTORY: &str = "the app is not in this directory; check the client id, the tenant and the cloud";
+
+const PASSING: &str = "Entra is busy or broken";
+
+/// The numbers, as far as they say more than the word they come with; and Entra's use of the words.
+const REFUSALS: &[Row] = &[
+    ("AADSTS50196", ErrorKind::Throttled, "the same was asked too often; look for what asks again and again"),
+    ("AADSTS53003", ErrorKind::NotAllowed, "a conditional access policy does not allow it"),
+    ("AADSTS70001", ErrorKind::Denied, "the app is disabled, or not in this directory"),
+    ("AADSTS70021", ErrorKind::Denied, NO_MATCH),
+    ("AADSTS90002", ErrorKind::Config, "the tenant does not exist; check its id or domain, and the cloud"),
+    ("AADSTS90006", ErrorKind::Unavailable, PASSING),
+    ("AADSTS90012", ErrorKind::Unavailable, PASSING),
+    ("AADSTS90024", ErrorKind::Unavailable, PASSING),
+    ("AADSTS90033", ErrorKind::Unavailable, PASSING),
+    ("AADSTS90055", ErrorKind::Throttled, "there were too many calls for this tenant"),
+    ("AADSTS90090", ErrorKind::Unavailable, PASSING),
+    (
+        "AADSTS500011",
+        ErrorKind::Config,
+        "the resource of the scope is not known in this directory; check its name, or have it installed there",
+    ),
+    ("AADSTS700011", ErrorKind::Denied, OTHER_DIRECTORY),
+    ("AADSTS700016", ErrorKind::Denied, OTHER_DIRECTORY),
+    (
+        "AADSTS700024",
+        ErrorKind::Denied,
+        "the assertion is too old or not valid yet; check this machine's clock (each try signs a fresh one)",
+    ),
+    (
+        "AADSTS700027",
+        ErrorKind::Denied,
+        "the assertion's signature is not accepted; check that the certificate is one of the app's and has not expired, \
+         and this machine's clock",
+    ),
+    ("AADSTS700211", ErrorKind::Denied, NO_MATCH),
+    ("AADSTS700212", ErrorKind::Denied, NO_MATCH),
+    ("AADSTS700213", ErrorKind::Denied, NO_MATCH),
+    ("AADSTS1002012", ErrorKind::Config, "the scope must end with /.default"),
+    (
+        "AADSTS7000215",
+        ErrorKind::Denied,
+        "the client secret is wrong; the secret's value is wanted, not its id, and of this very app",
+    ),
+    ("AADSTS7000216", ErrorKind::Denied, "the app wants a secret or a certificate"),
+    ("AADSTS7000218", ErrorKind::Denied, "the app wants a secret or a certificate"),
+    (
+        "AADSTS7000222",
+        ErrorKind::Denied,
+        "the client secret has expired; create another one (right after that this may be told for a moment)",
+    ),
+    ("invalid_client", ErrorKind::Denied, "the client id, secret, certificate or assertion is not accepted"),
+    (
+        "invalid_grant",
+        ErrorKind::Denied,
+        "the credential is not accepted, or a policy forbids it; check this machine's clock if it is an assertion",
+    ),
+    ("unauthorized_client", ErrorKind::Denied, "the app is not known here, disabled, or may not use this grant"),
+];
