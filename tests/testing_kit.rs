@@ -1,6 +1,21 @@
 //! The test kit keeps its own word: clients here are plain HTTP.
 #![allow(clippy::unwrap_used)]
 
+#[path = "testing_kit/dingtalk.rs"]
+mod dingtalk;
+#[path = "testing_kit/entra.rs"]
+mod entra;
+#[path = "testing_kit/every_vendor.rs"]
+mod every_vendor;
+#[path = "testing_kit/feishu.rs"]
+mod feishu;
+#[path = "testing_kit/oauth2.rs"]
+mod oauth2;
+#[path = "testing_kit/wechat.rs"]
+mod wechat;
+#[path = "testing_kit/wecom.rs"]
+mod wecom;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +45,33 @@ fn finish(reply: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Reply
 fn get(url: &str) -> Reply {
     finish(agent(LONG).get(url).call())
 }
+
+fn get_with(url: &str, headers: &[(&str, &str)]) -> Reply {
+    let request = headers.iter().fold(agent(LONG).get(url), |request, (name, value)| request.header(*name, *value));
+    finish(request.call())
+}
+
+fn post_json(url: &str, body: &Value) -> Reply {
+    finish(agent(LONG).post(url).content_type("application/json").send(body.to_string()))
+}
+
+fn post_form(url: &str, form: &str) -> Reply {
+    finish(agent(LONG).post(url).content_type("application/x-www-form-urlencoded").send(form))
+}
+
+/// Status and body.
+fn told(reply: Reply) -> (u16, Value) {
+    let reply = reply.unwrap();
+    (reply.status().as_u16(), json(Ok(reply)))
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A well-formed JWT of `client`, whose signature says nothing.
+const ASSERTION: &str = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer\
+                         &client_assertion=eyJhbGciOiJQUzI1NiJ9.eyJzdWIiOiJjbGllbnQifQ.c2ln";
 
 fn json(reply: Reply) -> Value {
     serde_json::from_str(reply.unwrap().body()).unwrap()

@@ -33,9 +33,13 @@ struct State {
 }
 
 impl FakeClock {
+    /// What its wall clock shows at the start: 2026-01-01 00:00:00 UTC.
+    pub(super) const START: Duration = Duration::from_secs(1_767_225_600);
+
     /// A clock that stands still.
     pub fn new() -> FakeClock {
-        let state = State { monotonic: START_MONOTONIC, wall: START_WALL, passed: Duration::ZERO, wakes: Vec::new() };
+        let state =
+            State { monotonic: START_MONOTONIC, wall: FakeClock::START, passed: Duration::ZERO, wakes: Vec::new() };
         FakeClock(Arc::new(Mutex::new(state)))
     }
 
@@ -110,9 +114,6 @@ impl fmt::Debug for FakeClock {
     }
 }
 
-/// 2026-01-01 00:00:00 UTC.
-const START_WALL: Duration = Duration::from_secs(1_767_225_600);
-
 /// Five days: not zero, so that a moment before the start can be told.
 const START_MONOTONIC: Duration = Duration::from_secs(5 * 86_400);
 
@@ -145,7 +146,7 @@ mod tests {
         let clock = FakeClock::new();
         let start = clock.now();
         clock.suspend(HOUR);
-        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, START_WALL + HOUR));
+        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, FakeClock::START + HOUR));
         assert_eq!(clock.now().since(start), HOUR);
         assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, HOUR));
     }
@@ -154,9 +155,9 @@ mod tests {
     fn setting_the_wall_clock_takes_no_time() {
         let clock = FakeClock::new();
         clock.step_back(HOUR);
-        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, START_WALL - HOUR));
+        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, FakeClock::START - HOUR));
         clock.step_forward(2 * HOUR);
-        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, START_WALL + HOUR));
+        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, FakeClock::START + HOUR));
         assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, Duration::ZERO));
     }
 

@@ -4,7 +4,10 @@
 //! - [`FakeClock`] moves when the test says so. Two hours pass in no time, a laptop sleeps, a wall clock is set back.
 //! - [`FakeProvider`] grants what the test scripts, when the test lets it. No network is involved.
 //! - [`ProviderHost`] is an HTTP server that answers as the vendor does, judges tokens as the vendor does, and breaks
-//!   in all the ways that networks break.
+//!   in all the ways that networks break. There is one for each vendor: [`wecom`](ProviderHost::wecom),
+//!   [`wechat`](ProviderHost::wechat), [`feishu`](ProviderHost::feishu), [`dingtalk`](ProviderHost::dingtalk),
+//!   [`entra`](ProviderHost::entra), [`managed_identity`](ProviderHost::managed_identity) and
+//!   [`oauth2`](ProviderHost::oauth2).
 //! - [`context`] is what a provider of your own is called with, to test it alone.
 //!
 //! ```

@@ -1,94 +1,119 @@
-//! What a vendor knows about its credentials and tokens.
+//! The tokens that a vendor has granted.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 pub(super) struct Book {
-    /// Each credential, and the token it got last.
-    accounts: HashMap<(String, String), Option<Issued>>,
-    script: VecDeque<Issued>,
+    /// The token that each account got last.
+    latest: HashMap<Account, Issued>,
+    script: VecDeque<(String, Duration)>,
     tokens: HashMap<String, Life>,
     order: VecDeque<String>,
     issued: usize,
     pub(super) life: Duration,
-    pub(super) renews_within: Duration,
 }
 
-/// A token, and the whole life it was issued with.
+/// Whose token it is, and of which kind: each kind that a credential can ask for has tokens of its own.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Account {
+    kind: &'static str,
+    id: String,
+    secret: String,
+}
+
+impl Account {
+    pub(super) fn new(kind: &'static str, id: &str, secret: &str) -> Account {
+        Account { kind, id: id.to_owned(), secret: secret.to_owned() }
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The same owner's, for this tenant of its.
+    pub(super) fn within(self, tenant: &str) -> Account {
+        Account { id: format!("{} in {tenant}", self.id), ..self }
+    }
+
+    /// Another kind of token of the same owner.
+    pub(super) fn with_kind(self, kind: &'static str) -> Account {
+        Account { kind, ..self }
+    }
+}
+
+/// A token, the whole life it was issued with, and what is left of it.
 #[derive(Clone)]
 pub(super) struct Issued {
     pub(super) token: String,
     pub(super) life: Duration,
+    pub(super) left: Duration,
 }
 
 struct Life {
+    account: Account,
     end: Duration,
-    revoked: bool,
+    /// When it dies before its end, because it was revoked or replaced.
+    cut: Option<Duration>,
 }
 
-/// What the vendor thinks of a token.
+impl Life {
+    fn judge(&self, now: Duration) -> Judgement {
+        if self.cut.is_some_and(|cut| cut <= now) {
+            Judgement::Invalid
+        } else if self.end <= now {
+            Judgement::Ended
+        } else {
+            Judgement::Alive
+        }
+    }
+}
+
+/// What a vendor thinks of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
     Alive,
     Ended,
-    /// Never issued, or revoked.
+    /// Never issued, of the wrong kind, revoked, or replaced.
     Invalid,
 }
 
 impl Book {
-    pub(super) fn new(id: &str, secret: &str) -> Book {
-        let mut book = Book {
-            accounts: HashMap::new(),
+    pub(super) fn new(life: Duration) -> Book {
+        Book {
+            latest: HashMap::new(),
             script: VecDeque::new(),
             tokens: HashMap::new(),
             order: VecDeque::new(),
             issued: 0,
-            life: Duration::from_secs(7200),
-            renews_within: Duration::ZERO,
-        };
-        book.open_account(id, secret);
-        book
-    }
-
-    pub(super) fn open_account(&mut self, id: &str, secret: &str) {
-        self.accounts.entry((id.to_owned(), secret.to_owned())).or_default();
-    }
-
-    pub(super) fn close_other_accounts(&mut self, id: &str, secret: &str) {
-        self.accounts.retain(|(known_id, known_secret), _| known_id == id && known_secret == secret);
-    }
-
-    pub(super) fn knows(&self, id: &str) -> bool {
-        self.accounts.keys().any(|(known, _)| known == id)
-    }
-
-    pub(super) fn accepts(&self, id: &str, secret: &str) -> bool {
-        self.accounts.contains_key(&(id.to_owned(), secret.to_owned()))
+            life,
+        }
     }
 
     /// The next new token is this one.
     pub(super) fn script(&mut self, token: String, life: Duration) {
-        self.script.push_back(Issued { token, life });
+        self.script.push_back((token, life));
     }
 
-    /// The token that the credential got last, unless it is over or about to be.
-    pub(super) fn current(&self, id: &str, secret: &str, now: Duration) -> Option<Issued> {
-        let issued = self.accounts.get(&(id.to_owned(), secret.to_owned()))?.clone()?;
+    /// The token that the account got last, while at least `lead` is left, or half of its life.
+    pub(super) fn current(&self, account: &Account, lead: Duration, now: Duration) -> Option<Issued> {
+        let issued = self.latest.get(account)?;
         let life = self.tokens.get(&issued.token)?;
-        let stays = !life.revoked && life.end > now && life.end - now >= self.renews_within;
-        stays.then_some(issued)
+        let left = life.end.saturating_sub(now);
+        let stays = life.judge(now) == Judgement::Alive && life.cut.is_none() && left >= lead.min(issued.life / 2);
+        stays.then(|| Issued { left, ..issued.clone() })
     }
 
-    /// A new token for the credential.
-    pub(super) fn issue(&mut self, id: &str, secret: &str, now: Duration) -> Issued {
-        let issued = self.script.pop_front().unwrap_or_else(|| {
+    /// A new token for the account.
+    pub(super) fn issue(&mut self, account: &Account, now: Duration) -> Issued {
+        let (token, life) = self.script.pop_front().unwrap_or_else(|| {
             self.issued += 1;
-            Issued { token: format!("token-{}", self.issued), life: self.life }
+            (format!("token-{}", self.issued), self.life)
         });
-        self.accounts.insert((id.to_owned(), secret.to_owned()), Some(issued.clone()));
-        let life = Life { end: now.saturating_add(issued.life), revoked: false };
-        if self.tokens.insert(issued.token.clone(), life).is_none() {
-            self.order.push_back(issued.token.clone());
+        let issued = Issued { token: token.clone(), life, left: life };
+        self.latest.insert(account.clone(), issued.clone());
+        let life = Life { account: account.clone(), end: now.saturating_add(life), cut: None };
+        if self.tokens.insert(token.clone(), life).is_none() {
+            self.order.push_back(token);
         }
         if self.order.len() > MOST_TOKENS {
             self.order.pop_front().and_then(|oldest| self.tokens.remove(&oldest));
@@ -96,17 +121,40 @@ impl Book {
         issued
     }
 
+    /// Gives a token that lives the whole of its life once more, from now on.
+    pub(super) fn extend(&mut self, issued: Issued, now: Duration) -> Issued {
+        if let Some(life) = self.tokens.get_mut(&issued.token) {
+            life.end = now.saturating_add(issued.life);
+        }
+        Issued { left: issued.life, ..issued }
+    }
+
     pub(super) fn judge(&self, token: &str, now: Duration) -> Judgement {
-        match self.tokens.get(token) {
-            Some(life) if !life.revoked && now < life.end => Judgement::Alive,
-            Some(life) if !life.revoked => Judgement::Ended,
+        self.tokens.get(token).map_or(Judgement::Invalid, |life| life.judge(now))
+    }
+
+    /// A token of another kind than these is none.
+    pub(super) fn judge_as(&self, kinds: &[&str], token: &str, now: Duration) -> Judgement {
+        match self.owner(token) {
+            Some(account) if kinds.contains(&account.kind()) => self.judge(token, now),
             _ => Judgement::Invalid,
         }
     }
 
+    pub(super) fn owner(&self, token: &str) -> Option<&Account> {
+        self.tokens.get(token).map(|life| &life.account)
+    }
+
     pub(super) fn revoke(&mut self, token: &str) {
         if let Some(life) = self.tokens.get_mut(token) {
-            life.revoked = true;
+            life.cut = Some(Duration::ZERO);
+        }
+    }
+
+    /// All that the account has die at this moment, or sooner.
+    pub(super) fn cut(&mut self, account: &Account, at: Duration) {
+        for life in self.tokens.values_mut().filter(|life| life.account == *account) {
+            life.cut = Some(life.cut.map_or(at, |cut| cut.min(at)));
         }
     }
 

@@ -40,6 +40,26 @@ impl ReceivedRequest {
         parameter(self.body(), name)
     }
 
+    /// A text in a body that is a JSON object.
+    pub fn json(&self, name: &str) -> Option<String> {
+        self.json_body()?.get(name)?.as_str().map(str::to_owned)
+    }
+
+    /// The body, if it is a JSON object and says so.
+    pub(super) fn json_body(&self) -> Option<serde_json::Value> {
+        let said = self.header_contains("content-type", "application/json");
+        said.then(|| serde_json::from_slice(self.body()).ok()).flatten().filter(serde_json::Value::is_object)
+    }
+
+    pub(super) fn is_form(&self) -> bool {
+        self.header_contains("content-type", "application/x-www-form-urlencoded")
+    }
+
+    /// What comes after `Bearer`.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        self.header("authorization")?.strip_prefix("Bearer ")
+    }
+
     pub(super) fn header_contains(&self, name: &str, word: &str) -> bool {
         self.header(name).is_some_and(|value| value.to_ascii_lowercase().contains(word))
     }

@@ -15,7 +15,8 @@ use crate::lock::lock;
 
 /// What is sent back, and how.
 pub(super) struct Reply {
-    response: Response<Vec<u8>>,
+    /// In a box, because one that is large is slow to hand on.
+    response: Box<Response<Vec<u8>>>,
     delivery: Delivery,
 }
 
@@ -34,11 +35,15 @@ impl Reply {
     /// Panics when there is no such status; headers likewise.
     pub(super) fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
         let response = Response::builder().status(status).body(body.into()).expect("a status has three digits");
-        Reply { response, delivery: Delivery::Whole }.header("Content-Type", content_type)
+        Reply { response: Box::new(response), delivery: Delivery::Whole }.header("Content-Type", content_type)
+    }
+
+    pub(super) fn json(status: u16, body: &serde_json::Value) -> Reply {
+        Reply::new(status, "application/json; charset=utf-8", body.to_string())
     }
 
     pub(super) fn nothing() -> Reply {
-        Reply { response: Response::default(), delivery: Delivery::Nothing }
+        Reply { response: Box::default(), delivery: Delivery::Nothing }
     }
 
     pub(super) fn header(mut self, name: &str, value: impl AsRef<str>) -> Reply {
@@ -46,6 +51,11 @@ impl Reply {
         let value = HeaderValue::try_from(value.as_ref()).expect("a header is one line");
         self.response.headers_mut().append(name, value);
         self
+    }
+
+    /// Says when to come again. Zero: does not say it.
+    pub(super) fn retry_after(self, wait: Duration) -> Reply {
+        if wait.is_zero() { self } else { self.header("Retry-After", wait.as_secs().to_string()) }
     }
 
     pub(super) fn delivered(mut self, delivery: Delivery) -> Reply {

@@ -1,0 +1,169 @@
+//! Microsoft Entra, and Graph and the Bot Connector, where its tokens are used: a new token for every call.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::book::{Account, Judgement};
+use super::client::Client;
+use super::records::Records;
+use super::request::ReceivedRequest;
+use super::server::Reply;
+use super::vendor::{Route, Vendor};
+
+pub(super) struct Entra;
+
+impl Vendor for Entra {
+    fn token_path(&self) -> &'static str {
+        "/tenant/oauth2/v2.0/token"
+    }
+
+    fn business_path(&self) -> &'static str {
+        "/v1.0/me"
+    }
+
+    fn records(&self) -> Records {
+        Records::new(LIFE)
+            .credential(CLIENT, "client", "secret")
+            .credential(TENANT, "tenant", "")
+            .credential(TENANT, "botframework.com", "")
+            .credential(TENANT, "MicrosoftServices.onmicrosoft.us", "")
+    }
+
+    fn route(&self, path: &str) -> Option<Route> {
+        match path {
+            "/v1.0/me" => Route::business(serve_graph),
+            "/v3/conversations" => Route::business(serve_bot),
+            _ if tenant_in(path).is_some() => Route::token(CLIENT, grant),
+            _ => None,
+        }
+    }
+
+    fn failure(&self, _path: &str, code: &str) -> Reply {
+        match code.parse() {
+            Ok(number) => failure(number, "refused by a test"),
+            Err(_) => told(code, None, "refused by a test"),
+        }
+    }
+
+    fn throttled(&self, _path: &str, wait: Duration) -> Reply {
+        failure(90055, "The request was throttled.").retry_after(wait)
+    }
+
+    fn tenants(&self) -> Option<&'static str> {
+        Some(TENANT)
+    }
+}
+
+fn tenant_in(path: &str) -> Option<&str> {
+    let tenant = path.strip_prefix('/')?.strip_suffix("/oauth2/v2.0/token")?;
+    (!tenant.is_empty() && !tenant.contains('/')).then_some(tenant)
+}
+
+fn grant(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+    if request.method() != "POST" || !request.is_form() {
+        return Err(failure(900561, "The endpoint only accepts POST requests."));
+    }
+    let tenant = tenant_in(request.path()).unwrap_or_default();
+    if !records.credentials.knows(TENANT, tenant) {
+        return Err(failure(90002, "Tenant not found."));
+    }
+    if request.form("grant_type").as_deref() != Some("client_credentials") {
+        return Err(failure(70003, "The app requested an unsupported grant type."));
+    }
+    let (id, secret) = match Client::of(request) {
+        Client::TwoWays => return Err(failure(900144, "The request body must contain one credential.")),
+        Client::Garbled => return Err(failure(50027, "JWT token is invalid or malformed.")),
+        Client::Nobody => return Err(failure(900144, "The request body must contain 'client_id'.")),
+        Client::Secret { id, secret } => (id, Some(secret)),
+        Client::Assertion { id } | Client::Public { id } => (id, None),
+    };
+    if !records.credentials.knows(CLIENT, &id) {
+        return Err(failure(700016, "Application was not found in the directory."));
+    }
+    match secret {
+        Some(secret) if records.credentials.accepts(CLIENT, &id, &secret) => {}
+        Some(_) => return Err(failure(7000215, "Invalid client secret provided.")),
+        None if request.form("client_assertion").is_some() => {}
+        None => return Err(failure(7000218, "The request body must contain 'client_assertion' or 'client_secret'.")),
+    }
+    match request.form("scope") {
+        Some(scope) if scope.ends_with("/.default") && !scope.contains(' ') => {}
+        Some(_) => return Err(failure(1002012, "The provided value for scope is not valid.")),
+        None => return Err(failure(70011, "The provided request must include a 'scope'.")),
+    }
+    let issued = records.book.issue(&Account::new(CLIENT, &id, tenant), now);
+    let life = issued.life.as_secs();
+    let mut body = json!({
+        "token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": issued.token,
+    });
+    if let Some(refresh_in) = records.settings.refresh_in {
+        body["refresh_in"] = refresh_in.as_secs().into();
+    }
+    Ok(Reply::json(200, &body).header("Cache-Control", "no-store, no-cache"))
+}
+
+/// Graph's way to judge a token.
+pub(super) fn serve_graph(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+    let text = match request.bearer().map(|token| records.book.judge(token, now)) {
+        Some(Judgement::Alive) => return Ok(Reply::json(200, &json!({ "id": "me" }))),
+        Some(Judgement::Ended) => "Access token has expired or is not yet valid.",
+        Some(Judgement::Invalid) => "Access token validation failure.",
+        None => "Access token is empty.",
+    };
+    let challenge = "Bearer realm=\"\", client_id=\"00000003-0000-0000-c000-000000000000\", \
+                     authorization_uri=\"https://login.microsoftonline.com/common/oauth2/authorize\"";
+    let more = json!({ "request-id": REQUEST_ID, "date": "2026-01-01T00:00:00" });
+    let error = json!({ "code": "InvalidAuthenticationToken", "message": text, "innerError": more });
+    Err(Reply::json(401, &json!({ "error": error })).header("WWW-Authenticate", challenge))
+}
+
+fn serve_bot(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+    match request.bearer().map(|token| records.book.judge(token, now)) {
+        Some(Judgement::Alive) => Ok(Reply::json(200, &json!({ "id": "conversation" }))),
+        _ => Err(Reply::json(401, &json!({ "message": "Authorization has been denied for this request." }))),
+    }
+}
+
+fn failure(number: i64, text: &str) -> Reply {
+    let error = match number {
+        7000215 | 7000222 | 7000216 | 7000218 | 70002 | 700027 | 50027 => "invalid_client",
+        700016 | 700011 | 70001 => "unauthorized_client",
+        70011 | 1002012 => "invalid_scope",
+        500011 => "invalid_resource",
+        70003 => "unsupported_grant_type",
+        53003 => "invalid_grant",
+        90006 | 90012 | 90024 | 90033 | 90055 | 90090 | 50196 => "temporarily_unavailable",
+        _ => "invalid_request",
+    };
+    told(error, Some(number), text)
+}
+
+fn told(error: &str, number: Option<i64>, text: &str) -> Reply {
+    let status = match (error, number) {
+        (_, Some(90055 | 50196)) => 429,
+        ("invalid_client", _) => 401,
+        ("temporarily_unavailable" | "server_error", _) => 503,
+        _ => 400,
+    };
+    let number_in_text = number.map_or_else(String::new, |number| format!("AADSTS{number}: "));
+    let time = "2026-01-01 00:00:00Z";
+    let description =
+        format!("{number_in_text}{text} Trace ID: {REQUEST_ID} Correlation ID: {CORRELATION_ID} Timestamp: {time}",);
+    let mut body = json!({
+        "error": error, "error_description": description, "error_codes": Vec::from_iter(number), "timestamp": time,
+        "trace_id": REQUEST_ID, "correlation_id": CORRELATION_ID,
+    });
+    if let Some(number) = number {
+        body["error_uri"] = format!("https://login.microsoftonline.com/error?code={number}").into();
+    }
+    Reply::json(status, &body)
+}
+
+const REQUEST_ID: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+const CORRELATION_ID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+
+const CLIENT: &str = "client";
+const TENANT: &str = "tenant";
+
+const LIFE: Duration = Duration::from_secs(3600);

@@ -1,0 +1,140 @@
+//! What a test does to its vendor, and what it sees of it.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::book::Judgement;
+use super::devices::Decision;
+use super::{Outage, ProviderHost, ReceivedRequest, State};
+
+/// Steering and watching.
+impl ProviderHost {
+    /// Makes all that grants tokens fail until [`recover`](ProviderHost::recover).
+    pub fn outage(&self, outage: Outage) {
+        if let Outage::Status(status) = outage {
+            assert!((200..600).contains(&status), "a reply has a status from 200 to 599");
+        }
+        self.state().outage = outage;
+        self.0.shared.changed.notify_all();
+    }
+
+    /// Ends the outage.
+    pub fn recover(&self) {
+        self.outage(Outage::None);
+    }
+
+    /// Ends a token's life now.
+    pub fn revoke(&self, token: &str) {
+        self.state().records.book.revoke(token);
+    }
+
+    /// True when the vendor would accept this token now.
+    pub fn is_alive(&self, token: &str) -> bool {
+        let state = self.state();
+        state.records.book.judge(token, state.time.now()) == Judgement::Alive
+    }
+
+    /// The tokens that were granted, of whatever kind, each once, oldest first.
+    pub fn granted(&self) -> Vec<String> {
+        self.state().records.book.granted()
+    }
+
+    /// Pushes a ticket: the app's callback would receive it. It is good from now on, for as long as the vendor's
+    /// constructor says. Until one is pushed none is good.
+    ///
+    /// # Panics
+    ///
+    /// When the vendor pushes no tickets.
+    pub fn push_ticket(&self) -> String {
+        let mut state = self.state();
+        let now = state.time.now();
+        state.records.tickets.as_mut().expect("this vendor pushes no tickets").push(now)
+    }
+
+    /// Feishu: how many times an app has asked for its ticket to be pushed again.
+    pub fn resends(&self) -> usize {
+        self.state().records.resends
+    }
+
+    /// OAuth 2.0: the person at the device that shows this code signs in.
+    ///
+    /// # Panics
+    ///
+    /// When no device shows it.
+    pub fn approve(&self, user_code: &str) {
+        self.decide(user_code, Decision::Approved);
+    }
+
+    /// OAuth 2.0: the person at the device that shows this code refuses.
+    ///
+    /// # Panics
+    ///
+    /// When no device shows it.
+    pub fn deny(&self, user_code: &str) {
+        self.decide(user_code, Decision::Denied);
+    }
+
+    fn decide(&self, user_code: &str, decision: Decision) {
+        let known = self.state().records.devices.decide(user_code, decision);
+        assert!(known, "no device shows {user_code}");
+    }
+
+    /// Ends all refresh tokens now. Tokens that they brought live on.
+    pub fn revoke_refresh_tokens(&self) {
+        self.state().records.refresh_tokens.end_all();
+    }
+
+    /// The refresh tokens that were presented, accepted or not, each time they were, oldest first. Where they rotate,
+    /// one that is in it twice was used twice.
+    pub fn used_refresh_tokens(&self) -> Vec<String> {
+        self.state().records.refresh_tokens.presented()
+    }
+
+    /// `http://127.0.0.1:<port>`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.server.address())
+    }
+
+    /// Where tokens are granted: the first that the vendor's constructor names.
+    pub fn token_url(&self) -> String {
+        self.url() + self.0.shared.vendor.token_path()
+    }
+
+    /// Where they are used: a business API that says `ok`, or refuses the token the vendor's way.
+    pub fn business_url(&self) -> String {
+        self.url() + self.0.shared.vendor.business_path()
+    }
+
+    /// How many requests for a token have come, of whatever kind.
+    pub fn calls(&self) -> usize {
+        self.state().calls
+    }
+
+    /// How many requests have come to this path, if the vendor answers there.
+    pub fn calls_to(&self, path: &str) -> usize {
+        self.state().calls_to.get(path).copied().unwrap_or_default()
+    }
+
+    /// How many requests have come to the business API.
+    pub fn business_calls(&self) -> usize {
+        self.state().business_calls
+    }
+
+    /// How many requests for a token were being answered at the same time, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
+    /// Waits until `calls` requests for a token have come. False when `wait` is over first.
+    #[must_use]
+    pub fn wait_for_calls(&self, calls: usize, wait: Duration) -> bool {
+        let few = |state: &mut State| state.calls < calls;
+        let waited = self.0.shared.changed.wait_timeout_while(self.state(), wait, few);
+        waited.unwrap_or_else(PoisonError::into_inner).0.calls >= calls
+    }
+
+    /// What was received, oldest first: the last thousand requests.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.state().requests.iter().cloned().collect()
+    }
+}
