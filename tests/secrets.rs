@@ -1,46 +1,20 @@
 //! Promise 8: secrets stay secret. Everything that a program can print is printed here and searched.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/logs.rs"]
+mod logs;
 #[path = "common/wait.rs"]
 mod wait;
-
-use std::fmt::Write as _;
-use std::sync::{Mutex, Once};
 
 use evertoken::store::{Entry, Expected};
 use evertoken::testing::{FakeClock, FakeProvider, Outage, ProviderHost};
 use evertoken::*;
+use logs::{logged, record_logs};
 use wait::*;
 
 /// Marks of secrets: whole, and in the forms in which they travel.
 const SECRET: &str = "s3cr3t-of-the-app";
 const TOKEN: &str = "t0ken-in-clear-text";
-
-/// Collects what is logged, by whomever.
-struct Recorder;
-
-static LOGGED: Mutex<String> = Mutex::new(String::new());
-
-impl log::Log for Recorder {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        writeln!(LOGGED.lock().unwrap(), "{} {}", record.target(), record.args()).unwrap();
-    }
-
-    fn flush(&self) {}
-}
-
-fn record_logs() {
-    static START: Once = Once::new();
-    START.call_once(|| {
-        log::set_logger(&Recorder).unwrap();
-        // At TRACE `ureq` prints whole addresses; SECURITY.md warns of it.
-        log::set_max_level(log::LevelFilter::Debug);
-    });
-}
 
 /// Fails if a secret can be seen, or part of one that would help.
 fn assert_clean(shown: &str) {
@@ -122,7 +96,7 @@ fn promise_8_no_event_and_no_log_shows_a_secret() {
     let told: Vec<_> = events.try_iter().map(|event| format!("{event:?} {}", event.kind)).collect();
     assert!(told.len() >= 5, "{told:?}");
     told.iter().for_each(|told| assert_clean(told));
-    let logged = LOGGED.lock().unwrap().clone();
+    let logged = logged();
     assert!(logged.contains("evertoken fake"), "the log is recorded: {logged}");
     assert_clean(&logged);
 }
@@ -151,7 +125,7 @@ fn the_report_is_logged_as_often_as_was_asked() {
     let tokens = builder(&provider, &clock).log_report_every(60 * SECOND).build().unwrap();
     tokens.token().unwrap();
     let reports = || {
-        let logged = LOGGED.lock().unwrap();
+        let logged = logged();
         let mine = logged.lines().filter(|line| line.contains(tokens.key().as_str()));
         mine.filter(|line| line.contains("token performance report")).count()
     };

@@ -1,0 +1,254 @@
+//! What every kind of token has to do: one row for each, and the tests that all rows go through.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use evertoken::provider::from_fn;
+use evertoken::{
+    Answer, Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, Identity, Provider, Token, TokenManager,
+    TokenSource, Verdict,
+};
+
+use crate::common::{Canned, canned, reply};
+
+/// One kind of token. Its credential has `hunter2` wherever it has a secret; its state and its parent's token have it
+/// too.
+pub(crate) struct Kind {
+    /// The provider's name, as errors begin with it.
+    pub(crate) name: &'static str,
+    /// The provider, asking the host at this address (`http://127.0.0.1:<port>`).
+    pub(crate) provider: fn(&str) -> Box<dyn Shown>,
+    /// The same provider at the same host with one input changed: each of them another.
+    pub(crate) others: fn(&str) -> Vec<Box<dyn Shown>>,
+    /// True when it needs a state: it is fetched with the state `hunter2-state`.
+    pub(crate) needs_state: bool,
+    /// True when it is derived: it is fetched with the token `hunter2-parent`.
+    pub(crate) needs_parent: bool,
+    /// The first line of the request.
+    pub(crate) request: &'static str,
+    /// Headers that must be among those sent, names in lower case.
+    pub(crate) headers: &'static [&'static str],
+    /// What the body must be.
+    pub(crate) body: Body,
+    /// The body of a reply that grants: `TOKEN` and `LIFE` (a JSON value) stand for what is granted.
+    pub(crate) granting: &'static str,
+    /// True when `LIFE` is not in seconds from now, as where an end is told: then odd lives are not tried.
+    pub(crate) odd_life: bool,
+    pub(crate) refusals: &'static [Refusal],
+}
+
+/// A provider that can be looked at.
+pub(crate) trait Shown: Provider + Debug {}
+
+impl<P: Provider + Debug> Shown for P {}
+
+/// What is expected of a body.
+#[allow(dead_code)]
+pub(crate) enum Body {
+    /// This text. Of JSON: these bytes.
+    Exactly(&'static str),
+    /// Whatever this says is right; it panics when it is not. For bodies that are signed.
+    Checked(fn(&str)),
+}
+
+/// A reply that refuses: its status line, its body, and what is to come of it: kind, code, seconds to wait.
+pub(crate) type Refusal = (&'static str, &'static str, ErrorKind, Option<&'static str>, Option<u64>);
+
+impl Kind {
+    fn context(&self) -> Context {
+        let parent = self.needs_parent.then(|| parent("hunter2-parent"));
+        let state = self.needs_state.then(|| "hunter2-state".into());
+        context().with_parent(parent).with_state(state)
+    }
+
+    fn ask(&self, host: &Canned) -> Result<Grant, Error> {
+        let answer = (self.provider)(&host.url()).fetch(&self.context());
+        if let Err(error) = &answer {
+            let shown = format!("{error} {error:?}");
+            assert!(shown.starts_with(&format!("{}: ", self.name)), "{}: {shown}", self.name);
+            assert!(!shown.contains("hunter2") && !shown.contains("127.0.0.1"), "{}: {shown}", self.name);
+        }
+        answer.and_then(taken)
+    }
+
+    fn granting(&self, token: &str, life: &str) -> String {
+        self.granting.replace("TOKEN", token).replace("LIFE", life)
+    }
+
+    fn assert_refused(&self, reply: &[u8], kind: ErrorKind) {
+        let text = String::from_utf8_lossy(reply).into_owned();
+        let error = self.ask(&canned(reply)).expect_err(&text);
+        assert_eq!(error.kind(), kind, "{}: {text}: {error}", self.name);
+    }
+}
+
+/// A grant as a manager takes it: one that brings a state is handed over whatever is wrong with its token.
+fn taken(grant: Grant) -> Result<Grant, Error> {
+    if grant.state().is_some() {
+        let (token, life) = (grant.token().clone(), grant.life());
+        TokenManager::new(from_fn("taken", move |_| Ok(Grant::new(token.clone(), life)))).token()?;
+    }
+    Ok(grant)
+}
+
+pub(crate) fn context() -> Context {
+    Context::new(HttpConfig::default(), Duration::from_secs(10))
+}
+
+/// A token with this text.
+pub(crate) fn parent(text: &'static str) -> Token {
+    let grant = move |_: &Context| Ok(Grant::new(text, Duration::from_secs(7200)));
+    TokenManager::new(from_fn("parent", grant)).token().unwrap()
+}
+
+/// What a derived provider is built on where only its name matters: a fetch is handed its token by the test.
+pub(crate) struct Source(pub(crate) &'static str);
+
+impl TokenSource for Source {
+    fn identity(&self) -> Identity {
+        Identity::new("source").part("name", self.0)
+    }
+
+    fn token_within(&self, _: Duration) -> Result<Token, Error> {
+        Ok(parent("hunter2-parent"))
+    }
+
+    fn reject(&self, _: &Token) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What the provider makes of a service's answer with this `errcode`, as a number and as a text.
+pub(crate) fn verdict(provider: &dyn Provider, code: &str) -> [Verdict; 2] {
+    [code.to_owned(), format!("\"{code}\"")].map(|code| {
+        let body = format!(r#"{{"errcode":{code},"errmsg":"access_token 42001 40001 40082"}}"#);
+        provider.verdict(&Answer::new(200, &HeaderMap::new(), body.as_bytes()))
+    })
+}
+
+/// Sees to it that services refuse the provider's token by the `rejecting` codes, and by none of the `others`.
+pub(crate) fn assert_judges(provider: &dyn Provider, rejecting: &[&str], others: &[&str]) {
+    let name = provider.name();
+    assert!(!rejecting.is_empty() && !others.is_empty(), "{name}");
+    for code in rejecting {
+        assert_eq!(verdict(provider, code), [Verdict::Rejected, Verdict::Rejected], "{name}: {code}");
+    }
+    for code in others.iter().chain(&["0", "-1"]) {
+        assert_eq!(verdict(provider, code), [Verdict::Accepted, Verdict::Accepted], "{name}: {code}");
+    }
+}
+
+/// Goes through all that every kind has to do.
+pub(crate) fn assert_all(kinds: &[Kind]) {
+    for kind in kinds {
+        asks_exactly(kind);
+        takes_lives_as_numbers_and_as_texts(kind);
+        refuses_what_makes_no_sense(kind);
+        goes_by_the_status_when_the_body_says_nothing(kind);
+        understands_its_vendors_refusals(kind);
+        is_another_when_any_input_differs(kind);
+        hides_its_secrets(kind);
+        says_what_is_missing(kind);
+    }
+}
+
+fn asks_exactly(kind: &Kind) {
+    let host = canned(reply("200 OK", "", &kind.granting("t-1", "7200")));
+    let grant = kind.ask(&host).unwrap_or_else(|error| panic!("{}: {error}", kind.name));
+    assert_eq!(grant.token().expose(), "t-1", "{}", kind.name);
+    let (first, headers, body) = host.request();
+    assert_eq!(first, kind.request, "{}", kind.name);
+    let agent = format!("user-agent: evertoken/{}", env!("CARGO_PKG_VERSION"));
+    for header in kind.headers.iter().copied().chain(["accept-encoding: identity", &agent]) {
+        assert!(headers.iter().any(|sent| sent == header), "{}: no {header} in {headers:?}", kind.name);
+    }
+    match kind.body {
+        Body::Exactly(text) => assert_eq!(body, text, "{}", kind.name),
+        Body::Checked(check) => check(&body),
+    }
+}
+
+fn takes_lives_as_numbers_and_as_texts(kind: &Kind) {
+    if kind.odd_life {
+        return;
+    }
+    for (value, seconds) in [("7200", 7200), ("\"7200\"", 7200), ("7200.0", 7200), ("1e20", 2_592_000)] {
+        let host = canned(reply("200 OK", "", &kind.granting("t-1", value)));
+        let grant = kind.ask(&host).unwrap_or_else(|error| panic!("{}: {value}: {error}", kind.name));
+        assert_eq!(grant.life(), Some(Duration::from_secs(seconds)), "{}: {value}", kind.name);
+    }
+    for value in ["0", "-1", "\"0\"", "\"soon\"", "true", "{}"] {
+        kind.assert_refused(&reply("200 OK", "", &kind.granting("t-1", value)), ErrorKind::Protocol);
+    }
+    let missing = kind.granting("t-1", "null");
+    assert_eq!(kind.ask(&canned(reply("200 OK", "", &missing))).unwrap().life(), None, "{}", kind.name);
+}
+
+fn refuses_what_makes_no_sense(kind: &Kind) {
+    for body in ["", "null", "[]", "<html><body>Sign in</body></html>", "{}", &kind.granting("t-1", "7200")[..20]] {
+        kind.assert_refused(&reply("200 OK", "", body), ErrorKind::Protocol);
+    }
+    for token in ["", "  ", "a b", r"a\r\nx-evil: 1", r"\u00e9"] {
+        kind.assert_refused(&reply("200 OK", "", &kind.granting(token, "7200")), ErrorKind::Protocol);
+    }
+    kind.assert_refused(&reply("302 Found", "location: http://127.0.0.1:1/\r\n", ""), ErrorKind::Protocol);
+}
+
+fn goes_by_the_status_when_the_body_says_nothing(kind: &Kind) {
+    for (status, expected) in [
+        ("429 Too Many Requests", ErrorKind::Throttled),
+        ("500 Internal Server Error", ErrorKind::Unavailable),
+        ("503 Service Unavailable", ErrorKind::Unavailable),
+    ] {
+        for body in ["", "<html>", "{}"] {
+            kind.assert_refused(&reply(status, "", body), expected);
+        }
+    }
+}
+
+fn understands_its_vendors_refusals(kind: &Kind) {
+    for (status, body, expected, code, wait) in kind.refusals {
+        let error = kind.ask(&canned(reply(status, "", body))).expect_err(body);
+        let found = (error.kind(), error.code(), error.retry_after().map(|wait| wait.as_secs()));
+        assert_eq!(found, (*expected, *code, *wait), "{}: {status} {body}: {error}", kind.name);
+    }
+}
+
+fn is_another_when_any_input_differs(kind: &Kind) {
+    let url = "https://host.example";
+    let same = [(kind.provider)(url), (kind.provider)(url)];
+    assert_eq!(same[0].identity(), same[1].identity(), "{}", kind.name);
+    let others = (kind.others)(url);
+    assert!(!others.is_empty(), "{}", kind.name);
+    let mut all: Vec<_> = others.iter().map(|other| other.identity()).collect();
+    all.extend([same[0].identity(), (kind.provider)("https://other.example").identity()]);
+    for (at, one) in all.iter().enumerate() {
+        for another in &all[at + 1..] {
+            assert_ne!(one, another, "{}", kind.name);
+        }
+    }
+}
+
+fn hides_its_secrets(kind: &Kind) {
+    let provider = (kind.provider)("https://user:hunter2@host.example");
+    let shown = format!("{provider:?} {:?} {:?}", provider.identity(), provider.state());
+    assert!(!shown.contains("hunter2"), "{}: {shown}", kind.name);
+    assert_eq!(provider.check().unwrap_err().kind(), ErrorKind::Config, "{}", kind.name);
+    let provider = (kind.provider)("https://host.example");
+    assert_eq!(provider.check().err().map(|error| error.to_string()), None, "{}", kind.name);
+    let provider = (kind.provider)("http://host.example");
+    assert_eq!(provider.check().unwrap_err().kind(), ErrorKind::Config, "{}: plain HTTP", kind.name);
+}
+
+fn says_what_is_missing(kind: &Kind) {
+    let host = canned(reply("200 OK", "", &kind.granting("t-1", "7200")));
+    if kind.needs_state {
+        let parent = kind.needs_parent.then(|| parent("hunter2-parent"));
+        let error = (kind.provider)(&host.url()).fetch(&context().with_parent(parent)).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TicketStale | ErrorKind::Denied), "{}: {error}", kind.name);
+    }
+    if kind.needs_parent {
+        let error = (kind.provider)(&host.url()).fetch(&context().with_state(Some("s".into()))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{}: {error}", kind.name);
+    }
+}
