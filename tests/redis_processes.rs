@@ -7,15 +7,16 @@
 mod alone;
 #[path = "common/mod.rs"]
 mod canned;
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/redis.rs"]
 mod redis_server;
 #[path = "common/wait.rs"]
 mod wait;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -25,6 +26,7 @@ use alone::alone;
 use evertoken::store::{Expected, RedisStore};
 use evertoken::testing::{Outage, ProviderHost};
 use evertoken::{Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, Store, TokenManager};
+use process::{Process, each};
 use redis_server::{RedisServer, until};
 use wait::*;
 
@@ -273,9 +275,9 @@ fn promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own() {
 
 /// Runs a test that starts processes of its own. In one of those, does what the test says.
 fn play(name: &str, test: impl FnOnce(&Stage<'_>)) {
-    match std::env::var(PORT) {
-        Ok(port) => act(&port),
-        Err(_) => test(&Stage { name, server: RedisServer::start() }),
+    match process::port() {
+        Some(port) => act(&port),
+        None => test(&Stage { name, server: RedisServer::start() }),
     }
 }
 
@@ -330,88 +332,6 @@ impl Stage<'_> {
         assert_eq!(each(&mut processes, "ask 2"), ["token-2", "token-2"]);
         assert_eq!(host.calls(), 2);
     }
-}
-
-/// A process of this test. It ends with this value.
-struct Process {
-    child: Child,
-    stream: TcpStream,
-    lines: Lines<BufReader<TcpStream>>,
-}
-
-impl Process {
-    fn start(test: &str) -> Process {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let program = std::env::current_exe().unwrap();
-        let mut command = Command::new(program);
-        command.args(["--exact", test, "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.env(PORT, listener.local_addr().unwrap().port().to_string()).spawn().unwrap();
-        let mut accepted = None;
-        until("the process starts", || {
-            accepted = match listener.accept() {
-                Ok((stream, _)) => Some(stream),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-                Err(error) => panic!("{error}"),
-            };
-            accepted.is_some()
-        });
-        let stream = accepted.unwrap();
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        Process { child, stream, lines }
-    }
-
-    /// Says what to do.
-    fn tell(&mut self, what: &str) {
-        writeln!(self.stream, "{what}").unwrap();
-    }
-
-    /// Waits for the answer.
-    fn hear(&mut self) -> String {
-        self.lines.next().expect("the process lives").unwrap()
-    }
-
-    fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.hear()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn wait_until_stopped(&self) {
-        let mut status = 0;
-        // SAFETY: waits for a child of this process that nobody else waits for.
-        let waited = unsafe { libc::waitpid(self.pid(), &mut status, libc::WUNTRACED) };
-        assert!(waited == self.pid() && libc::WIFSTOPPED(status), "{status}");
-    }
-
-    fn go_on(&self) {
-        // SAFETY: a plain system call. The child has not been waited for, so its id is still its own.
-        assert_eq!(unsafe { libc::kill(self.pid(), libc::SIGCONT) }, 0);
-    }
-
-    fn pid(&self) -> libc::pid_t {
-        self.child.id().try_into().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both do nothing when it has ended before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Tells all at once, and hears all.
-fn each(processes: &mut [Process], what: &str) -> Vec<String> {
-    processes.iter_mut().for_each(|process| process.tell(what));
-    processes.iter_mut().map(Process::hear).collect()
 }
 
 /// Whose manager a process is.
@@ -594,6 +514,3 @@ fn connections(server: &RedisServer) -> usize {
 
 /// The last part of a life in which nobody gets the token: a hundredth.
 const HARD_STOP: Duration = Duration::from_millis(20);
-
-/// Where a process of a test is told what to do.
-const PORT: &str = "EVERTOKEN_TEST_PORT";

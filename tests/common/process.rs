@@ -1,0 +1,110 @@
+//! Processes of a test: each is the test's own program, started again. It does what it is told over a socket.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use crate::redis_server::until;
+use crate::wait::PATIENCE;
+
+/// A process of this test. It ends with this value.
+pub(crate) struct Process {
+    child: Child,
+    stream: TcpStream,
+    lines: Lines<BufReader<TcpStream>>,
+}
+
+impl Process {
+    pub(crate) fn start(test: &str) -> Process {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.args(["--exact", test, "--nocapture", "--include-ignored"]).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.env(PORT, listener.local_addr().unwrap().port().to_string()).spawn().unwrap();
+        let mut accepted = None;
+        until("the process starts", || {
+            accepted = match listener.accept() {
+                Ok((stream, _)) => Some(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(error) => panic!("{error}"),
+            };
+            accepted.is_some()
+        });
+        let stream = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        Process { child, stream, lines }
+    }
+
+    /// Says what to do.
+    pub(crate) fn tell(&mut self, what: &str) {
+        writeln!(self.stream, "{what}").unwrap();
+    }
+
+    /// Waits for the answer.
+    pub(crate) fn hear(&mut self) -> String {
+        self.lines.next().expect("the process lives").unwrap()
+    }
+
+    pub(crate) fn ask(&mut self, what: &str) -> String {
+        self.tell(what);
+        self.hear()
+    }
+
+    /// Lets it end by itself, as a program does that has nothing left to do.
+    pub(crate) fn end(mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn stop(&self) {
+        // SAFETY: a plain system call. The child has not been waited for, so its id is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid(), libc::SIGSTOP) }, 0);
+        self.wait_until_stopped();
+    }
+
+    pub(crate) fn wait_until_stopped(&self) {
+        let mut status = 0;
+        // SAFETY: waits for a child of this process that nobody else waits for.
+        let waited = unsafe { libc::waitpid(self.pid(), &mut status, libc::WUNTRACED) };
+        assert!(waited == self.pid() && libc::WIFSTOPPED(status), "{status}");
+    }
+
+    pub(crate) fn go_on(&self) {
+        // SAFETY: a plain system call. The child has not been waited for, so its id is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid(), libc::SIGCONT) }, 0);
+    }
+
+    pub(crate) fn pid(&self) -> libc::pid_t {
+        self.child.id().try_into().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both do nothing when it has ended before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Tells all at once, and hears all.
+pub(crate) fn each(processes: &mut [Process], what: &str) -> Vec<String> {
+    processes.iter_mut().for_each(|process| process.tell(what));
+    processes.iter_mut().map(Process::hear).collect()
+}
+
+/// Where this process is told what to do, if it is one of a test's.
+pub(crate) fn port() -> Option<String> {
+    std::env::var(PORT).ok()
+}
+
+const PORT: &str = "EVERTOKEN_TEST_PORT";
