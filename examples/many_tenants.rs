@@ -8,7 +8,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::env;
 use std::fs;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evertoken::{Error, ErrorKind, Grant, Provider, Secret, Store, TokenPool, provider};
+use pico_args::Arguments;
 
 fn main() -> ExitCode {
     match run() {
@@ -99,12 +99,10 @@ fn service(tenant: &str) -> impl Provider + use<> {
 }
 
 fn told_store() -> Result<Option<Arc<dyn Store>>, Error> {
-    let mut arguments = env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => Ok(None),
-        (Some("--redis"), Some(url)) => redis_store(&url).map(Some),
-        _ => Err(Error::new(ErrorKind::Config, "it takes --redis and a URL, or nothing")),
-    }
+    let mut arguments = Arguments::from_env();
+    let usage = || Error::new(ErrorKind::Config, "it takes --redis and a URL, or nothing");
+    let url = arguments.opt_value_from_str::<_, String>("--redis").map_err(|_| usage())?;
+    if arguments.finish().is_empty() { url.map(|url| redis_store(&url)).transpose() } else { Err(usage()) }
 }
 
 #[cfg(feature = "redis")]

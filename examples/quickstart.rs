@@ -1,7 +1,8 @@
 //! Shows what a token manager does, as it happens: `cargo run --example quickstart`
 //!
-//! With `WECOM_CORP_ID` and `WECOM_CORP_SECRET` set it asks WeCom itself, and asks for one token only. Without them it
-//! starts a stand-in for WeCom on a loopback port, whose tokens live 5 s, and breaks it in front of your eyes.
+//! With `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID` and `EVERTOKEN_SECRET` set it asks WeCom itself, and asks for one
+//! token only; any other provider of this crate will do as well. Without them it starts a stand-in for WeCom on a
+//! loopback port, whose tokens live 5 s, and breaks it in front of your eyes.
 
 #![allow(clippy::print_stdout)]
 
@@ -15,17 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evertoken::testing::{Outage, ProviderHost};
-use evertoken::{CallError, Error, Event, EventKind, Token, TokenManager, Verdict, WeCom};
+use evertoken::{CallError, Error, Event, EventKind, Token, TokenManager, Verdict, WeCom, provider};
 
 type Result<T = (), E = Box<dyn StdError>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     println!("evertoken quickstart\n");
-    let told = match (env::var("WECOM_CORP_ID"), env::var("WECOM_CORP_SECRET")) {
-        (Ok(corp_id), Ok(secret)) => real_wecom(&corp_id, &secret),
-        (Err(_), Err(_)) => stand_in(),
-        _ => Err("WECOM_CORP_ID and WECOM_CORP_SECRET belong together, and one of them is not set".into()),
-    };
+    let told = if env::var_os("EVERTOKEN_PROVIDER").is_some() { for_real() } else { stand_in() };
     match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -40,7 +37,7 @@ fn stand_in() -> Result {
     let host = ProviderHost::wecom().life(LIFE).renews_within(LIFE / 2).delay(Duration::from_millis(50));
     println!("  provider   a stand-in for WeCom at {}, over a real socket", host.url());
     println!("             its tokens live {} s, and it takes 50 ms to answer", LIFE.as_secs());
-    println!("  for real   set WECOM_CORP_ID and WECOM_CORP_SECRET");
+    println!("  for real   set EVERTOKEN_PROVIDER=wecom, EVERTOKEN_CORP_ID and EVERTOKEN_SECRET");
     println!("  takes      about 8 s");
 
     let tokens = TokenManager::builder(WeCom::new("corp", "secret").base_url(host.url()))
@@ -89,10 +86,10 @@ fn stand_in() -> Result {
     Ok(())
 }
 
-/// A short story, against WeCom. The token itself is never shown.
-fn real_wecom(corp_id: &str, secret: &str) -> Result {
-    println!("  provider   WeCom itself, with the credential in WECOM_CORP_ID and WECOM_CORP_SECRET");
-    let tokens = TokenManager::builder(WeCom::new(corp_id, secret)).build()?;
+/// A short story, against the vendor itself. The token is never shown.
+fn for_real() -> Result {
+    let tokens = TokenManager::from_config(&provider::from_env()?, |builder| builder)?;
+    println!("  provider   the one that the variables EVERTOKEN_.. describe");
     let timeline = Timeline::of(&tokens);
 
     timeline.chapter("Nothing is held, and 64 threads ask at once");

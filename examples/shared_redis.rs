@@ -8,7 +8,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::env;
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use evertoken::store::RedisStore;
 use evertoken::{Error, ErrorKind, Event, EventKind, Grant, Source, Token, TokenManager, provider};
+use pico_args::Arguments;
 
 fn main() -> ExitCode {
     match run() {
@@ -136,17 +136,11 @@ struct Wanted {
 
 impl Wanted {
     fn told() -> Result<Wanted, Error> {
-        let mut wanted = Wanted { url: "redis://127.0.0.1/".to_owned(), end: None };
-        let mut arguments = env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            if argument == "--seconds" {
-                let seconds = arguments.next().and_then(|number| number.parse().ok());
-                let missing = || Error::new(ErrorKind::Config, "--seconds wants a number");
-                wanted.end = Some(Duration::from_secs(seconds.ok_or_else(missing)?));
-            } else {
-                wanted.url = argument;
-            }
-        }
-        Ok(wanted)
+        let mut arguments = Arguments::from_env();
+        let usage =
+            |_| Error::new(ErrorKind::Config, "it takes the URL of a Redis and --seconds with a number, or neither");
+        let end = arguments.opt_value_from_str("--seconds").map_err(usage)?.map(Duration::from_secs);
+        let url = arguments.opt_free_from_str().map_err(usage)?;
+        Ok(Wanted { url: url.unwrap_or_else(|| "redis://127.0.0.1/".to_owned()), end })
     }
 }

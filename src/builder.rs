@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::{Clock, Time};
-use crate::error::{Error, catch_panic};
+use crate::error::{Error, ErrorKind, catch_panic};
 use crate::event::Events;
 use crate::http::{Http, HttpConfig};
 use crate::key::{Identity, Key};
@@ -13,7 +13,7 @@ use crate::lease::{Place, Sharing, lease_of};
 use crate::manager::{Control, Keeper, Keeping, Settings, TokenManager};
 use crate::metrics::Recorder;
 use crate::policy::Policy;
-use crate::provider::{Profile, Provider};
+use crate::provider::{Profile, Provider, ProviderConfig};
 use crate::refresher::{self, ResidentId};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -53,6 +53,62 @@ impl TokenManager {
             log_report_every: None,
         }
     }
+
+    /// A manager of the provider that a configuration describes, [read](ProviderConfig) from a file or from the
+    /// [environment](crate::provider::from_env).
+    ///
+    /// `set_up` makes the settings. It is called for this manager and before that for each of the provider's parents,
+    /// which get managers of their own: hand a clone of the store to each. Where there are parents it must not set a
+    /// [`key`](TokenManagerBuilder::key), which they would have too. Reads the secrets; opens no connection, unless
+    /// there is a ticket to be told to the store.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use evertoken::{MemoryStore, ProviderConfig, TokenManager};
+    ///
+    /// let text = r#"{
+    ///     "provider": "wecom-js-ticket",
+    ///     "kind": "corp",
+    ///     "parent": {"provider": "wecom", "corp_id": "ww1234567890abcdef", "secret": {"env": "WECOM_SECRET"}}
+    /// }"#;
+    /// let config: ProviderConfig = serde_json::from_str(text)?;
+    /// let store = MemoryStore::new();
+    /// let tickets = TokenManager::from_config(&config, |builder| {
+    ///     builder.store(store.clone()).max_wait(Duration::from_secs(20))
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when a secret cannot be read, with the name of its variable or file, when the parent is
+    /// not of a kind that fits, and as [`build`](TokenManagerBuilder::build).
+    pub fn from_config(
+        config: &ProviderConfig,
+        set_up: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder,
+    ) -> Result<TokenManager, Error> {
+        configured(config, &set_up)
+    }
+}
+
+type SetUp<'a> = &'a dyn Fn(TokenManagerBuilder) -> TokenManagerBuilder;
+
+fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager, Error> {
+    let provider = config.provider(&|parent| Ok(Arc::new(configured(parent, set_up)?)))?;
+    let is_derived = provider.parent().is_some();
+    let builder = set_up(TokenManager::builder(provider));
+    if is_derived && builder.key.is_some() {
+        return Err(Error::config("a key of its own cannot be set where a parent would get the same one"));
+    }
+    let manager = builder.build()?;
+    if let Some(ticket) = config.ticket()? {
+        match manager.set_ticket(ticket) {
+            // This manager has it, and tells the others later.
+            Err(error) if error.kind() != ErrorKind::Store => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(manager)
 }
 
 /// Settings of a manager. The defaults suit most programs.

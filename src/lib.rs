@@ -122,9 +122,9 @@ pub use provider::{
     Answer, BotFramework, Carry, Certificate, ClientAuth, Cloud, Context, DevicePrompt, DeviceSignIn, DingTalk,
     DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Entra, Feishu, FeishuAppToken,
     FeishuOAuth, FeishuStoreApp, FeishuTenant, GoogleServiceAccount, Grant, JsSignature, JwtBearer, ManagedIdentity,
-    OAuth2, Profile, Provider, RefreshToken, SigningKey, StateProfile, Verdict, WeChat, WeChatAuthorizer,
-    WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider,
-    WeComSuite,
+    OAuth2, Profile, Provider, ProviderConfig, RefreshToken, SigningKey, StateProfile, Verdict, WeChat,
+    WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp, WeComJsTicket,
+    WeComServiceProvider, WeComSuite,
 };
 pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};

@@ -2,6 +2,7 @@
 
 mod answer;
 mod codes;
+mod config;
 mod dingtalk;
 mod feishu;
 mod from_fn;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use answer::{Answer, Carry, Verdict};
+pub use config::{ProviderConfig, from_env};
 pub use dingtalk::{DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
 pub use feishu::{Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
 pub use from_fn::{FromFn, from_fn};
