@@ -201,8 +201,9 @@ impl TokenManagerBuilder {
     }
 
     /// How long the provider is left alone after a failure: `min`, doubled with each failure in a row up to `max`,
-    /// moved by up to a fifth at random. What the provider asks for counts instead, up to an hour; a refused credential
-    /// pauses 30 s. Default: 1 s and 60 s.
+    /// moved by up to a fifth at random. What the provider asks for counts instead, up to an hour; where it says "too much"
+    /// and not how long, what is usual there, doubled each time. A refused credential pauses 30 s, a ticket that is
+    /// missing 300 s or until it comes. Default: 1 s and 60 s.
     pub fn backoff(self, min: Duration, max: Duration) -> Self {
         Self { backoff: (min, max), ..self }
     }

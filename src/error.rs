@@ -23,6 +23,8 @@ struct Inner {
     status: Option<u16>,
     request_id: Option<String>,
     retry_after: Option<Duration>,
+    /// True when the wait is a guess, and to be doubled while it does not help.
+    growing: bool,
 }
 
 /// What kind of trouble it is, which is to say: what helps.
@@ -70,7 +72,15 @@ impl Error {
     /// ```
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         let message = message.into();
-        Error(Arc::new(Inner { kind, message, code: None, status: None, request_id: None, retry_after: None }))
+        Error(Arc::new(Inner {
+            kind,
+            message,
+            code: None,
+            status: None,
+            request_id: None,
+            retry_after: None,
+            growing: false,
+        }))
     }
 
     pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Error {
@@ -105,7 +115,16 @@ impl Error {
     /// Adds how long to wait before another try. The manager waits at least this long, up to an hour.
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Error {
-        self.change(|inner| inner.retry_after = Some(wait))
+        self.change(|inner| (inner.retry_after, inner.growing) = (Some(wait), false))
+    }
+
+    /// Adds how long to wait at first, where the provider says that there were too many calls and not how long to wait.
+    pub(crate) fn with_growing_wait(self, first: Duration) -> Error {
+        self.change(|inner| (inner.retry_after, inner.growing) = (Some(first), true))
+    }
+
+    pub(crate) fn wait_grows(&self) -> bool {
+        self.0.growing
     }
 
     /// Puts the provider's name before the text.

@@ -132,6 +132,8 @@ impl Policy {
     /// How long to leave the provider alone after `error`, the `failures`-th in a row.
     pub(crate) fn pause(&self, failures: u32, error: &Error, random: f64) -> Duration {
         if let Some(asked) = error.retry_after() {
+            let doublings = if error.wait_grows() { failures.saturating_sub(1).min(12) } else { 0 };
+            let asked = asked.saturating_mul(1 << doublings);
             return asked.clamp(self.backoff_min.min(LONGEST_PAUSE), LONGEST_PAUSE);
         }
         if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotAllowed | ErrorKind::Config) {
@@ -318,6 +320,15 @@ mod tests {
         assert_eq!(policy().pause(1, &throttled(90 * SECOND), 0.5), 90 * SECOND);
         assert_eq!(policy().pause(1, &throttled(Duration::MAX), 0.5), 3600 * SECOND);
         assert_eq!(policy().pause(1, &throttled(Duration::ZERO), 0.5), SECOND);
+    }
+
+    #[test]
+    fn a_wait_that_is_a_guess_doubles_up_to_an_hour() {
+        let guessed = Error::new(ErrorKind::Throttled, "x").with_growing_wait(60 * SECOND);
+        let pause = |failures| policy().pause(failures, &guessed, 0.5).as_secs();
+        assert_eq!([pause(1), pause(2), pause(3), pause(7), pause(u32::MAX)], [60, 120, 240, 3600, 3600]);
+        let told = guessed.with_retry_after(60 * SECOND);
+        assert_eq!(policy().pause(7, &told, 0.5), 60 * SECOND);
     }
 
     #[test]

@@ -490,6 +490,19 @@ fn too_many_calls_are_answered_with_a_pause() {
 }
 
 #[test]
+fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time() {
+    let vendor = Vendor::new(ProviderHost::wecom());
+    let tokens = vendor.wecom();
+    vendor.host.outage(Outage::Throttle { retry_after: Duration::ZERO });
+    for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+        let error = tokens.token().unwrap_err();
+        assert_eq!(error.retry_after().map(|wait| wait.as_secs()), Some(seconds));
+        vendor.clock.advance(SECOND * seconds as u32);
+    }
+    assert_eq!(vendor.host.calls(), 8);
+}
+
+#[test]
 fn garbage_and_outages_of_every_vendor_pass() {
     for kind in KINDS {
         for (outage, fits) in [

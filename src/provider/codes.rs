@@ -60,9 +60,10 @@ impl Codes {
             Some(address) => Error::new(kind, format!("{advice}; the address is {address}")),
             None => Error::new(kind, advice),
         };
-        match wait.max(reply.retry_after()) {
-            Some(wait) => error.with_retry_after(wait),
-            None => error,
+        match (wait, reply.retry_after()) {
+            (Some(wait), told) if told.is_none_or(|told| told <= wait) => error.with_growing_wait(wait),
+            (_, Some(told)) => error.with_retry_after(told),
+            (_, None) => error,
         }
     }
 
