@@ -253,22 +253,31 @@ fn tickets_that_came_during_an_outage_do_not_replace_one_that_came_later_elsewhe
     let (near, far) = (Tapped::of(&memory), Tapped::of(&memory));
     let one = builder(&ticketed(), &clock).store(near).build().unwrap();
     let another = builder(&ticketed(), &clock).store(far.clone()).build().unwrap();
+    // In steps, with time for what is under way: a look during which minutes pass takes the ticket for as much older.
+    let two_minutes_pass = || {
+        for _ in 0..24 {
+            clock.advance(SECOND * 5);
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
     one.set_ticket("ticket-0").unwrap();
     assert_eq!(text(&another), "ticket-0/0");
     far.hook(|_, _| Err(broken()));
     for ticket in ["ticket-1", "ticket-2"] {
         another.set_ticket(ticket).unwrap_err();
-        clock.advance(SECOND * 120);
+        two_minutes_pass();
     }
     one.set_ticket("ticket-3").unwrap();
-    clock.advance(SECOND * 120);
+    two_minutes_pass();
     far.unhook();
     let mut got = String::new();
+    // It may go on with its own as long as it leaves the store alone.
     let forced = within_a_while(&clock, SECOND * 5, || {
         got = another.force_refresh().map_or_else(|_| got.clone(), |token| token.expose().to_owned());
-        got.starts_with("ticket-3") || got.starts_with("ticket-2")
+        assert!(far.state_text().contains("ticket-3"), "stored: {}", far.state_text());
+        got.starts_with("ticket-3")
     });
-    assert!(forced && got.starts_with("ticket-3"), "asks with {got}; stored: {}", far.state_text());
+    assert!(forced, "asks with {got}; stored: {}", far.state_text());
 }
 
 /// Two pushes at once in one process: what is held is read before the store is, and "certain" for the first of them
