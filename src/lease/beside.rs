@@ -60,8 +60,7 @@ pub(crate) struct Counted {
 impl Sharing {
     pub(crate) fn read_state(&self, place: &Place) -> Result<Found, Error> {
         let known_at = self.time.now();
-        let key = place.key.clone();
-        let entry = self.ask(move |store| store.read(&key))?;
+        let entry = self.read(&place.key)?;
         Ok(self.found(entry, place, known_at))
     }
 
@@ -76,12 +75,7 @@ impl Sharing {
         let known_at = self.time.now();
         let life = known_at.until(state.end).max(SHORTEST_LIFE);
         let bytes = WireState::bytes(place, state, life + known_at.since(state.since));
-        let (key, expected) = (place.key.clone(), expected.cloned());
-        let swap = self.ask(move |store| {
-            let expected = expected.as_ref().map_or(Expected::Absent, Expected::Version);
-            store.swap(&key, expected, Some((&bytes, life)))
-        })?;
-        Ok(match swap {
+        Ok(match self.replace(&place.key, expected, bytes, life)? {
             Swap::Done(version) => {
                 self.note_state(state.number);
                 Ok(version)
@@ -148,8 +142,7 @@ impl Sharing {
         admit: impl Fn(&mut Counted, Duration) -> Result<T, Error>,
     ) -> Result<(Result<T, Error>, Counted, Duration), Error> {
         for _ in 0..MOST_EDITS {
-            let key = place.key.clone();
-            let entry = self.ask(move |store| store.read(&key))?;
+            let entry = self.read(&place.key)?;
             let (before, passed) = entry.as_ref().and_then(|entry| WireCount::of(entry, place)).unwrap_or_default();
             let (before, passed) = before.on_the_day(passed);
             let mut counted = before;
@@ -158,11 +151,7 @@ impl Sharing {
                 return Ok((admitted, counted, passed));
             }
             let (bytes, life) = WireCount::bytes(place, counted, passed);
-            let (key, seen) = (place.key.clone(), entry.map(|entry| entry.version().clone()));
-            let swap = self.ask(move |store| {
-                let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
-                store.swap(&key, expected, Some((&bytes, life)))
-            })?;
+            let swap = self.replace(&place.key, entry.as_ref().map(Entry::version), bytes, life)?;
             if let Swap::Done(_) = swap {
                 return Ok((admitted, counted, passed));
             }
@@ -245,7 +234,7 @@ impl WireCount {
     }
 
     /// The note, and how long it is to be kept: for the day, and beyond it as long as nothing may be forced.
-    fn bytes(place: &Place, counted: Counted, passed: Duration) -> (Vec<u8>, Duration) {
+    fn bytes(place: &Place, counted: Counted, passed: Duration) -> (Zeroizing<Vec<u8>>, Duration) {
         let kept = DAY.max(counted.quiet_until).min(2 * DAY);
         let wire = WireCount {
             v: WIRE_VERSION,
@@ -256,7 +245,7 @@ impl WireCount {
             kept_ms: milliseconds(kept),
         };
         let life = kept.saturating_sub(passed).max(SHORTEST_LIFE);
-        (serde_json::to_vec(&wire).unwrap_or_default(), life)
+        (Zeroizing::new(serde_json::to_vec(&wire).unwrap_or_default()), life)
     }
 }
 

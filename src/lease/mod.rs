@@ -191,8 +191,7 @@ impl Sharing {
     /// What is recorded. An empty record when nothing is.
     pub(crate) fn look(&self) -> Result<Record, Error> {
         let known_at = self.time.now();
-        let key = self.key.clone();
-        let entry = self.ask(move |store| store.read(&key))?;
+        let entry = self.read(&self.key)?;
         Ok(entry.map_or_else(Record::default, |entry| self.decode(&entry, known_at)))
     }
 
@@ -269,16 +268,31 @@ impl Sharing {
                 return Ok(());
             }
             let (bytes, life) = self.encode(&record);
-            let (key, seen) = (self.key.clone(), record.version.clone());
-            let swap = self.ask(move |store| {
-                let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
-                store.swap(&key, expected, Some((&bytes, life)))
-            })?;
-            if let Swap::Done(_) = swap {
+            if let Swap::Done(_) = self.replace(&self.key, record.version.as_ref(), bytes, life)? {
                 return Ok(());
             }
         }
         Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+    }
+
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let key = key.clone();
+        self.ask(move |store| store.read(&key))
+    }
+
+    /// Writes in the place of what was seen; `None`: of nothing.
+    fn replace(
+        &self,
+        key: &Key,
+        seen: Option<&Version>,
+        bytes: Zeroizing<Vec<u8>>,
+        life: Duration,
+    ) -> Result<Swap, Error> {
+        let (key, seen) = (key.clone(), seen.cloned());
+        self.ask(move |store| {
+            let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
+            store.swap(&key, expected, Some((&bytes, life)))
+        })
     }
 
     /// Asks the store. A store is code of the user's too, and its trouble is not to become token trouble: it is asked
