@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::http::{Json, check_url, form_encoded};
 use crate::key::Identity;
 use crate::provider::jwt::{Signer, SigningKey};
-use crate::provider::oauth2::{ASSERTION_TYPE, Dialect, assertion, client_assertion};
+use crate::provider::oauth2::{ASSERTION_TYPE, Dialect, assertion, client_assertion, split_url, with_params};
 use crate::provider::{Context, Grant, Profile, Provider, granted};
 use crate::secret::{Secret, plain_url};
 
@@ -198,7 +198,7 @@ impl OAuth2 {
 
     /// Adds to an identity which client of which server this is.
     pub(super) fn name_client(&self, identity: Identity) -> Identity {
-        identity.part("url", self.split_url().0).part("client", &self.client_id)
+        identity.part("url", split_url(&self.token_url).0).part("client", &self.client_id)
     }
 
     /// Adds to an identity all that the token depends on.
@@ -214,13 +214,9 @@ impl OAuth2 {
         for resource in resources {
             identity = identity.part("resource", resource);
         }
-        let mut params: Vec<_> = self.params.iter().map(|(name, value)| (name, value)).collect();
-        params.sort_by_key(|(name, value)| (*name, value.expose()));
-        for (name, value) in params {
-            identity = identity.part("param", name).secret(value);
-        }
+        let identity = with_params(identity, &self.params);
         let secret = self.key.as_ref().map_or(&self.secret, SigningKey::mark);
-        identity.secret(&Secret::from(self.split_url().1)).secret(secret)
+        identity.secret(&Secret::from(split_url(&self.token_url).1)).secret(secret)
     }
 
     /// Says what is wrong with the settings.
@@ -249,13 +245,8 @@ impl OAuth2 {
     }
 
     fn assertion(&self, signer: Signer<'_>, now: SystemTime) -> Result<Secret, Error> {
-        let audience = self.assertion_audience.as_deref().unwrap_or(self.split_url().0);
+        let audience = self.assertion_audience.as_deref().unwrap_or(split_url(&self.token_url).0);
         client_assertion(signer, None, &self.client_id, audience, now)
-    }
-
-    /// The endpoint, and its query, which may hold a secret.
-    fn split_url(&self) -> (&str, &str) {
-        self.token_url.split_once('?').unwrap_or((&self.token_url, ""))
     }
 }
 

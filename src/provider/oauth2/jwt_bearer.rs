@@ -10,8 +10,8 @@ use crate::http::{Http, check_url};
 use crate::key::Identity;
 use crate::provider::codes::Row;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign, unique_id};
-use crate::provider::oauth2::Dialect;
 use crate::provider::oauth2::assertion::LIFE;
+use crate::provider::oauth2::{Dialect, split_url, with_params};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, granted};
 use crate::secret::{Secret, plain_url};
@@ -112,7 +112,7 @@ impl JwtBearer {
             iss: &self.issuer,
             sub: Some(self.subject.as_deref().unwrap_or(&self.issuer)),
             scope: None,
-            aud: self.audience.as_deref().unwrap_or(self.split_url().0),
+            aud: self.audience.as_deref().unwrap_or(split_url(&self.token_url).0),
             jti: Some(unique_id()?),
             times: Times::new(now, LIFE)?,
             more: self.claims.clone(),
@@ -125,11 +125,6 @@ impl JwtBearer {
         secrets.push(&assertion);
         exchange(http, &self.token_url, &assertion, &more, &secrets)
     }
-
-    /// The endpoint, and its query, which may hold a secret.
-    fn split_url(&self) -> (&str, &str) {
-        self.token_url.split_once('?').unwrap_or((&self.token_url, ""))
-    }
 }
 
 impl Provider for JwtBearer {
@@ -138,7 +133,7 @@ impl Provider for JwtBearer {
     }
 
     fn identity(&self) -> Identity {
-        let (endpoint, query) = self.split_url();
+        let (endpoint, query) = split_url(&self.token_url);
         let mut identity = Identity::new(NAME).part("url", endpoint).part("issuer", &self.issuer);
         for (name, value) in [("subject", &self.subject), ("audience", &self.audience), ("scope", &self.scope)] {
             if let Some(value) = value {
@@ -150,11 +145,7 @@ impl Provider for JwtBearer {
         for (name, value) in claims {
             identity = identity.part("claim", name).secret(&Secret::from(value.unwrap_or_default()));
         }
-        let mut params: Vec<_> = self.params.iter().map(|(name, value)| (name, value)).collect();
-        params.sort_by_key(|(name, value)| (*name, value.expose()));
-        for (name, value) in params {
-            identity = identity.part("param", name).secret(value);
-        }
+        let identity = with_params(identity, &self.params);
         identity.secret(&Secret::from(query)).secret(self.key.mark())
     }
 

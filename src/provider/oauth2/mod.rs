@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{Json, Reply};
+use crate::key::Identity;
 use crate::provider::codes::{Row, told};
 use crate::secret::Secret;
 
@@ -75,6 +76,21 @@ impl Dialect {
         let silent = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
         if silent { error.with_retry_after(self.throttled) } else { error }
     }
+}
+
+/// An address without its query, and the query, which may hold a secret.
+fn split_url(url: &str) -> (&str, &str) {
+    url.split_once('?').unwrap_or((url, ""))
+}
+
+/// Adds further parameters of a request to an identity, in whatever order they were set.
+fn with_params(mut identity: Identity, params: &[(String, Secret)]) -> Identity {
+    let mut params: Vec<_> = params.iter().collect();
+    params.sort_by_key(|(name, value)| (name, value.expose()));
+    for (name, value) in params {
+        identity = identity.part("param", name).secret(value);
+    }
+    identity
 }
 
 /// The codes of the token endpoint: the standards', and those that servers have made up beside them.
