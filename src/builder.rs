@@ -156,7 +156,7 @@ impl TokenManagerBuilder {
     }
 
     /// A full key of your own in the store, in place of the one that is derived from the credential: 1 to 512 printable
-    /// ASCII characters without blanks.
+    /// ASCII characters without blanks, and no ending such as `:lock` that names what stands beside a record.
     ///
     /// Then nothing checks that the record belongs to this credential: managers of different credentials must not
     /// have one key.

@@ -91,7 +91,13 @@ impl Key {
         if !(1..=512).contains(&key.len()) || !key.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
             return Err(Error::config("a key must be 1 to 512 printable ASCII characters without blanks"));
         }
-        Ok(Key(key.to_owned()))
+        let key = Key(key.to_owned());
+        if key.is_beside() {
+            return Err(Error::config(
+                "a key must not end like those that stand beside one, as in `:lock` or `:state`",
+            ));
+        }
+        Ok(key)
     }
 
     /// The key of a manager whose settings do not make one. Nothing is ever recorded under it.
@@ -102,6 +108,47 @@ impl Key {
     /// The key of something that is kept beside this one.
     pub(crate) fn beside(&self, what: &str) -> Key {
         Key(format!("{}:{what}", self.0))
+    }
+
+    /// The key of the lease beside this one.
+    pub(crate) fn lease(&self) -> Key {
+        self.beside(LEASE)
+    }
+
+    /// The key of what the provider needs for the next token.
+    pub(crate) fn state(&self) -> Key {
+        self.beside(STATE)
+    }
+
+    /// The key of what was counted of the provider's quota.
+    pub(crate) fn quota(&self) -> Key {
+        self.beside(QUOTA)
+    }
+
+    /// The key of something that is to be done once.
+    pub(crate) fn once(&self) -> Key {
+        self.beside(ONCE)
+    }
+
+    /// True for what is not a token's record: nobody waits for news of it.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.split().1.is_some()
+    }
+
+    /// True for something that is to be done once.
+    pub(crate) fn is_done_once(&self) -> bool {
+        self.split().1 == Some(ONCE)
+    }
+
+    /// The key whose lease this is.
+    pub(crate) fn leased(&self) -> Option<Key> {
+        self.0.strip_suffix(LEASE)?.strip_suffix(':').map(|leased| Key(leased.to_owned()))
+    }
+
+    /// What stands before the last part of the name, and that, if it names something beside a record.
+    pub(crate) fn split(&self) -> (&str, Option<&str>) {
+        let beside = self.0.rsplit_once(':').filter(|(_, what)| [LEASE, STATE, QUOTA, ONCE].contains(what));
+        beside.map_or((&self.0, None), |(of, what)| (of, Some(what)))
     }
 
     /// The key as a store sees it.
@@ -115,6 +162,12 @@ impl fmt::Display for Key {
         f.write_str(&self.0)
     }
 }
+
+/// What the keys beside a record have behind the record's.
+const LEASE: &str = "lock";
+const STATE: &str = "state";
+const QUOTA: &str = "quota";
+const ONCE: &str = "once";
 
 #[cfg(test)]
 mod tests {
@@ -148,6 +201,15 @@ mod tests {
         let shown = format!("{identity:?} {key} {key:?} {:?}", key.beside("lease"));
         assert!(!shown.contains("hunter2") && shown.contains("corp-id"), "{shown}");
         assert!(key.as_str().starts_with("evertoken:{v1:"));
+    }
+
+    #[test]
+    fn a_key_of_ones_own_is_not_that_of_something_beside_another() {
+        let key = Key::custom("access_token:corp").expect("a plain key");
+        for beside in [key.lease(), key.state(), key.quota(), key.once(), key.state().lease()] {
+            assert!(Key::custom(beside.as_str()).is_err() && beside.is_beside(), "{beside}");
+        }
+        assert!(!key.is_beside());
     }
 
     #[test]

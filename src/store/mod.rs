@@ -354,32 +354,3 @@ impl Owner {
         self.0.as_bytes()
     }
 }
-
-impl Key {
-    /// The key of the lease beside a record.
-    pub(crate) fn lease(&self) -> Key {
-        self.beside(LEASE)
-    }
-
-    /// The key of what the provider needs for the next token.
-    pub(crate) fn state(&self) -> Key {
-        self.beside(STATE)
-    }
-
-    /// The key of what was counted of the provider's quota.
-    pub(crate) fn quota(&self) -> Key {
-        self.beside(QUOTA)
-    }
-
-    /// True for what is kept beside a record: nobody waits for news of it. A key that a user has named alike only stays
-    /// longer in memory, and is waited for in vain.
-    fn is_beside(&self) -> bool {
-        let what = self.as_str().rsplit_once(':').map(|(_, what)| what);
-        what.is_some_and(|what| [LEASE, STATE, QUOTA].contains(&what))
-    }
-}
-
-/// What the keys beside a record have behind the record's.
-const LEASE: &str = "lock";
-const STATE: &str = "state";
-const QUOTA: &str = "quota";
