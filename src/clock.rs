@@ -177,6 +177,57 @@ fn system_now() -> Moment {
     Moment::new(Duration::from_secs(86_400) + START.elapsed(), wall)
 }
 
+/// A moment that all processes of this host tell alike, in milliseconds: by the wall clock, and by the clock that counts from
+/// the start of the host and goes on while it sleeps, where there is one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostMoment {
+    pub(crate) wall: u64,
+    pub(crate) boot: Option<u64>,
+}
+
+impl Time {
+    pub(crate) fn on_this_host(&self) -> HostMoment {
+        match self {
+            Time::System => {
+                let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                HostMoment { wall: milliseconds(wall), boot: since_boot().map(milliseconds) }
+            }
+            Time::Custom(clock) => {
+                let now = clock.now();
+                let wall = Duration::from_nanos(now.wall);
+                HostMoment { wall: milliseconds(wall), boot: Some(milliseconds(now.monotonic())) }
+            }
+        }
+    }
+
+    /// Names the start of the host that `boot` counts from.
+    pub(crate) fn boot_id(&self) -> Option<&'static str> {
+        use once_cell::sync::Lazy;
+        static ID: Lazy<Option<String>> = Lazy::new(|| {
+            let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+            Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+        });
+        ID.as_deref()
+    }
+}
+
+/// A duration as it is written down.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Option<Duration> {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::Boottime);
+    Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Option<Duration> {
+    None
+}
+
 /// How far the coarse clocks of Linux may be behind: two ticks of the slowest usual kernel (4 ms), rounded up.
 pub(crate) const COARSE_LAG: Duration = Duration::from_millis(8);
 
