@@ -50,11 +50,12 @@ impl Done {
         self.changed.notify_all();
     }
 
-    /// Waits until it is done, or `deadline` comes.
-    pub(crate) fn wait(&self, deadline: Deadline) {
+    /// Waits until it is done, or `deadline` comes. True when it is done.
+    pub(crate) fn wait(&self, deadline: Deadline) -> bool {
         let mut is_done = lock(&self.is_done);
         while !*is_done && !deadline.has_passed() {
             is_done = wait(&self.changed, is_done, deadline.remaining());
         }
+        *is_done
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::wire::{HIGHEST_NUMBER, WIRE_VERSION, from_object, milliseconds};
-use super::{LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFE, Sharing};
-use crate::clock::Moment;
+use super::wire::{HIGHEST_NUMBER, WIRE_VERSION, from_object};
+use super::{MOST_EDITS, SHORTEST_LIFE, Sharing};
+use crate::clock::{Moment, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::Secret;
-use crate::store::{Entry, Expected, Swap, Version};
+use crate::store::{Entry, Expected, LONGEST_OPERATION, Swap, Version};
 
 /// Where something is kept, and whose it is.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Sharing {
         // It is ended when what came of the fetch is stored. Left alone it lasts for some tries to store it.
         let lease = limit.saturating_add(2 * LONGEST_OPERATION).saturating_add(TRIES_TO_STORE);
         let asked = lock.clone();
-        let swap = self.ask(move |store| {
+        let swap = self.store.ask(move |store| {
             let mine = Some((owner.as_bytes(), lease));
             match store.swap(&asked, Expected::Absent, mine)? {
                 Swap::Lost(Some(held)) if held.bytes() == owner.as_bytes() => {
@@ -128,7 +128,7 @@ impl Sharing {
 
     /// Ends a turn. Left alone it runs out.
     pub(crate) fn end_turn(&self, turn: StateTurn) -> Result<(), Error> {
-        self.ask(move |store| {
+        self.store.ask(move |store| {
             let expected = turn.version.as_ref().map_or(Expected::Any, Expected::Version);
             store.swap(&turn.lock, expected, None).map(drop)
         })

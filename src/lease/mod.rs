@@ -4,7 +4,7 @@ mod beside;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ pub(crate) use beside::{Counted, DAY, Found, Kept, Place, StateTurn};
 
 use self::wire::{
     Foreign, HIGHEST_NUMBER, StateMark, WIRE_VERSION, Wire, WireFailure, WireRejected, epoch_seconds, from_object,
-    milliseconds,
 };
-use crate::clock::{Deadline, Moment, Stopwatch, Time, Wake};
+use crate::clock::{Deadline, Moment, Stopwatch, Time, Wake, milliseconds};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::policy::{LONGEST_LIFE, Life};
 use crate::secret::Secret;
-use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
-use crate::thread::aside;
+use crate::store::{
+    BoundedStore, Cursor, Entry, Expected, LONGEST_OPERATION, Leasing, Owner, Publish, Store, Swap, Version, Watch,
+};
 
 /// The part of a manager that talks with the others that hold the same credential.
 #[derive(Debug)]
 pub(crate) struct Sharing {
-    store: Arc<dyn Store>,
+    store: BoundedStore,
     key: Key,
     /// Recorded with the token and compared on reading, so that no mix-up of keys or connections hands out another
     /// credential's token. `None` for a key of the user's own.
@@ -48,9 +48,6 @@ pub(crate) struct Sharing {
     foreign: Mutex<Option<(Version, u64)>>,
     /// Whether an unreadable record has been reported.
     reported: AtomicBool,
-    /// An operation of this process that has not come back in time, and may never: as long as its thread lives, the
-    /// store is not asked again.
-    hung: Mutex<Option<(u32, Weak<()>)>>,
 }
 
 /// What all managers of a credential know.
@@ -147,8 +144,8 @@ impl Sharing {
         let owner = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lease = lease_of(fetch_limit);
         let (number, state, foreign) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let (reported, hung) = (AtomicBool::new(false), Mutex::default());
-        Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, hung }
+        let (store, reported) = (BoundedStore::new(store), AtomicBool::new(false));
+        Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported }
     }
 
     /// Waits first, if that is asked for, until it may be worth to ask. Reads a record other than `not`; when there is
@@ -161,7 +158,7 @@ impl Sharing {
         let (key, not, owner, lease, time) =
             (self.key.clone(), not.cloned(), self.owner(), self.lease, self.time.clone());
         // All on one thread aside, because whoever has waited is not to wait for another thread to start.
-        let (leasing, leased_until, known_at) = self.ask_until(limit, move |store| {
+        let (leasing, leased_until, known_at) = self.store.ask_until(limit, move |store| {
             if let Some(wait) = wait {
                 wait.on(store, &key);
             }
@@ -180,12 +177,12 @@ impl Sharing {
 
     /// Has `wake` called when the record changes, if the store can tell.
     pub(crate) fn watch(&self, wake: Wake) -> Option<Watch> {
-        catch_panic(|| Ok(self.store.watch(&self.key, wake))).ok()?
+        catch_panic(|| Ok(self.store.store().watch(&self.key, wake))).ok()?
     }
 
     /// True when the log is told of the store's trouble by the store.
     pub(crate) fn logs_its_trouble(&self) -> bool {
-        catch_panic(|| Ok(self.store.logs_its_trouble())).unwrap_or_default()
+        catch_panic(|| Ok(self.store.store().logs_its_trouble())).unwrap_or_default()
     }
 
     /// What is recorded. An empty record when nothing is.
@@ -200,7 +197,7 @@ impl Sharing {
         let (bytes, life) = self.encode(record);
         let known_at = self.time.now();
         let (key, owner, seen) = (self.key.clone(), self.owner(), record.version.clone());
-        Ok(match self.ask(move |store| store.publish(&key, &owner, seen.as_ref(), &bytes, life))? {
+        Ok(match self.store.ask(move |store| store.publish(&key, &owner, seen.as_ref(), &bytes, life))? {
             Publish::Done(version) => Published::Done(version),
             Publish::Lost(entry) => Published::Lost(self.decode(&entry, known_at)),
         })
@@ -209,7 +206,7 @@ impl Sharing {
     /// Frees the lease, if it is still this one's, and leaves the record as it is.
     pub(crate) fn release(&self) -> Result<(), Error> {
         let (lease, owner) = (self.key.lease(), self.owner());
-        self.ask(move |store| {
+        self.store.ask(move |store| {
             if let Some(held) = store.read(&lease)?.filter(|held| held.bytes() == owner.as_bytes()) {
                 store.swap(&lease, Expected::Version(held.version()), None)?;
             }
@@ -277,7 +274,7 @@ impl Sharing {
 
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let key = key.clone();
-        self.ask(move |store| store.read(&key))
+        self.store.ask(move |store| store.read(&key))
     }
 
     /// Writes in the place of what was seen; `None`: of nothing.
@@ -289,51 +286,10 @@ impl Sharing {
         life: Duration,
     ) -> Result<Swap, Error> {
         let (key, seen) = (key.clone(), seen.cloned());
-        self.ask(move |store| {
+        self.store.ask(move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.swap(&key, expected, Some((&bytes, life)))
         })
-    }
-
-    /// Asks the store. A store is code of the user's too, and its trouble is not to become token trouble: it is asked
-    /// on a thread aside, and given up when it takes too long.
-    fn ask<T: Send + 'static>(
-        &self,
-        operation: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.ask_until(Deadline::within(LONGEST_OPERATION), operation)
-    }
-
-    fn ask_until<T: Send + 'static>(
-        &self,
-        deadline: Deadline,
-        operation: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        if self.hangs() {
-            return Err(Error::new(ErrorKind::Store, "an operation of the shared store has not returned yet"));
-        }
-        let (store, alive) = (self.store.clone(), Arc::new(()));
-        let watched = Arc::downgrade(&alive);
-        let done = aside("evertoken-store", deadline, move || {
-            let done = catch_panic(|| operation(&*store));
-            drop(alive);
-            done
-        })?;
-        let Some(done) = done else {
-            *lock(&self.hung) = Some((std::process::id(), watched));
-            return Err(Error::new(ErrorKind::Store, "the shared store did not answer in time"));
-        };
-        done.map_err(|error| match error.kind() {
-            ErrorKind::Store => error,
-            ErrorKind::Panicked => Error::new(ErrorKind::Store, "the shared store panicked"),
-            _ => Error::new(ErrorKind::Store, error.message().to_owned()),
-        })
-    }
-
-    fn hangs(&self) -> bool {
-        // A forked child has its parent's memory, but not its threads.
-        let hung = lock(&self.hung);
-        hung.as_ref().is_some_and(|(process, alive)| *process == std::process::id() && alive.strong_count() > 0)
     }
 
     /// A forked child is somebody else.
@@ -444,9 +400,6 @@ pub(crate) fn next_number(number: u64) -> u64 {
 
 /// How long an operation of the store may take.
 pub(crate) const OPERATION: Duration = Duration::from_millis(500);
-
-/// How long an operation is waited for: a busy machine gets some grace.
-const LONGEST_OPERATION: Duration = Duration::from_secs(1);
 
 /// A wait that is over sooner was none.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);

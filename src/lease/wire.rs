@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Failure, MOST_REJECTED, Record, RecordedToken, RejectedToken};
-use crate::clock::Moment;
+use crate::clock::{Moment, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{LONGEST_LIFE, LONGEST_PAUSE, Life};
 use crate::secret::Secret;
@@ -180,10 +180,6 @@ const ROUNDED: Duration = Duration::from_millis(1);
 
 pub(super) const HIGHEST_NUMBER: u64 = 1 << 53;
 const LONGEST_MESSAGE: usize = 200;
-
-pub(super) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 pub(super) fn epoch_seconds(moment: Moment) -> u64 {
     moment.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()

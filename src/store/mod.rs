@@ -1,5 +1,6 @@
 //! Where managers share a token: bytes with a life, changed one at a time.
 
+mod bounded;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConfig, RedisStore};
+pub(crate) use bounded::{BoundedStore, LONGEST_OPERATION};
 pub use memory::MemoryStore;
 use ring::digest;
 pub use watch::Watch;
