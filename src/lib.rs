@@ -128,7 +128,7 @@ pub use provider::{
 };
 pub use secret::Secret;
 pub use send::{CallError, Payload, TokenMiddleware};
-pub use store::{MemoryStore, Store};
+pub use store::{FileStore, MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use store::{RedisConfig, RedisStore};
 pub use token::{Token, TokenSource};

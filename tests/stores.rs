@@ -1,18 +1,41 @@
-//! What every store does, and what the one in memory does besides. A backend adds one call of `behaves`.
+//! What every store does, and what the one in memory does besides. A backend adds one call of `behaves`, and one of
+//! `is_won_by_one_process` if processes share it.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+#[path = "common/process.rs"]
+mod process;
+#[cfg(all(feature = "redis", target_os = "linux"))]
+#[path = "common/redis.rs"]
+mod redis_server;
 #[path = "common/suite.rs"]
 mod suite;
 #[path = "common/wait.rs"]
 mod wait;
 
+#[cfg(target_os = "linux")]
+use std::io::{BufRead, BufReader, Write};
+#[cfg(target_os = "linux")]
+use std::net::TcpStream;
+#[cfg(target_os = "linux")]
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, Leasing, Swap};
+#[cfg(all(feature = "redis", target_os = "linux"))]
+use evertoken::store::RedisStore;
+use evertoken::store::{Entry, Expected, FileStore, Leasing, Swap};
+#[cfg(feature = "seal")]
+use evertoken::store::{SealKey, Sealed};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, Identity, Key, MemoryStore, Store, TokenManager};
+#[cfg(target_os = "linux")]
+use process::{Process, each};
+#[cfg(all(feature = "redis", target_os = "linux"))]
+use redis_server::{RedisServer, advance};
 use suite::{ask, behaves, key, put};
+#[cfg(target_os = "linux")]
+use suite::{bytes, race};
 use wait::*;
 
 /// A store into which another manager writes just when this one has won the lease.
@@ -49,6 +72,127 @@ fn a_record_that_came_just_before_the_lease_was_won_is_found_and_the_lease_is_fr
 fn memory_behaves_as_every_store() {
     let clock = FakeClock::new();
     behaves(&MemoryStore::with_clock(clock.clone()), &|time| clock.advance(time));
+}
+
+#[test]
+fn files_behave_as_every_store() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
+    behaves(&store, &|time| clock.advance(time));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_files() {
+    let folder = tempfile::tempdir().unwrap();
+    is_won_by_one_process(
+        "a_swap_from_absent_is_won_by_one_of_eight_processes_with_files",
+        || folder.path().to_str().unwrap().to_owned(),
+        |path| FileStore::at(Path::new(path)),
+    );
+}
+
+#[cfg(all(feature = "redis", target_os = "linux"))]
+#[test]
+fn redis_behaves_as_every_store() {
+    let server = RedisServer::start();
+    behaves(&RedisStore::open(&server.url()).unwrap(), &|time| advance(&server, time));
+}
+
+#[cfg(all(feature = "redis", target_os = "linux"))]
+#[test]
+fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_redis() {
+    let server = once_cell::unsync::Lazy::new(RedisServer::start);
+    is_won_by_one_process(
+        "a_swap_from_absent_is_won_by_one_of_eight_processes_with_redis",
+        || server.url(),
+        |url| RedisStore::open(url).unwrap(),
+    );
+}
+
+#[cfg(feature = "seal")]
+mod sealed {
+    use super::*;
+
+    fn sealed<S: Store>(store: S) -> Sealed<S> {
+        Sealed::new(store, SealKey::new(std::array::from_fn(|at| (at as u8).wrapping_mul(11))).unwrap())
+    }
+
+    #[test]
+    fn memory_that_is_sealed_behaves_as_every_store() {
+        let clock = FakeClock::new();
+        behaves(&sealed(MemoryStore::with_clock(clock.clone())), &|time| clock.advance(time));
+    }
+
+    #[test]
+    fn files_that_are_sealed_behave_as_every_store() {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+        let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
+        behaves(&sealed(store), &|time| clock.advance(time));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_files() {
+        let folder = tempfile::tempdir().unwrap();
+        is_won_by_one_process(
+            "sealed::a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_files",
+            || folder.path().to_str().unwrap().to_owned(),
+            |path| sealed(FileStore::at(Path::new(path))),
+        );
+    }
+
+    #[cfg(all(feature = "redis", target_os = "linux"))]
+    #[test]
+    fn redis_that_is_sealed_behaves_as_every_store() {
+        let server = RedisServer::start();
+        behaves(&sealed(RedisStore::open(&server.url()).unwrap()), &|time| advance(&server, time));
+    }
+
+    #[cfg(all(feature = "redis", target_os = "linux"))]
+    #[test]
+    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_redis() {
+        let server = once_cell::unsync::Lazy::new(RedisServer::start);
+        is_won_by_one_process(
+            "sealed::a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_redis",
+            || server.url(),
+            |url| sealed(RedisStore::open(url).unwrap()),
+        );
+    }
+}
+
+/// Eight processes with eight threads each swap at once, several times. `place` is made once, in the test itself; each process
+/// opens a store of its own there.
+#[cfg(target_os = "linux")]
+fn is_won_by_one_process<S: Store + Clone>(test: &str, place: impl FnOnce() -> String, open: impl Fn(&str) -> S) {
+    let keys = ["race-1", "race-2", "race-3", "race-4", "race-5"];
+    if let Some(port) = process::port() {
+        let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
+        let mut store = None;
+        for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+            let answer = match line.split_once(' ').unwrap() {
+                ("open", place) => {
+                    store = Some(open(place));
+                    String::new()
+                }
+                (round, name) => {
+                    race(store.as_ref().unwrap(), &key(keys[round.parse::<usize>().unwrap()]), 8, name).join(" ")
+                }
+            };
+            writeln!(stream, "{answer}").unwrap();
+        }
+        return;
+    }
+    let (mut processes, place) = ((0..8).map(|_| Process::start(test)).collect::<Vec<_>>(), place());
+    each(&mut processes, &format!("open {place}"));
+    let store = open(&place);
+    for (round, name) in keys.iter().enumerate() {
+        processes.iter_mut().enumerate().for_each(|(number, one)| one.tell(&format!("{round} process-{number}")));
+        let won: Vec<_> = processes.iter_mut().map(Process::hear).filter(|winner| !winner.is_empty()).collect();
+        assert_eq!(won.len(), 1, "{won:?}");
+        assert_eq!(bytes(patiently(|| store.read(&key(name)))).unwrap(), won[0].as_bytes());
+    }
+    processes.into_iter().for_each(Process::end);
 }
 
 #[test]

@@ -113,12 +113,7 @@ impl Shelf {
 
     fn swap(&mut self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>, now: Moment) -> Swap {
         let current = self.read(key, now);
-        let fits = match (expected, &current) {
-            (Expected::Any, _) | (Expected::Absent, None) => true,
-            (Expected::Version(version), Some(entry)) => entry.version() == version,
-            (Expected::Absent, Some(_)) | (Expected::Version(_), None) => false,
-        };
-        if !fits {
+        if !expected.fits(current.as_ref()) {
             return Swap::Lost(current);
         }
         self.remove(key);

@@ -1,6 +1,7 @@
 //! Where managers share a token: bytes with a life, changed one at a time.
 
 mod bounded;
+mod file;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -14,6 +15,7 @@ use std::time::Duration;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConfig, RedisStore};
 pub(crate) use bounded::{BoundedStore, LONGEST_OPERATION};
+pub use file::FileStore;
 pub use memory::MemoryStore;
 use ring::digest;
 pub use watch::Watch;
@@ -28,9 +30,10 @@ use crate::secret::hex;
 ///
 /// Two operations are enough for a backend. [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and
 /// [`wait`](Store::wait) are made of them and overridden where a backend does one in a single round trip;
-/// [`watch`](Store::watch) and [`logs_its_trouble`](Store::logs_its_trouble) are optional. Managers whose stores hold the
-/// same bytes act as one: they share the token, and one of them fetches. Apart from `wait`, no operation may take longer
-/// than half a second or so: a manager treats a slow store as one that is down.
+/// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch) and [`logs_its_trouble`](Store::logs_its_trouble)
+/// are optional. Managers whose stores hold the same bytes act as one: they share the
+/// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
+/// treats a slow store as one that is down.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What is under `key`. `None` when there is nothing or its life is over.
     ///
@@ -53,7 +56,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         owner: &Owner,
         lease: Duration,
     ) -> Result<Leasing, Error> {
-        let fits = |entry: &Entry| Some(&entry.version) != not && entry.remaining >= at_least;
+        let fits = |entry: &Entry| entry.serves(not, at_least);
         let entry = self.read(key)?;
         if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
             return Ok(Leasing::Found(entry.clone()));
@@ -99,18 +102,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
         for _ in 0..MOST_TRIES {
             let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
-            expected = match self.swap(key, now, Some((bytes, life)))? {
-                Swap::Lost(Some(entry)) if lease.is_some() || life > entry.remaining => Some(entry.version),
-                Swap::Lost(None) => None,
-                Swap::Lost(Some(entry)) => {
-                    outcome = Ok(Publish::Lost(entry));
-                    break;
+            outcome = match self.swap(key, now, Some((bytes, life))) {
+                Ok(Swap::Lost(Some(entry))) if lease.is_some() || life > entry.remaining => {
+                    expected = Some(entry.version);
+                    continue;
                 }
-                Swap::Done(version) => {
-                    outcome = Ok(Publish::Done(version));
-                    break;
+                Ok(Swap::Lost(None)) => {
+                    expected = None;
+                    continue;
                 }
+                Ok(Swap::Lost(Some(entry))) => Ok(Publish::Lost(entry)),
+                Ok(Swap::Done(version)) => Ok(Publish::Done(version)),
+                // Whoever cannot write must not keep the others from trying.
+                Err(error) => Err(error),
             };
+            break;
         }
         if let Some(lease) = lease {
             // Compared, because it may have run out and be another's by now.
@@ -131,6 +137,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Reads what is under `key`, if that takes microseconds: no network, no lock that another holds, nobody to wait for.
+    /// Else `None`, as when there is nothing: the caller then asks in another way.
+    ///
+    /// A manager that holds nothing yet asks so on the thread of its caller, before it starts a thread to read, and perhaps
+    /// to fetch.
+    fn read_at_once(&self, key: &Key) -> Option<Entry> {
+        let _ = key;
+        None
     }
 
     /// Has `wake` called soon after a manager has changed what is under `key`, as long as the [`Watch`] lives; also
@@ -192,6 +208,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
         (**self).wait(key, cursor, deadline)
+    }
+
+    fn read_at_once(&self, key: &Key) -> Option<Entry> {
+        (**self).read_at_once(key)
     }
 
     fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
@@ -258,6 +278,11 @@ impl Entry {
     pub fn version(&self) -> &Version {
         &self.version
     }
+
+    /// True for whoever asks for [another version than `not` with `at_least` left](Store::read_or_lease).
+    fn serves(&self, not: Option<&Version>, at_least: Duration) -> bool {
+        Some(&self.version) != not && self.remaining >= at_least
+    }
 }
 
 impl fmt::Debug for Entry {
@@ -275,6 +300,17 @@ pub enum Expected<'a> {
     Version(&'a Version),
     /// Anything or nothing.
     Any,
+}
+
+impl Expected<'_> {
+    /// True when this is what was expected. For backends.
+    pub fn fits(&self, current: Option<&Entry>) -> bool {
+        match (self, current) {
+            (Expected::Any, _) | (Expected::Absent, None) => true,
+            (Expected::Version(version), Some(entry)) => entry.version() == *version,
+            (Expected::Absent, Some(_)) | (Expected::Version(_), None) => false,
+        }
+    }
 }
 
 /// What became of a [swap](Store::swap).

@@ -5,8 +5,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use crate::redis_server::until;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, eventually};
 
 /// A process of this test. It ends with this value.
 pub(crate) struct Process {
@@ -24,7 +23,7 @@ impl Process {
         command.args(["--exact", test, "--nocapture", "--include-ignored"]).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.env(PORT, listener.local_addr().unwrap().port().to_string()).spawn().unwrap();
         let mut accepted = None;
-        until("the process starts", || {
+        eventually("the process starts", || {
             accepted = match listener.accept() {
                 Ok((stream, _)) => Some(stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => None,

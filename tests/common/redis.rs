@@ -357,6 +357,18 @@ impl Seen {
     }
 }
 
+/// Makes time pass: everything on the server has that much less left.
+pub(crate) fn advance(server: &RedisServer, time: Duration) {
+    for key in server.ask::<Vec<String>>(&["KEYS", "*"]).unwrap() {
+        let left = server.ask::<i64>(&["PTTL", &key]).unwrap() - i64::try_from(time.as_millis()).unwrap();
+        if left > 0 {
+            server.ask::<()>(&["PEXPIRE", &key, &left.to_string()]).unwrap();
+        } else {
+            server.ask::<()>(&["DEL", &key]).unwrap();
+        }
+    }
+}
+
 /// Waits until something is so that nothing announces.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let asked = Instant::now();

@@ -5,7 +5,7 @@
 
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evertoken::store::{Entry, Expected, Leasing, Owner, Publish, Swap, Version};
 use evertoken::testing::FakeProvider;
@@ -38,10 +38,12 @@ pub(crate) fn behaves(store: &(impl Store + Clone), advance: &dyn Fn(Duration)) 
     a_removal_by_version_removes_only_that(store);
     the_loser_gets_the_winners_entry(store);
     large_values_come_back_whole(store);
+    odd_keys_are_keys_as_others(store);
     a_lease_has_one_owner_who_may_ask_again(store);
     a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store, advance);
     who_publishes_frees_the_lease_and_the_lease_holder_writes(store);
     without_the_lease_only_what_lives_longer_is_written(store);
+    who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store);
 }
 
 fn lives_end(store: &impl Store, advance: &dyn Fn(Duration)) {
@@ -58,21 +60,34 @@ fn lives_end(store: &impl Store, advance: &dyn Fn(Duration)) {
 
 fn a_swap_from_absent_is_won_once_among_many_threads(store: &(impl Store + Clone)) {
     let key = key("absent");
-    // Not so many that a server on a busy machine would take longer for all than for one is allowed.
-    let start = Barrier::new(16);
-    let won = thread::scope(|scope| {
-        let racing: Vec<_> = (0..16_u8)
-            .map(|name| {
-                let (store, key, start) = (store.clone(), &key, &start);
+    let won = race(store, &key, 64, "thread");
+    assert_eq!(won.len(), 1, "{won:?}");
+    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), won[0].as_bytes());
+}
+
+/// Who wins a swap from absent, out of so many threads. Each has bytes of its own.
+pub(crate) fn race(store: &(impl Store + Clone), key: &Key, threads: usize, name: &str) -> Vec<String> {
+    let start = Barrier::new(threads);
+    thread::scope(|scope| {
+        let racing: Vec<_> = (0..threads)
+            .map(|number| {
+                let (store, start) = (store.clone(), &start);
                 scope.spawn(move || {
+                    let mine = format!("{name}-{number}");
                     start.wait();
-                    matches!(store.swap(key, Expected::Absent, Some((&[name], HOUR))).unwrap(), Swap::Done(_))
+                    // So many take longer on a busy machine than one operation may. Whoever asks again after a write
+                    // whose answer came too late loses to itself, and has won.
+                    let swap = patiently(|| store.swap(key, Expected::Absent, Some((mine.as_bytes(), HOUR))));
+                    match swap {
+                        Swap::Done(_) => Some(mine),
+                        Swap::Lost(Some(winner)) => (winner.bytes() == mine.as_bytes()).then_some(mine),
+                        Swap::Lost(None) => panic!("the loser gets the winner's entry"),
+                    }
                 })
             })
             .collect();
-        racing.into_iter().map(|racing| racing.join().unwrap()).filter(|won| *won).count()
-    });
-    assert_eq!(won, 1);
+        racing.into_iter().filter_map(|racing| racing.join().unwrap()).collect()
+    })
 }
 
 fn a_swap_by_version_is_refused_when_it_has_changed(store: &impl Store) {
@@ -108,6 +123,77 @@ fn large_values_come_back_whole(store: &impl Store) {
     let version = put(store, &key, &large, HOUR);
     let entry = store.read(&key).unwrap().unwrap();
     assert_eq!((entry.bytes(), entry.version()), (large.as_slice(), &version));
+}
+
+fn odd_keys_are_keys_as_others(store: &impl Store) {
+    // In braces, what a cluster needs to keep a key and what belongs to it together.
+    let odd = r#"{odd}/../../etc/passwd%2e%2e%00*?[a-z]~$HOME`id`'"\\\;|&<>(){}!#:lock:state:.new,.lock,.lease="#;
+    let odd: String = odd.chars().cycle().take(511).collect();
+    let keys = ["a", "b"].map(|end| key_named(&format!("{odd}{end}")));
+    assert_eq!(keys[0].as_str().len(), 512);
+    put(store, &keys[0], b"one", HOUR);
+    assert!(store.read(&keys[1]).unwrap().is_none());
+    put(store, &keys[1], b"two", HOUR);
+    for (key, expected) in keys.iter().zip([b"one", b"two"]) {
+        assert_eq!(bytes(store.read(key).unwrap()).unwrap(), expected);
+        assert!(matches!(ask(store, key, "a"), Leasing::Found(_)));
+        store.swap(key, Expected::Any, None).unwrap();
+        assert!(matches!(ask(store, key, "a"), Leasing::Leased));
+        assert!(matches!(ask(store, key, "b"), Leasing::Busy { .. }));
+        let done = store.publish(key, &Owner::new("a"), None, expected, HOUR).unwrap();
+        assert!(matches!(done, Publish::Done(_)));
+    }
+}
+
+/// A key that somebody names in full.
+pub(crate) fn key_named(name: &str) -> Key {
+    TokenManager::builder(FakeProvider::new()).key(name).build().unwrap().key().clone()
+}
+
+fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Store + Clone)) {
+    let (key, holder) = (key("waiting"), Owner::new("holder"));
+    // The second time, what is written is what was there: that the lease is free is all the news.
+    for round in 0..2 {
+        let not = store.read(&key).unwrap().map(|entry| entry.version().clone());
+        let ask = |owner| store.read_or_lease(&key, not.as_ref(), SECOND, owner, 60 * SECOND).unwrap();
+        assert!(matches!(ask(&holder), Leasing::Leased));
+        let Leasing::Busy { cursor, .. } = ask(&Owner::new("other")) else { panic!("it is held") };
+        thread::scope(|scope| {
+            let (waiting, key) = (store.clone(), &key);
+            let waiter = scope.spawn(move || {
+                let deadline = Instant::now() + PATIENCE;
+                // It may come back sooner, and then one looks again.
+                let has_news = || {
+                    waiting.wait(key, &cursor, deadline).unwrap();
+                    let entry = waiting.read(key).unwrap();
+                    entry.map(|entry| entry.version().clone()).as_ref() != cursor.version()
+                        || matches!(
+                            waiting.read_or_lease(key, cursor.version(), SECOND, &Owner::new("other"), 60 * SECOND),
+                            Ok(Leasing::Leased)
+                        )
+                };
+                while !has_news() {}
+                Instant::now()
+            });
+            // Long enough for those who look less and less often to do so.
+            assert!(!ends_within(&waiter, SECOND / 4), "there is no news yet");
+            store.publish(key, &holder, not.as_ref(), b"record", HOUR).unwrap();
+            let published = Instant::now();
+            let woken = waiter.join().unwrap().saturating_duration_since(published);
+            assert!(woken < SECOND, "round {round}: {woken:?}");
+        });
+        // Whoever waited may have the lease by now.
+        let other = Owner::new("other");
+        store.publish(&key, &other, None, b"record", HOUR).unwrap();
+    }
+}
+
+fn ends_within<T>(thread: &thread::ScopedJoinHandle<'_, T>, time: Duration) -> bool {
+    let asked = Instant::now();
+    while asked.elapsed() < time && !thread.is_finished() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread.is_finished()
 }
 
 pub(crate) fn ask(store: &impl Store, key: &Key, owner: &str) -> Leasing {

@@ -1,0 +1,477 @@
+//! The directory of a file store: who may be in it, how a file is read and replaced, and the locks.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf, absolute};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use ring::digest;
+use zeroize::Zeroizing;
+
+use super::layout::{LARGEST, end_of};
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::secret::hex;
+
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Whether it has been said that there are no locks.
+    reported: AtomicBool,
+}
+
+/// The lock that is needed to change a file, or the lack of one where there are none.
+pub(super) struct Guard(Option<File>);
+
+impl Guard {
+    /// What is locked already, to be let go of.
+    pub(super) fn of(file: File) -> Guard {
+        Guard(Some(file))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // To close it is not enough: a process that is being started just now may have it as well, for a while.
+        if let Some(file) = &self.0 {
+            let _ = file.unlock();
+        }
+    }
+}
+
+/// From when to when what is in a file may be used, by the wall clock.
+pub(super) struct Life {
+    pub(super) start: SystemTime,
+    pub(super) end: SystemTime,
+}
+
+/// The name of a file without what it ends in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name(String);
+
+/// Tells one state of a file from another.
+#[derive(PartialEq, Eq)]
+pub(super) struct Look {
+    number: Option<u64>,
+    length: u64,
+    changed: Option<SystemTime>,
+}
+
+impl Name {
+    /// The file of a key that is no lease: a hash of the record's key, and what it is that stands beside the record.
+    pub(super) fn of(key: &Key) -> Name {
+        match key.split() {
+            (record, Some(what)) => Name(format!("{}.{what}", hash(record))),
+            (record, None) => Name(hash(record)),
+        }
+    }
+
+    /// The file of the key that `key` is the lease of.
+    pub(super) fn leased_by(key: &Key) -> Option<Name> {
+        key.leased().map(|leased| Name::of(&leased))
+    }
+
+    /// Who holds the lease.
+    pub(super) fn owner(&self) -> Name {
+        Name(format!("{}.owner", self.0))
+    }
+
+    /// What the holder of the lease has locked.
+    pub(super) fn lease(&self) -> Name {
+        Name(format!("{}.lease", self.0))
+    }
+
+    /// What is locked to change the file. One for many, because what is done once leaves files that go, and locks stay.
+    fn lock(&self) -> Name {
+        Name(format!("{}.lock", &self.0[..2]))
+    }
+
+    /// The file that this one is, or was to become; if it is one of those that come in numbers without end.
+    fn of_many(file: &str) -> Option<Name> {
+        let is_hash = |start: &str| start.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let name = file.split_at_checked(HASH).filter(|(hash, end)| is_hash(hash) && end.starts_with(MANY))?;
+        Some(Name(format!("{}{MANY}", name.0)))
+    }
+
+    /// True for what comes in numbers without end, so that what is over has to be cleared away.
+    fn is_of_many(&self) -> bool {
+        self.0.ends_with(MANY)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn hash(text: &str) -> String {
+    hex(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..HASH / 2])
+}
+
+impl Folder {
+    pub(super) fn new(path: &Path) -> Folder {
+        // Else it would be another one after a change of the working directory.
+        let path = absolute(path).unwrap_or_else(|_| path.to_owned());
+        Folder { path, reported: AtomicBool::new(false) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in a file. `None`: there is none.
+    pub(super) fn read(&self, name: &Name) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        if !self.check()? {
+            return Ok(None);
+        }
+        let path = self.path.join(name.as_str());
+        let file = match open(OpenOptions::new().read(true), &path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unopened(&path, &error)),
+        };
+        let about = file.metadata().map_err(|error| fault("cannot be looked at", &path, &error))?;
+        check_file(&path, &about)?;
+        let most = LONGEST_HEAD + LARGEST as u64;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(about.len().min(most) as usize));
+        file.take(most).read_to_end(&mut bytes).map_err(|error| fault("cannot be read", &path, &error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Tells whether a file has changed since. `None`: there is none.
+    pub(super) fn look_at(&self, name: &Name) -> Option<Look> {
+        let about = fs::symlink_metadata(self.path.join(name.as_str())).ok()?;
+        Some(Look { number: number_of(&about), length: about.len(), changed: about.modified().ok() })
+    }
+
+    /// Waits for the lock of a file. Makes the directory if there is none.
+    pub(super) fn guard(&self, name: &Name) -> Result<Guard, Error> {
+        self.make()?;
+        let (path, deadline) = (self.path.join(name.lock().as_str()), Deadline::within(LONGEST_QUEUE));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.try_lock(&path)? {
+                Locked::Yes(file) => return Ok(Guard(Some(file))),
+                Locked::NoLocks => return Ok(Guard(None)),
+                Locked::ByAnother if deadline.has_passed() => {
+                    let message = format!("another process does not let go of the lock {path:?}");
+                    return Err(Error::new(ErrorKind::Store, message));
+                }
+                Locked::ByAnother => {
+                    thread::sleep(pause.mul_f64(0.5 + fastrand::f64()).min(deadline.remaining()));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Replaces a file as a whole. It is on the disk when this returns, unless it is a lease, which a loss of power ends
+    /// anyway. `life`: after that it may be cleared away.
+    pub(super) fn write(&self, guard: &Guard, name: &Name, bytes: &[u8], life: Option<Life>) -> Result<(), Error> {
+        let path = self.path.join(name.as_str());
+        let lasts = life.is_some();
+        let write = || {
+            let mut new = self.new_file(guard, name)?;
+            new.write_all(bytes)?;
+            if let Some(life) = life.as_ref().filter(|_| name.is_of_many()) {
+                new.as_file().set_modified(life.end)?;
+            }
+            if lasts {
+                new.as_file().sync_all()?;
+            }
+            if !self.is_still_mine(guard, name, new.as_file()) {
+                // What stands under its name is another's, who is writing it.
+                new.disable_cleanup(true);
+                return Err(io::Error::other("somebody has removed the lock"));
+            }
+            new.persist(&path).map_err(|error| error.error)?;
+            if lasts { sync(&self.path) } else { Ok(()) }
+        };
+        write().map_err(|error| fault("cannot be written", &path, &error))?;
+        if let Some(life) = life.filter(|_| name.is_of_many() && fastrand::u32(..CLEAR_EVERY) == 0) {
+            self.clear(guard, name, life.start);
+        }
+        Ok(())
+    }
+
+    /// False when somebody has removed the lock, so that another may be writing under the same name.
+    fn is_still_mine(&self, guard: &Guard, name: &Name, new: &File) -> bool {
+        let Guard(Some(lock)) = guard else { return true };
+        self.is_in_place(lock, &name.lock()) && self.is_in_place(new, &Name(format!("{}{NEW}", name.0)))
+    }
+
+    /// One for each name, so that those who die while they write leave one at most. Where there are no locks two may write
+    /// at once, and have one each.
+    fn new_file(&self, guard: &Guard, name: &Name) -> io::Result<tempfile::NamedTempFile> {
+        let random = if guard.0.is_some() { 0 } else { 8 };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(name.as_str()).suffix(NEW).rand_bytes(random);
+        match builder.tempfile_in(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = self.path.join(format!("{}{NEW}", name.as_str()));
+                let tell = |error| io::Error::new(error, format!("{path:?} is in the way; remove it"));
+                fs::remove_file(&path).map_err(|error| tell(error.kind()))?;
+                builder.tempfile_in(&self.path)
+            }
+            new => new,
+        }
+    }
+
+    pub(super) fn remove(&self, _guard: &Guard, name: &Name) -> Result<(), Error> {
+        let path = self.path.join(name.as_str());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fault("cannot be removed", &path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Locks the file of a lease, and keeps it locked until it is closed. `None`: another one has it, or there are no locks.
+    pub(super) fn hold(&self, _guard: &Guard, name: &Name) -> Result<Option<File>, Error> {
+        Ok(match self.try_lock(&self.path.join(name.lease().as_str()))? {
+            Locked::Yes(file) => Some(file),
+            Locked::ByAnother | Locked::NoLocks => None,
+        })
+    }
+
+    /// True when the file with this number is locked by whoever holds the lease, or nobody can tell.
+    pub(super) fn is_held(&self, guard: &Guard, name: &Name, file: u64) -> bool {
+        let is_it = self.look_at(&name.lease()).is_some_and(|look| look.number == Some(file));
+        // Whoever else wants to hold it needs the guard, so nobody is disturbed.
+        !is_it || !matches!(self.hold(guard, name).map(|file| file.map(Guard::of)), Ok(Some(_)))
+    }
+
+    /// False when somebody has removed the file since it was opened.
+    pub(super) fn is_in_place(&self, file: &File, name: &Name) -> bool {
+        number(file).is_none_or(|number| self.look_at(name).is_some_and(|look| look.number == Some(number)))
+    }
+
+    fn try_lock(&self, path: &Path) -> Result<Locked, Error> {
+        for _ in 0..MOST_TRIES {
+            let file = open(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)
+                .map_err(|error| unopened(path, &error))?;
+            check_file(path, &file.metadata().map_err(|error| fault("cannot be looked at", path, &error))?)?;
+            match file.try_lock() {
+                Ok(()) => {
+                    // Somebody may have removed it meanwhile: then others lock another one.
+                    let number = number(&file);
+                    let there = || fs::symlink_metadata(path).ok().and_then(|about| number_of(&about));
+                    if number.is_none() || there() == number {
+                        return Ok(Locked::Yes(file));
+                    }
+                }
+                Err(TryLockError::WouldBlock) => return Ok(Locked::ByAnother),
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => {
+                    if !self.reported.swap(true, Ordering::Relaxed) {
+                        let folder = &self.path;
+                        log::warn!(
+                            target: "evertoken",
+                            "the file system of {folder:?} has no locks: two processes may fetch at once"
+                        );
+                    }
+                    return Ok(Locked::NoLocks);
+                }
+                Err(TryLockError::Error(error)) => return Err(fault("cannot be locked", path, &error)),
+            }
+        }
+        Ok(Locked::ByAnother)
+    }
+
+    /// Clears away some of what is over, if it is of those that come in numbers without end.
+    fn clear(&self, guard: &Guard, name: &Name, now: SystemTime) {
+        let Ok(files) = fs::read_dir(&self.path) else { return };
+        let deadline = Deadline::within(LONGEST_CLEARING);
+        let is_over = |about: Metadata| about.modified().is_ok_and(|end| end + KEPT < now);
+        for file in files.flatten() {
+            if deadline.has_passed() {
+                return;
+            }
+            let other = file.file_name().to_str().and_then(Name::of_many);
+            let Some(other) = other.filter(|_| file.metadata().is_ok_and(is_over)) else { continue };
+            // Whoever waited here with a lock in hand could wait for the one who waits for it.
+            let _guard = match (other.lock() == name.lock()).then_some(guard) {
+                Some(_) => None,
+                None => match self.try_lock(&self.path.join(other.lock().as_str())) {
+                    Ok(Locked::Yes(file)) => Some(Guard::of(file)),
+                    _ => continue,
+                },
+            };
+            // It may have come to life again before the lock was had, and a copy has another time than what is in it.
+            let lives =
+                || self.read(&other).ok().flatten().and_then(|text| end_of(&text)).is_some_and(|end| end + KEPT >= now);
+            let is_new = file.file_name().to_str().is_some_and(|name| name.ends_with(NEW));
+            if fs::symlink_metadata(file.path()).is_ok_and(is_over) && (is_new || !lives()) {
+                drop(fs::remove_file(file.path()));
+            }
+        }
+    }
+
+    /// True when the directory is there. It has to be the user's own.
+    fn check(&self) -> Result<bool, Error> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(about) => check_folder(&self.path, &about).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(fault("cannot be looked at", &self.path, &error)),
+        }
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        if self.check()? {
+            return Ok(());
+        }
+        let new: Vec<_> = self.path.ancestors().take_while(|path| !path.exists()).filter_map(Path::parent).collect();
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(&self.path).map_err(|error| fault("cannot be made", &self.path, &error))?;
+        for parent in new {
+            // Where it cannot be done, a loss of power may cost what is written first.
+            let _ = sync(parent);
+        }
+        self.check().map(drop)
+    }
+}
+
+/// What is in the directory is on the disk as well: else a new name can be lost with the power.
+#[cfg(unix)]
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+enum Locked {
+    Yes(File),
+    ByAnother,
+    NoLocks,
+}
+
+/// Opens a file that is there or is made for its owner alone; never where a link leads, and never waiting for whoever is
+/// at the other end of it.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        // The bits of a flag fit whatever the platform calls an `int`.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        options.mode(0o600).custom_flags(flags.bits() as i32);
+    }
+    options.open(path)
+}
+
+#[cfg(unix)]
+fn check_folder(path: &Path, about: &Metadata) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    if about.is_symlink() {
+        return Err(refused(path, "is a symbolic link; name the directory that it leads to"));
+    }
+    if !about.is_dir() {
+        return Err(refused(path, "is no directory; remove it, or name another one"));
+    }
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(refused(path, "belongs to another user; name a directory of your own"));
+    }
+    if about.mode() & 0o022 != 0 {
+        return Err(refused(path, "can be written to by other users; `chmod 700` mends it"));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_folder(path: &Path, about: &Metadata) -> Result<(), Error> {
+    if about.is_dir() { Ok(()) } else { Err(refused(path, "is no directory; remove it, or name another one")) }
+}
+
+#[cfg(unix)]
+fn check_file(path: &Path, about: &Metadata) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    if about.is_symlink() {
+        return Err(refused(path, "is a symbolic link; remove it"));
+    }
+    if !about.is_file() {
+        return Err(refused(path, "is no file; remove it"));
+    }
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(refused(path, "belongs to another user; remove it"));
+    }
+    if about.mode() & 0o077 != 0 {
+        return Err(refused(path, "can be read or written by other users; remove it, or `chmod 600` mends it"));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_file(path: &Path, about: &Metadata) -> Result<(), Error> {
+    if about.is_file() { Ok(()) } else { Err(refused(path, "is no file; remove it")) }
+}
+
+/// What the file system knows the file by.
+pub(super) fn number(file: &File) -> Option<u64> {
+    file.metadata().ok().as_ref().and_then(number_of)
+}
+
+#[cfg(unix)]
+fn number_of(about: &Metadata) -> Option<u64> {
+    Some(std::os::unix::fs::MetadataExt::ino(about))
+}
+
+#[cfg(not(unix))]
+fn number_of(_about: &Metadata) -> Option<u64> {
+    None
+}
+
+#[cfg(unix)]
+fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::new(ErrorKind::Store, format!("{path:?} {why}"))
+}
+
+/// What is wrong with a file that cannot be opened, and what to do about it if that shows.
+fn unopened(path: &Path, error: &io::Error) -> Error {
+    let wrong = fs::symlink_metadata(path).ok().and_then(|about| check_file(path, &about).err());
+    wrong.unwrap_or_else(|| fault("cannot be opened", path, error))
+}
+
+fn fault(what: &str, path: &Path, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Store, format!("{path:?} {what}: {error}"))
+}
+
+/// How long a change waits for its turn.
+const LONGEST_QUEUE: Duration = Duration::from_millis(400);
+
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// How often a lock is taken anew that was removed meanwhile.
+const MOST_TRIES: usize = 4;
+
+/// What stands in the first line of a file is shorter.
+const LONGEST_HEAD: u64 = 2 * 1024;
+
+/// How long the hash of a key is in the name of a file.
+const HASH: usize = 32;
+
+/// What a file ends in that is not whole yet.
+const NEW: &str = ".new";
+
+/// What the files end in that come in numbers without end.
+const MANY: &str = ".once";
+
+/// One write out of so many clears away what is over, and takes that long at most.
+const CLEAR_EVERY: u32 = 64;
+const LONGEST_CLEARING: Duration = Duration::from_millis(20);
+
+/// How long what is over is kept, for the wall clock may be wrong.
+const KEPT: Duration = Duration::from_secs(86_400);

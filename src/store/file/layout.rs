@@ -1,0 +1,170 @@
+//! What stands in a file: a line of JSON about the bytes with a hash of itself behind it, then the bytes.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::clock::{HostMoment, Time, milliseconds};
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::store::{Entry, Version};
+
+/// A file's text, taken apart.
+pub(super) struct Layout {
+    /// `None` when its life is over.
+    pub(super) entry: Option<Entry>,
+    /// The number of the file that the holder of this lease has locked.
+    pub(super) held: Option<u64>,
+}
+
+/// A file's text, put together.
+pub(super) struct Text {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) version: Version,
+    pub(super) start: SystemTime,
+    pub(super) end: SystemTime,
+}
+
+/// Why a text is none of ours.
+#[derive(Debug)]
+pub(super) struct Unreadable(pub(super) &'static str);
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    evertoken: u32,
+    /// For people who look into the file, and to tell when it was put here from elsewhere.
+    key: String,
+    /// The version of the bytes: that they are whole.
+    version: String,
+    /// Milliseconds since 1970 by the wall clock.
+    start: u64,
+    end: u64,
+    /// Which start of the machine, and milliseconds since then.
+    #[serde(default)]
+    boot: Option<Boot>,
+    #[serde(default)]
+    held: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Boot {
+    id: String,
+    start: u64,
+    end: u64,
+}
+
+impl Layout {
+    pub(super) fn write(
+        key: &Key,
+        bytes: &[u8],
+        life: Duration,
+        held: Option<u64>,
+        time: &Time,
+    ) -> Result<Text, Error> {
+        if bytes.len() > LARGEST {
+            return Err(Error::new(ErrorKind::Store, "more than 64 KiB is too much for a file of the store"));
+        }
+        let now = time.on_this_host();
+        let life = milliseconds(life.min(LONGEST_LIFE));
+        let version = Version::of(bytes);
+        let boot = now.boot.zip(time.boot_id());
+        let head = Head {
+            evertoken: VERSION,
+            key: key.as_str().to_owned(),
+            version: version.as_str().to_owned(),
+            start: now.wall,
+            end: now.wall.saturating_add(life),
+            boot: boot.map(|(boot, id)| Boot { id: id.to_owned(), start: boot, end: boot.saturating_add(life) }),
+            held,
+        };
+        // Strings and numbers only: there is nothing in it that JSON cannot hold.
+        let mut text = serde_json::to_vec(&head).unwrap_or_default();
+        let hash = Version::of(&text);
+        text.reserve_exact(2 + hash.as_str().len() + bytes.len());
+        text.push(b' ');
+        text.extend_from_slice(hash.as_str().as_bytes());
+        text.push(b'\n');
+        text.extend_from_slice(bytes);
+        Ok(Text { bytes: Zeroizing::new(text), version, start: system_time(head.start), end: system_time(head.end) })
+    }
+
+    pub(super) fn read(text: &[u8], key: &Key, time: &Time) -> Result<Layout, Unreadable> {
+        const FOREIGN: Unreadable = Unreadable("it is not one of ours, or not whole");
+        let Some(line) = text.iter().position(|byte| *byte == b'\n') else { return Err(FOREIGN) };
+        let (line, bytes) = (&text[..line], &text[line + 1..]);
+        let blank = line.iter().rposition(|byte| *byte == b' ').unwrap_or(line.len());
+        let (head, hash) = line.split_at(blank);
+        let known: OfVersion = serde_json::from_slice(head).map_err(|_| FOREIGN)?;
+        if known.evertoken != VERSION {
+            return Err(Unreadable("it was written by another version of evertoken"));
+        }
+        // The end of a life is in there: one that has come to be later would make a dead token a good one.
+        if hash.get(1..) != Some(Version::of(head).as_str().as_bytes()) {
+            return Err(Unreadable("it is damaged"));
+        }
+        let head: Head = serde_json::from_slice(head).map_err(|_| Unreadable("it is damaged"))?;
+        if head.key != key.as_str() {
+            return Err(Unreadable("it belongs to another key"));
+        }
+        let version = Version::of(bytes);
+        if version.as_str() != head.version || bytes.len() > LARGEST {
+            return Err(Unreadable("it is damaged"));
+        }
+        let remaining = head.remaining(time.on_this_host(), time.boot_id());
+        let entry = remaining.map(|remaining| Entry::with_version(bytes.to_vec(), remaining, version));
+        Ok(Layout { entry, held: head.held })
+    }
+}
+
+/// When the life of what stands in a file ends by the wall clock. `None`: nobody can tell.
+pub(super) fn end_of(text: &[u8]) -> Option<SystemTime> {
+    let mut heads = serde_json::Deserializer::from_slice(text).into_iter::<Head>();
+    Some(system_time(heads.next()?.ok()?.end))
+}
+
+/// Cannot overflow: the latest time is far from the last of a `SystemTime`.
+fn system_time(milliseconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds.min(LATEST))
+}
+
+impl Head {
+    /// What is left of the life by the clock that has come further. `None`: nothing, or nobody can tell.
+    fn remaining(&self, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
+        let of = |start: u64, end: u64, now: u64| {
+            // Rounded up, or a part of a millisecond would be won.
+            let left = end.checked_sub(now.saturating_add(1))?;
+            // Those who set clocks by a network move them back a little now and then.
+            (now.saturating_add(SET_BACK) >= start).then(|| left.min(end.saturating_sub(start)))
+        };
+        let boot = self.boot.as_ref().filter(|boot| Some(boot.id.as_str()) == boot_id);
+        let by_boot = boot.zip(now.boot).map(|(boot, now)| of(boot.start, boot.end, now));
+        let left = match by_boot {
+            // Its holder lives, so to set the wall clock takes it from nobody.
+            Some(left) if self.held.is_some() => left?,
+            Some(left) => left?.min(of(self.start, self.end, now.wall)?),
+            None => of(self.start, self.end, now.wall)?,
+        };
+        Some(Duration::from_millis(left)).filter(|left| !left.is_zero())
+    }
+}
+
+/// What every version has in its first line.
+#[derive(Deserialize)]
+struct OfVersion {
+    evertoken: u32,
+}
+
+const VERSION: u32 = 1;
+
+/// The most bytes that a file keeps.
+pub(super) const LARGEST: usize = 64 * 1024;
+
+/// Milliseconds that the wall clock may have been set back since a file was written.
+const SET_BACK: u64 = 1_000;
+
+/// The year 9999, in milliseconds: later is never.
+const LATEST: u64 = 253_402_300_799_000;
+
+/// A hundred years.
+const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 86_400);

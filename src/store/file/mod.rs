@@ -1,0 +1,345 @@
+//! A store on one machine: files that its processes share.
+
+mod folder;
+mod layout;
+mod leases;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etcetera::BaseStrategy;
+use etcetera::base_strategy::choose_native_strategy;
+
+use self::folder::{Folder, Guard, Life, Name};
+use self::layout::{Layout, Unreadable};
+use self::leases::Leases;
+use crate::clock::{Clock, Deadline, Time};
+use crate::error::Error;
+use crate::key::Key;
+use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version};
+
+/// Keeps records in files, for all processes of one user on one machine. Clones are the same store.
+///
+/// Made for programs that start often and live briefly: the first one fetches, the others read its token in the time that
+/// a small file takes. Processes that start at once fetch once, and those that wait get the token within 50 ms.
+///
+/// ```no_run
+/// use evertoken::{TokenManager, WeCom, store::FileStore};
+///
+/// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret")).store(FileStore::new()?).build()?;
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+///
+/// # What stands there
+///
+/// One file for each key, named by a hash of it, and what belongs to a credential besides: who fetches (`.owner`, `.lease`),
+/// a refresh token or ticket (`.state`), a quota (`.quota`). Files that end in `.lock` or `.lease` are locks: they are
+/// empty, and neither deleted nor renamed. A file is replaced as a whole, and is on the disk before the call returns, so a
+/// program that is killed and a machine that loses its power leave what was there before or what came after. What
+/// cannot be read, or was written by a later version, counts as nothing: it is reported once and replaced.
+///
+/// # Who fetches
+///
+/// A process that fetches has the lock on the file that ends in `.lease`. The system frees it when the process ends, however
+/// it ends; one that is stopped keeps the others waiting no longer than a fetch can take.
+///
+/// # Lives
+///
+/// Go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on while it
+/// sleeps; the sooner end counts. Elsewhere, and after a restart, there is only the wall clock: set back by hours it makes
+/// records absent that seem to come from the future, and could keep one longer that was written before it was set back.
+///
+/// # Other users
+///
+/// The directory is made for its owner alone (0700), and so are the files (0600). A directory that others can write to, a
+/// file that others can read or write, one that belongs to somebody else, and a symbolic link are refused with an
+/// [error](crate::ErrorKind::Store) that says what to do. Outside Unix this is not checked, and access is what the directory
+/// passes on: a directory of the user's own is private there. The tokens are not encrypted: put a `Sealed` (feature
+/// `seal`) around the store where that is wanted.
+///
+/// # File systems
+///
+/// A manager that holds nothing yet reads the file on the thread of its caller; where a file system may hang, see
+/// [`may_hang`](FileStore::may_hang). On one that has no locks the store works and says so once in the log; then two
+/// processes may fetch at once, and so they may where locks do not reach from host to host, as on some network file systems.
+///
+/// Nothing is told to those who [watch](crate::TokenManagerBuilder::watch): managers look at the file every
+/// [`local_max_age`](crate::TokenManagerBuilder::local_max_age).
+#[derive(Clone)]
+pub struct FileStore {
+    inner: Arc<Inner>,
+    may_hang: bool,
+}
+
+struct Inner {
+    folder: Folder,
+    time: Time,
+    leases: Leases,
+    /// Whether an unreadable file has been reported.
+    reported: AtomicBool,
+}
+
+impl FileStore {
+    /// A store in the user's cache directory, by the platform's convention: `$XDG_CACHE_HOME/evertoken` or
+    /// `~/.cache/evertoken`, `~/Library/Caches/evertoken`, `%LOCALAPPDATA%\evertoken`. Nothing is made there before
+    /// something is to be kept.
+    ///
+    /// What is in a cache may be removed. A refresh token that a person has signed in for is better kept elsewhere, with
+    /// [`at`](FileStore::at).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the user has no home directory.
+    pub fn new() -> Result<FileStore, Error> {
+        let strategy = choose_native_strategy()
+            .map_err(|_| Error::config("there is no home directory; name a directory with FileStore::at"))?;
+        Ok(FileStore::at(strategy.cache_dir().join("evertoken")))
+    }
+
+    /// A store in this directory, which is made when something is to be kept. A path that is not absolute counts from where
+    /// the process is now.
+    pub fn at(directory: impl AsRef<Path>) -> FileStore {
+        FileStore::with_time(directory.as_ref(), Time::System)
+    }
+
+    /// As [`at`](FileStore::at), with lives that go by `clock`; its monotonic one stands for that of the machine.
+    pub fn with_clock(directory: impl AsRef<Path>, clock: impl Clock) -> FileStore {
+        FileStore::with_time(directory.as_ref(), Time::Custom(Arc::new(clock)))
+    }
+
+    fn with_time(directory: &Path, time: Time) -> FileStore {
+        let reported = AtomicBool::new(false);
+        let inner = Inner { folder: Folder::new(directory), time, leases: Leases::default(), reported };
+        FileStore { inner: Arc::new(inner), may_hang: false }
+    }
+
+    /// Says whether the directory is on a file system that may hang, as one on the network does when its server is gone. Then
+    /// nothing is read on the thread of a caller, whose call could hang with it; to read a held token takes a thread or two
+    /// more. Default: false.
+    #[must_use]
+    pub fn may_hang(self, may_hang: bool) -> FileStore {
+        FileStore { may_hang, ..self }
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        self.inner.folder.path()
+    }
+}
+
+impl Store for FileStore {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        match Name::leased_by(key) {
+            Some(name) => self.inner.lease(&self.inner.folder.guard(&name)?, &name, key),
+            None => self.inner.record(&Name::of(key), key),
+        }
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        let lease = Name::leased_by(key);
+        let name = lease.clone().unwrap_or_else(|| Name::of(key));
+        let guard = self.inner.folder.guard(&name)?;
+        let current = match lease {
+            Some(_) => self.inner.lease(&guard, &name, key)?,
+            None => self.inner.record(&name, key)?,
+        };
+        if !expected.fits(current.as_ref()) {
+            return Ok(Swap::Lost(current));
+        }
+        Ok(Swap::Done(match (new, lease) {
+            (Some((bytes, life)), None) => Some(self.inner.write(&guard, &name, key, bytes, life)?),
+            (None, None) => self.inner.folder.remove(&guard, &name).map(|()| None)?,
+            (Some((owner, life)), Some(_)) => Some(self.inner.take_lease(&guard, &name, key, owner, life)?),
+            (None, Some(_)) => self.inner.free_lease(&guard, &name).map(|()| None)?,
+        }))
+    }
+
+    fn read_or_lease(
+        &self,
+        key: &Key,
+        not: Option<&Version>,
+        at_least: Duration,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Leasing, Error> {
+        let name = Name::of(key);
+        let fits = |entry: &Entry| entry.serves(not, at_least);
+        // Without the lock: whoever replaces it replaces it as a whole.
+        if let Some(entry) = self.inner.record(&name, key)?.filter(fits) {
+            return Ok(Leasing::Found(entry));
+        }
+        let guard = self.inner.folder.guard(&name)?;
+        // It may have come before the lock was had: to fetch now would be to fetch twice.
+        let entry = self.inner.record(&name, key)?;
+        if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
+            return Ok(Leasing::Found(entry.clone()));
+        }
+        let held_under = key.lease();
+        match self.inner.lease(&guard, &name, &held_under)? {
+            Some(holder) if holder.bytes() != owner.as_bytes() => {
+                let cursor = Cursor::new(entry.map(|entry| entry.version));
+                Ok(Leasing::Busy { remaining: holder.remaining, cursor })
+            }
+            _ => {
+                self.inner.take_lease(&guard, &name, &held_under, owner.as_bytes(), lease)?;
+                Ok(Leasing::Leased)
+            }
+        }
+    }
+
+    fn publish(
+        &self,
+        key: &Key,
+        owner: &Owner,
+        seen: Option<&Version>,
+        bytes: &[u8],
+        life: Duration,
+    ) -> Result<Publish, Error> {
+        let name = Name::of(key);
+        let published = self.publish_guarded(&name, key, owner, seen, (bytes, life));
+        if published.is_err() {
+            // Whoever cannot write must not keep the others from trying.
+            let file = self.inner.leases.take_if(&name, &Version::of(owner.as_bytes()));
+            drop(file.map(Guard::of));
+        }
+        published
+    }
+
+    fn read_at_once(&self, key: &Key) -> Option<Entry> {
+        if self.may_hang { None } else { self.inner.record(&Name::of(key), key).ok()? }
+    }
+
+    fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
+        let (name, deadline) = (Name::of(key), Deadline::at(deadline));
+        let mut seen = None;
+        let mut pause = FIRST_PAUSE;
+        for round in 0_u32.. {
+            let file = self.inner.folder.look_at(&name);
+            if seen.as_ref() != Some(&file) {
+                let version = self.inner.record(&name, key)?.map(|entry| entry.version);
+                if version.as_ref() != cursor.version() {
+                    return Ok(());
+                }
+                seen = Some(file);
+            }
+            // That it was freed shows in the folder. That its holder has died, or its life is over, is looked for less often.
+            let is_freed = self.inner.folder.look_at(&name.owner()).is_none();
+            if is_freed || round % ROUNDS == ROUNDS - 1 && self.read(&key.lease())?.is_none() {
+                return Ok(());
+            }
+            if deadline.has_passed() {
+                break;
+            }
+            thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(())
+    }
+}
+
+impl FileStore {
+    fn publish_guarded(
+        &self,
+        name: &Name,
+        key: &Key,
+        owner: &Owner,
+        seen: Option<&Version>,
+        (bytes, life): (&[u8], Duration),
+    ) -> Result<Publish, Error> {
+        let guard = self.inner.folder.guard(name)?;
+        let holder = self.inner.lease(&guard, name, &key.lease())?;
+        let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
+        let later = self.inner.record(name, key)?;
+        let later = later.filter(|entry| Some(&entry.version) != seen && entry.remaining >= life);
+        if let Some(entry) = later.filter(|_| !is_mine) {
+            return Ok(Publish::Lost(entry));
+        }
+        let written = self.inner.write(&guard, name, key, bytes, life);
+        if is_mine {
+            self.inner.free_lease(&guard, name)?;
+        }
+        written.map(|version| Publish::Done(Some(version)))
+    }
+}
+
+impl Inner {
+    /// What is recorded under `key`. Needs no lock.
+    fn record(&self, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
+        let Some(bytes) = self.folder.read(name)? else { return Ok(None) };
+        match Layout::read(&bytes, key, &self.time) {
+            Ok(layout) => Ok(layout.entry),
+            Err(Unreadable(why)) => {
+                if !self.reported.swap(true, Ordering::Relaxed) {
+                    let path = self.folder.path().join(name.as_str());
+                    log::warn!(target: "evertoken", "{path:?} cannot be read and is replaced: {why}");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], life: Duration) -> Result<Version, Error> {
+        let layout = Layout::write(key, bytes, life, None, &self.time)?;
+        self.folder.write(guard, name, &layout.bytes, Some(Life { start: layout.start, end: layout.end }))?;
+        Ok(layout.version)
+    }
+
+    /// Who fetches, and for how long at most. `name`: that of the record.
+    fn lease(&self, guard: &Guard, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
+        let bytes = self.folder.read(&name.owner())?;
+        // It is not made to outlast a loss of power, so what cannot be read is nothing to report.
+        let layout = bytes.and_then(|bytes| Layout::read(&bytes, key, &self.time).ok());
+        let Some(layout) = layout else { return Ok(None) };
+        let Some(entry) = layout.entry else { return Ok(None) };
+        self.leases.forget_unless(name, entry.version());
+        let lives = layout.held.is_none_or(|file| self.folder.is_held(guard, name, file));
+        Ok(Some(entry).filter(|_| lives))
+    }
+
+    fn take_lease(
+        &self,
+        guard: &Guard,
+        name: &Name,
+        key: &Key,
+        owner: &[u8],
+        life: Duration,
+    ) -> Result<Version, Error> {
+        // Where one that is stopped still has the file, the lease counts for its life alone.
+        let file = self.leases.take(name).filter(|file| self.folder.is_in_place(file, &name.lease()));
+        let file = match file {
+            None => self.folder.hold(guard, name)?,
+            file => file,
+        };
+        let held = file.as_ref().and_then(folder::number);
+        let layout = Layout::write(key, owner, life, held, &self.time)?;
+        self.folder.write(guard, &name.owner(), &layout.bytes, None)?;
+        if let Some(file) = file {
+            self.leases.keep(name, layout.version.clone(), file, Deadline::within(life));
+        }
+        Ok(layout.version)
+    }
+
+    fn free_lease(&self, guard: &Guard, name: &Name) -> Result<(), Error> {
+        let file = self.leases.take(name);
+        let removed = self.folder.remove(guard, &name.owner());
+        drop(file.map(Guard::of));
+        removed
+    }
+}
+
+impl fmt::Debug for FileStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FileStore").field(&self.directory()).finish()
+    }
+}
+
+/// Those who wait look at the folder that often.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
+/// Every so many looks they try whether the holder of the lease still lives.
+const ROUNDS: u32 = 6;

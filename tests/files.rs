@@ -1,0 +1,663 @@
+//! The store in files: what stands in them, who may have put it there, and what the clocks say about it.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/alone.rs"]
+mod alone;
+#[path = "common/logs.rs"]
+mod logs;
+#[path = "common/suite.rs"]
+mod suite;
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::ffi::CString;
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use alone::{alone, not_tested};
+use evertoken::store::{Expected, FileStore, Leasing, Owner, Publish, Swap, Version};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{
+    ErrorKind, Grant, Idempotency, Identity, Key, Outcome, StateProfile, Store, TokenManager, TokenManagerBuilder,
+};
+use logs::{logged, record_logs};
+use suite::{ask, bytes, key, put, race};
+use tempfile::TempDir;
+use wait::*;
+
+const SECRET: &str = "hunter2-the-secret";
+
+/// A directory with a store in it.
+struct Place {
+    folder: TempDir,
+    clock: FakeClock,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { folder: tempfile::tempdir().unwrap(), clock: FakeClock::new() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Another store, as another process has one.
+    fn store(&self) -> FileStore {
+        FileStore::with_clock(self.path(), self.clock.clone())
+    }
+
+    fn names(&self) -> Vec<String> {
+        names(&self.path())
+    }
+
+    /// The file with such a name. There is one.
+    fn file(&self, fits: impl Fn(&str) -> bool) -> PathBuf {
+        let found: Vec<_> = self.names().into_iter().filter(|name| fits(name)).collect();
+        assert_eq!(found.len(), 1, "{:?}", self.names());
+        self.path().join(&found[0])
+    }
+
+    fn record(&self) -> PathBuf {
+        self.file(|name| !name.contains('.'))
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+fn provider() -> FakeProvider {
+    FakeProvider::new().with_identity(Identity::new("files"))
+}
+
+fn builder_on(provider: &FakeProvider, store: &FileStore) -> TokenManagerBuilder {
+    TokenManager::builder(provider.clone()).jitter(0.0).store(store.clone())
+}
+
+#[test]
+fn what_is_damaged_cut_short_or_foreign_is_absent_and_is_replaced() {
+    let place = Place::new();
+    let (store, key) = (place.store(), key("damaged"));
+    put(&store, &key, b"{\"a\":1}\nsecond line", HOUR);
+    let (path, whole) = (place.record(), fs::read(place.record()).unwrap());
+    let is_absent = |what: &str, text: &[u8]| {
+        fs::write(&path, text).unwrap();
+        assert!(store.read(&key).unwrap().is_none(), "{what}");
+    };
+    (0..whole.len()).for_each(|length| is_absent(&format!("cut at {length}"), &whole[..length]));
+    for bit in 0..whole.len() * 8 {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        is_absent(&format!("bit {bit}"), &flipped);
+    }
+    is_absent("something behind it", &[&whole[..], b"x"].concat());
+    is_absent("other JSON", b"{\"access_token\":\"x\"}");
+    is_absent("other JSON in lines", b"{\"access_token\":\"x\"}\n{}\n");
+    is_absent("bytes of no kind", &[0, 159, 146, 150, b'\n', b' ', 255, b'\n']);
+    is_absent("one line without end", &vec![b'x'; 10 << 20]);
+    is_absent("lines without end", &vec![b'\n'; 10 << 20]);
+    let long = [&whole[..], &vec![b'x'; 10 << 20]].concat();
+    is_absent("one of ours that goes on without end", &long);
+    is_absent("of a later version", &with_head(&whole, |head| head["evertoken"] = 2.into()));
+    is_absent("of another key", &with_head(&whole, |head| head["key"] = "evertoken:{v1:other}".into()));
+    assert!(matches!(store.swap(&key, Expected::Absent, Some((b"new", HOUR))).unwrap(), Swap::Done(_)));
+    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"new");
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"{\"a\":1}\nsecond line", "the whole one is read");
+}
+
+/// The text of a file with another first line, which is whole in itself.
+fn with_head(text: &[u8], edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let line = text.iter().position(|byte| *byte == b'\n').unwrap();
+    let head = std::str::from_utf8(&text[..line]).unwrap().rsplit_once(' ').unwrap().0;
+    let mut head: serde_json::Value = serde_json::from_str(head).unwrap();
+    edit(&mut head);
+    let head = head.to_string();
+    let hash = Version::of(head.as_bytes());
+    [head.as_bytes(), b" ", hash.as_str().as_bytes(), &text[line..]].concat()
+}
+
+#[test]
+fn the_file_of_another_key_is_absent() {
+    let place = Place::new();
+    let (store, one, other) = (place.store(), key("one"), key("other"));
+    put(&store, &one, b"one", HOUR);
+    let path = place.record();
+    put(&store, &other, b"other", HOUR);
+    let copied = place.file(|name| !name.contains('.') && !path.ends_with(name));
+    fs::copy(&path, copied).unwrap();
+    assert!(store.read(&other).unwrap().is_none());
+    assert!(store.read(&one).unwrap().is_some());
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
+    alone("what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted", || {
+        record_logs();
+        let place = Place::new();
+        put(&place.store(), &key("reported"), SECRET.as_bytes(), HOUR);
+        let whole = fs::read(place.record()).unwrap();
+        fs::write(place.record(), &whole[..whole.len() - 1]).unwrap();
+        for _ in 0..2 {
+            let store = place.store();
+            (0..5).for_each(|_| assert!(store.clone().read(&key("reported")).unwrap().is_none()));
+        }
+        assert_eq!(logged().matches("cannot be read and is replaced").count(), 2, "{}", logged());
+        assert!(!logged().contains(SECRET), "{}", logged());
+        let tokens = builder_on(&provider(), &place.store()).build().unwrap();
+        assert_eq!(text(&tokens), "token-1");
+    });
+}
+
+#[test]
+fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_alone() {
+    const LIFE: Duration = Duration::from_secs(100);
+    let left = |place: &Place| place.store().read(&key("clocks")).unwrap().map(|entry| entry.remaining());
+    let around = |time: Duration| time.saturating_sub(Duration::from_millis(5))..=time;
+    let written = || {
+        let place = Place::new();
+        put(&place.store(), &key("clocks"), b"x", LIFE);
+        place
+    };
+    // The machine slept: the wall clock is ahead.
+    let place = written();
+    place.clock.suspend(LIFE / 2);
+    assert!(around(LIFE / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    place.clock.suspend(LIFE / 2);
+    assert_eq!(left(&place), None);
+    // The wall clock was set back a little: the other one is ahead.
+    let place = written();
+    place.clock.advance(LIFE / 2);
+    place.clock.step_back(Duration::from_millis(900));
+    assert!(around(LIFE / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    let text = fs::read(place.record()).unwrap();
+    fs::write(place.record(), with_head(&text, |head| head["boot"]["id"] = "another".into())).unwrap();
+    let by_the_wall = LIFE / 2 + Duration::from_millis(900);
+    assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    fs::write(place.record(), with_head(&text, |head| head["boot"] = serde_json::Value::Null)).unwrap();
+    assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    // Its start is to come: nobody can tell.
+    let place = written();
+    place.clock.step_back(HOUR);
+    assert_eq!(left(&place), None);
+    place.clock.step_forward(HOUR);
+    assert!(left(&place).is_some());
+    // Never longer than it was given, even when the clock was set back by less than is noticed.
+    let place = written();
+    place.clock.step_back(Duration::from_millis(900));
+    assert!(left(&place).unwrap() <= LIFE);
+    // The clock was set forward past the end.
+    place.clock.step_forward(2 * LIFE);
+    assert_eq!(left(&place), None);
+}
+
+#[test]
+fn lives_of_all_lengths_are_kept() {
+    let place = Place::new();
+    let store = place.store();
+    for life in [Duration::MAX, Duration::from_secs(1 << 40), Duration::from_millis(2)] {
+        put(&store, &key("lives"), b"x", life);
+        assert!(store.read(&key("lives")).unwrap().is_some(), "{life:?}");
+    }
+    for life in [Duration::ZERO, Duration::from_nanos(1)] {
+        put(&store, &key("lives"), b"x", life);
+        assert!(store.read(&key("lives")).unwrap().is_none(), "{life:?}");
+    }
+    let error = store.swap(&key("lives"), Expected::Any, Some((&[0; 65_537], HOUR))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    put(&store, &key("lives"), &[0; 65_536], HOUR);
+    assert_eq!(store.read(&key("lives")).unwrap().unwrap().bytes().len(), 65_536);
+}
+
+#[test]
+fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
+    let name = "files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret";
+    alone(name, || {
+        record_logs();
+        // SAFETY: no other thread of this process makes files now.
+        unsafe { libc::umask(0) };
+        let place = Place::new();
+        let store = place.store();
+        let keeps = StateProfile::refresh_token(Identity::new("files"), SECRET);
+        let provider = provider()
+            .with_state(keeps)
+            .then(|_| Ok(Grant::new(format!("{SECRET}-token"), 2 * HOUR).with_state(format!("{SECRET}-refresh"))));
+        let tokens = builder_on(&provider, &store).build().unwrap();
+        assert!(text(&tokens).contains(SECRET));
+        let once = Idempotency::new(store.clone());
+        let Outcome::New(claim) = once.begin::<String>(&format!("{SECRET}-key"), "x").unwrap() else { panic!() };
+        claim.complete(&SECRET.to_owned()).map_err(|_| ()).unwrap();
+        assert!(matches!(ask(&store, &key("modes"), "a"), Leasing::Leased));
+        let kinds: Vec<_> =
+            place.names().iter().map(|name| name.split_once('.').map_or("", |(_, end)| end).to_owned()).collect();
+        for kind in ["", "lock", "lease", "owner", "state", "once"] {
+            assert!(kinds.iter().any(|one| one == kind), "{kind:?}: {kinds:?}");
+        }
+        for name in place.names() {
+            let mode = fs::metadata(place.path().join(&name)).unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{name}");
+            assert!(!name.contains("hunter2"), "{name}");
+        }
+        assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o7777, 0o700);
+        // Everything that a message can be about, with a secret in it.
+        fs::remove_file(place.record()).unwrap();
+        fs::create_dir(place.path().join(place_of(&place, tokens.key()))).unwrap();
+        let error = store.read(tokens.key()).unwrap_err();
+        let shown = format!("{store:?} {error} {error:?} {tokens:?} {} {}", tokens.status(), logged());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    });
+}
+
+/// The name of the file of a key, by what is beside it.
+fn place_of(place: &Place, key: &Key) -> String {
+    let apart = Place::new();
+    put(&apart.store(), key, b"x", HOUR);
+    let name = apart.record().file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(place.names().iter().any(|other| other.starts_with(&name)), "{:?}", place.names());
+    name
+}
+
+/// What somebody can have put where something of the store belongs, and what is said about it.
+const IN_THE_WAY: [(&str, &str); 6] = [
+    ("a FIFO", "remove it"),
+    ("a directory", "remove it"),
+    ("a symbolic link", "remove it"),
+    ("a link to nowhere", "remove it"),
+    ("open to others", "`chmod 600` mends it"),
+    ("another user's", "remove it"),
+];
+
+fn put_in_the_way(what: &str, path: &Path) {
+    let text = fs::read(path).unwrap_or_default();
+    let _ = fs::remove_file(path);
+    let target = path.parent().unwrap().parent().unwrap().join("target");
+    match what {
+        "a FIFO" => {
+            let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+            // SAFETY: a plain system call with a string that outlives it.
+            assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        }
+        "a directory" => fs::create_dir(path).unwrap(),
+        "a symbolic link" => {
+            fs::write(&target, &text).unwrap();
+            fs::set_permissions(&target, Permissions::from_mode(0o600)).unwrap();
+            symlink(target, path).unwrap();
+        }
+        "a link to nowhere" => symlink(target.with_extension("nowhere"), path).unwrap(),
+        "open to others" => {
+            fs::write(path, text).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o622)).unwrap();
+        }
+        "another user's" => {
+            fs::write(path, text).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+            chown(path, Some(65_534), None).unwrap();
+        }
+        _ => panic!("{what}?"),
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: a plain system call.
+    unsafe { libc::geteuid() == 0 }
+}
+
+#[test]
+fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_comes() {
+    for (what, advice) in IN_THE_WAY {
+        if what == "another user's" && !is_root() {
+            not_tested(&format!("{what}, for only root can give a file away"));
+            continue;
+        }
+        for end in ["", ".lock", ".owner", ".new", ".lease"] {
+            let place = Place::new();
+            let provider = provider();
+            let key = TokenManager::new(provider.clone()).key().clone();
+            put(&place.store(), &key, b"x", HOUR);
+            let record = place.record();
+            let hash = record.file_name().unwrap().to_str().unwrap();
+            let path = match end {
+                ".lock" => place.path().join(format!("{}.lock", &hash[..2])),
+                end => place.path().join(format!("{hash}{end}")),
+            };
+            fs::remove_file(&record).unwrap();
+            put_in_the_way(what, &path);
+            let (store, asked) = (place.store(), Instant::now());
+            let failed = match end {
+                "" => store.read(&key).err(),
+                ".new" => store.swap(&key, Expected::Any, Some((b"x", HOUR))).err(),
+                _ => store.read_or_lease(&key, None, SECOND, &Owner::new("a"), 10 * SECOND).err(),
+            };
+            // What else stands where a new file comes is left from one who died.
+            if end != ".new" || what == "a directory" {
+                let error = failed.unwrap_or_else(|| panic!("{what} as {end}"));
+                assert_eq!(error.kind(), ErrorKind::Store);
+                assert!(error.to_string().contains(advice), "{what} as {end}: {error}");
+            } else {
+                assert!(failed.is_none(), "{what} as {end}: {failed:?}");
+            }
+            let tokens = builder_on(&provider, &store).build().unwrap();
+            assert_eq!(text(&tokens), "token-1", "{what} as {end}");
+            assert!(asked.elapsed() < 5 * SECOND, "{what} as {end}: {:?}", asked.elapsed());
+            assert!(!place.folder.path().join("target.nowhere").exists(), "nothing is written through a link");
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_others_could_have_made_is_refused_with_what_to_do_and_the_token_comes() {
+    for (what, advice) in [
+        ("a FIFO", "is no directory; remove it"),
+        ("a file", "is no directory; remove it"),
+        ("a symbolic link", "name the directory that it leads to"),
+        ("a link to nowhere", "name the directory that it leads to"),
+        ("open to others", "`chmod 700` mends it"),
+        ("another user's", "name a directory of your own"),
+    ] {
+        let place = Place::new();
+        match what {
+            "a file" => fs::write(place.path(), "x").unwrap(),
+            "a symbolic link" => {
+                symlink(tempfile::tempdir_in(place.folder.path()).unwrap().keep(), place.path()).unwrap()
+            }
+            "open to others" => {
+                fs::DirBuilder::new().mode(0o700).create(place.path()).unwrap();
+                fs::set_permissions(place.path(), Permissions::from_mode(0o770)).unwrap();
+            }
+            "another user's" if !is_root() => {
+                not_tested(&format!("{what}, for only root can give a directory away"));
+                continue;
+            }
+            "another user's" => {
+                fs::DirBuilder::new().mode(0o700).create(place.path()).unwrap();
+                chown(place.path(), Some(65_534), None).unwrap();
+            }
+            // Beside the folder of the test, so that what a link leads to is not in it.
+            what => put_in_the_way(what, &place.path()),
+        }
+        let store = place.store();
+        let errors = [
+            store.read(&key("folder")).unwrap_err(),
+            store.swap(&key("folder"), Expected::Any, Some((b"x", HOUR))).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.kind() == ErrorKind::Store && error.to_string().contains(advice), "{what}: {error}");
+        }
+        assert_eq!(text(&builder_on(&provider(), &store).build().unwrap()), "token-1", "{what}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_is_made_again() {
+    let place = Place::new();
+    let (store, key) = (place.store(), key("removed"));
+    for _ in 0..3 {
+        put(&store, &key, b"x", HOUR);
+        fs::remove_dir_all(place.path()).unwrap();
+        assert!(store.read(&key).unwrap().is_none());
+        assert!(matches!(ask(&store, &key, "a"), Leasing::Leased));
+        fs::remove_dir_all(place.path()).unwrap();
+        // The lease has gone with it, and the holder's record is no worse for that.
+        assert!(matches!(ask(&store, &key, "b"), Leasing::Leased));
+        assert!(matches!(store.publish(&key, &Owner::new("a"), None, b"a", HOUR).unwrap(), Publish::Done(_)));
+        assert!(matches!(ask(&place.store(), &key, "c"), Leasing::Found(_)));
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_while_its_lease_is_held_costs_the_holder_nothing() {
+    let place = Place::new();
+    let (provider, store) = (provider().gated(), place.store());
+    let tokens = builder_on(&provider, &store).build().unwrap();
+    let events = tokens.events();
+    tokens.warm_up();
+    assert!(provider.wait_for_calls(1, PATIENCE));
+    fs::remove_dir_all(place.path()).unwrap();
+    provider.permit(1);
+    wait_for_grant(&events);
+    assert_eq!(text(&tokens), "token-1");
+    eventually("it is recorded", || store.read(tokens.key()).unwrap().is_some());
+    assert_eq!(text(&builder_on(&provider, &place.store()).build().unwrap()), "token-1");
+}
+
+#[test]
+fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
+    let place = Place::new();
+    let key = key("unlocked");
+    let holder = place.store();
+    assert!(matches!(ask(&holder, &key, "a"), Leasing::Leased));
+    fs::remove_file(place.file(|name| name.ends_with(".lease"))).unwrap();
+    fs::remove_file(place.file(|name| name.ends_with(".lock"))).unwrap();
+    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Busy { .. }));
+    // Asked for again, it has a lock again, which tells that its holder has gone.
+    assert!(matches!(ask(&holder, &key, "a"), Leasing::Leased));
+    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Busy { .. }));
+    drop(holder);
+    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Leased));
+}
+
+#[test]
+fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
+    let place = Place::new();
+    let (store, key) = (place.store(), key("queue"));
+    put(&store, &key, b"one", HOUR);
+    let path = place.file(|name| name.ends_with(".lock"));
+    let held = File::open(&path).unwrap();
+    held.lock().unwrap();
+    let error = store.swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap_err();
+    assert!(error.kind() == ErrorKind::Store && error.to_string().contains("does not let go"), "{error}");
+    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"one", "reading needs no lock");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.swap(&key, Expected::Any, Some((b"two", HOUR))));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(waiting.join().unwrap().unwrap(), Swap::Done(_)));
+    });
+    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"two");
+}
+
+#[test]
+fn a_lock_that_another_does_not_let_go_of_costs_a_manager_no_token() {
+    let place = Place::new();
+    let provider = provider();
+    put(&place.store(), TokenManager::new(provider.clone()).key(), b"x", Duration::from_millis(1));
+    place.clock.advance(SECOND);
+    let held = File::open(place.file(|name| name.ends_with(".lock"))).unwrap();
+    held.lock().unwrap();
+    let asked = Instant::now();
+    let tokens = builder_on(&provider, &place.store()).build().unwrap();
+    assert_eq!(text(&tokens), "token-1");
+    assert!(asked.elapsed() < 5 * SECOND, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn lock_files_that_somebody_keeps_removing_break_nothing() {
+    let place = Place::new();
+    let (key, over) = (key("sweeper"), std::sync::atomic::AtomicBool::new(false));
+    put(&place.store(), &key, b"start", HOUR);
+    let is_over = || over.load(std::sync::atomic::Ordering::SeqCst);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over() {
+                for name in place.names().into_iter().filter(|name| name.ends_with(".lock") || name.ends_with(".lease"))
+                {
+                    let _ = fs::remove_file(place.path().join(name));
+                }
+            }
+        });
+        let writers: Vec<_> = (0..3_u8)
+            .map(|number| {
+                let (store, key) = (place.store(), &key);
+                scope.spawn(move || {
+                    let text = vec![b'a' + number; 20_000];
+                    let write = |_| store.swap(key, Expected::Any, Some((&text, HOUR))).is_ok();
+                    (0..100).filter(|round| write(*round)).count()
+                })
+            })
+            .collect();
+        let done: usize = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(done > 0);
+    });
+    put(&place.store(), &key, b"end", HOUR);
+    assert_eq!(bytes(place.store().read(&key).unwrap()).unwrap(), b"end");
+    assert!(!place.names().iter().any(|name| name.ends_with(".new")), "{:?}", place.names());
+}
+
+#[test]
+fn two_stores_on_one_directory_exclude_each_other_as_processes_do() {
+    let place = Place::new();
+    let (one, other, key) = (place.store(), place.store(), key("two"));
+    let won = thread::scope(|scope| {
+        let racing = [&one, &other].map(|store| {
+            let key = &key;
+            scope.spawn(move || race(store, key, 16, &format!("{store:p}")))
+        });
+        racing.map(|racing| racing.join().unwrap()).concat()
+    });
+    assert_eq!(won.len(), 1, "{won:?}");
+    one.swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(ask(&one, &key, "one"), Leasing::Leased));
+    assert!(matches!(ask(&other, &key, "other"), Leasing::Busy { .. }));
+    assert!(matches!(ask(&one, &key, "another of the same store"), Leasing::Busy { .. }));
+    drop(one);
+    assert!(matches!(ask(&other, &key, "other"), Leasing::Leased), "the holder has gone");
+}
+
+#[test]
+fn an_owner_that_cannot_be_read_is_none() {
+    let place = Place::new();
+    let (store, key) = (place.store(), key("owner"));
+    assert!(matches!(ask(&store, &key, "a"), Leasing::Leased));
+    fs::write(place.file(|name| name.ends_with(".owner")), "{}").unwrap();
+    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Leased));
+}
+
+#[test]
+fn the_number_of_open_files_does_not_grow() {
+    alone("the_number_of_open_files_does_not_grow", || {
+        let place = Place::new();
+        let (store, other, owner) = (place.store(), place.store(), Owner::new("a"));
+        let keys: Vec<_> = ["a", "b", "c"].map(key).into();
+        let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        for round in 0..340_usize {
+            let key = &keys[round % keys.len()];
+            assert!(matches!(ask(&store, key, "a"), Leasing::Leased), "{round}");
+            assert!(matches!(ask(&other, key, "b"), Leasing::Busy { .. }));
+            match round % 4 {
+                0 => drop(store.publish(key, &owner, None, b"x", HOUR).unwrap()),
+                1 => fs::remove_file(place.file(|name| name.ends_with(".owner"))).unwrap(),
+                // It runs out, and another takes it.
+                _ => {
+                    place.clock.advance(11 * SECOND);
+                    assert!(matches!(ask(&other, key, "b"), Leasing::Leased));
+                    other.publish(key, &Owner::new("b"), None, b"x", HOUR).unwrap();
+                }
+            }
+            store.swap(key, Expected::Any, None).unwrap();
+        }
+        assert!(open() <= before + keys.len(), "{} after {before}", open());
+        drop(store);
+        drop(other);
+        assert_eq!(open(), before);
+    });
+}
+
+#[test]
+fn what_is_over_and_was_to_be_done_once_is_cleared_away_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = FileStore::at(&path);
+    let once = Idempotency::new(store.clone());
+    let begin = |name: &str| match once.begin::<String>(name, "x").unwrap() {
+        Outcome::New(claim) => drop(claim.complete(&"done".to_owned())),
+        other => panic!("{other:?}"),
+    };
+    let days_ago = |file: &Path, days: u32| {
+        let file = File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::now() - days * 24 * HOUR).unwrap();
+    };
+    // By a clock that shows a day long ago.
+    let earlier = Idempotency::new(FileStore::with_clock(&path, FakeClock::new()));
+    match earlier.begin::<String>("over", "x").unwrap() {
+        Outcome::New(claim) => claim.complete(&"done".to_owned()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+    let over = names(&path).into_iter().find(|name| name.ends_with(".once")).unwrap();
+    begin("just over");
+    put(&store, &key("a record"), b"x", HOUR);
+    let mut names_of = names(&path);
+    names_of.retain(|name| name.ends_with(".once") && *name != over);
+    let [just_over]: [String; 1] = names_of.try_into().unwrap();
+    days_ago(&path.join(&just_over), 0);
+    let left_over = path.join(format!("{over}.new"));
+    fs::write(&left_over, "half").unwrap();
+    days_ago(&left_over, 2);
+    let foreign = ["€uro.once", ".once", "x.once", "notes.txt", "0123456789abcdef0123456789abcdef.state"];
+    for name in foreign {
+        fs::write(path.join(name), "x").unwrap();
+        days_ago(&path.join(name), 1_000);
+    }
+    let record = path.join(names(&path).into_iter().find(|name| !name.contains('.')).unwrap());
+    days_ago(&record, 1_000);
+    let mut begun = 0;
+    while path.join(&over).exists() || left_over.exists() {
+        begin(&format!("another {begun}"));
+        begun += 1;
+        assert!(begun < 5_000, "one in 64 writes clears away");
+    }
+    assert!(path.join(&just_over).exists() && record.exists());
+    assert!(foreign.iter().all(|name| path.join(name).exists()), "{:?}", names(&path));
+    let kept = names(&path).iter().filter(|name| name.ends_with(".once")).count();
+    assert_eq!(kept, begun + 1 + 3, "what lives is kept");
+}
+
+#[test]
+fn what_is_over_is_told_by_the_clock_of_the_store() {
+    let place = Place::new();
+    let once = Idempotency::new(place.store()).clock(place.clock.clone());
+    let claims: Vec<_> = (0..400).map(|number| once.begin::<String>(&format!("{number}"), "x").unwrap()).collect();
+    assert!(claims.iter().all(|claim| matches!(claim, Outcome::New(_))));
+    assert_eq!(place.names().iter().filter(|name| name.ends_with(".once")).count(), 400);
+}
+
+#[test]
+fn a_token_that_could_not_be_written_is_handed_out_and_written_later() {
+    let place = Place::new();
+    fs::write(place.path(), "a file where the directory belongs").unwrap();
+    let (provider, store) = (provider(), place.store());
+    let tokens = builder_on(&provider, &store).local_max_age(Duration::from_millis(50)).build().unwrap();
+    assert_eq!(text(&tokens), "token-1");
+    fs::remove_file(place.path()).unwrap();
+    eventually("it is written", || {
+        assert_eq!(text(&tokens), "token-1");
+        store.read(tokens.key()).unwrap().is_some()
+    });
+    assert_eq!(text(&builder_on(&provider, &place.store()).build().unwrap()), "token-1");
+    assert_eq!(provider.calls(), 1);
+}
+
+#[test]
+fn managers_on_one_directory_fetch_once() {
+    let place = Place::new();
+    let provider = provider().gated();
+    let managers: Vec<_> = (0..8).map(|_| builder_on(&provider, &place.store()).build().unwrap()).collect();
+    let managers = Arc::new(managers);
+    thread::scope(|scope| {
+        let asking: Vec<_> = managers.iter().map(|one| scope.spawn(|| text(one))).collect();
+        assert!(provider.wait_for_calls(1, PATIENCE));
+        provider.permit(1);
+        asking.into_iter().for_each(|asking| assert_eq!(asking.join().unwrap(), "token-1"));
+    });
+    assert_eq!(provider.calls(), 1);
+}
