@@ -360,6 +360,8 @@ impl TokenManagerBuilder {
             "a refresh_after of zero would renew without end"
         } else if zero(self.log_report_every) {
             "a log_report_every of zero would report without end"
+        } else if self.key.is_some() && self.store.as_ref().is_some_and(|store| store.is_sealed()) {
+            "a key of your own is for sharing with other programs, and these cannot read a sealed store"
         } else if self.store.is_some() && self.max_wait <= lease_of(fetch_limit).saturating_add(fetch_limit) {
             "with a store, max_wait must be longer than twice the HTTP time limit and 2 s: another process may be fetching first"
         } else {

@@ -131,6 +131,8 @@ pub use send::{CallError, Payload, TokenMiddleware};
 pub use store::{FileStore, MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use store::{RedisConfig, RedisStore};
+#[cfg(feature = "seal")]
+pub use store::{SealKey, Sealed};
 pub use token::{Token, TokenSource};
 
 /// Keeps the examples in `README.md` compiling, some of which need a feature.

@@ -5,6 +5,8 @@ mod file;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "seal")]
+mod sealed;
 mod watch;
 
 use std::fmt;
@@ -14,6 +16,8 @@ use std::time::Duration;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConfig, RedisStore};
+#[cfg(feature = "seal")]
+pub use self::sealed::{SealKey, Sealed};
 pub(crate) use bounded::{BoundedStore, LONGEST_OPERATION};
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -30,8 +34,8 @@ use crate::secret::hex;
 ///
 /// Two operations are enough for a backend. [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and
 /// [`wait`](Store::wait) are made of them and overridden where a backend does one in a single round trip;
-/// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch) and [`logs_its_trouble`](Store::logs_its_trouble)
-/// are optional. Managers whose stores hold the same bytes act as one: they share the
+/// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_its_trouble`](Store::logs_its_trouble) and
+/// [`is_sealed`](Store::is_sealed) are optional. Managers whose stores hold the same bytes act as one: they share the
 /// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
 /// treats a slow store as one that is down.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
@@ -162,6 +166,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn logs_its_trouble(&self) -> bool {
         false
     }
+
+    /// True when what it keeps can be read by nobody who does not have its key. A manager with a
+    /// [key of the user's own](crate::TokenManagerBuilder::key), which is for sharing with other programs, refuses it.
+    fn is_sealed(&self) -> bool {
+        false
+    }
 }
 
 /// True when the record is not what `cursor` saw, or nobody holds the lease.
@@ -220,6 +230,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn logs_its_trouble(&self) -> bool {
         (**self).logs_its_trouble()
+    }
+
+    fn is_sealed(&self) -> bool {
+        (**self).is_sealed()
     }
 }
 

@@ -1,0 +1,249 @@
+//! The key that a store is sealed with, and where it comes from.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::{env, fmt, io};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use ring::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+use ring::hmac;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+
+/// The 32 random bytes that a [store is sealed](crate::store::Sealed) with.
+///
+/// It hides itself in `Debug`. Clones share the bytes, which are wiped when the last one goes; the environment, and the
+/// copies that the cipher makes while it works, are not.
+///
+/// ```no_run
+/// use evertoken::store::SealKey;
+///
+/// // head -c 32 /dev/urandom | base64 > seal.key; chmod 600 seal.key
+/// let key = SealKey::from_file("seal.key")?;
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SealKey {
+    bytes: Arc<Zeroizing<[u8; LENGTH]>>,
+    id: Id,
+}
+
+/// Names a key without telling it. It stands before everything that was sealed with that key.
+pub(super) type Id = [u8; ID_LENGTH];
+
+impl SealKey {
+    /// A key of these bytes, which have to come from a good source of random numbers, not from a password.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when most of them are equal, as in an array of zeros. Other bad
+    /// keys are not found out.
+    pub fn new(bytes: [u8; 32]) -> Result<SealKey, Error> {
+        SealKey::of(Zeroizing::new(bytes)).ok_or_else(|| Error::config(format!("the sealing key {WEAK}; {MAKE_ONE}")))
+    }
+
+    /// The key in an environment variable: 32 bytes in base64, of either alphabet and with or without padding, or 64
+    /// hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the variable's name and how to make a good key: it is not
+    /// set, or holds something else.
+    pub fn from_env(name: &str) -> Result<SealKey, Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        // A key that was given in the place of the name must not be quoted.
+        if name.is_empty() || !name.bytes().all(plain) || decode(name).is_some() {
+            return Err(Error::config("a sealing key is read from the variable of a name: letters, digits and _"));
+        }
+        let fault = |what: &str| Error::config(format!("the environment variable {name} {what}; {MAKE_ONE}"));
+        let value = env::var_os(name).ok_or_else(|| fault("is not set, and should hold a sealing key"))?;
+        let value = Zeroizing::new(value.into_encoded_bytes());
+        let bytes = std::str::from_utf8(&value).ok().and_then(decode).ok_or_else(|| fault(NO_KEY))?;
+        SealKey::of(bytes).ok_or_else(|| fault(WEAK))
+    }
+
+    /// The key in a file: text as for [`from_env`](SealKey::from_env), with or without a line end, or exactly 32 bytes.
+    ///
+    /// On Unix nobody but its owner may be allowed to read or write the file. On other systems that is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the path and what mends it: the file cannot be read, is no
+    /// regular file, is open to others, or holds something else.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<SealKey, Error> {
+        let path = path.as_ref();
+        if path.to_str().and_then(decode).is_some() {
+            // Given in the place of the path, it must not be quoted.
+            return Err(Error::config("a sealing key is read from the file of a path, and this is a key"));
+        }
+        // In quotes, with escapes: a path may hold a line break.
+        let fault = |what: &str| Error::config(format!("the key file {path:?} {what}"));
+        let unreadable = |cause: io::Error| fault(&format!("cannot be read: {}; {MAKE_ONE}", cause.kind()));
+        let is_fit = |metadata: Metadata| match metadata.is_file() {
+            false => Err(fault("is no regular file")),
+            true if is_open_to_others(&metadata) => {
+                Err(fault(&format!("can be read or written by others than its owner; chmod 600 {path:?}")))
+            }
+            true => Ok(()),
+        };
+        // Before it is opened, because a pipe would wait for somebody who writes; and what was opened, because it may
+        // be another one by then.
+        is_fit(fs::metadata(path).map_err(unreadable)?)?;
+        let file = File::open(path).map_err(unreadable)?;
+        is_fit(file.metadata().map_err(unreadable)?)?;
+        // Of its full size from the start: one that grows would leave what it held behind.
+        let mut held = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 1));
+        file.take(LARGEST_FILE as u64).read_to_end(&mut held).map_err(unreadable)?;
+        let bytes = match <[u8; LENGTH]>::try_from(held.as_slice()) {
+            // 32 letters are half a key in hexadecimal, or a password.
+            Ok(raw) if !raw.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+                Some(Zeroizing::new(raw))
+            }
+            _ => std::str::from_utf8(&held).ok().and_then(decode),
+        };
+        let bytes = bytes.ok_or_else(|| fault(&format!("{NO_KEY}; {MAKE_ONE}")))?;
+        SealKey::of(bytes).ok_or_else(|| fault(&format!("{WEAK}; {MAKE_ONE}")))
+    }
+
+    fn of(bytes: Zeroizing<[u8; LENGTH]>) -> Option<SealKey> {
+        let is_strong = bytes.iter().collect::<BTreeSet<_>>().len() >= FEWEST_DIFFERENT;
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*bytes), b"evertoken sealing key id");
+        let mut id = Id::default();
+        id.copy_from_slice(&tag.as_ref()[..ID_LENGTH]);
+        is_strong.then(|| SealKey { bytes: Arc::new(bytes), id })
+    }
+
+    pub(super) fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Made anew each time, which costs nothing: `ring` does not wipe the keys that it holds.
+    pub(super) fn cipher(&self) -> LessSafeKey {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &**self.bytes).expect("this cipher's keys have 32 bytes");
+        LessSafeKey::new(key)
+    }
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKey(***)")
+    }
+}
+
+/// The key in a text. Which of the forms it has is clear from its length.
+fn decode(text: &str) -> Option<Zeroizing<[u8; LENGTH]>> {
+    let text = text.trim_ascii();
+    let mut key = Zeroizing::new([0; LENGTH]);
+    if text.len() == 2 * LENGTH {
+        for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |at: usize| char::from(digits[at]).to_digit(16);
+            *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+        }
+        return Some(key);
+    }
+    let text = text.trim_end_matches('=');
+    let bytes = [STANDARD_NO_PAD, URL_SAFE_NO_PAD].iter().find_map(|alphabet| alphabet.decode(text).ok());
+    let bytes = Zeroizing::new(bytes.filter(|bytes| bytes.len() == LENGTH)?);
+    key.copy_from_slice(&bytes);
+    Some(key)
+}
+
+#[cfg(unix)]
+fn is_open_to_others(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o066 != 0
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_: &Metadata) -> bool {
+    false
+}
+
+const LENGTH: usize = 32;
+pub(super) const ID_LENGTH: usize = 8;
+
+/// Of 32 random bytes so many are different, but for one time in 2^100.
+const FEWEST_DIFFERENT: usize = 8;
+
+/// More than any form of a key has, blanks around it included.
+const LARGEST_FILE: usize = 1024;
+
+const NO_KEY: &str = "does not hold a sealing key: 32 bytes in base64, or 64 hexadecimal digits";
+const WEAK: &str = "is no random one: most of its bytes are equal";
+const MAKE_ONE: &str = "make a key with `head -c 32 /dev/urandom | base64`";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::hex;
+
+    fn counted() -> [u8; LENGTH] {
+        std::array::from_fn(|at| at as u8 * 8 + 3)
+    }
+
+    #[test]
+    fn every_form_of_a_key_is_the_same_key() {
+        // Letters that the two alphabets of base64 do not share come first.
+        let bytes: [u8; LENGTH] = std::array::from_fn(|at| if at < 3 { [0xfb, 0xef, 0xff][at] } else { at as u8 });
+        let (standard, url_safe) = (STANDARD_NO_PAD.encode(bytes), URL_SAFE_NO_PAD.encode(bytes));
+        assert_ne!(standard, url_safe);
+        let forms = [
+            format!("{standard}="),
+            format!("{url_safe}="),
+            hex(&bytes),
+            hex(&bytes).to_uppercase(),
+            format!(" {standard}\r\n"),
+            standard,
+            url_safe,
+        ];
+        for form in forms {
+            assert_eq!(*decode(&form).expect("a good form"), bytes, "{form}");
+        }
+    }
+
+    #[test]
+    fn what_has_another_length_or_other_letters_is_no_key() {
+        let good = STANDARD_NO_PAD.encode(counted());
+        let digits = hex(&counted());
+        for bad in [
+            "",
+            "=",
+            &good[1..],
+            &format!("{good}A"),
+            &good.replacen(&good[5..6], "*", 1),
+            &format!("{}\n{}", &good[..20], &good[20..]),
+            &digits[2..],
+            &format!("{digits}00"),
+            &format!("+{}", &digits[1..]),
+            &format!("{}g", &digits[1..]),
+            &"é".repeat(32),
+        ] {
+            assert!(decode(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_few_different_bytes_is_refused() {
+        let of = |different: usize| SealKey::new(std::array::from_fn(|at| (at % different) as u8));
+        for different in 1..FEWEST_DIFFERENT {
+            assert!(of(different).is_err(), "{different}");
+        }
+        assert!(of(FEWEST_DIFFERENT).is_ok());
+    }
+
+    #[test]
+    fn the_id_names_the_key_and_holds_nothing_of_it() {
+        let one = SealKey::new(counted()).expect("a good key");
+        let mut other = counted();
+        other[31] ^= 1;
+        let other = SealKey::new(other).expect("a good key");
+        assert_ne!(one.id(), other.id());
+        assert_eq!(one.id(), SealKey::new(counted()).expect("a good key").id());
+        assert!(!counted().windows(2).any(|pair| one.id().windows(2).any(|shown| shown == pair)));
+    }
+}

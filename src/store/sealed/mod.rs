@@ -1,0 +1,205 @@
+//! A store whose bytes nobody can read, change or move who does not have its key.
+
+mod key;
+mod layout;
+
+use std::fmt;
+use std::iter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use self::key::SealKey;
+use crate::clock::Wake;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
+
+/// Keeps bytes in another store, sealed: encrypted, and bound to the key that they are kept under.
+///
+/// Whoever can read the store, its backups or its network traffic reads no token. Whoever can write it can make no
+/// record that is taken for one of ours, and move none to another key. The cipher is ChaCha20-Poly1305 with random
+/// nonces; all managers on the store need the same [`SealKey`].
+///
+/// ```no_run
+/// use evertoken::store::{MemoryStore, SealKey, Sealed};
+/// use evertoken::{TokenManager, WeCom};
+///
+/// let store = Sealed::new(MemoryStore::new(), SealKey::from_env("EVERTOKEN_SEAL_KEY")?);
+/// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret")).store(store).build()?;
+/// # Ok::<(), evertoken::Error>(())
+/// ```
+///
+/// # A new key
+///
+/// Give all processes the new key to read with first: `Sealed::new(store, old).also_reads(new)`. Then write with it:
+/// `Sealed::new(store, new).also_reads(old)`. When everything has been written anew, the old one can go: a token's
+/// record is when the token is renewed, but a refresh token, or a ticket, only when the next one comes.
+///
+/// # What does not open
+///
+/// Sealed with another key, not sealed, damaged, moved here from another key, or by a later version: it is reported once
+/// by `log::warn!`, and treated as a record that cannot be read. A token is fetched and recorded anew, under the current
+/// key. A refresh token is not replaced, because the one in there may be the only one that is still good: then calls
+/// fail with [`ErrorKind::Store`] until the right key is given, or somebody removes it and signs in again.
+///
+/// # What it does not do
+///
+/// It does not hide the names of keys, how long things are (they grow by 37 bytes), how long they live and when they
+/// change. Leases are not sealed: the random name of a manager is all there is in them. Whoever can write the store can
+/// still remove records, hold leases, and put back an older record of the same key. A manager with a
+/// [key of the user's own](crate::TokenManagerBuilder::key) refuses a sealed store.
+#[derive(Clone)]
+pub struct Sealed<S> {
+    store: S,
+    key: SealKey,
+    /// Keys that are only read with.
+    others: Vec<SealKey>,
+    /// Whether something that does not open has been reported, here or by a clone.
+    reported: Arc<AtomicBool>,
+}
+
+impl<S: Store> Sealed<S> {
+    /// Seals what is written into `store` with `key`, and reads what was sealed with it.
+    pub fn new(store: S, key: SealKey) -> Sealed<S> {
+        Sealed { store, key, others: Vec::new(), reported: Arc::default() }
+    }
+
+    /// Reads what was sealed with this key as well. There may be any number of them.
+    #[must_use]
+    pub fn also_reads(mut self, old: SealKey) -> Sealed<S> {
+        self.others.push(old);
+        self
+    }
+
+    fn seal(&self, name: &Key, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        // A lease tells no secret, and the store compares what is in it.
+        let bytes = if is_lease(name) { plain.to_vec() } else { layout::seal(&self.key, name, plain)? };
+        Ok(Zeroizing::new(bytes))
+    }
+
+    /// The entry as it was before it was sealed. What does not open comes as an error: without its bytes, but with its
+    /// version, so that it can be replaced.
+    fn open(&self, name: &Key, entry: Entry) -> Result<Entry, Entry> {
+        if is_lease(name) {
+            return Ok(entry);
+        }
+        match layout::open(iter::once(&self.key).chain(&self.others), name, entry.bytes()) {
+            Ok(mut bytes) => {
+                Ok(Entry::with_version(std::mem::take(&mut *bytes), entry.remaining, entry.version.clone()))
+            }
+            Err(why) => {
+                if !self.reported.swap(true, Ordering::Relaxed) {
+                    log::warn!(target: "evertoken", "{name}: what is in the store cannot be opened: {why}; told once");
+                }
+                Err(Entry::with_version(Vec::new(), Duration::ZERO, entry.version.clone()))
+            }
+        }
+    }
+
+    /// The same for those who tell by the bytes.
+    fn look(&self, name: &Key, entry: Entry) -> Entry {
+        self.open(name, entry).unwrap_or_else(|unreadable| unreadable)
+    }
+}
+
+impl<S: Store> Store for Sealed<S> {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        Ok(self.store.read(key)?.map(|entry| self.look(key, entry)))
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        let sealed = match new {
+            Some((bytes, life)) => Some((self.seal(key, bytes)?, life)),
+            None => None,
+        };
+        let sealed = sealed.as_ref().map(|(bytes, life)| (bytes.as_slice(), *life));
+        Ok(match self.store.swap(key, expected, sealed)? {
+            Swap::Lost(Some(entry)) => Swap::Lost(Some(self.look(key, entry))),
+            other => other,
+        })
+    }
+
+    fn read_or_lease(
+        &self,
+        key: &Key,
+        not: Option<&Version>,
+        at_least: Duration,
+        owner: &Owner,
+        lease: Duration,
+    ) -> Result<Leasing, Error> {
+        let mut passed_over = not.cloned();
+        for _ in 0..MOST_TRIES {
+            let found = match self.store.read_or_lease(key, passed_over.as_ref(), at_least, owner, lease)? {
+                Leasing::Found(entry) => self.open(key, entry),
+                other => return Ok(other),
+            };
+            passed_over = match found {
+                Ok(entry) if Some(entry.version()) != not => return Ok(Leasing::Found(entry)),
+                // What the caller does not want is back in the place of what does not open.
+                Ok(entry) | Err(entry) => Some(entry.version),
+            };
+        }
+        // Whoever writes so often what cannot be opened is left alone for a while.
+        Ok(Leasing::Busy { remaining: Duration::ZERO, cursor: Cursor::new(passed_over) })
+    }
+
+    fn publish(
+        &self,
+        key: &Key,
+        owner: &Owner,
+        seen: Option<&Version>,
+        bytes: &[u8],
+        life: Duration,
+    ) -> Result<Publish, Error> {
+        let sealed = self.seal(key, bytes)?;
+        let mut seen = seen.cloned();
+        for _ in 0..MOST_TRIES {
+            let entry = match self.store.publish(key, owner, seen.as_ref(), &sealed, life)? {
+                Publish::Lost(entry) => entry,
+                done => return Ok(done),
+            };
+            seen = match self.open(key, entry) {
+                Ok(entry) => return Ok(Publish::Lost(entry)),
+                // However long it lives, it is of no use to anybody here: it is replaced as if it had been seen.
+                Err(unreadable) => Some(unreadable.version),
+            };
+        }
+        Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+    }
+
+    fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
+        self.store.wait(key, cursor, deadline)
+    }
+
+    fn read_at_once(&self, key: &Key) -> Option<Entry> {
+        self.open(key, self.store.read_at_once(key)?).ok()
+    }
+
+    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
+        self.store.watch(key, wake)
+    }
+
+    fn logs_its_trouble(&self) -> bool {
+        self.store.logs_its_trouble()
+    }
+
+    fn is_sealed(&self) -> bool {
+        true
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Sealed<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+fn is_lease(key: &Key) -> bool {
+    key.leased().is_some()
+}
+
+/// How often something that does not open is passed over when something else that does not open has come.
+const MOST_TRIES: usize = 4;
