@@ -50,6 +50,8 @@ pub enum ErrorKind {
     Rejected,
     /// The shared store cannot be used.
     Store,
+    /// The [claim](crate::Claim) has run out, and what is to be done once may be another's now.
+    ClaimLost,
     /// The time that the call was given is over. The fetch goes on and may serve the next call.
     TimedOut,
     /// A provider panicked. Nothing is stuck; the panic's own report went to the panic hook.

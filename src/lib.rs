@@ -54,9 +54,15 @@
 //!
 //! # Sharing it
 //!
-//! Managers on one [`Store`] share the token, the fetch, its failure and every rejection: with the feature `redis` on a
-//! `RedisStore` between processes and hosts, without it on a [`MemoryStore`] in one process. While the store is out of
-//! order each process fetches for itself. A [`TokenPool`] keeps the managers of many tenants.
+//! Managers on one [`Store`] share the token, the fetch, its failure and every rejection: on a [`FileStore`] between the
+//! processes of one machine, so that a program that is started again has its token at once; with the feature `redis` on a
+//! `RedisStore` between all hosts; on a [`MemoryStore`] in one process. While the store is out of order each process fetches
+//! for itself. A [`TokenPool`] keeps the managers of many tenants.
+//!
+//! # Doing a thing once
+//!
+//! [`Idempotency`] keeps on the same stores what has been done and what came of it, so that a message is sent once however
+//! often its sender is started.
 //!
 //! # When there is no token
 //!
@@ -91,6 +97,7 @@ mod error;
 mod event;
 mod flight;
 mod http;
+mod idempotency;
 mod key;
 mod lease;
 mod lock;
@@ -114,6 +121,7 @@ pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, EventKind, Source};
 pub use http::{HeaderMap, HttpConfig};
+pub use idempotency::{Claim, Deed, DeedStatus, Idempotency, Outcome, RunError};
 pub use key::{Identity, Key};
 pub use manager::{QuotaStatus, State, Status, TokenManager};
 pub use metrics::{Metrics, Timing};
@@ -136,6 +144,6 @@ pub use store::{SealKey, Sealed};
 pub use token::{Token, TokenSource};
 
 /// Keeps the examples in `README.md` compiling, some of which need a feature.
-#[cfg(all(doctest, feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls"))]
+#[cfg(all(doctest, feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls", feature = "seal"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

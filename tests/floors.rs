@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 6] = [
     // The edges: one dependency each.
     &["http", "store", "metrics", "event"],
     // What talks through the edges.
-    &["provider", "lease"],
+    &["provider", "lease", "idempotency"],
     // What knows tokens and time.
     &["snapshot", "flight", "refresher"],
     // What puts it together.

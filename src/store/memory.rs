@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Deadline, Moment, Time, Wake};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::{lock, wait};
 use crate::store::watch::{Watch, Watches};
@@ -16,7 +16,8 @@ use crate::store::{Cursor, Entry, Expected, Store, Swap};
 ///
 /// Two managers on one `MemoryStore` act as two processes on one Redis do. It holds at most 10,000 entries. When one
 /// more comes, the record whose life ends first goes, and a lease only when nothing else is left; never the one that
-/// came. What has ended leaves with the next operation on any key.
+/// came. What is to be done once is never let go of before its time: when there are 10,000 such, no more can be begun. What
+/// has ended leaves with the next operation on any key.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Shared>);
 
@@ -77,7 +78,12 @@ impl Store for MemoryStore {
     }
 
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        let swap = self.with_shelf(|shelf, now| shelf.swap(key, expected, new, now));
+        let swap = self.with_shelf(|shelf, now| {
+            if new.is_some() && expected.fits(None) && shelf.has_no_room_for(key) {
+                return Err(Error::new(ErrorKind::Store, "the store in memory is full of what is done once"));
+            }
+            Ok(shelf.swap(key, expected, new, now))
+        })?;
         if let Swap::Done(_) = swap {
             self.0.changed.notify_all();
             self.0.watches.wake(key);
@@ -134,10 +140,16 @@ impl Shelf {
         version
     }
 
+    /// True when everything that would have to go for `new` is needed.
+    fn has_no_room_for(&self, new: &Key) -> bool {
+        self.kept.len() >= MOST_ENTRIES && !self.kept.contains_key(new) && self.least_missed(new).is_none()
+    }
+
     /// What goes when there is no room for `new`. A lost record costs a fetch; a lost lease lets two fetch at once, and
-    /// leases are short, so going by their ends alone would take them first; a lost refresh token costs a person's time.
+    /// leases are short, so going by their ends alone would take them first; a lost refresh token costs a person's time;
+    /// and what is done once would be done twice.
     fn least_missed(&self, new: &Key) -> Option<Key> {
-        let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new);
+        let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new && !key.is_done_once());
         let first = others.clone().next();
         others.find(|key| !key.is_beside()).or(first).cloned()
     }

@@ -1,0 +1,141 @@
+//! Sends a message once, however often it is told to: `cargo run --example idempotent_job -- --id order-17`
+//!
+//! Four threads want to send it at the same moment, as four workers do that were handed the same job. One of them does, and
+//! all have its receipt. With `--text` the message is another one: under an id that was used before that is refused, because
+//! somebody has mixed up two jobs.
+//!
+//! The vendor is a stand-in for WeCom on a loopback port.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::convert::Infallible;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use evertoken::testing::ProviderHost;
+use evertoken::{Error, ErrorKind, FileStore, Idempotency, RunError, TokenManager, WeCom};
+use pico_args::Arguments;
+use serde::{Deserialize, Serialize};
+use ureq::Agent;
+use ureq::http::Request;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            eprintln!("idempotent_job: {error}{cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let job = Job::told()?;
+    let vendor = Vendor::stand_in();
+    let once = Idempotency::new(store(&job)?).namespace("idempotent_job");
+    let answers = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| send_once(&once, &job, &vendor))).collect();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).collect::<Vec<_>>()
+    });
+    for (worker, answer) in (1..).zip(answers) {
+        match answer {
+            Ok(receipt) => println!("worker {worker}: {} is sent, as message {}", job.id, receipt.message),
+            Err(RunError::Mismatch) => return Err(format!("{} was sent with another text", job.id).into()),
+            // It went out, and the next start cannot know. The vendor does: it drops a message that it has sent already.
+            Err(RunError::Unrecorded { result, error }) => {
+                println!("worker {worker}: {} is sent, as message {}, but {error}", job.id, result.message);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match vendor.host.business_calls() {
+        0 => println!("it was sent before, and this start has sent nothing"),
+        requests => println!("requests to send it that the vendor has had from this start: {requests}"),
+    }
+    if let Some(deed) = once.get::<Receipt>(&job.id)? {
+        let (begun, hours) = (httpdate::fmt_http_date(deed.created()), deed.remaining().as_secs_f64() / 3600.0);
+        println!("it was begun on {begun}, which is known for another {hours:.1} h");
+    }
+    Ok(())
+}
+
+/// Where it is recorded what has been sent: on this machine. A `RedisStore` would do the same for workers on many.
+fn store(job: &Job) -> Result<FileStore, Error> {
+    job.directory.as_ref().map_or_else(FileStore::new, |directory| Ok(FileStore::at(directory)))
+}
+
+/// This is all that a program does.
+fn send_once(once: &Idempotency, job: &Job, vendor: &Vendor) -> Result<Receipt, RunError<Receipt, Error>> {
+    once.run_within(&job.id, &job.text, PATIENCE, || vendor.send(&job.text))
+}
+
+/// What is known of a message that was sent.
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    message: String,
+}
+
+struct Vendor {
+    host: ProviderHost,
+    tokens: TokenManager,
+    agent: Agent,
+}
+
+impl Vendor {
+    fn stand_in() -> Vendor {
+        // The message's name tells which process has sent it.
+        let message = format!("m-{}", std::process::id());
+        let reply = serde_json::json!({"errcode": 0, "errmsg": "ok", "msgid": message});
+        let host = ProviderHost::wecom().business_reply(200, &[], &reply.to_string());
+        let tokens = TokenManager::new(WeCom::new("corp", "secret").base_url(host.url()));
+        let agent = Agent::config_builder().timeout_global(Some(PATIENCE)).build().new_agent();
+        Vendor { host, tokens, agent }
+    }
+
+    fn send(&self, text: &str) -> Result<Receipt, Error> {
+        // When the answer is lost nobody knows whether the message went out. An error lets another try at once, so the
+        // vendor is asked to drop what it has sent before.
+        let message = serde_json::json!({
+            "touser": "@all", "msgtype": "text", "agentid": 1, "text": {"content": text},
+            "enable_duplicate_check": 1, "duplicate_check_interval": 1800,
+        });
+        let request = Request::post(self.host.business_url()).body(message.to_string());
+        let request = request.map_err(|_| Error::new(ErrorKind::Config, "the vendor's address is wrong"))?;
+        let mut response = self.tokens.send(&self.agent, request)?;
+        let answer = response.body_mut().read_to_vec().ok();
+        let answer: Option<serde_json::Value> = answer.and_then(|body| serde_json::from_slice(&body).ok());
+        let message = answer.as_ref().and_then(|answer| answer["msgid"].as_str());
+        let refused = || Error::new(ErrorKind::Protocol, "the vendor did not take the message");
+        Ok(Receipt { message: message.ok_or_else(refused)?.to_owned() })
+    }
+}
+
+struct Job {
+    id: String,
+    text: String,
+    directory: Option<PathBuf>,
+}
+
+impl Job {
+    fn told() -> Result<Job, Error> {
+        let mut arguments = Arguments::from_env();
+        let usage =
+            || Error::new(ErrorKind::Config, "it takes --id with a name, --text with what to send, and --store DIR");
+        let id = arguments.value_from_str("--id").map_err(|_| usage())?;
+        let text = arguments.opt_value_from_str("--text").map_err(|_| usage())?;
+        let path = |text: &OsStr| Ok::<_, Infallible>(PathBuf::from(text));
+        let directory = arguments.opt_value_from_os_str("--store", path).map_err(|_| usage())?;
+        let is_read = arguments.finish().is_empty();
+        let text = text.unwrap_or_else(|| "the goods have left".to_owned());
+        is_read.then_some(Job { id, text, directory }).ok_or_else(usage)
+    }
+}
+
+const WORKERS: usize = 4;
+
+/// How long a worker waits for another, and for the vendor.
+const PATIENCE: Duration = Duration::from_secs(10);
