@@ -36,6 +36,7 @@ impl TokenManager {
         TokenManagerBuilder {
             provider: Box::new(provider),
             store: None,
+            fallback_store: None,
             namespace: "evertoken".to_owned(),
             key: None,
             refresh_ahead: None,
@@ -127,6 +128,7 @@ fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager
 pub struct TokenManagerBuilder {
     provider: Box<dyn Provider>,
     store: Option<Arc<dyn Store>>,
+    fallback_store: Option<Arc<dyn Store>>,
     namespace: String,
     key: Option<String>,
     refresh_ahead: Option<Duration>,
@@ -148,6 +150,31 @@ impl TokenManagerBuilder {
     /// Shares the token with all managers of the same credential on this store. Default: none, memory only.
     pub fn store(self, store: impl Store) -> Self {
         Self { store: Some(Arc::new(store)), ..self }
+    }
+
+    /// A second store, mostly a [`FileStore`](crate::FileStore), that takes the place of the first while that cannot be used:
+    /// the managers that share it fetch once among them, where otherwise each process fetches for itself. Default: none.
+    ///
+    /// Whether the first store works is found out as without a second one: a process that starts meanwhile asks it first.
+    /// What the second one has when the first is back is written there, unless there is something newer. To
+    /// [reject](TokenManager::reject) a token tells those who look at the second one, and is an error all the same as long
+    /// as other hosts cannot be told. Where a new token ends the old one, each process still keeps the
+    /// [`unshared_interval`](TokenManagerBuilder::unshared_interval), for the sake of other hosts. Pushed tickets, refresh
+    /// tokens and quotas are kept in the first store alone: a refresh token that was used twice could end a sign-in.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "redis")] {
+    /// use evertoken::{FileStore, RedisStore, TokenManager, WeCom};
+    ///
+    /// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret"))
+    ///     .store(RedisStore::open("redis://127.0.0.1/")?)
+    ///     .fallback_store(FileStore::new()?)
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), evertoken::Error>(())
+    /// ```
+    pub fn fallback_store(self, store: impl Store) -> Self {
+        Self { fallback_store: Some(Arc::new(store)), ..self }
     }
 
     /// What keys in the store begin with: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. Default: `evertoken`.
@@ -304,12 +331,16 @@ impl TokenManagerBuilder {
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
             log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
         }
+        let recorded = self.key.is_none().then(|| identity.fingerprint());
+        let stand_in = self.fallback_store.map(|store| {
+            let (key, limit) = (key.clone(), settings.lease_limit(false));
+            Box::new(Sharing::new(store, key, recorded.clone(), None, limit, self.time.clone()).standing_in())
+        });
         let sharing = self.store.map(|store| {
-            let identity = self.key.is_none().then(|| identity.fingerprint());
             let rotating = keeping.as_ref().filter(|keeping| keeping.profile.rotates);
             let state_of = rotating.map(|keeping| keeping.place.identity.clone());
             let limit = settings.lease_limit(rotating.is_some());
-            Box::new(Sharing::new(store, key.clone(), identity, state_of, limit, self.time.clone()))
+            Box::new(Sharing::new(store, key.clone(), recorded, state_of, limit, self.time.clone()))
         });
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
             id: ResidentId::new(),
@@ -325,6 +356,7 @@ impl TokenManagerBuilder {
             time: self.time,
             http: Http::new(self.http),
             sharing,
+            stand_in,
             events: Events::default(),
             recorder: Recorder::default(),
             fault,
@@ -360,7 +392,9 @@ impl TokenManagerBuilder {
             "a refresh_after of zero would renew without end"
         } else if zero(self.log_report_every) {
             "a log_report_every of zero would report without end"
-        } else if self.key.is_some() && self.store.as_ref().is_some_and(|store| store.is_sealed()) {
+        } else if self.fallback_store.is_some() && self.store.is_none() {
+            "a fallback store without a store has nothing to fall back from; make it the store"
+        } else if self.key.is_some() && self.store.iter().chain(&self.fallback_store).any(|store| store.is_sealed()) {
             "a key of your own is for sharing with other programs, and these cannot read a sealed store"
         } else if self.store.is_some() && self.max_wait <= lease_of(fetch_limit).saturating_add(fetch_limit) {
             "with a store, max_wait must be longer than twice the HTTP time limit and 2 s: another process may be fetching first"

@@ -57,7 +57,8 @@
 //! Managers on one [`Store`] share the token, the fetch, its failure and every rejection: on a [`FileStore`] between the
 //! processes of one machine, so that a program that is started again has its token at once; with the feature `redis` on a
 //! `RedisStore` between all hosts; on a [`MemoryStore`] in one process. While the store is out of order each process fetches
-//! for itself. A [`TokenPool`] keeps the managers of many tenants.
+//! for itself, or a [second one](TokenManagerBuilder::fallback_store) stands in. A [`TokenPool`] keeps the managers of many
+//! tenants.
 //!
 //! # Doing a thing once
 //!

@@ -48,6 +48,8 @@ pub(crate) struct Sharing {
     foreign: Mutex<Option<(Version, u64)>>,
     /// Whether an unreadable record has been reported.
     reported: AtomicBool,
+    /// Whether this stands in for the first store while that is down, and if so, whether it is down as well.
+    stands_in: Option<AtomicBool>,
 }
 
 /// What all managers of a credential know.
@@ -145,7 +147,32 @@ impl Sharing {
         let lease = lease_of(fetch_limit);
         let (number, state, foreign) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
         let (store, reported) = (BoundedStore::new(store), AtomicBool::new(false));
-        Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported }
+        let stands_in = None;
+        Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, stands_in }
+    }
+
+    /// The same, as a second store that stands in while the first is down.
+    pub(crate) fn standing_in(self) -> Sharing {
+        Sharing { stands_in: Some(AtomicBool::new(false)), ..self }
+    }
+
+    /// True when this stands in while the first store is down.
+    pub(crate) fn stands_in(&self) -> bool {
+        self.stands_in.is_some()
+    }
+
+    /// Logs, once per change, whether a store that stands in works.
+    pub(crate) fn log_stand_in(&self, trouble: Option<&Error>) {
+        let Some(down) = &self.stands_in else { return };
+        match trouble {
+            Some(error) if !down.swap(true, Ordering::Relaxed) => {
+                log::warn!(target: "evertoken", "{}: the fallback store cannot be used: {error}", self.key);
+            }
+            None if down.swap(false, Ordering::Relaxed) => {
+                log::info!(target: "evertoken", "{}: the fallback store works again", self.key);
+            }
+            _ => {}
+        }
     }
 
     /// Waits first, if that is asked for, until it may be worth to ask. Reads a record other than `not`; when there is
@@ -183,6 +210,13 @@ impl Sharing {
     /// True when the log is told of the store's trouble by the store.
     pub(crate) fn logs_its_trouble(&self) -> bool {
         catch_panic(|| Ok(self.store.store().logs_its_trouble())).unwrap_or_default()
+    }
+
+    /// What is recorded, if the store can tell it without any waiting.
+    pub(crate) fn look_at_once(&self) -> Option<Record> {
+        let known_at = self.time.now();
+        let entry = catch_panic(|| Ok(self.store.store().read_at_once(&self.key))).ok()??;
+        Some(self.decode(&entry, known_at))
     }
 
     /// What is recorded. An empty record when nothing is.
@@ -250,6 +284,21 @@ impl Sharing {
             }
             true
         })
+    }
+
+    /// Writes a record in the place of the version that it has. Returns the new version; `None`: another one is there.
+    pub(crate) fn put(&self, record: &Record) -> Result<Option<Version>, Error> {
+        let (bytes, life) = self.encode(record);
+        Ok(match self.replace(&self.key, record.version.as_ref(), bytes, life)? {
+            Swap::Done(version) => version,
+            Swap::Lost(_) => None,
+        })
+    }
+
+    /// Removes a record, if it is still this one.
+    pub(crate) fn remove(&self, version: &Version) -> Result<(), Error> {
+        let (key, version) = (self.key.clone(), version.clone());
+        self.store.ask(move |store| store.swap(&key, Expected::Version(&version), None).map(drop))
     }
 
     /// Records that a failure of this kind is over.

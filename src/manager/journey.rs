@@ -73,8 +73,8 @@ impl From<Failure> for Trouble {
 impl Keeper {
     pub(crate) fn journey(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
         match &self.sharing {
-            Some(sharing) if ticket.purpose == Purpose::Look => Ok(self.compare(sharing, ticket)),
-            Some(sharing) => self.fetch_shared(sharing, ticket),
+            Some(sharing) if ticket.purpose == Purpose::Look => Ok(self.look(sharing, ticket)),
+            Some(sharing) => self.fetch_shared(sharing, ticket, Deadline::within(self.waiting_limit())),
             None => self.fetch_alone(ticket),
         }
     }
@@ -90,30 +90,55 @@ impl Keeper {
         })?))
     }
 
-    fn fetch_shared(&self, sharing: &Sharing, ticket: &Ticket) -> Result<Arrival, Trouble> {
+    /// A token by way of a store. Another's lease is waited for until `give_up`.
+    pub(crate) fn fetch_shared(
+        &self,
+        sharing: &Sharing,
+        ticket: &Ticket,
+        give_up: Deadline,
+    ) -> Result<Arrival, Trouble> {
         // While a renewal is under way, the record that is held already is no news.
         let held = ticket.held.as_ref().and_then(|held| held.base.clone());
         let mut seen = Record { version: held, number: ticket.number, ..Record::default() };
-        let give_up = Deadline::within(self.waiting_limit());
-        let (mut wait, mut pause) = (None, Duration::ZERO);
+        let (mut wait, mut pause, mut has_brought) = (None, Duration::ZERO, false);
         loop {
-            if self.store_rests() {
-                return self.fetch_unshared(ticket);
+            if !sharing.stands_in() && self.store_rests() {
+                return self.fetch_without(sharing, ticket, give_up);
             }
             let turn = sharing.turn(seen.version.as_ref(), wait.take());
             // That it can be read does not say that it can be written.
             if !matches!(turn, Ok(Turn::Found(_) | Turn::Busy { .. })) {
-                self.note_store_trouble(turn.as_ref().err());
+                self.note_trouble_of(sharing, turn.as_ref().err());
             }
             match turn {
-                Err(_) => return self.fetch_unshared(ticket),
-                Ok(Turn::Found(record)) => {
+                Err(_) => return self.fetch_without(sharing, ticket, give_up),
+                Ok(Turn::Found(mut record)) => {
+                    if let Some(arrival) = self.bring_over(sharing, ticket, &mut record) {
+                        return Ok(arrival);
+                    }
                     if let Some(arrival) = self.use_record(&record, ticket) {
                         return arrival;
                     }
                     seen = record;
                 }
-                Ok(Turn::Leased(until)) => return self.fetch_leased(sharing, ticket, seen, until),
+                Ok(Turn::Leased(until)) => {
+                    if !has_brought && self.in_second_store(sharing).is_some() {
+                        has_brought = true;
+                        let brought = self.bring_over(sharing, ticket, &mut seen);
+                        // Another may have come first.
+                        if let Some(arrival) = brought.or_else(|| self.use_record(&seen, ticket)?.ok()) {
+                            drop(self.note(sharing, sharing.release()));
+                            return Ok(arrival);
+                        }
+                        // The lease once more, for the whole of its time.
+                        continue;
+                    }
+                    if sharing.stands_in() && self.profile.new_token_ends_old {
+                        // Other hosts are without the first store too, and each takes the token from the others.
+                        self.take_unshared_turn().inspect_err(|_| drop(self.note(sharing, sharing.release())))?;
+                    }
+                    return self.fetch_leased(sharing, ticket, seen, until);
+                }
                 Ok(Turn::Busy { remaining, .. }) if ticket.purpose == Purpose::Ahead => {
                     return Ok(Arrival::Later(remaining.clamp(LONGEST_PAUSE, COME_BACK)));
                 }
@@ -138,7 +163,7 @@ impl Keeper {
     }
 
     /// What to make of a record that somebody left. `None`: it is of no use.
-    fn use_record(&self, record: &Record, ticket: &Ticket) -> Option<Result<Arrival, Trouble>> {
+    pub(crate) fn use_record(&self, record: &Record, ticket: &Ticket) -> Option<Result<Arrival, Trouble>> {
         let worst = if record.failure.is_some() { Phase::Late } else { Phase::Due };
         if let Some(token) = record.token.as_ref().filter(|token| self.fits(token, record.number, ticket, worst)) {
             return Some(Ok(Arrival::adopted(token, record)));
@@ -147,7 +172,7 @@ impl Keeper {
     }
 
     /// True when a recorded token serves the purpose of the flight.
-    fn fits(&self, token: &RecordedToken, number: u64, ticket: &Ticket, worst: Phase) -> bool {
+    pub(crate) fn fits(&self, token: &RecordedToken, number: u64, ticket: &Ticket, worst: Phase) -> bool {
         let schedule = self.policy.schedule(token.known_at, token.life, token.remaining, 0.5);
         if ticket.rejected.contains(&token.fingerprint) || schedule.phase(self.now()) > worst {
             return false;
@@ -167,13 +192,15 @@ impl Keeper {
     ) -> Result<Arrival, Trouble> {
         let until = Deadline::within(until.remaining().saturating_sub(OPERATION));
         let deadline = Deadline::within(self.settings.fetch_limit).min(until);
-        let asking = Asking { sharing: Some(sharing), ticket, seen: &seen, deadline, until };
+        // What is kept beside the record is in the first store alone.
+        let beside = Some(sharing).filter(|sharing| !sharing.stands_in());
+        let asking = Asking { sharing: beside, ticket, seen: &seen, deadline, until };
         let mut granted = match self.ask_provider(&asking) {
             Ok(granted) => granted,
             Err(error) => return Err(self.record_failure(sharing, ticket, error, seen.version.as_ref())),
         };
         if let Some(arrival) = self.overtaken(sharing, ticket, &seen, &granted) {
-            let _ = self.note_store(sharing.release());
+            let _ = self.note(sharing, sharing.release());
             return Ok(arrival);
         }
         let record = Record {
@@ -184,14 +211,18 @@ impl Keeper {
             ..Record::default()
         };
         // A token that cannot be recorded is still a token: it is written when the store is back.
-        match self.note_store(sharing.publish(&record)) {
+        match self.note(sharing, sharing.publish(&record)) {
             Ok(Published::Done(version)) => granted.version = version,
             Ok(Published::Lost(other)) => {
                 if let Some(Ok(adopted)) = self.use_record(&other, ticket) {
                     return Ok(adopted);
                 }
             }
-            Err(_) => {}
+            Err(_) => {
+                if let Some(stand_in) = self.stand_in.as_ref().filter(|_| !sharing.stands_in()) {
+                    drop(self.note(stand_in, stand_in.publish(&Record { version: None, ..record })));
+                }
+            }
         }
         Ok(Arrival::Granted(granted))
     }
@@ -205,13 +236,13 @@ impl Keeper {
         if !granted.same || seen.rejects(&granted.fingerprint) || ticket.rejected.contains(&granted.fingerprint) {
             return None;
         }
-        let recorded = self.note_store(sharing.look()).ok()?;
+        let recorded = self.note(sharing, sharing.look()).ok()?;
         recorded.rejects(&granted.fingerprint).then_some(Arrival::RejectedElsewhere)
     }
 
     fn record_failure(&self, sharing: &Sharing, ticket: &Ticket, error: Error, seen: Option<&Version>) -> Trouble {
-        if !self.concerns_all(&error, ticket) {
-            let _ = self.note_store(sharing.release());
+        if !self.concerns_all(sharing, &error, ticket) {
+            let _ = self.note(sharing, sharing.release());
             return error.into();
         }
         let failure = self.next_failure(error);
@@ -219,22 +250,24 @@ impl Keeper {
             matches!(failure.error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Panicked);
         // A token may have been granted that ends the recorded one: then the lease runs out instead, as a quarantine.
         if !(self.profile.new_token_ends_old && outcome_unknown) {
-            let _ = self.note_store(sharing.publish_failure(&failure, seen));
+            let _ = self.note(sharing, sharing.publish_failure(&failure, seen));
         }
         failure.into()
     }
 
-    /// False for what is wrong in this process alone, and for the want of a ticket that has come meanwhile.
-    fn concerns_all(&self, error: &Error, ticket: &Ticket) -> bool {
+    /// False for what is wrong in this process alone, and for the want of a ticket that has come meanwhile. Tickets are in
+    /// the first store, so without it nobody can tell what the others want.
+    fn concerns_all(&self, sharing: &Sharing, error: &Error, ticket: &Ticket) -> bool {
         match error.kind() {
             ErrorKind::Shutdown | ErrorKind::Store => false,
+            ErrorKind::TicketStale if sharing.stands_in() => false,
             ErrorKind::TicketStale => self.lock().tickets == ticket.tickets,
             _ => true,
         }
     }
 
     /// The store cannot be used: a fetch of one's own, not too often.
-    fn fetch_unshared(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
+    pub(crate) fn fetch_unshared(&self, ticket: &Ticket) -> Result<Arrival, Trouble> {
         self.take_unshared_turn()?;
         self.fetch_alone(ticket)
     }
@@ -248,15 +281,15 @@ impl Keeper {
     }
 
     /// Compares the held token with the record: takes over what is newer, hands in what is missing.
-    fn compare(&self, sharing: &Sharing, ticket: &Ticket) -> Arrival {
-        if self.compare_state(sharing).is_err() {
+    pub(crate) fn compare(&self, sharing: &Sharing, ticket: &Ticket) -> Arrival {
+        if !sharing.stands_in() && self.compare_state(sharing).is_err() {
             return Arrival::Nothing;
         }
         let Some(held) = &ticket.held else { return Arrival::Nothing };
         let record = match sharing.look() {
             Ok(record) => record,
             Err(error) => {
-                self.note_store_trouble(Some(&error));
+                self.note_trouble_of(sharing, Some(&error));
                 return Arrival::Nothing;
             }
         };
@@ -265,7 +298,7 @@ impl Keeper {
         let arrival = match &record.token {
             _ if untouched => return self.write_back(sharing, ticket, record, true),
             // Unless it was granted again without the store, after all that is recorded.
-            _ if record.rejects(name) && held.version.is_some() => Arrival::RejectedElsewhere,
+            _ if record.rejects(name) && (held.version.is_some() || sharing.stands_in()) => Arrival::RejectedElsewhere,
             _ if record.rejects(name) => return self.write_back(sharing, ticket, record, true),
             Some(token) if token.fingerprint == name => {
                 Arrival::Recorded { version: record.version, number: record.number, end: token.end() }
@@ -280,7 +313,7 @@ impl Keeper {
             // Only this shows whether the store takes what it is given, so it is what counts.
             _ => return self.write_back(sharing, ticket, record, false),
         };
-        self.note_store_trouble(None);
+        self.note_trouble_of(sharing, None);
         arrival
     }
 
@@ -308,7 +341,7 @@ impl Keeper {
         // No longer than that, or the store would compare the other token's life with itself.
         let keep = record.rejected.iter().map(|rejected| now.until(rejected.end)).max().unwrap_or_default();
         let record = Record { token: Some(token), failure: None, number, version, keep, ..record };
-        match self.note_store(sharing.publish(&record)) {
+        match self.note(sharing, sharing.publish(&record)) {
             Ok(Published::Done(version)) => Arrival::Recorded { version, number, end },
             Ok(Published::Lost(other)) => match &other.token {
                 // It lives longer, whatever the numbers say.
@@ -328,6 +361,20 @@ impl Keeper {
     pub(crate) fn note_store<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         self.note_store_trouble(outcome.as_ref().err());
         outcome
+    }
+
+    /// The same for a store that stands in, of which the log alone is told.
+    pub(crate) fn note<T>(&self, sharing: &Sharing, outcome: Result<T, Error>) -> Result<T, Error> {
+        self.note_trouble_of(sharing, outcome.as_ref().err());
+        outcome
+    }
+
+    fn note_trouble_of(&self, sharing: &Sharing, trouble: Option<&Error>) {
+        if sharing.stands_in() {
+            sharing.log_stand_in(trouble);
+        } else {
+            self.note_store_trouble(trouble);
+        }
     }
 
     fn note_store_trouble(&self, trouble: Option<&Error>) {

@@ -38,6 +38,8 @@ pub(crate) struct Keeper {
     pub(crate) time: Time,
     pub(crate) http: Http,
     pub(crate) sharing: Option<Box<Sharing>>,
+    /// The second store, for while the first is down.
+    pub(crate) stand_in: Option<Box<Sharing>>,
     pub(crate) events: Events,
     pub(crate) recorder: Recorder,
     /// A setting that is wrong. Every call returns it.
@@ -264,7 +266,7 @@ impl Keeper {
         self.recorder.count(|metrics| metrics.rejections += 1);
         self.tell(news);
         self.watch_record();
-        self.tell_the_others(move |sharing, now| sharing.reject(&name, now.after(remaining)))
+        self.tell_both(|sharing, now| sharing.reject(&name, now.after(remaining)))
     }
 
     pub(crate) fn drop_rejected(
@@ -320,8 +322,7 @@ impl Keeper {
         };
         self.announce(&EventKind::Invalidated);
         self.watch_record();
-        let told =
-            self.tell_the_others(|sharing, _| sharing.forget(held.as_ref().map(|(name, end)| (name.as_str(), *end))));
+        let told = self.tell_both(|sharing, _| sharing.forget(held.as_ref().map(|(name, end)| (name.as_str(), *end))));
         if let (Ok(()), Some((name, _))) = (&told, &held) {
             // The provider may give it again.
             self.lock().rejected.retain(|rejected| rejected.fingerprint != *name);

@@ -6,6 +6,7 @@ mod journey;
 mod keeper;
 mod landing;
 mod quota;
+mod stand_in;
 mod state;
 mod status;
 mod upkeep;

@@ -1,0 +1,417 @@
+//! Faults of the second store, and of taking a token from a store at once, that were found by an attack and mended.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/fragile.rs"]
+mod fragile;
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use evertoken::store::{Entry, Expected, Swap};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Error, ErrorKind, Grant, Identity, Key, MemoryStore, StateProfile, Store, TokenManager};
+use fragile::Fragile;
+use wait::*;
+
+struct Host {
+    provider: FakeProvider,
+    clock: FakeClock,
+    first: Fragile,
+    second: Fragile,
+}
+
+impl Host {
+    fn new() -> Host {
+        Host::of(FakeProvider::new())
+    }
+
+    fn of(provider: FakeProvider) -> Host {
+        let clock = FakeClock::new();
+        let store = || Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+        let (first, second) = (store(), store());
+        Host { provider, clock, first, second }
+    }
+
+    fn manager(&self) -> TokenManager {
+        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
+        builder.fallback_store(self.second.clone()).build().unwrap()
+    }
+
+    fn elsewhere(&self) -> TokenManager {
+        builder(&self.provider, &self.clock).store(self.first.clone()).build().unwrap()
+    }
+
+    fn break_first(&self, broken: bool) {
+        self.first.broken.store(broken, Ordering::SeqCst);
+    }
+
+    fn recorded(&self, store: &Fragile) -> String {
+        let entry = store.inner.read(self.elsewhere().key()).unwrap();
+        entry.map(|entry| String::from_utf8(entry.bytes().to_vec()).unwrap()).unwrap_or_default()
+    }
+}
+
+/// A lasting manager counts the tokens of the first store; a new process of the host, which cannot read that one, begins
+/// to count anew in the second. Its token is newer all the same.
+#[test]
+fn a_token_of_the_second_store_is_taken_over_though_its_number_is_lower() {
+    let host = Host::of(FakeProvider::new().life(2 * HOUR));
+    let lasting = host.manager();
+    text(&lasting);
+    for _ in 0..3 {
+        lasting.force_refresh().unwrap();
+    }
+    assert_eq!(text(&lasting), "token-4");
+    host.break_first(true);
+    host.clock.advance(HOUR);
+    eventually("it is handed to the second store", || {
+        lasting.try_token();
+        host.recorded(&host.second).contains("token-4") && !lasting.status().fetching
+    });
+    let during = host.manager();
+    assert_eq!(text(&during), "token-4");
+    assert_eq!(during.force_refresh().unwrap().expose(), "token-5");
+    // The held one is late now, and the one in the second store is good for an hour.
+    host.clock.advance(HOUR - 30 * SECOND);
+    let asked = Instant::now();
+    let got = lasting.token_within(3 * SECOND).map(|token| token.expose().to_owned());
+    let flights = host.second.operations.load(Ordering::SeqCst);
+    assert_eq!(got.unwrap(), "token-5", "after {:?} and {flights} operations of the second store", asked.elapsed());
+}
+
+/// What was wrong was the want of a ticket; the ticket has come.
+#[test]
+fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {
+    let keeps = StateProfile::ticket(Identity::new("suite"), HOUR / 2);
+    let provider = (0..5).fold(FakeProvider::new().with_state(keeps), |provider, _| {
+        provider.then(|context| match context.state() {
+            Some(ticket) => Ok(Grant::new(format!("{}-token", ticket.expose()), 2 * HOUR)),
+            None => Err(Error::new(ErrorKind::TicketStale, "there is no ticket")),
+        })
+    });
+    let host = Host::of(provider);
+    host.break_first(true);
+    let tokens = host.manager();
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale);
+    let _ = tokens.set_ticket("ticket");
+    assert_eq!(text(&tokens), "ticket-token");
+}
+
+#[test]
+fn what_was_invalidated_does_not_come_back_from_the_second_store() {
+    let host = Host::new();
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(false);
+    let next = host.manager();
+    next.invalidate().unwrap();
+    assert_eq!(text(&next), "token-2");
+}
+
+/// The rejection was told to the first store, which is down again: nobody on this host can hear of it there.
+#[test]
+fn promise_4_what_was_rejected_while_the_first_store_worked_is_not_handed_out_when_it_is_down_again() {
+    let host = Host::new();
+    host.break_first(true);
+    let bad = host.manager().token().unwrap();
+    host.break_first(false);
+    // By a process that never was without the first store.
+    host.manager().reject(&bad).unwrap();
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-2");
+}
+
+/// As a program does that is started often: each process lives for one call.
+#[test]
+fn promise_4_and_7_a_new_process_prefers_what_the_second_store_has_when_it_is_newer() {
+    let host = Host::new();
+    let bad = host.manager().token().unwrap();
+    assert_eq!(bad.expose(), "token-1");
+    host.break_first(true);
+    let during = host.manager();
+    // The held one came from the first store, and is refused by the service now.
+    assert!(during.reject(&bad).is_err());
+    drop(during);
+    assert_eq!(text(&host.manager()), "token-2");
+    host.break_first(false);
+    assert_eq!(text(&host.manager()), "token-2");
+    assert!(host.recorded(&host.first).contains("token-2"));
+}
+
+/// Two outages with a rejection on another host between them.
+#[test]
+fn promise_4_what_the_first_store_has_replaced_is_not_handed_out_in_the_next_outage() {
+    let host = Host::new();
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(false);
+    // Another host fetches, and this one finds that in the first store, again and again.
+    let other = host.elsewhere();
+    assert_eq!(text(&other), "token-2");
+    for _ in 0..10 {
+        assert_eq!(text(&host.manager()), "token-2");
+    }
+    host.break_first(true);
+    assert_ne!(text(&host.manager()), "token-1");
+}
+
+#[test]
+fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
+    let (provider, clock) = (FakeProvider::new(), FakeClock::new());
+    let store = Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+    let make = || builder(&provider, &clock).store(store.clone()).fallback_store(store.clone()).build().unwrap();
+    let tokens = make();
+    assert_eq!(text(&tokens), "token-1");
+    for _ in 0..3 {
+        let before = store.operations.load(Ordering::SeqCst);
+        tokens.try_token();
+        clock.advance(61 * SECOND);
+        eventually("it looks", || {
+            tokens.try_token();
+            store.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
+        });
+    }
+    assert_eq!((text(&make()).as_str(), provider.calls()), ("token-1", 1));
+}
+
+type Write = Arc<Mutex<Option<(Vec<u8>, Duration)>>>;
+
+/// A store in which somebody else writes a rejection just before a publication.
+#[derive(Clone, Debug)]
+struct Raced {
+    inner: Fragile,
+    before_the_next_write: Write,
+    armed: Arc<AtomicBool>,
+}
+
+impl Store for Raced {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.inner.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        if !key.as_str().ends_with(":lock")
+            && new.is_some()
+            && self.armed.load(Ordering::SeqCst)
+            && let Some((bytes, life)) = self.before_the_next_write.lock().unwrap().take()
+        {
+            self.inner.inner.swap(key, Expected::Any, Some((&bytes, life))).unwrap();
+        }
+        self.inner.swap(key, expected, new)
+    }
+}
+
+/// "Nothing fetched is lost": the first store has no token then, only a rejection of another one.
+#[test]
+fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_token() {
+    let host = Host::of(FakeProvider::new().life(HOUR));
+    // The bytes of a record that rejects a token that would have lived for long.
+    let (long, spare) = (
+        FakeProvider::new().life(5 * HOUR),
+        Fragile { inner: MemoryStore::with_clock(host.clock.clone()), ..Fragile::default() },
+    );
+    let rejecting = builder(&long, &host.clock).store(spare.clone()).build().unwrap();
+    let bad = rejecting.token().unwrap();
+    rejecting.reject(&bad).unwrap();
+    let rejection = spare.inner.read(rejecting.key()).unwrap().unwrap();
+
+    let raced = Raced {
+        inner: host.first.clone(),
+        before_the_next_write: Arc::new(Mutex::new(Some((rejection.bytes().to_vec(), rejection.remaining())))),
+        armed: Arc::default(),
+    };
+    let make = || {
+        builder(&host.provider, &host.clock).store(raced.clone()).fallback_store(host.second.clone()).build().unwrap()
+    };
+    let lasting = make();
+    text(&lasting);
+    host.break_first(true);
+    host.clock.advance(HOUR / 2);
+    assert_eq!(make().force_refresh().unwrap().expose(), "token-2");
+    host.break_first(false);
+    raced.armed.store(true, Ordering::SeqCst);
+    let name = format!("token-{}", host.provider.calls());
+    for _ in 0..4 {
+        let before = host.first.operations.load(Ordering::SeqCst);
+        lasting.try_token();
+        host.clock.advance(61 * SECOND);
+        eventually("it looks", || {
+            lasting.try_token();
+            host.first.operations.load(Ordering::SeqCst) > before && !lasting.status().fetching
+        });
+    }
+    assert!(raced.before_the_next_write.lock().unwrap().is_none(), "the race was had");
+    let kept = host.recorded(&host.first).contains(&name) || host.recorded(&host.second).contains(&name);
+    assert!(kept, "first: {}\nsecond: {}", host.recorded(&host.first), host.recorded(&host.second));
+}
+
+/// A store with something at hand whose reading takes its time, as on a slow disk.
+#[derive(Debug)]
+struct Slow(MemoryStore);
+
+impl Store for Slow {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.0.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        self.0.swap(key, expected, new)
+    }
+
+    fn read_at_once(&self, _: &Key) -> Option<Entry> {
+        std::thread::sleep(Duration::from_millis(300));
+        None
+    }
+}
+
+#[test]
+fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
+    let provider = FakeProvider::new().gated();
+    let tokens = TokenManager::builder(provider.clone()).store(Slow(MemoryStore::new())).build().unwrap();
+    let asked = Instant::now();
+    assert!(tokens.token_within(Duration::from_millis(350)).is_err());
+    let took = asked.elapsed();
+    provider.open();
+    assert!(took < Duration::from_millis(550), "{took:?}");
+}
+
+/// Nobody asked the refresher anything yet; the token found at once is renewed all the same.
+#[test]
+fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
+    #[derive(Clone, Debug)]
+    struct AtHand(MemoryStore);
+    impl Store for AtHand {
+        fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+            self.0.read(key)
+        }
+        fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+            self.0.swap(key, expected, new)
+        }
+        fn read_at_once(&self, key: &Key) -> Option<Entry> {
+            self.0.read(key).ok()?
+        }
+    }
+    let (provider, clock) = (FakeProvider::new(), FakeClock::new());
+    let store = AtHand(MemoryStore::with_clock(clock.clone()));
+    text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
+    let tokens = builder(&provider, &clock).store(store).build().unwrap();
+    assert_eq!(text(&tokens), "token-1");
+    assert_eq!(tokens.try_token().unwrap().expose(), "token-1");
+    clock.advance(2 * HOUR - 200 * SECOND);
+    eventually("it is renewed", || tokens.try_token().unwrap().expose() == "token-2");
+}
+
+/// Two hosts without their Redis, and a provider whose tokens end each other.
+#[test]
+fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end() {
+    use evertoken::Profile;
+    let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
+    let clock = FakeClock::new();
+    let first = Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+    first.broken.store(true, Ordering::SeqCst);
+    let hosts: Vec<_> = (0..2)
+        .map(|_| {
+            let files = MemoryStore::with_clock(clock.clone());
+            builder(&provider, &clock).store(first.clone()).fallback_store(files).build().unwrap()
+        })
+        .collect();
+    for round in 0..40 {
+        let host = &hosts[round % 2];
+        // The service refuses every token but the latest.
+        if let Ok(token) = host.token()
+            && token.expose() != format!("token-{}", provider.calls())
+        {
+            let _ = host.reject(&token);
+            drop(host.token());
+        }
+        clock.advance(2 * SECOND);
+    }
+    assert!(provider.calls() <= 4, "{} fetches in 80 s", provider.calls());
+}
+
+/// As a program does that ends at once: the first store breaks while it fetches, and the second one is at hand.
+#[test]
+fn promise_7_a_token_that_the_first_store_does_not_take_is_in_the_second_before_the_call_returns() {
+    let broken: Arc<Mutex<Option<Arc<AtomicBool>>>> = Arc::default();
+    let breaks = broken.clone();
+    let host = Host::of(FakeProvider::new().then(move |_| {
+        breaks.lock().unwrap().as_ref().unwrap().store(true, Ordering::SeqCst);
+        Ok(Grant::new("token-1", 2 * HOUR))
+    }));
+    *broken.lock().unwrap() = Some(host.first.broken.clone());
+    assert_eq!(text(&host.manager()), "token-1");
+    assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("token-1", 1));
+}
+
+/// Every minute, for each manager, as long as all is well.
+#[test]
+fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
+    let looks = |with: bool| {
+        let host = Host::new();
+        let tokens = if with { host.manager() } else { host.elsewhere() };
+        text(&tokens);
+        let before = host.first.operations.load(Ordering::SeqCst);
+        tokens.try_token();
+        host.clock.advance(61 * SECOND);
+        eventually("it looks", || {
+            tokens.try_token();
+            host.first.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
+        });
+        host.first.operations.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(looks(true), looks(false));
+}
+
+/// All of them read it at once; it comes once.
+#[test]
+fn a_token_that_many_threads_find_at_once_is_adopted_once() {
+    #[derive(Clone, Debug)]
+    struct AtHand(MemoryStore);
+    impl Store for AtHand {
+        fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+            self.0.read(key)
+        }
+        fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+            self.0.swap(key, expected, new)
+        }
+        fn read_at_once(&self, key: &Key) -> Option<Entry> {
+            self.0.read(key).ok()?
+        }
+    }
+    for _ in 0..50 {
+        let (provider, clock) = (FakeProvider::new(), FakeClock::new());
+        let store = AtHand(MemoryStore::with_clock(clock.clone()));
+        text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
+        let tokens = builder(&provider, &clock).store(store).build().unwrap();
+        let events = tokens.events();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| assert_eq!(text(&tokens), "token-1"));
+            }
+        });
+        let granted = events.try_iter().filter(|event| matches!(event.kind, evertoken::EventKind::Granted { .. }));
+        assert_eq!((granted.count(), tokens.metrics().adoptions, provider.calls()), (1, 1, 1));
+    }
+}
+
+/// Passes, and holds what no other test does: that the first store is known to lack what the second one has.
+#[test]
+fn promise_7_a_token_that_nobody_uses_again_is_written_to_the_first_store_when_that_is_back() {
+    for fetched_before in [false, true] {
+        let host = Host::new();
+        if fetched_before {
+            // By another process of the host, so that the token is adopted.
+            host.break_first(true);
+            text(&host.manager());
+        }
+        host.break_first(true);
+        let tokens = host.manager();
+        assert_eq!(text(&tokens), "token-1");
+        host.break_first(false);
+        host.clock.advance(61 * SECOND);
+        eventually("it is written", || host.recorded(&host.first).contains("token-1"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Real processes on a real Redis, with files to fall back on. Each is this test's own program, started again.
+#![cfg(all(target_os = "linux", feature = "redis"))]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/redis.rs"]
+mod redis_server;
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use evertoken::store::RedisStore;
+use evertoken::testing::ProviderHost;
+use evertoken::{FileStore, OAuth2, TokenManager, TokenManagerBuilder};
+use process::{Process, each};
+use redis_server::{RedisServer, until};
+use wait::*;
+
+fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
+    let provider = OAuth2::new(token_url, "client", "secret");
+    let builder = TokenManager::builder(provider).local_max_age(Duration::from_millis(100));
+    builder.store(RedisStore::open(redis).unwrap())
+}
+
+/// What a process of these tests does.
+fn act(port: &str) {
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut manager: Option<TokenManager> = None;
+    for line in lines {
+        let line = line.unwrap();
+        let words: Vec<_> = line.split(' ').collect();
+        let answer = match (words.as_slice(), &manager) {
+            (["make", redis, token_url, directory], _) => {
+                let builder = builder_for(redis, token_url).fallback_store(FileStore::at(directory));
+                manager = Some(builder.build().unwrap());
+                "ok".to_owned()
+            }
+            (["ask"], Some(tokens)) => match tokens.token() {
+                Ok(token) => token.expose().to_owned(),
+                Err(error) => format!("{:?}", error.kind()),
+            },
+            other => panic!("nobody says {other:?}"),
+        };
+        writeln!(stream, "{answer}").unwrap();
+    }
+}
+
+fn play(test: impl FnOnce(&RedisServer, &ProviderHost, &Path)) {
+    if let Some(port) = process::port() {
+        return act(&port);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+    test(&RedisServer::start(), &host, &folder.path().join("store"));
+}
+
+fn processes(name: &str, redis: &str, host: &ProviderHost, directory: &Path) -> Vec<Process> {
+    let mut processes: Vec<_> = (0..4).map(|_| Process::start(name)).collect();
+    each(&mut processes, &format!("make {redis} {} {}", host.token_url(), directory.display()));
+    processes
+}
+
+#[test]
+fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_the_redis_gets_it_later() {
+    let name = "promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_the_redis_gets_it_later";
+    play(|server, host, directory| {
+        server.kill();
+        let mut all = processes(name, &server.url(), host, directory);
+        let answers = each(&mut all, "ask");
+        assert!(answers.iter().all(|answer| answer == "token-1"), "{answers:?}");
+        assert_eq!(host.calls(), 1);
+        server.restart();
+        until("somebody who uses the token writes it to the redis", || {
+            each(&mut all, "ask");
+            let keys: Vec<String> = server.ask(&["KEYS", "evertoken:*"]).unwrap_or_default();
+            keys.iter().any(|key| key.ends_with('}'))
+        });
+        let elsewhere = builder_for(&server.url(), &host.token_url()).build().unwrap();
+        assert_eq!((text(&elsewhere).as_str(), host.calls()), ("token-1", 1));
+    });
+}
+
+#[test]
+fn promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redis() {
+    let name = "promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redis";
+    play(|server, host, directory| {
+        server.kill();
+        let mut first = processes(name, &server.url(), host, directory);
+        assert_eq!(first[0].ask("ask"), "token-1");
+        first.into_iter().for_each(Process::end);
+        server.restart();
+        let mut next = processes(name, &server.url(), host, directory);
+        assert_eq!(each(&mut next, "ask"), ["token-1"; 4]);
+        let elsewhere = builder_for(&server.url(), &host.token_url()).build().unwrap();
+        assert_eq!((text(&elsewhere).as_str(), host.calls()), ("token-1", 1));
+    });
+}
+
+#[test]
+fn promise_5_and_6_a_redis_that_is_stopped_does_not_keep_the_processes_of_a_host_from_one_token() {
+    let name = "promise_5_and_6_a_redis_that_is_stopped_does_not_keep_the_processes_of_a_host_from_one_token";
+    play(|server, host, directory| {
+        server.stop();
+        let mut all = processes(name, &server.url(), host, directory);
+        assert_eq!(each(&mut all, "ask"), ["token-1"; 4]);
+        assert_eq!(host.calls(), 1);
+        server.go_on();
+    });
+}

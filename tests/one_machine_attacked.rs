@@ -1,0 +1,431 @@
+//! Faults of files and of the second store that a second attack found, and that were mended.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/fragile.rs"]
+mod fragile;
+#[path = "common/wait.rs"]
+mod wait;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use evertoken::store::{Entry, Expected, FileStore, Leasing, Owner, Swap};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Error, ErrorKind, Grant, Key, MemoryStore, Store, TokenManager};
+use fragile::Fragile;
+use wait::*;
+
+struct Host {
+    provider: FakeProvider,
+    clock: FakeClock,
+    first: Fragile,
+    second: Fragile,
+}
+
+impl Host {
+    fn of(provider: FakeProvider) -> Host {
+        let clock = FakeClock::new();
+        let store = || Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+        let (first, second) = (store(), store());
+        Host { provider, clock, first, second }
+    }
+
+    fn manager(&self) -> TokenManager {
+        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
+        builder.fallback_store(self.second.clone()).build().unwrap()
+    }
+
+    /// A manager of another host, which reaches the first store whatever happens to it here.
+    fn elsewhere(&self) -> TokenManager {
+        builder(&self.provider, &self.clock).store(self.first.inner.clone()).build().unwrap()
+    }
+
+    fn break_first(&self, broken: bool) {
+        self.first.broken.store(broken, Ordering::SeqCst);
+    }
+
+    fn recorded(&self, store: &MemoryStore) -> String {
+        let entry = store.read(self.elsewhere().key()).unwrap();
+        entry.map(|entry| String::from_utf8(entry.bytes().to_vec()).unwrap()).unwrap_or_default()
+    }
+}
+
+type Act = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// A store before one of whose operations somebody else does something.
+#[derive(Clone)]
+struct Raced {
+    inner: Fragile,
+    /// Counts down to the operation before which it is done.
+    before: Arc<AtomicUsize>,
+    act: Act,
+}
+
+impl std::fmt::Debug for Raced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Raced")
+    }
+}
+
+impl Raced {
+    fn step(&self) {
+        if self.act.lock().unwrap().is_some() && self.before.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let act = self.act.lock().unwrap().take();
+            act.unwrap()();
+        }
+    }
+}
+
+impl Store for Raced {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.step();
+        self.inner.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        self.step();
+        self.inner.swap(key, expected, new)
+    }
+}
+
+/// "Newer wins": another host records a new token after the first store was read and found to have nothing of use.
+#[test]
+fn promise_7_a_newer_token_that_another_host_fetches_meanwhile_is_not_replaced_by_that_of_the_second_store() {
+    let mut lost = Vec::new();
+    let mut raced_at_all = 0;
+    for operation in 1..=4 {
+        let host = Host::of(FakeProvider::new());
+        // What is recorded in the first store is of no use, and read all the same.
+        let other = host.elsewhere();
+        other.reject(&other.token().unwrap()).unwrap();
+        host.break_first(true);
+        assert_eq!(text(&host.manager()), "token-2");
+        host.break_first(false);
+        host.clock.advance(60 * SECOND);
+        let raced =
+            Raced { inner: host.first.clone(), before: Arc::new(AtomicUsize::new(operation)), act: Act::default() };
+        *raced.act.lock().unwrap() = Some(Box::new(move || assert_eq!(text(&other), "token-3")));
+        let next = builder(&host.provider, &host.clock).store(raced.clone());
+        let next = next.fallback_store(host.second.clone()).build().unwrap();
+        let got = next.token_within(5 * SECOND).map(|token| token.expose().to_owned());
+        raced_at_all += usize::from(raced.act.lock().unwrap().is_none());
+        let recorded = host.recorded(&host.first.inner);
+        if raced.act.lock().unwrap().is_none() && !recorded.contains("token-3") {
+            lost.push(format!("operation {operation}: got {got:?}, recorded {recorded}"));
+        }
+    }
+    assert!(raced_at_all >= 3, "{raced_at_all}");
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+/// The same while the lease is held: another host hands in what it had fetched without the store.
+#[test]
+fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of_the_second_store() {
+    let host = Host::of(FakeProvider::new());
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(false);
+    host.clock.advance(60 * SECOND);
+    // The bytes of a newer record.
+    let spare = MemoryStore::with_clock(host.clock.clone());
+    let newer = builder(&host.provider, &host.clock).store(spare.clone()).build().unwrap();
+    assert_eq!(text(&newer), "token-2");
+    let entry = spare.read(newer.key()).unwrap().unwrap();
+    // Before the last look at the first store: what that sees is to be heeded.
+    let raced = Raced { inner: host.first.clone(), before: Arc::new(AtomicUsize::new(4)), act: Act::default() };
+    let (first, key) = (host.first.inner.clone(), newer.key().clone());
+    *raced.act.lock().unwrap() = Some(Box::new(move || {
+        first.swap(&key, Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
+    }));
+    let next = builder(&host.provider, &host.clock).store(raced.clone());
+    let next = next.fallback_store(host.second.clone()).build().unwrap();
+    let got = text(&next);
+    assert!(raced.act.lock().unwrap().is_none(), "the race was had");
+    let recorded = host.recorded(&host.first.inner);
+    assert!(recorded.contains("token-2"), "got {got}, recorded {recorded}");
+}
+
+/// The record of the first store is held, so a renewal does not read it again.
+#[test]
+fn promise_4_a_rejection_in_the_second_store_outlives_a_renewal_that_fails() {
+    let provider = FakeProvider::new()
+        .then(|_| Ok(Grant::new("token-1", 2 * HOUR)))
+        .then(|_| Err(Error::new(ErrorKind::Unavailable, "the provider is down")));
+    let host = Host::of(provider);
+    let lasting = host.manager();
+    assert_eq!(text(&lasting), "token-1");
+    let brief = host.manager();
+    let bad = brief.token().unwrap();
+    host.break_first(true);
+    assert!(brief.reject(&bad).is_err());
+    drop(brief);
+    assert!(host.recorded(&host.second.inner).contains("rejected"));
+    host.break_first(false);
+    assert!(lasting.force_refresh().is_err());
+    // Whatever it gets, that one was refused by the service, and this host was told.
+    let got = host.manager().token().map(|token| token.expose().to_owned());
+    assert_ne!(got.as_deref().ok(), Some("token-1"), "first: {}", host.recorded(&host.first.inner));
+}
+
+/// As a directory that cannot be written to: what is there can be read.
+#[derive(Clone, Debug)]
+struct AtHand(Fragile);
+
+impl Store for AtHand {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.0.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        self.0.swap(key, expected, new)
+    }
+
+    fn read_at_once(&self, key: &Key) -> Option<Entry> {
+        self.0.inner.read(key).ok()?
+    }
+}
+
+#[test]
+fn promise_4_what_the_second_store_rejects_is_not_handed_out_because_the_first_has_it_at_hand() {
+    let host = Host::of(FakeProvider::new());
+    let make = || {
+        let builder = builder(&host.provider, &host.clock).store(AtHand(host.first.clone()));
+        builder.fallback_store(host.second.clone()).build().unwrap()
+    };
+    let tokens = make();
+    let bad = tokens.token().unwrap();
+    host.break_first(true);
+    assert!(tokens.reject(&bad).is_err());
+    drop(tokens);
+    assert_ne!(text(&make()), "token-1");
+}
+
+/// The same with real files: the first directory can be read but not written to.
+#[test]
+fn promise_4_files_that_can_only_be_read_do_not_hide_a_rejection_in_the_second_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = FakeProvider::new();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let make = || {
+        let builder = TokenManager::builder(provider.clone()).store(FileStore::at(&first));
+        builder.fallback_store(FileStore::at(&second)).build().unwrap()
+    };
+    let tokens = make();
+    let bad = tokens.token().unwrap();
+    // Nobody gets the locks: something else stands where they belong. It is told as an error of the store.
+    for file in std::fs::read_dir(&first).unwrap().flatten() {
+        if file.path().extension().is_some_and(|end| end == "lock") {
+            std::fs::remove_file(file.path()).unwrap();
+            std::fs::create_dir(file.path()).unwrap();
+        }
+    }
+    assert!(tokens.reject(&bad).is_err());
+    drop(tokens);
+    assert_ne!(text(&make()), "token-1");
+}
+
+/// The first store can be read and leased, but takes no record.
+#[test]
+fn a_token_that_could_not_be_brought_over_leaves_no_lease_behind() {
+    let host = Host::of(FakeProvider::new());
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(false);
+    *host.first.unwritable.lock().unwrap() = Some("}");
+    let next = host.manager();
+    assert_eq!(text(&next), "token-1");
+    let lease_is_free = host.first.inner.is_empty();
+    assert!(lease_is_free, "others wait for a lease under which nobody fetches");
+}
+
+fn key() -> Key {
+    TokenManager::builder(FakeProvider::new()).build().unwrap().key().clone()
+}
+
+fn lease(store: &FileStore, owner: &str) -> Leasing {
+    store.read_or_lease(&key(), None, Duration::ZERO, &Owner::new(owner), 7 * SECOND).unwrap()
+}
+
+/// The machine's own clock tells how long the lease still lasts, and the lock that its holder lives.
+#[test]
+fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
+    for step in ["back", "forward"] {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+        let open = || FileStore::with_clock(folder.path().join("files"), clock.clone());
+        let (one, other) = (open(), open());
+        assert!(matches!(lease(&one, "one"), Leasing::Leased));
+        assert!(matches!(lease(&other, "other"), Leasing::Busy { .. }));
+        match step {
+            "back" => clock.step_back(5 * SECOND),
+            _ => clock.step_forward(10 * SECOND),
+        }
+        assert!(matches!(lease(&other, "other"), Leasing::Busy { .. }), "set {step}: two fetch at once");
+    }
+}
+
+/// Nothing would be written, so there is nothing to refuse.
+#[test]
+fn a_full_store_in_memory_answers_a_swap_that_is_lost() {
+    let store = MemoryStore::new();
+    let once = evertoken::Idempotency::new(store.clone());
+    for number in 0..10_000 {
+        assert!(once.begin::<u32>(format!("{number}"), b"").is_ok());
+    }
+    assert_eq!(store.len(), 10_000);
+    let seen = evertoken::store::Version::of(b"gone");
+    let swap = store.swap(&key(), Expected::Version(&seen), Some((b"x", HOUR)));
+    assert!(matches!(swap, Ok(Swap::Lost(None))), "{swap:?}");
+}
+
+fn fails() -> Error {
+    Error::new(ErrorKind::Unavailable, "the provider is down")
+}
+
+/// A program that asks for another token and ends, with the provider down.
+#[test]
+fn promise_7_a_token_of_the_second_store_is_not_removed_because_the_one_who_looks_holds_it_too() {
+    let provider = FakeProvider::new().then(|_| Ok(Grant::new("token-1", 2 * HOUR))).then(|_| Err(fails()));
+    let host = Host::of(provider);
+    host.break_first(true);
+    let brief = host.manager();
+    assert_eq!(text(&brief), "token-1");
+    host.break_first(false);
+    // The first store is no longer left alone.
+    host.clock.advance(120 * SECOND);
+    assert!(brief.force_refresh().is_err());
+    let (first, second) = (host.recorded(&host.first.inner), host.recorded(&host.second.inner));
+    assert!(first.contains("token-1") || second.contains("token-1"), "first: {first}\nsecond: {second}");
+}
+
+/// With the provider down, a token that has half a minute left is what there is.
+#[test]
+fn a_late_token_of_the_second_store_is_not_thrown_away() {
+    let serve = |with_second: bool| {
+        let fetched = FakeProvider::new().then(|_| Ok(Grant::new("token-1", 2 * HOUR)));
+        let host = Host::of((0..9).fold(fetched, |provider, _| provider.then(|_| Err(fails()))));
+        let make = || if with_second { host.manager() } else { host.elsewhere() };
+        host.break_first(true);
+        assert_eq!(text(&make()), "token-1");
+        host.break_first(false);
+        host.clock.advance(2 * HOUR - 30 * SECOND);
+        // The first one asks the provider in vain, and says so to the next.
+        drop(make().token());
+        make().token().map(|token| token.expose().to_owned())
+    };
+    assert_eq!(serve(false).ok().as_deref(), Some("token-1"), "with one store that works");
+    let got = serve(true);
+    assert_eq!(got.as_deref().ok(), Some("token-1"), "with a second one: {got:?}");
+}
+
+/// Copied with `cp -r`, or put back from a backup that does not keep times: what is in the file tells how long it lives.
+#[test]
+fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let path = folder.path().join("files");
+    let day = 24 * HOUR;
+    let once = evertoken::Idempotency::new(FileStore::with_clock(&path, clock.clone())).keep_results(30 * day);
+    let evertoken::Outcome::New(claim) = once.begin::<u32>("sent", b"").unwrap() else { panic!("it is new") };
+    claim.complete(&7).unwrap();
+    let is_record = |path: &std::path::Path| path.extension().is_some_and(|end| end == "once");
+    let record = std::fs::read_dir(&path).unwrap().flatten().map(|file| file.path()).find(|path| is_record(path));
+    let record = record.unwrap();
+    let copied_at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+    std::fs::File::options().write(true).open(&record).unwrap().set_modified(copied_at).unwrap();
+    clock.advance(2 * day);
+    assert!(matches!(once.begin::<u32>("sent", b""), Ok(evertoken::Outcome::Completed(7))));
+    for number in 0..800 {
+        patiently(|| once.begin::<u32>(format!("{number}"), b""));
+        if !record.exists() {
+            break;
+        }
+    }
+    let again = once.begin::<u32>("sent", b"").unwrap();
+    assert!(matches!(again, evertoken::Outcome::Completed(7)), "it would be done twice: {again:?}");
+}
+
+/// "Whoever cannot write must not keep the others from trying", also when it is the lock that was not to be had.
+#[test]
+fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("files");
+    let (one, other) = (FileStore::at(&path), FileStore::at(&path));
+    assert!(matches!(lease(&one, "one"), Leasing::Leased));
+    let lock = std::fs::read_dir(&path).unwrap().flatten().map(|file| file.path());
+    let lock = lock.into_iter().find(|path| path.extension().is_some_and(|end| end == "lock")).unwrap();
+    let busy = std::fs::File::options().read(true).write(true).open(lock).unwrap();
+    busy.lock().unwrap();
+    assert!(one.publish(&key(), &Owner::new("one"), None, b"token", HOUR).is_err());
+    busy.unlock().unwrap();
+    let got = lease(&other, "other");
+    drop(one);
+    assert!(matches!(got, Leasing::Leased), "others wait for a lease under which nobody fetches: {got:?}");
+}
+
+/// The first store takes no record; no second one is needed for that.
+#[test]
+fn a_token_that_could_not_be_recorded_leaves_no_lease_behind() {
+    let host = Host::of(FakeProvider::new());
+    *host.first.unwritable.lock().unwrap() = Some("}");
+    let tokens = builder(&host.provider, &host.clock).store(host.first.clone()).build().unwrap();
+    assert_eq!(text(&tokens), "token-1");
+    assert!(host.first.inner.is_empty(), "others wait for a lease under which nobody fetches");
+}
+
+/// A key of 512 characters that JSON writes as two each, and as many bytes as a file takes.
+#[test]
+fn the_longest_key_and_the_longest_record_are_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::at(folder.path().join("files"));
+    for character in ["\"", "\\", "~"] {
+        let tokens = TokenManager::builder(FakeProvider::new()).key(&character.repeat(512)).build().unwrap();
+        let bytes = vec![b'\n'; 64 * 1024];
+        for life in [HOUR, Duration::MAX] {
+            store.swap(tokens.key(), Expected::Any, Some((&bytes, life))).unwrap();
+            let entry = store.read(tokens.key()).unwrap().unwrap();
+            assert!(entry.bytes() == bytes && entry.remaining() > HOUR - 60 * SECOND, "{entry:?}");
+        }
+        store.swap(tokens.key(), Expected::Any, Some((b"x", Duration::ZERO))).unwrap();
+        assert!(store.read(tokens.key()).unwrap().is_none());
+        assert!(store.swap(tokens.key(), Expected::Any, Some((&[0; 64 * 1024 + 1], HOUR))).is_err());
+    }
+}
+
+/// A second store that takes its time, as a slow disk does, but answers.
+#[derive(Clone, Debug)]
+struct Slow(MemoryStore);
+
+impl Store for Slow {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        std::thread::sleep(Duration::from_millis(800));
+        self.0.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        std::thread::sleep(Duration::from_millis(800));
+        self.0.swap(key, expected, new)
+    }
+}
+
+/// What is looked for in the second store under the lease is not to be taken from the provider's time.
+#[test]
+fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
+    let left = Arc::new(Mutex::new(Duration::ZERO));
+    let told = left.clone();
+    let provider = FakeProvider::new().then(move |context| {
+        *told.lock().unwrap() = context.remaining();
+        Ok(Grant::new("token-1", 2 * HOUR))
+    });
+    let second = MemoryStore::new();
+    let make = |store: MemoryStore| {
+        TokenManager::builder(provider.clone()).store(store).http(evertoken::HttpConfig::default().timeout(SECOND))
+    };
+    // Something of no use is recorded there: that nothing is known.
+    make(second.clone()).build().unwrap().invalidate().unwrap();
+    second.swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
+    let tokens = make(MemoryStore::new()).fallback_store(Slow(second)).build().unwrap();
+    let got = tokens.token_within(20 * SECOND).map(|token| token.expose().to_owned());
+    assert_eq!(got.as_deref().ok(), Some("token-1"), "{got:?}");
+    let left = *left.lock().unwrap();
+    assert!(left > Duration::from_millis(800), "the provider has {left:?} of its second");
+}
