@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use alone::alone;
 use evertoken::testing::{FakeProvider, Outage, ProviderHost};
-use evertoken::{HttpConfig, OAuth2, TokenManager, WeCom};
+use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
 use wait::*;
 
 /// The names of this library's threads that run now.
@@ -56,6 +56,24 @@ fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along
         drop(last);
         assert!(dropping.elapsed() < Duration::from_millis(50), "drop never waits");
         assert!(until_no_thread() < Duration::from_millis(100));
+    });
+}
+
+#[test]
+fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once() {
+    alone("promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once", || {
+        let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().life(3 * SECOND));
+        let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
+        text(&manager());
+        until_no_thread();
+        let tokens = manager();
+        assert_eq!((text(&tokens).as_str(), threads().len()), ("token-1", 0));
+        // Wanted again it is looked after, and renewed ahead of its end.
+        let events = tokens.events();
+        text(&tokens);
+        assert_eq!(threads(), ["evertoken-refre"]);
+        wait_for_grant(&events);
+        assert_eq!((text(&tokens).as_str(), provider.calls()), ("token-2", 2));
     });
 }
 

@@ -17,7 +17,7 @@ use crate::manager::state::Keeping;
 use crate::metrics::{Metrics, Recorder};
 use crate::policy::{Phase, Policy};
 use crate::provider::{Profile, Provider};
-use crate::refresher::ResidentId;
+use crate::refresher::{self, ResidentId};
 use crate::snapshot::Snapshot;
 use crate::token::Token;
 
@@ -66,6 +66,11 @@ impl Settings {
     pub(crate) fn lease_limit(&self, takes_turns: bool) -> Duration {
         if takes_turns { self.fetch_limit.saturating_mul(2) } else { self.fetch_limit }
     }
+
+    /// True when there is something to do for a token that nobody asks for again.
+    fn works_unasked(&self) -> bool {
+        self.keep_warm || self.watch || self.log_report_every.is_some()
+    }
 }
 
 /// What a call does next.
@@ -95,12 +100,43 @@ impl Keeper {
     pub(crate) fn obtain(&self, wait: Duration) -> Result<Token, Error> {
         self.recorder.count(|metrics| metrics.misses += 1);
         let (deadline, watch) = (Deadline::within(wait), Stopwatch::start());
+        if let Some(token) = self.take_from_the_store_at_once() {
+            return Ok(token);
+        }
         let mut waited = false;
         let result = self.obtain_by(deadline, &mut waited);
         if waited {
             self.recorder.waited(watch.elapsed());
         }
         result
+    }
+
+    /// The first token, where the store can tell it without any waiting: most programs that find one there need no other,
+    /// so no thread is started for it.
+    fn take_from_the_store_at_once(&self) -> Option<Token> {
+        // What stands in may know better.
+        let sharing = self.sharing.as_ref().filter(|_| self.fault.is_none() && self.stand_in.is_none())?;
+        let ticket = {
+            let control = self.lock();
+            let is_new = control.last.is_none() && control.flight.is_none() && control.pause.is_none();
+            if !is_new || control.shut_down || control.generation > 0 {
+                return None;
+            }
+            control.ticket(Purpose::Need)
+        };
+        let watch = Stopwatch::start();
+        let arrival = self.use_record(&sharing.look_at_once()?, &ticket)?.ok()?;
+        self.settle(None, &ticket, Ok(arrival), watch.elapsed()).ok()?;
+        if self.settings.works_unasked() {
+            refresher::ensure_running();
+            self.watch_record();
+        } else {
+            // Whoever asks again has it looked after.
+            self.snapshot.arm();
+        }
+        let mut control = self.lock();
+        let now = self.now();
+        control.take(now, Phase::Due)
     }
 
     fn obtain_by(&self, deadline: Deadline, waited: &mut bool) -> Result<Token, Error> {

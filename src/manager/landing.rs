@@ -49,7 +49,7 @@ impl Keeper {
         let fly = move || {
             let watch = Stopwatch::start();
             let arrival = catch_panic(|| Ok(keeper.journey(&ticket))).unwrap_or_else(|error| Err(error.into()));
-            keeper.settle(&mine, &ticket, arrival, watch.elapsed())
+            keeper.settle(Some(&mine), &ticket, arrival, watch.elapsed())
         };
         // Started only now, because a thread takes as long to start as all the rest, and callers wait for the rest.
         flight.launch(self.id.number(), fly, move || {
@@ -80,10 +80,10 @@ impl Keeper {
         flight.land(Err(error));
     }
 
-    /// Takes in what a flight brought, and tells about it.
-    fn settle(
+    /// Takes in what a flight brought, or what was found without one, and tells about it.
+    pub(crate) fn settle(
         &self,
-        flight: &Arc<Flight<Landed>>,
+        flight: Option<&Arc<Flight<Landed>>>,
         ticket: &Ticket,
         arrival: Result<Arrival, Trouble>,
         took: Duration,
@@ -92,8 +92,9 @@ impl Keeper {
         let (landed, ended) = {
             let mut control = self.lock();
             let now = self.now();
-            let aboard = control.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
-            if aboard {
+            let is_current = |flight| control.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
+            let aboard = flight.is_none_or(is_current);
+            if aboard && flight.is_some() {
                 control.flight = None;
             }
             let mut landing = Landing { keeper: self, ticket, aboard, now, took, news: &mut news };
