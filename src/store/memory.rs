@@ -103,7 +103,10 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        Some(self.0.watches.add(key, wake))
+        let watch = self.0.watches.add(key, wake.clone());
+        // What has changed since the caller looked.
+        wake.wake();
+        Some(watch)
     }
 }
 
