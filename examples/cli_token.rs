@@ -4,10 +4,19 @@
 //! which: `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID`, `EVERTOKEN_SECRET` or `EVERTOKEN_SECRET_FILE`, as
 //! [`from_env`](evertoken::provider::from_env) reads them; or a file does that is named by `--config`, a
 //! [`ProviderConfig`](evertoken::ProviderConfig) in JSON. A credential never stands on the command line, where other
-//! users of the machine see it. With `--demo` a stand-in on a loopback port grants the token, and with `--status` the
-//! manager says in the end how things stand.
+//! users of the machine see it.
 //!
-//! Of `refresh-token` the program would have to keep what follows the first one; without a store it works once.
+//! The token is kept in a file of the user's cache directory, so the next start prints it without a fetch, and of several
+//! that start at once one fetches. `--store DIR` keeps it in another directory, and `--no-store` not at all. `--forget`
+//! fetches another one, for a credential whose rights have changed. `--status` says on the error output how things stand:
+//! what is held, where it came from and where it is kept.
+//!
+//! With `--demo` a stand-in on a loopback port grants the token. Start it twice: the second start has the token of the first.
+//! The stand-in has another port each time, and the address is a part of what tells credentials apart, so the demo names the
+//! key of its token itself. It keeps it in a directory of its own, below the system's one for temporary files.
+//!
+//! `refresh-token` works from start to start, because the latest refresh token is kept beside the token. What is in a cache
+//! may be cleared away, and then the person has to sign in again: name a directory with `--store`.
 //!
 //! The exit code tells a script what to do: 0 here it is, 2 mend a setting, 3 mend the credential or its
 //! rights, 4 try again later, 1 anything else.
@@ -15,6 +24,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::convert::Infallible;
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +32,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use evertoken::testing::ProviderHost;
-use evertoken::{Error, ErrorKind, ProviderConfig, TokenManager, TokenManagerBuilder, WeCom, provider};
+use evertoken::{
+    Error, ErrorKind, EventKind, FileStore, HttpConfig, ProviderConfig, Source, Status, TokenManager,
+    TokenManagerBuilder, WeCom, provider,
+};
 use pico_args::Arguments;
 
 fn main() -> ExitCode {
@@ -41,17 +54,33 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Error> {
     let options = Options::read(Arguments::from_env())?;
-    let demo = options.demo.then(ProviderHost::wecom);
-    let tokens = match (&demo, options.config) {
-        (Some(host), _) => {
-            in_a_hurry(TokenManager::builder(WeCom::new("corp", "secret").base_url(host.url()))).build()?
-        }
-        (None, Some(path)) => TokenManager::from_config(&read_config(path)?, in_a_hurry)?,
-        (None, None) => TokenManager::from_config(&provider::from_env()?, in_a_hurry)?,
+    let store = options.store()?;
+    // Called for the provider's parents too, if it has any: they are kept in the same place.
+    let set_up = |builder: TokenManagerBuilder| match &store {
+        Some(store) => in_a_hurry(builder).store(store.clone()),
+        None => in_a_hurry(builder),
     };
+    let demo = options.demo.then(stand_in);
+    let tokens = match (&demo, &options.config) {
+        (Some(host), _) => {
+            let provider = WeCom::new("corp", "secret").base_url(host.url());
+            set_up(TokenManager::builder(provider)).key("cli_token:demo").build()?
+        }
+        (None, Some(path)) => TokenManager::from_config(&read_config(path)?, set_up)?,
+        (None, None) => TokenManager::from_config(&provider::from_env()?, set_up)?,
+    };
+    let events = tokens.events();
+    if options.forget {
+        tokens.invalidate()?;
+    }
     let token = tokens.token();
+    // The token comes all the same, but the next start will fetch again, and nobody would know why.
+    for event in events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. })) {
+        eprintln!("cli_token: {event}");
+    }
     if options.status {
-        eprintln!("{}", tokens.status());
+        let status = tokens.status();
+        eprintln!("{status}\n  kept        {}", kept(store.as_ref(), &status));
     }
     let token = token?;
     // This is what the program is for. Nothing else in it shows the token.
@@ -63,12 +92,29 @@ fn run() -> Result<(), Error> {
     Ok(())
 }
 
-/// Somebody sits in front of it, so it gives up sooner than a service would.
+/// Somebody sits in front of it, so it gives up sooner than a service would: after another process and this one have both
+/// had the time for a fetch.
 fn in_a_hurry(builder: TokenManagerBuilder) -> TokenManagerBuilder {
-    builder.max_wait(Duration::from_secs(8))
+    builder.http(HttpConfig::default().timeout(Duration::from_secs(3))).max_wait(Duration::from_secs(9))
 }
 
-fn read_config(path: PathBuf) -> Result<ProviderConfig, Error> {
+/// A vendor that grants each start another token, so that it shows where a token came from.
+fn stand_in() -> ProviderHost {
+    ProviderHost::wecom().granting(format!("demo-token-{}", std::process::id()), 7200)
+}
+
+fn kept(store: Option<&FileStore>, status: &Status) -> String {
+    let Some(store) = store else { return "in memory only; it goes with this process".into() };
+    let directory = store.directory().display();
+    match status.source {
+        _ if status.store_down_for.is_some() => format!("in memory only; {directory} cannot be used"),
+        Some(Source::Store) => format!("in {directory}; it was there already, and nothing was fetched"),
+        Some(_) => format!("in {directory}; it was fetched, and the next start finds it there"),
+        None => format!("in {directory}, once there is one"),
+    }
+}
+
+fn read_config(path: &PathBuf) -> Result<ProviderConfig, Error> {
     let unreadable = |cause: &dyn std::fmt::Display| Error::new(ErrorKind::Config, format!("--config: {cause}"));
     let text = fs::read_to_string(path).map_err(|cause| unreadable(&cause))?;
     serde_json::from_str(&text).map_err(|cause| unreadable(&cause))
@@ -77,22 +123,45 @@ fn read_config(path: PathBuf) -> Result<ProviderConfig, Error> {
 struct Options {
     demo: bool,
     status: bool,
+    forget: bool,
+    no_store: bool,
+    directory: Option<PathBuf>,
     config: Option<PathBuf>,
 }
 
 impl Options {
     fn read(mut arguments: Arguments) -> Result<Options, Error> {
-        let usage = "there is --demo, --config FILE and --status, and no other argument";
+        let usage =
+            "there is --demo, --config FILE, --store DIR, --no-store, --forget and --status, and no other argument";
+        let wrong = || Error::new(ErrorKind::Config, usage);
         let path = |text: &OsStr| Ok::<_, Infallible>(PathBuf::from(text));
         let options = Options {
             demo: arguments.contains("--demo"),
             status: arguments.contains("--status"),
-            config: arguments
-                .opt_value_from_os_str("--config", path)
-                .map_err(|_| Error::new(ErrorKind::Config, usage))?,
+            forget: arguments.contains("--forget"),
+            no_store: arguments.contains("--no-store"),
+            directory: arguments.opt_value_from_os_str("--store", path).map_err(|_| wrong())?,
+            config: arguments.opt_value_from_os_str("--config", path).map_err(|_| wrong())?,
         };
-        if arguments.finish().is_empty() { Ok(options) } else { Err(Error::new(ErrorKind::Config, usage)) }
+        if arguments.finish().is_empty() { Ok(options) } else { Err(wrong()) }
     }
+
+    /// Where the token is kept. `None`: nowhere.
+    fn store(&self) -> Result<Option<FileStore>, Error> {
+        Ok(match &self.directory {
+            _ if self.no_store => None,
+            Some(directory) => Some(FileStore::at(directory)),
+            None if self.demo => Some(FileStore::at(demo_directory())),
+            None => Some(FileStore::new()?),
+        })
+    }
+}
+
+/// One for each user, because the store refuses a directory that is another user's.
+fn demo_directory() -> PathBuf {
+    let user = env::var("USER").or_else(|_| env::var("USERNAME")).unwrap_or_default();
+    let user: String = user.chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
+    env::temp_dir().join(format!("evertoken-demo-{user}"))
 }
 
 fn advice(error: &Error) -> Option<String> {

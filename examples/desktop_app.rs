@@ -2,7 +2,8 @@
 //!
 //! The thread that draws asks with `try_token`, which never blocks, and hears from `events()` what is going on. Work
 //! that needs a token for certain has a thread of its own, where `token()` may block. The network is slow on purpose:
-//! the stand-in for a provider takes 800 ms, fails, and takes its time to come back.
+//! the stand-in for a provider takes 800 ms, fails, and takes its time to come back. Its tokens live for seconds, so none
+//! is kept; with `.store(FileStore::new()?)` on the builder an application that is started again has its token at once.
 
 #![allow(clippy::print_stdout)]
 
