@@ -1,0 +1,68 @@
+//! A program starts, gets the token that another one has left in a file, and exits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use evertoken::testing::ProviderHost;
+
+use crate::command;
+use crate::common::{Table, median, median_ratio};
+
+pub(crate) fn measure(built: &impl Fn(&str) -> PathBuf) {
+    let (host, cache) = (ProviderHost::oauth2(), tempfile::tempdir().unwrap());
+    let run = |program: &str, words: &[String]| run(&built(program), cache.path(), words);
+    run("kept", &[host.token_url()]);
+    assert_eq!(host.calls(), 1, "the first start fetches");
+    let words = [host.token_url(), record(&cache.path().join("evertoken")).to_str().unwrap().to_owned()];
+
+    let title = format!("a program with a token in a file, from start to exit, {STARTS} interleaved starts");
+    let mut table = Table::new(&title);
+    let programs = ["kept", "memory", "plain", "idle"];
+    let mut times = programs.map(|_| Vec::new());
+    for start in 0..STARTS {
+        for turn in 0..programs.len() {
+            // In turn, because the one before may leave something warm or cold behind.
+            let program = (start + turn) % programs.len();
+            times[program].push(run(programs[program], &words));
+        }
+    }
+    let [kept, memory, plain, idle] = times;
+    let show = |times: &[f64]| format!("{:.0} us", median(times.to_vec()));
+    let ratio = median_ratio(&kept, &idle);
+    table.ratio("one token(), kept in a file (baseline: fn main() {})", show(&kept), show(&idle), ratio, 1.25);
+    let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    table.compare(
+        "the fastest of all",
+        format!("{:.0} us", least(&kept)),
+        format!("{:.0} us, {:.2}", least(&idle), least(&kept) / least(&idle)),
+    );
+    let mut beside = |name: &str, times: &[f64]| {
+        table.compare(name, show(times), format!("{:.2}", median_ratio(times, &idle)));
+    };
+    beside("the least: std::fs::read of the file, and its ratio", &plain);
+    beside("nothing is kept: a fetch from loopback, and its ratio", &memory);
+    let fetches = host.calls() - 1 - STARTS;
+    table.figure("fetches by those that keep it", fetches, None, "0", fetches == 0);
+    table.end();
+}
+
+/// Where the token is.
+fn record(directory: &Path) -> PathBuf {
+    let mut files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    files.find(|file| file.extension().is_none()).unwrap()
+}
+
+/// Microseconds from the start of the program to its end.
+fn run(program: &Path, cache: &Path, words: &[String]) -> f64 {
+    let mut command = command(program, cache, words);
+    command.stdout(Stdio::null());
+    let start = Instant::now();
+    let status = command.status().unwrap();
+    let took = start.elapsed();
+    assert!(status.success(), "{} has failed", program.display());
+    took.as_nanos() as f64 / 1e3
+}
+
+const STARTS: usize = 401;
