@@ -27,7 +27,7 @@ use evertoken::{
     ErrorKind, Grant, Idempotency, Identity, Key, Outcome, StateProfile, Store, TokenManager, TokenManagerBuilder,
 };
 use logs::{logged, record_logs};
-use suite::{ask, bytes, key, put, race};
+use suite::{ask, bytes, key, put};
 use tempfile::TempDir;
 use wait::*;
 
@@ -511,26 +511,6 @@ fn lock_files_that_somebody_keeps_removing_break_nothing() {
     put(&place.store(), &key, b"end", HOUR);
     assert_eq!(bytes(place.store().read(&key).unwrap()).unwrap(), b"end");
     assert!(!place.names().iter().any(|name| name.ends_with(".new")), "{:?}", place.names());
-}
-
-#[test]
-fn two_stores_on_one_directory_exclude_each_other_as_processes_do() {
-    let place = Place::new();
-    let (one, other, key) = (place.store(), place.store(), key("two"));
-    let won = thread::scope(|scope| {
-        let racing = [&one, &other].map(|store| {
-            let key = &key;
-            scope.spawn(move || race(store, key, 16, &format!("{store:p}")))
-        });
-        racing.map(|racing| racing.join().unwrap()).concat()
-    });
-    assert_eq!(won.len(), 1, "{won:?}");
-    one.swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(ask(&one, &key, "one"), Leasing::Leased));
-    assert!(matches!(ask(&other, &key, "other"), Leasing::Busy { .. }));
-    assert!(matches!(ask(&one, &key, "another of the same store"), Leasing::Busy { .. }));
-    drop(one);
-    assert!(matches!(ask(&other, &key, "other"), Leasing::Leased), "the holder has gone");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod redis_server;
 #[path = "common/wait.rs"]
 mod wait;
 
+#[cfg(target_os = "linux")]
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;

@@ -481,7 +481,9 @@ fn a_file_without_a_key_is_refused_with_its_name() {
     refused("long", &[&key_bytes(3)[..], b"\n"].concat(), "base64");
     refused("zeros", &[0; 32], "random");
     refused("large", &[0xfe; 1 << 20], "base64");
-    refused("with\na line break", b"x", "line break");
+    if cfg!(unix) {
+        refused("with\na line break", b"x", "line break");
+    }
     let missing = folder.path().join("missing");
     assert_refused(SealKey::from_file(&missing), &[&format!("{missing:?}"), MAKE_ONE]);
     assert_refused(SealKey::from_file(folder.path()), &["no regular file"]);

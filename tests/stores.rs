@@ -33,9 +33,9 @@ use evertoken::{Error, Identity, Key, MemoryStore, Store, TokenManager};
 use process::{Process, each};
 #[cfg(all(feature = "redis", target_os = "linux"))]
 use redis_server::{RedisServer, advance};
-use suite::{ask, behaves, key, put};
 #[cfg(target_os = "linux")]
-use suite::{bytes, race};
+use suite::bytes;
+use suite::{ask, behaves, key, put, race};
 use wait::*;
 
 /// A store into which another manager writes just when this one has won the lease.
@@ -79,6 +79,26 @@ fn files_behave_as_every_store() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
     behaves(&store, &|time| clock.advance(time));
+}
+
+#[test]
+fn two_stores_on_one_directory_exclude_each_other_as_processes_do() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), key("two"));
+    let (one, other) = (FileStore::at(folder.path()), FileStore::at(folder.path()));
+    let won = thread::scope(|scope| {
+        let racing = [&one, &other].map(|store| {
+            let key = &key;
+            scope.spawn(move || race(store, key, 16, &format!("{store:p}")))
+        });
+        racing.map(|racing| racing.join().unwrap()).concat()
+    });
+    assert_eq!(won.len(), 1, "{won:?}");
+    one.swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(ask(&one, &key, "one"), Leasing::Leased));
+    assert!(matches!(ask(&other, &key, "other"), Leasing::Busy { .. }));
+    assert!(matches!(ask(&one, &key, "another of the same store"), Leasing::Busy { .. }));
+    drop(one);
+    assert!(matches!(ask(&other, &key, "other"), Leasing::Leased), "the holder has gone");
 }
 
 #[cfg(target_os = "linux")]

@@ -38,6 +38,7 @@ pub(crate) fn behaves(store: &(impl Store + Clone), advance: &dyn Fn(Duration)) 
     a_removal_by_version_removes_only_that(store);
     the_loser_gets_the_winners_entry(store);
     large_values_come_back_whole(store);
+    a_record_that_is_being_replaced_is_there_and_whole(store);
     odd_keys_are_keys_as_others(store);
     a_lease_has_one_owner_who_may_ask_again(store);
     a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store, advance);
@@ -123,6 +124,22 @@ fn large_values_come_back_whole(store: &impl Store) {
     let version = put(store, &key, &large, HOUR);
     let entry = store.read(&key).unwrap().unwrap();
     assert_eq!((entry.bytes(), entry.version()), (large.as_slice(), &version));
+}
+
+fn a_record_that_is_being_replaced_is_there_and_whole(store: &(impl Store + Clone)) {
+    let key = key("replaced");
+    let text = |round: u8| vec![round; 10_000];
+    put(store, &key, &text(0), HOUR);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| (1..=100).for_each(|round| drop(put(store, &key, &text(round), HOUR))));
+        let mut seen = 0;
+        while !writer.is_finished() {
+            let found = bytes(store.read(&key).unwrap()).expect("there is always one");
+            assert!(found[0] >= seen && found == text(found[0]), "{} after {seen}", found[0]);
+            seen = found[0];
+        }
+    });
+    assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), text(100));
 }
 
 fn odd_keys_are_keys_as_others(store: &impl Store) {

@@ -54,7 +54,7 @@ pub(super) struct Name(String);
 /// Tells one state of a file from another.
 #[derive(PartialEq, Eq)]
 pub(super) struct Look {
-    number: Option<u64>,
+    number: u64,
     length: u64,
     changed: Option<SystemTime>,
 }
@@ -185,7 +185,7 @@ impl Folder {
                 new.disable_cleanup(true);
                 return Err(io::Error::other("somebody has removed the lock"));
             }
-            new.persist(&path).map_err(|error| error.error)?;
+            put_in_place(new, &path)?;
             if lasts { sync(&self.path) } else { Ok(()) }
         };
         write().map_err(|error| fault("cannot be written", &path, &error))?;
@@ -236,14 +236,14 @@ impl Folder {
 
     /// True when the file with this number is locked by whoever holds the lease, or nobody can tell.
     pub(super) fn is_held(&self, guard: &Guard, name: &Name, file: u64) -> bool {
-        let is_it = self.look_at(&name.lease()).is_some_and(|look| look.number == Some(file));
+        let is_it = self.look_at(&name.lease()).is_some_and(|look| look.number == file);
         // Whoever else wants to hold it needs the guard, so nobody is disturbed.
         !is_it || !matches!(self.hold(guard, name).map(|file| file.map(Guard::of)), Ok(Some(_)))
     }
 
     /// False when somebody has removed the file since it was opened.
     pub(super) fn is_in_place(&self, file: &File, name: &Name) -> bool {
-        number(file).is_none_or(|number| self.look_at(name).is_some_and(|look| look.number == Some(number)))
+        number(file).is_none_or(|number| self.look_at(name).is_some_and(|look| look.number == number))
     }
 
     fn try_lock(&self, path: &Path) -> Result<Locked, Error> {
@@ -255,7 +255,7 @@ impl Folder {
                 Ok(()) => {
                     // Somebody may have removed it meanwhile: then others lock another one.
                     let number = number(&file);
-                    let there = || fs::symlink_metadata(path).ok().and_then(|about| number_of(&about));
+                    let there = || fs::symlink_metadata(path).ok().as_ref().map(number_of);
                     if number.is_none() || there() == number {
                         return Ok(Locked::Yes(file));
                     }
@@ -343,6 +343,20 @@ fn sync(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Outside Unix a file that somebody is reading cannot be replaced, and whoever reads one of these has done so at once.
+fn put_in_place(mut new: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    let deadline = Deadline::within(LONGEST_QUEUE);
+    loop {
+        match new.persist(path) {
+            Ok(_) => return Ok(()),
+            Err(error) if cfg!(unix) || deadline.has_passed() => return Err(error.error),
+            Err(error) if error.error.kind() != io::ErrorKind::PermissionDenied => return Err(error.error),
+            Err(error) => new = error.file,
+        }
+        thread::sleep(FIRST_PAUSE);
+    }
+}
+
 enum Locked {
     Yes(File),
     ByAnother,
@@ -411,17 +425,18 @@ fn check_file(path: &Path, about: &Metadata) -> Result<(), Error> {
 
 /// What the file system knows the file by.
 pub(super) fn number(file: &File) -> Option<u64> {
-    file.metadata().ok().as_ref().and_then(number_of)
+    file.metadata().ok().as_ref().map(number_of)
 }
 
 #[cfg(unix)]
-fn number_of(about: &Metadata) -> Option<u64> {
-    Some(std::os::unix::fs::MetadataExt::ino(about))
+fn number_of(about: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(about)
 }
 
+/// The standard library tells no number elsewhere. There a name is taken to lead to the same file always.
 #[cfg(not(unix))]
-fn number_of(_about: &Metadata) -> Option<u64> {
-    None
+fn number_of(_about: &Metadata) -> u64 {
+    0
 }
 
 #[cfg(unix)]
