@@ -3,6 +3,8 @@
 
 #[path = "common/fragile.rs"]
 mod fragile;
+#[path = "common/host.rs"]
+mod host;
 #[path = "common/rotating.rs"]
 mod rotating;
 #[path = "common/wait.rs"]
@@ -10,74 +12,13 @@ mod wait;
 
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
-use evertoken::store::{Entry, Expected};
-use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::store::Expected;
+use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore, Store, TokenManager};
-use fragile::Fragile;
+use host::Host;
 use rotating::{Server, refreshing};
 use wait::*;
-
-/// The processes of one host: each has its own way to the first store, and all have the same second one.
-struct Host {
-    provider: FakeProvider,
-    clock: FakeClock,
-    first: Fragile,
-    second: Fragile,
-}
-
-impl Host {
-    fn new() -> Host {
-        Host::of(FakeProvider::new())
-    }
-
-    fn of(provider: FakeProvider) -> Host {
-        let clock = FakeClock::new();
-        let store = || Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
-        let (first, second) = (store(), store());
-        Host { provider, clock, first, second }
-    }
-
-    fn manager(&self) -> TokenManager {
-        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
-        builder.fallback_store(self.second.clone()).build().unwrap()
-    }
-
-    /// A manager on another host, which has a way of its own to the first store.
-    fn elsewhere(&self) -> TokenManager {
-        builder(&self.provider, &self.clock).store(self.first.inner.clone()).build().unwrap()
-    }
-
-    fn break_first(&self, broken: bool) {
-        self.first.broken.store(broken, Ordering::SeqCst);
-    }
-
-    fn record(&self, store: &Fragile) -> Option<Entry> {
-        store.inner.read(self.elsewhere().key()).unwrap()
-    }
-
-    fn recorded(&self, store: &Fragile) -> String {
-        let text = |entry: Entry| String::from_utf8(entry.bytes().to_vec()).unwrap();
-        self.record(store).map(text).unwrap_or_default()
-    }
-
-    /// Four minutes pass in which the token is used and the stores are looked at.
-    fn live(&self, tokens: &TokenManager) {
-        for _ in 0..4 {
-            let looked = self.first.operations.load(Ordering::SeqCst);
-            tokens.try_token();
-            self.clock.advance(61 * SECOND);
-            eventually("it looks", || {
-                tokens.try_token();
-                // What is to be done in a moment waits for the clock to go on.
-                thread::sleep(Duration::from_millis(1));
-                self.clock.advance(Duration::from_millis(10));
-                self.first.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
-            });
-        }
-    }
-}
 
 #[test]
 fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {

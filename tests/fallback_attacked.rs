@@ -3,6 +3,8 @@
 
 #[path = "common/fragile.rs"]
 mod fragile;
+#[path = "common/host.rs"]
+mod host;
 #[path = "common/wait.rs"]
 mod wait;
 
@@ -13,46 +15,9 @@ use std::time::{Duration, Instant};
 use evertoken::store::{Entry, Expected, Swap};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, Grant, Identity, Key, MemoryStore, StateProfile, Store, TokenManager};
-use fragile::Fragile;
+use fragile::{AtHand, Fragile};
+use host::Host;
 use wait::*;
-
-struct Host {
-    provider: FakeProvider,
-    clock: FakeClock,
-    first: Fragile,
-    second: Fragile,
-}
-
-impl Host {
-    fn new() -> Host {
-        Host::of(FakeProvider::new())
-    }
-
-    fn of(provider: FakeProvider) -> Host {
-        let clock = FakeClock::new();
-        let store = || Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
-        let (first, second) = (store(), store());
-        Host { provider, clock, first, second }
-    }
-
-    fn manager(&self) -> TokenManager {
-        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
-        builder.fallback_store(self.second.clone()).build().unwrap()
-    }
-
-    fn elsewhere(&self) -> TokenManager {
-        builder(&self.provider, &self.clock).store(self.first.clone()).build().unwrap()
-    }
-
-    fn break_first(&self, broken: bool) {
-        self.first.broken.store(broken, Ordering::SeqCst);
-    }
-
-    fn recorded(&self, store: &Fragile) -> String {
-        let entry = store.inner.read(self.elsewhere().key()).unwrap();
-        entry.map(|entry| String::from_utf8(entry.bytes().to_vec()).unwrap()).unwrap_or_default()
-    }
-}
 
 /// A lasting manager counts the tokens of the first store; a new process of the host, which cannot read that one, begins
 /// to count anew in the second. Its token is newer all the same.
@@ -161,7 +126,7 @@ fn promise_4_what_the_first_store_has_replaced_is_not_handed_out_in_the_next_out
 #[test]
 fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
-    let store = Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+    let store = Fragile::on_clock(&clock);
     let make = || builder(&provider, &clock).store(store.clone()).fallback_store(store.clone()).build().unwrap();
     let tokens = make();
     assert_eq!(text(&tokens), "token-1");
@@ -209,10 +174,7 @@ impl Store for Raced {
 fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_token() {
     let host = Host::of(FakeProvider::new().life(HOUR));
     // The bytes of a record that rejects a token that would have lived for long.
-    let (long, spare) = (
-        FakeProvider::new().life(5 * HOUR),
-        Fragile { inner: MemoryStore::with_clock(host.clock.clone()), ..Fragile::default() },
-    );
+    let (long, spare) = (FakeProvider::new().life(5 * HOUR), Fragile::on_clock(&host.clock));
     let rejecting = builder(&long, &host.clock).store(spare.clone()).build().unwrap();
     let bad = rejecting.token().unwrap();
     rejecting.reject(&bad).unwrap();
@@ -281,21 +243,8 @@ fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
 /// Nobody asked the refresher anything yet; the token found at once is renewed all the same.
 #[test]
 fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
-    #[derive(Clone, Debug)]
-    struct AtHand(MemoryStore);
-    impl Store for AtHand {
-        fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-            self.0.read(key)
-        }
-        fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-            self.0.swap(key, expected, new)
-        }
-        fn read_at_once(&self, key: &Key) -> Option<Entry> {
-            self.0.read(key).ok()?
-        }
-    }
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
-    let store = AtHand(MemoryStore::with_clock(clock.clone()));
+    let store = AtHand(Fragile::on_clock(&clock));
     text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
     let tokens = builder(&provider, &clock).store(store).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
@@ -310,7 +259,7 @@ fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end(
     use evertoken::Profile;
     let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
     let clock = FakeClock::new();
-    let first = Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+    let first = Fragile::on_clock(&clock);
     first.broken.store(true, Ordering::SeqCst);
     let hosts: Vec<_> = (0..2)
         .map(|_| {
@@ -351,7 +300,8 @@ fn promise_7_a_token_that_the_first_store_does_not_take_is_in_the_second_before_
 fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
     let looks = |with: bool| {
         let host = Host::new();
-        let tokens = if with { host.manager() } else { host.elsewhere() };
+        let builder = builder(&host.provider, &host.clock).store(host.first.clone());
+        let tokens = if with { builder.fallback_store(host.second.clone()) } else { builder }.build().unwrap();
         text(&tokens);
         let before = host.first.operations.load(Ordering::SeqCst);
         tokens.try_token();
@@ -368,22 +318,9 @@ fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
 /// All of them read it at once; it comes once.
 #[test]
 fn a_token_that_many_threads_find_at_once_is_adopted_once() {
-    #[derive(Clone, Debug)]
-    struct AtHand(MemoryStore);
-    impl Store for AtHand {
-        fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-            self.0.read(key)
-        }
-        fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-            self.0.swap(key, expected, new)
-        }
-        fn read_at_once(&self, key: &Key) -> Option<Entry> {
-            self.0.read(key).ok()?
-        }
-    }
     for _ in 0..50 {
         let (provider, clock) = (FakeProvider::new(), FakeClock::new());
-        let store = AtHand(MemoryStore::with_clock(clock.clone()));
+        let store = AtHand(Fragile::on_clock(&clock));
         text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
         let tokens = builder(&provider, &clock).store(store).build().unwrap();
         let events = tokens.events();

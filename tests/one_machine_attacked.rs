@@ -3,6 +3,8 @@
 
 #[path = "common/fragile.rs"]
 mod fragile;
+#[path = "common/host.rs"]
+mod host;
 #[path = "common/wait.rs"]
 mod wait;
 
@@ -13,43 +15,9 @@ use std::time::Duration;
 use evertoken::store::{Entry, Expected, FileStore, Leasing, Owner, Swap};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, Grant, Key, MemoryStore, Store, TokenManager};
-use fragile::Fragile;
+use fragile::{AtHand, Fragile};
+use host::Host;
 use wait::*;
-
-struct Host {
-    provider: FakeProvider,
-    clock: FakeClock,
-    first: Fragile,
-    second: Fragile,
-}
-
-impl Host {
-    fn of(provider: FakeProvider) -> Host {
-        let clock = FakeClock::new();
-        let store = || Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
-        let (first, second) = (store(), store());
-        Host { provider, clock, first, second }
-    }
-
-    fn manager(&self) -> TokenManager {
-        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
-        builder.fallback_store(self.second.clone()).build().unwrap()
-    }
-
-    /// A manager of another host, which reaches the first store whatever happens to it here.
-    fn elsewhere(&self) -> TokenManager {
-        builder(&self.provider, &self.clock).store(self.first.inner.clone()).build().unwrap()
-    }
-
-    fn break_first(&self, broken: bool) {
-        self.first.broken.store(broken, Ordering::SeqCst);
-    }
-
-    fn recorded(&self, store: &MemoryStore) -> String {
-        let entry = store.read(self.elsewhere().key()).unwrap();
-        entry.map(|entry| String::from_utf8(entry.bytes().to_vec()).unwrap()).unwrap_or_default()
-    }
-}
 
 type Act = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
@@ -110,7 +78,7 @@ fn promise_7_a_newer_token_that_another_host_fetches_meanwhile_is_not_replaced_b
         let next = next.fallback_store(host.second.clone()).build().unwrap();
         let got = next.token_within(5 * SECOND).map(|token| token.expose().to_owned());
         raced_at_all += usize::from(raced.act.lock().unwrap().is_none());
-        let recorded = host.recorded(&host.first.inner);
+        let recorded = host.recorded(&host.first);
         if raced.act.lock().unwrap().is_none() && !recorded.contains("token-3") {
             lost.push(format!("operation {operation}: got {got:?}, recorded {recorded}"));
         }
@@ -142,7 +110,7 @@ fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of
     let next = next.fallback_store(host.second.clone()).build().unwrap();
     let got = text(&next);
     assert!(raced.act.lock().unwrap().is_none(), "the race was had");
-    let recorded = host.recorded(&host.first.inner);
+    let recorded = host.recorded(&host.first);
     assert!(recorded.contains("token-2"), "got {got}, recorded {recorded}");
 }
 
@@ -160,30 +128,12 @@ fn promise_4_a_rejection_in_the_second_store_outlives_a_renewal_that_fails() {
     host.break_first(true);
     assert!(brief.reject(&bad).is_err());
     drop(brief);
-    assert!(host.recorded(&host.second.inner).contains("rejected"));
+    assert!(host.recorded(&host.second).contains("rejected"));
     host.break_first(false);
     assert!(lasting.force_refresh().is_err());
     // Whatever it gets, that one was refused by the service, and this host was told.
     let got = host.manager().token().map(|token| token.expose().to_owned());
-    assert_ne!(got.as_deref().ok(), Some("token-1"), "first: {}", host.recorded(&host.first.inner));
-}
-
-/// As a directory that cannot be written to: what is there can be read.
-#[derive(Clone, Debug)]
-struct AtHand(Fragile);
-
-impl Store for AtHand {
-    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.0.read(key)
-    }
-
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        self.0.swap(key, expected, new)
-    }
-
-    fn read_at_once(&self, key: &Key) -> Option<Entry> {
-        self.0.inner.read(key).ok()?
-    }
+    assert_ne!(got.as_deref().ok(), Some("token-1"), "first: {}", host.recorded(&host.first));
 }
 
 #[test]
@@ -294,7 +244,7 @@ fn promise_7_a_token_of_the_second_store_is_not_removed_because_the_one_who_look
     // The first store is no longer left alone.
     host.clock.advance(120 * SECOND);
     assert!(brief.force_refresh().is_err());
-    let (first, second) = (host.recorded(&host.first.inner), host.recorded(&host.second.inner));
+    let (first, second) = (host.recorded(&host.first), host.recorded(&host.second));
     assert!(first.contains("token-1") || second.contains("token-1"), "first: {first}\nsecond: {second}");
 }
 

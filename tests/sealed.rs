@@ -314,7 +314,7 @@ fn state_key(store: &Fragile) -> Key {
 #[test]
 fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let inner = Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+    let inner = Fragile::on_clock(&clock);
     let provider = refreshing(&server);
     let manager = |store: Sealed<Fragile>| builder(&provider, &clock).store(store).build().unwrap();
     for round in 1..=3 {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evertoken::store::{Entry, Expected};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Identity, MemoryStore, Profile, Source, State, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, Identity, Profile, Source, State, Store, TokenManager};
 use fragile::Fragile;
 use wait::*;
 
@@ -30,7 +30,7 @@ impl Group {
 
     fn of(provider: FakeProvider) -> Group {
         let clock = FakeClock::new();
-        let store = Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() };
+        let store = Fragile::on_clock(&clock);
         Group { provider, clock, store }
     }
 

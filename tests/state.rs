@@ -33,10 +33,6 @@ fn ticketed(fetches: usize) -> FakeProvider {
     })
 }
 
-fn fragile(clock: &FakeClock) -> Fragile {
-    Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() }
-}
-
 fn renewed(tokens: &TokenManager, clock: &FakeClock) -> Result<String, Error> {
     clock.advance(2 * HOUR);
     tokens.token().map(|token| token.expose().to_owned())
@@ -72,7 +68,7 @@ fn managers_that_share_a_store_never_use_a_refresh_token_twice() {
 #[test]
 fn a_refresh_token_is_stored_before_its_token_is_handed_out() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let first = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
     // What follows the grant is only seen if it was stored before the record was.
     *store.unwritable.lock().unwrap() = Some("}");
@@ -89,7 +85,7 @@ fn a_refresh_token_is_stored_before_its_token_is_handed_out() {
 #[test]
 fn a_refresh_token_that_cannot_be_stored_stops_fetching_until_it_is() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let provider = refreshing(&server);
     let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();
     let events = tokens.events();
@@ -113,7 +109,7 @@ fn a_refresh_token_that_cannot_be_stored_stops_fetching_until_it_is() {
 #[test]
 fn a_refresh_token_that_an_outage_left_in_memory_is_stored_when_the_store_is_back() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let broken = store.broken.clone();
     let provider = {
         let server = server.clone();
@@ -139,7 +135,7 @@ fn a_refresh_token_that_an_outage_left_in_memory_is_stored_when_the_store_is_bac
 #[test]
 fn without_the_store_no_refresh_token_is_used() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     store.broken.store(true, Ordering::SeqCst);
     let provider = refreshing(&server);
     let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();
@@ -156,7 +152,7 @@ fn without_the_store_no_refresh_token_is_used() {
 #[test]
 fn a_refresh_token_that_the_store_has_lost_is_stored_again() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     let key = state_key(&store);
@@ -174,7 +170,7 @@ fn state_key(store: &Fragile) -> Key {
 #[test]
 fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let (first, second, third) = (server.clone(), server.clone(), server.clone());
     let meanwhile = store.clone();
     let provider = FakeProvider::new()
@@ -202,7 +198,7 @@ fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
 #[test]
 fn a_refresh_token_is_not_guessed_when_the_stored_one_cannot_be_read() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let first = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&first), "token-1");
     drop(first);
@@ -221,7 +217,7 @@ fn a_refresh_token_is_not_guessed_when_the_stored_one_cannot_be_read() {
 #[test]
 fn a_ticket_replaces_what_cannot_be_read() {
     let clock = FakeClock::new();
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     let tokens = builder(&ticketed(1), &clock).store(store.clone()).build().unwrap();
     tokens.set_ticket("ticket-1").unwrap();
     store.inner.swap(&state_key(&store), Expected::Any, Some((b"garbage", HOUR))).unwrap();
@@ -287,7 +283,7 @@ fn the_latest_of_two_tickets_counts() {
 #[test]
 fn a_ticket_works_while_the_store_does_not_and_is_stored_when_it_is_back() {
     let clock = FakeClock::new();
-    let store = fragile(&clock);
+    let store = Fragile::on_clock(&clock);
     store.broken.store(true, Ordering::SeqCst);
     let tokens = builder(&ticketed(2), &clock).store(store.clone()).build().unwrap();
     assert_eq!(tokens.set_ticket("ticket-1").unwrap_err().kind(), ErrorKind::Store);

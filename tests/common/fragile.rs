@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use evertoken::store::{Cursor, Entry, Expected, Swap};
+use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, Key, MemoryStore, Store};
 
 /// A store that can be broken, and that has only the two operations every backend has.
@@ -27,6 +28,10 @@ pub(crate) struct Fragile {
 }
 
 impl Fragile {
+    pub(crate) fn on_clock(clock: &FakeClock) -> Fragile {
+        Fragile { inner: MemoryStore::with_clock(clock.clone()), ..Fragile::default() }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.operations.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.lock());
@@ -59,5 +64,23 @@ impl Store for Fragile {
             Some(outcome) => outcome.clone(),
             None => self.inner.wait(key, cursor, deadline),
         }
+    }
+}
+
+/// One whose records are at hand when it is broken as well, as in a directory that cannot be written to.
+#[derive(Clone, Debug)]
+pub(crate) struct AtHand(pub(crate) Fragile);
+
+impl Store for AtHand {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.0.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        self.0.swap(key, expected, new)
+    }
+
+    fn read_at_once(&self, key: &Key) -> Option<Entry> {
+        self.0.inner.read(key).ok()?
     }
 }
