@@ -2,6 +2,8 @@
 #![cfg(all(target_os = "linux", feature = "redis"))]
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/actor.rs"]
+mod actor;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/redis.rs"]
@@ -9,11 +11,10 @@ mod redis_server;
 #[path = "common/wait.rs"]
 mod wait;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
+use actor::Actor;
 use evertoken::store::RedisStore;
 use evertoken::testing::ProviderHost;
 use evertoken::{FileStore, OAuth2, TokenManager, TokenManagerBuilder};
@@ -29,25 +30,17 @@ fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
 
 /// What a process of these tests does.
 fn act(port: &str) {
-    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
-    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut manager: Option<TokenManager> = None;
-    for line in lines {
-        let line = line.unwrap();
-        let words: Vec<_> = line.split(' ').collect();
-        let answer = match (words.as_slice(), &manager) {
-            (["make", redis, token_url, directory], _) => {
+    let mut actor = Actor::new(port);
+    while let Some((verb, rest)) = actor.hear() {
+        let words: Vec<_> = rest.split(' ').collect();
+        let answer = match (verb.as_str(), words.as_slice()) {
+            ("make", [redis, token_url, directory]) => {
                 let builder = builder_for(redis, token_url).fallback_store(FileStore::at(directory));
-                manager = Some(builder.build().unwrap());
-                "ok".to_owned()
+                actor.keep(builder.build().unwrap())
             }
-            (["ask"], Some(tokens)) => match tokens.token() {
-                Ok(token) => token.expose().to_owned(),
-                Err(error) => format!("{:?}", error.kind()),
-            },
-            other => panic!("nobody says {other:?}"),
+            _ => actor.act(&verb, &rest),
         };
-        writeln!(stream, "{answer}").unwrap();
+        actor.say(&answer);
     }
 }
 
@@ -72,12 +65,12 @@ fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_th
     play(|server, host, directory| {
         server.kill();
         let mut all = processes(name, &server.url(), host, directory);
-        let answers = each(&mut all, "ask");
+        let answers = each(&mut all, "ask 1");
         assert!(answers.iter().all(|answer| answer == "token-1"), "{answers:?}");
         assert_eq!(host.calls(), 1);
         server.restart();
         until("somebody who uses the token writes it to the redis", || {
-            each(&mut all, "ask");
+            each(&mut all, "ask 1");
             let keys: Vec<String> = server.ask(&["KEYS", "evertoken:*"]).unwrap_or_default();
             keys.iter().any(|key| key.ends_with('}'))
         });
@@ -92,11 +85,11 @@ fn promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redi
     play(|server, host, directory| {
         server.kill();
         let mut first = processes(name, &server.url(), host, directory);
-        assert_eq!(first[0].ask("ask"), "token-1");
+        assert_eq!(first[0].ask("ask 1"), "token-1");
         first.into_iter().for_each(Process::end);
         server.restart();
         let mut next = processes(name, &server.url(), host, directory);
-        assert_eq!(each(&mut next, "ask"), ["token-1"; 4]);
+        assert_eq!(each(&mut next, "ask 1"), ["token-1"; 4]);
         let elsewhere = builder_for(&server.url(), &host.token_url()).build().unwrap();
         assert_eq!((text(&elsewhere).as_str(), host.calls()), ("token-1", 1));
     });
@@ -108,7 +101,7 @@ fn promise_5_and_6_a_redis_that_is_stopped_does_not_keep_the_processes_of_a_host
     play(|server, host, directory| {
         server.stop();
         let mut all = processes(name, &server.url(), host, directory);
-        assert_eq!(each(&mut all, "ask"), ["token-1"; 4]);
+        assert_eq!(each(&mut all, "ask 1"), ["token-1"; 4]);
         assert_eq!(host.calls(), 1);
         server.go_on();
     });

@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/actor.rs"]
+mod actor;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/suite.rs"]
@@ -11,32 +13,18 @@ mod suite;
 mod wait;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use actor::*;
+use evertoken::Store;
 use evertoken::store::{Expected, FileStore, Leasing, Owner, Swap};
 use evertoken::testing::{Outage, ProviderHost};
-use evertoken::{
-    Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, RefreshToken, Store, TokenManager,
-};
 use process::{Process, each};
 use suite::{ask, bytes, key};
 use tempfile::TempDir;
 use wait::*;
-
-/// How long a fetch may take in all processes.
-const FETCH: Duration = SECOND;
-
-/// How long a lease is: a fetch, two operations of the store, and a second.
-const LEASE: Duration = Duration::from_secs(3);
-
-/// What is heard of a change within this time was not merely stumbled upon.
-const SOON: Duration = Duration::from_secs(2);
 
 /// Much longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -44,16 +32,8 @@ const LONG: Duration = Duration::from_secs(20);
 #[test]
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
     play("promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch", |stage| {
-        let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
         let mut processes = stage.processes(8);
-        for round in 1..=15 {
-            let host = host.clone().another_credential(&format!("client-{round}"), "secret");
-            let share = Share { client: format!("client-{round}"), ..stage.share(&host) };
-            each(&mut processes, &share.line());
-            let answers = each(&mut processes, "ask 16");
-            assert!(answers.iter().all(|answer| *answer == format!("token-{round}")), "{answers:?}");
-            assert_eq!(host.calls(), round, "one fetch in each round");
-        }
+        sixteen_threads_of_each_cost_one_fetch(&mut processes, |url| stage.share(url));
         assert!(!stage.names().iter().any(|name| name.ends_with(".new") || name.ends_with(".owner")));
     });
 }
@@ -61,16 +41,7 @@ fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
 #[test]
 fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
     play("promise_3_a_failed_fetch_of_one_process_answers_the_others", |stage| {
-        let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
-        host.outage(Outage::Status(503));
-        let mut processes = stage.processes(4);
-        each(&mut processes, &stage.share(&host).line());
-        let answers = each(&mut processes, "ask 4");
-        assert!(answers.iter().all(|answer| answer == "Unavailable"), "{answers:?}");
-        assert_eq!(host.calls(), 1);
-        host.recover();
-        assert_eq!(processes[0].ask("invalidate"), "ok");
-        assert_eq!((processes[0].ask("ask 4").as_str(), host.calls()), ("token-1", 2));
+        a_failed_fetch_of_one_answers_the_others(&mut stage.processes(4), |url| stage.share(url));
     });
 }
 
@@ -79,7 +50,7 @@ fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_o
     let name = "promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_one_refresh_token";
     play(name, |stage| {
         let host = ProviderHost::oauth2();
-        let share = Share { refresh: true, ..stage.share(&host) }.line();
+        let share = Share { refresh: true, ..stage.share(&host.token_url()) }.line();
         let run = |what: &[&str]| {
             let mut process = stage.processes(1).remove(0);
             process.ask(&share);
@@ -105,7 +76,7 @@ fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
         host.outage(Outage::Hang);
         let mut processes = stage.processes(4);
         // The lease would last longer than anybody waits here.
-        let share = Share { fetch: LONG, ..stage.share(&host) };
+        let share = Share { fetch: LONG, ..stage.share(&host.token_url()) };
         each(&mut processes, &share.line());
         let mut holder = processes.remove(0);
         holder.tell("ask 1");
@@ -129,30 +100,15 @@ fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
 fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token() {
     let name = "promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token";
     play(name, |stage| {
-        let host = ProviderHost::oauth2();
-        let mut processes = stage.processes(3);
-        let share = Share { local_max_age: Duration::from_millis(300), ..stage.share(&host) };
-        each(&mut processes, &share.line());
-        let mut holder = processes.remove(0);
-        assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
-        let asked = Instant::now();
-        holder.tell("ask 1");
-        holder.wait_until_stopped();
-        assert_eq!(host.granted(), ["token-1"]);
-        // They wait as long as the lease lasts, and no longer.
-        processes.iter_mut().for_each(|process| process.tell("ask 4"));
-        let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
-        assert_eq!(answers, ["token-2", "token-2"]);
-        let waited = asked.elapsed();
-        assert!(waited > LEASE - Duration::from_millis(100) && waited < LEASE + SOON, "{waited:?}");
-        assert_eq!(stage.recorded(&host), "token-2");
-        holder.go_on();
-        // It may be too late for the caller that has waited so long.
-        let _ = holder.hear();
-        assert_eq!(stage.recorded(&host), "token-2");
-        assert_eq!(holder.ask("replaced token-1"), "token-2");
-        assert_eq!(each(&mut processes, "ask 4"), ["token-2", "token-2"]);
-        assert_eq!((host.calls(), stage.recorded(&host).as_str()), (2, "token-2"));
+        let (host, mut processes) = (ProviderHost::oauth2(), stage.processes(3));
+        let go_on = |others: &mut [Process], asked: Instant| {
+            // They wait as long as the lease lasts, and no longer.
+            assert_eq!(each(others, "ask 4"), ["token-2", "token-2"]);
+            let waited = asked.elapsed();
+            assert!(waited > LEASE - Duration::from_millis(100) && waited < LEASE + SOON, "{waited:?}");
+        };
+        let (share, recorded) = (|url: &str| stage.share(url), || stage.recorded(&host));
+        who_was_stopped_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
     });
 }
 
@@ -173,14 +129,14 @@ fn promise_7_a_token_that_could_not_be_written_reaches_another_process_later() {
         // Nobody can make a directory there, root no more than others.
         fs::write(stage.directory(), "in the way").unwrap();
         let mut processes = stage.processes(2);
-        let share = Share { local_max_age: Duration::from_millis(100), ..stage.share(&host) };
+        let share = Share { local_max_age: Duration::from_millis(100), ..stage.share(&host.token_url()) };
         each(&mut processes, &share.line());
         assert_eq!(processes[0].ask("ask 4"), "token-1");
         fs::remove_file(stage.directory()).unwrap();
         let store = stage.store();
         eventually("it is written", || {
             assert_eq!(processes[0].ask("ask 1"), "token-1");
-            store.read(&key_of(&host)).unwrap().is_some()
+            store.read(&key_of(&host.token_url(), "client")).unwrap().is_some()
         });
         assert_eq!(processes[1].ask("ask 4"), "token-1");
         assert_eq!(host.calls(), 1);
@@ -279,119 +235,57 @@ impl Stage<'_> {
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// What makes a process a manager of the host's credential.
-    fn share(&self, host: &ProviderHost) -> Share {
-        Share {
-            directory: self.directory(),
-            token_url: host.token_url(),
-            client: "client".to_owned(),
-            refresh: false,
-            fetch: FETCH,
-            local_max_age: HOUR,
-        }
+    fn share(&self, token_url: &str) -> Share {
+        Share::of(self.directory().to_str().unwrap(), token_url)
     }
 
     /// The token that stands in the record of the host's credential.
     fn recorded(&self, host: &ProviderHost) -> String {
-        let record = self.store().read(&key_of(host)).unwrap().unwrap();
-        let record: serde_json::Value = serde_json::from_slice(record.bytes()).unwrap();
-        record["access_token"].as_str().unwrap().to_owned()
+        recorded(self.store().read(&key_of(&host.token_url(), "client")).unwrap().unwrap().bytes())
     }
 
     /// What one process does away with, another one has replaced soon.
     fn spread(&self, what: &str) {
-        let (host, age) = (ProviderHost::oauth2(), Duration::from_millis(300));
-        let mut processes = self.processes(2);
-        each(&mut processes, &Share { local_max_age: age, ..self.share(&host) }.line());
-        assert_eq!(each(&mut processes, "ask 2"), ["token-1", "token-1"]);
-        processes[1].tell("replaced token-1");
-        assert_eq!(processes[0].ask(what), "ok");
-        let told = Instant::now();
-        assert_eq!(processes[1].hear(), "token-2");
-        assert!(told.elapsed() < age + SOON, "{:?}", told.elapsed());
-        assert_eq!(each(&mut processes, "ask 2"), ["token-2", "token-2"]);
-        assert_eq!(host.calls(), 2);
+        let local_max_age = Duration::from_millis(300);
+        spreads(what, &mut self.processes(2), |url| Share { local_max_age, ..self.share(url) });
     }
 }
 
-/// Whose manager a process is.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Share {
-    directory: PathBuf,
-    token_url: String,
-    client: String,
-    /// Whether it signs in with a refresh token, which is replaced each time.
-    refresh: bool,
-    fetch: Duration,
-    local_max_age: Duration,
-}
-
-impl Share {
-    fn line(&self) -> String {
-        format!("share {}", serde_json::to_string(self).unwrap())
-    }
-}
-
-/// What a process does: as it is told, line by line, as long as somebody tells it.
+/// What a process does: as it is told, as long as somebody tells it.
 fn act(port: &str) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
-    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let stops = Arc::new(AtomicBool::new(false));
-    let (mut tokens, mut leased) = (None, None);
-    for line in lines.map_while(Result::ok) {
-        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        let manager = || -> &TokenManager { tokens.as_ref().expect("it shares") };
-        let answer = match verb {
+    let mut actor = Actor::new(port);
+    let mut leased = None;
+    while let Some((verb, rest)) = actor.hear() {
+        let answer = match verb.as_str() {
             "share" => {
-                tokens = Some(manager_of(&serde_json::from_str(rest).unwrap(), stops.clone()));
-                "ok".to_owned()
+                let share = Share::read(&rest);
+                let builder = actor.builder(&share).store(FileStore::at(&share.store)).max_wait(LONG * 3);
+                actor.keep(builder.build().unwrap())
             }
-            "stop-with-the-next-token" => {
-                stops.store(true, Ordering::SeqCst);
-                "ok".to_owned()
-            }
-            "ask" => ask_at_once(manager(), rest.parse().unwrap()),
-            "reject" => {
-                let held = manager().token().unwrap();
-                manager().reject(&held).unwrap();
-                "ok".to_owned()
-            }
-            "invalidate" => {
-                manager().invalidate().unwrap();
-                "ok".to_owned()
-            }
-            "replaced" => {
-                let mut other = String::new();
-                eventually("it is replaced", || {
-                    other = text(manager());
-                    other != rest
-                });
-                other
-            }
-            "write" => write_without_end(rest, &mut stream),
+            "write" => write_without_end(&rest, &mut actor),
             "lease" => {
-                let store = FileStore::at(rest);
+                let store = FileStore::at(&rest);
                 let held = store.read_or_lease(&key("forked"), None, SECOND, &Owner::new("parent"), HOUR).unwrap();
                 assert!(matches!(held, Leasing::Leased));
                 leased = Some(store);
                 "ok".to_owned()
             }
             "fork" => fork(leased.as_ref().unwrap()).to_string(),
-            _ => panic!("{verb}?"),
+            _ => actor.act(&verb, &rest),
         };
-        writeln!(stream, "{answer}").unwrap();
+        actor.say(&answer);
     }
 }
 
 /// Writes until it is killed. Says so when something is written.
-fn write_without_end(directory: &str, stream: &mut TcpStream) -> ! {
+fn write_without_end(directory: &str, actor: &mut Actor) -> ! {
     let (store, key) = (FileStore::at(directory), key("killed"));
     for round in 1_u64.. {
         // Each time other bytes, and the first counts the writes as far as it can.
         let text = vec![u8::try_from(round).unwrap_or(u8::MAX); LARGE];
         store.swap(&key, Expected::Any, Some((&text, HOUR))).unwrap();
         if round == 1 {
-            writeln!(stream, "ok").unwrap();
+            actor.say("ok");
         }
     }
     unreachable!("it is killed before")
@@ -421,71 +315,4 @@ fn fork(store: &FileStore) -> libc::pid_t {
         unsafe { libc::_exit(0) };
     }
     child
-}
-
-fn manager_of(share: &Share, stops: Arc<AtomicBool>) -> TokenManager {
-    let client = OAuth2::new(&share.token_url, &share.client, "secret");
-    let builder = match share.refresh {
-        true => TokenManager::builder(RefreshToken::new(client, "refresh-1")),
-        false => TokenManager::builder(Stopping { inner: client, stops }),
-    };
-    builder
-        .store(FileStore::at(&share.directory))
-        .http(HttpConfig::default().timeout(share.fetch))
-        .max_wait(LONG * 3)
-        .local_max_age(share.local_max_age)
-        // Longer than any test: a failure is an answer as long as it is kept.
-        .backoff(PATIENCE, PATIENCE)
-        .build()
-        .unwrap()
-}
-
-/// What so many threads get that ask at the same moment: once, if all get the same.
-fn ask_at_once(tokens: &TokenManager, threads: usize) -> String {
-    let start = Barrier::new(threads);
-    let answers = thread::scope(|scope| {
-        let ask = || {
-            start.wait();
-            match tokens.token() {
-                Ok(token) => token.expose().to_owned(),
-                Err(error) => format!("{:?}", error.kind()),
-            }
-        };
-        let asking: Vec<_> = (0..threads).map(|_| scope.spawn(ask)).collect();
-        asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
-    });
-    if answers.iter().all(|answer| *answer == answers[0]) { answers[0].clone() } else { answers.join(" ") }
-}
-
-/// A provider that stops its own process when it has a token in hand, if it is told to.
-struct Stopping {
-    inner: OAuth2,
-    stops: Arc<AtomicBool>,
-}
-
-impl Provider for Stopping {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn identity(&self) -> Identity {
-        self.inner.identity()
-    }
-
-    fn profile(&self) -> Profile {
-        self.inner.profile()
-    }
-
-    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        let grant = self.inner.fetch(context)?;
-        if self.stops.swap(false, Ordering::SeqCst) {
-            // SAFETY: stops this process, which the test lets go on.
-            unsafe { libc::raise(libc::SIGSTOP) };
-        }
-        Ok(grant)
-    }
-}
-
-fn key_of(host: &ProviderHost) -> Key {
-    TokenManager::new(OAuth2::new(host.token_url(), "client", "secret")).key().clone()
 }

@@ -3,6 +3,8 @@
 #![cfg(all(target_os = "linux", feature = "redis"))]
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/actor.rs"]
+mod actor;
 #[path = "common/alone.rs"]
 mod alone;
 #[path = "common/mod.rs"]
@@ -15,58 +17,32 @@ mod redis_server;
 mod wait;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use actor::*;
 use alone::alone;
 use evertoken::store::{Expected, RedisStore};
 use evertoken::testing::{Outage, ProviderHost};
-use evertoken::{Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, Store, TokenManager};
+use evertoken::{OAuth2, Store, TokenManager};
 use process::{Process, each};
 use redis_server::{RedisServer, until};
 use wait::*;
 
-/// How long a fetch may take in all processes.
-const FETCH: Duration = SECOND;
-
-/// How long a lease is: a fetch, two operations of the store, and a second.
-const LEASE: Duration = Duration::from_secs(3);
-
-/// What is heard of a change within this time was not merely stumbled upon.
-const SOON: Duration = Duration::from_secs(2);
-
 #[test]
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
     play("promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch", |stage| {
-        let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
-        let mut processes = stage.processes(8);
-        for round in 1..=15 {
-            let host = host.clone().another_credential(&format!("client-{round}"), "secret");
-            each(&mut processes, &stage.share(&host.token_url(), &format!("client-{round}"), HOUR, false));
-            let answers = each(&mut processes, "ask 16");
-            assert!(answers.iter().all(|answer| *answer == format!("token-{round}")), "{answers:?}");
-            assert_eq!(host.calls(), round, "one fetch in each round");
-        }
+        sixteen_threads_of_each_cost_one_fetch(&mut stage.processes(8), |url| stage.share(url));
     });
 }
 
 #[test]
 fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
     play("promise_3_a_failed_fetch_of_one_process_answers_the_others", |stage| {
-        let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
-        host.outage(Outage::Status(503));
-        let mut processes = stage.processes(4);
-        each(&mut processes, &stage.share(&host.token_url(), "client", HOUR, false));
-        let answers = each(&mut processes, "ask 4");
-        assert!(answers.iter().all(|answer| answer == "Unavailable"), "{answers:?}");
-        assert_eq!(host.calls(), 1);
-        host.recover();
-        assert_eq!(processes[0].ask("invalidate"), "ok");
-        assert_eq!((processes[0].ask("ask 4").as_str(), host.calls()), ("token-1", 2));
+        a_failed_fetch_of_one_answers_the_others(&mut stage.processes(4), |url| stage.share(url));
     });
 }
 
@@ -91,7 +67,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
             let _ = tell.send(());
         });
         let mut processes = stage.processes(3);
-        each(&mut processes, &stage.share(&format!("{}/token", host.url()), "client", HOUR, false));
+        each(&mut processes, &stage.share(&format!("{}/token", host.url())).line());
         processes.iter_mut().for_each(|process| process.tell("use 4"));
         // The first is no renewal.
         (0..=20).for_each(|_| told.recv_timeout(PATIENCE).unwrap());
@@ -123,7 +99,7 @@ fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_
         let host = ProviderHost::oauth2();
         host.outage(Outage::Hang);
         let mut processes = stage.processes(3);
-        each(&mut processes, &stage.share(&host.token_url(), "client", HOUR, false));
+        each(&mut processes, &stage.share(&host.token_url()).line());
         let mut holder = processes.remove(0);
         holder.tell("ask 1");
         assert!(host.wait_for_calls(1, PATIENCE));
@@ -146,27 +122,14 @@ fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_
 fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token() {
     let name = "promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token";
     play(name, |stage| {
-        let host = ProviderHost::oauth2();
-        let mut processes = stage.processes(2);
-        let share = stage.share(&host.token_url(), "client", Duration::from_millis(300), false);
-        let mut other = processes.remove(1);
-        let mut holder = processes.remove(0);
-        assert_eq!((other.ask(&share), holder.ask(&share)), ("ok".to_owned(), "ok".to_owned()));
-        assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
-        holder.tell("ask 1");
-        holder.wait_until_stopped();
-        assert_eq!(host.granted(), ["token-1"]);
-        assert!(stage.lease_left(&host).is_some());
-        until("the lease is over", || stage.lease_left(&host).is_none());
-        assert_eq!(other.ask("ask 4"), "token-2");
-        assert_eq!(stage.recorded(&host), "token-2");
-        holder.go_on();
-        // It may be too late for the caller that has waited so long.
-        let _ = holder.hear();
-        assert_eq!(stage.recorded(&host), "token-2");
-        assert_eq!(holder.ask("replaced token-1"), "token-2");
-        assert_eq!(other.ask("ask 4"), "token-2");
-        assert_eq!((host.calls(), stage.recorded(&host).as_str()), (2, "token-2"));
+        let (host, mut processes) = (ProviderHost::oauth2(), stage.processes(2));
+        let go_on = |others: &mut [Process], _| {
+            assert!(stage.lease_left(&host).is_some());
+            until("the lease is over", || stage.lease_left(&host).is_none());
+            assert_eq!(each(others, "ask 4"), ["token-2"]);
+        };
+        let (share, recorded) = (|url: &str| stage.share(url), || stage.recorded(&host));
+        who_was_stopped_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
     });
 }
 
@@ -292,16 +255,8 @@ impl Stage<'_> {
         (0..count).map(|_| Process::start(self.name)).collect()
     }
 
-    /// What makes a process a manager of this credential.
-    fn share(&self, token_url: &str, client: &str, local_max_age: Duration, watch: bool) -> String {
-        let share = Share {
-            redis: self.server.url(),
-            token_url: token_url.to_owned(),
-            client: client.to_owned(),
-            local_max_age,
-            watch,
-        };
-        format!("share {}", serde_json::to_string(&share).unwrap())
+    fn share(&self, token_url: &str) -> Share {
+        Share::of(self.server.url(), token_url)
     }
 
     /// What is left of the lease of the host's credential.
@@ -314,34 +269,13 @@ impl Stage<'_> {
     /// The token that stands in the record of the host's credential.
     fn recorded(&self, host: &ProviderHost) -> String {
         let record: String = self.server.ask(&["GET", key_of(&host.token_url(), "client").as_str()]).unwrap();
-        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-        record["access_token"].as_str().unwrap().to_owned()
+        recorded(record.as_bytes())
     }
 
     /// What one process does away with, another one has replaced soon.
     fn spread(&self, what: &str, local_max_age: Duration, watch: bool) {
-        let host = ProviderHost::oauth2();
-        let mut processes = self.processes(2);
-        each(&mut processes, &self.share(&host.token_url(), "client", local_max_age, watch));
-        assert_eq!(each(&mut processes, "ask 2"), ["token-1", "token-1"]);
-        processes[1].tell("replaced token-1");
-        assert_eq!(processes[0].ask(what), "ok");
-        let told = Instant::now();
-        assert_eq!(processes[1].hear(), "token-2");
-        assert!(told.elapsed() < local_max_age.min(HOUR / 3600) + SOON, "{:?}", told.elapsed());
-        assert_eq!(each(&mut processes, "ask 2"), ["token-2", "token-2"]);
-        assert_eq!(host.calls(), 2);
+        spreads(what, &mut self.processes(2), |url| Share { local_max_age, watch, ..self.share(url) });
     }
-}
-
-/// Whose manager a process is.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Share {
-    redis: String,
-    token_url: String,
-    client: String,
-    local_max_age: Duration,
-    watch: bool,
 }
 
 /// What a process has seen that used tokens for a while.
@@ -355,80 +289,24 @@ struct Report {
     tokens: BTreeMap<String, u64>,
 }
 
-/// What a process does: as it is told, line by line, as long as somebody tells it.
+/// What a process does: as it is told, as long as somebody tells it.
 fn act(port: &str) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let stops = Arc::new(AtomicBool::new(false));
-    let mut tokens = None;
-    while let Some(Ok(line)) = lines.next() {
-        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        let manager = || -> &TokenManager { tokens.as_ref().expect("it shares") };
-        let answer = match verb {
+    let mut actor = Actor::new(port);
+    while let Some((verb, rest)) = actor.hear() {
+        let answer = match verb.as_str() {
             "share" => {
-                tokens = Some(manager_of(&serde_json::from_str(rest).unwrap(), stops.clone()));
-                "ok".to_owned()
-            }
-            "stop-with-the-next-token" => {
-                stops.store(true, Ordering::SeqCst);
-                "ok".to_owned()
-            }
-            "ask" => ask_at_once(manager(), rest.parse().unwrap()),
-            "reject" => {
-                let held = manager().token().unwrap();
-                manager().reject(&held).unwrap();
-                "ok".to_owned()
-            }
-            "invalidate" => {
-                manager().invalidate().unwrap();
-                "ok".to_owned()
-            }
-            "replaced" => {
-                let mut other = String::new();
-                until("it is replaced", || {
-                    other = text(manager());
-                    other != rest
-                });
-                other
+                let share = Share::read(&rest);
+                let builder = actor.builder(&share).store(RedisStore::open(&share.store).unwrap());
+                actor.keep(builder.build().unwrap())
             }
             "use" => {
-                let report = use_tokens(manager(), rest.parse().unwrap(), || lines.next());
+                let report = use_tokens(&actor.tokens().clone(), rest.parse().unwrap(), || actor.hear());
                 serde_json::to_string(&report).unwrap()
             }
-            _ => panic!("{verb}?"),
+            _ => actor.act(&verb, &rest),
         };
-        writeln!(stream, "{answer}").unwrap();
+        actor.say(&answer);
     }
-}
-
-fn manager_of(share: &Share, stops: Arc<AtomicBool>) -> TokenManager {
-    let inner = OAuth2::new(&share.token_url, &share.client, "secret");
-    TokenManager::builder(Stopping { inner, stops })
-        .store(RedisStore::open(&share.redis).unwrap())
-        .http(HttpConfig::default().timeout(FETCH))
-        .local_max_age(share.local_max_age)
-        .watch(share.watch)
-        // Longer than any test: a failure is an answer as long as it is kept.
-        .backoff(PATIENCE, PATIENCE)
-        .build()
-        .unwrap()
-}
-
-/// What so many threads get that ask at the same moment: once, if all get the same.
-fn ask_at_once(tokens: &TokenManager, threads: usize) -> String {
-    let start = Barrier::new(threads);
-    let answers = thread::scope(|scope| {
-        let ask = || {
-            start.wait();
-            match tokens.token() {
-                Ok(token) => token.expose().to_owned(),
-                Err(error) => format!("{:?}", error.kind()),
-            }
-        };
-        let asking: Vec<_> = (0..threads).map(|_| scope.spawn(ask)).collect();
-        asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
-    });
-    if answers.iter().all(|answer| *answer == answers[0]) { answers[0].clone() } else { answers.join(" ") }
 }
 
 /// Asks for tokens from several threads until `wait` returns.
@@ -471,39 +349,6 @@ fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T
         over.store(true, Ordering::SeqCst);
     });
     report.into_inner().unwrap()
-}
-
-/// A provider that stops its own process when it has a token in hand, if it is told to.
-struct Stopping {
-    inner: OAuth2,
-    stops: Arc<AtomicBool>,
-}
-
-impl Provider for Stopping {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn identity(&self) -> Identity {
-        self.inner.identity()
-    }
-
-    fn profile(&self) -> Profile {
-        self.inner.profile()
-    }
-
-    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        let grant = self.inner.fetch(context)?;
-        if self.stops.swap(false, Ordering::SeqCst) {
-            // SAFETY: stops this process, which the test lets go on.
-            unsafe { libc::raise(libc::SIGSTOP) };
-        }
-        Ok(grant)
-    }
-}
-
-fn key_of(token_url: &str, client: &str) -> Key {
-    TokenManager::new(OAuth2::new(token_url, client, "secret")).key().clone()
 }
 
 /// How many clients are connected over TCP. The test itself asks over the socket.

@@ -1,0 +1,262 @@
+//! A process of a test that keeps a manager, and what many of them do together, wherever they keep their tokens.
+//!
+//! Tests include it as `actor`, beside `process` and `wait`.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use evertoken::testing::{Outage, ProviderHost};
+use evertoken::{
+    Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, RefreshToken, TokenManager,
+    TokenManagerBuilder,
+};
+
+use crate::process::{Process, each};
+use crate::wait::*;
+
+/// How long a fetch may take in a process, unless a test says otherwise.
+pub(crate) const FETCH: Duration = SECOND;
+
+/// How long a lease is: a fetch, two operations of the store, and a second.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// What is heard of a change within this time was not merely stumbled upon.
+pub(crate) const SOON: Duration = Duration::from_secs(2);
+
+/// The process that is told what to do, line by line.
+pub(crate) struct Actor {
+    stream: TcpStream,
+    lines: Lines<BufReader<TcpStream>>,
+    tokens: Option<TokenManager>,
+    stops: Arc<AtomicBool>,
+}
+
+impl Actor {
+    pub(crate) fn new(port: &str) -> Actor {
+        let stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        Actor { stream, lines, tokens: None, stops: Arc::default() }
+    }
+
+    /// What to do next: a word, and what belongs to it. Nothing when there is nobody left who tells.
+    pub(crate) fn hear(&mut self) -> Option<(String, String)> {
+        let line = self.lines.next()?.ok()?;
+        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        Some((verb.to_owned(), rest.to_owned()))
+    }
+
+    pub(crate) fn say(&mut self, answer: &str) {
+        writeln!(self.stream, "{answer}").unwrap();
+    }
+
+    pub(crate) fn keep(&mut self, tokens: TokenManager) -> String {
+        self.tokens = Some(tokens);
+        "ok".to_owned()
+    }
+
+    pub(crate) fn tokens(&self) -> &TokenManager {
+        self.tokens.as_ref().expect("it was told to keep a manager")
+    }
+
+    /// A manager of what a line tells to share, but for the store.
+    pub(crate) fn builder(&self, share: &Share) -> TokenManagerBuilder {
+        let client = OAuth2::new(&share.token_url, &share.client, "secret");
+        let builder = match share.refresh {
+            true => TokenManager::builder(RefreshToken::new(client, "refresh-1")),
+            false => TokenManager::builder(Stopping { inner: client, stops: self.stops.clone() }),
+        };
+        builder
+            .http(HttpConfig::default().timeout(share.fetch))
+            .local_max_age(share.local_max_age)
+            .watch(share.watch)
+            // Longer than any test: a failure is an answer as long as it is kept.
+            .backoff(PATIENCE, PATIENCE)
+    }
+
+    /// Does what all such processes can do.
+    pub(crate) fn act(&self, verb: &str, rest: &str) -> String {
+        match verb {
+            "stop-with-the-next-token" => self.stops.store(true, Ordering::SeqCst),
+            "reject" => self.tokens().reject(&self.tokens().token().unwrap()).unwrap(),
+            "invalidate" => self.tokens().invalidate().unwrap(),
+            "ask" => return ask_at_once(self.tokens(), rest.parse().unwrap()),
+            "replaced" => {
+                let mut other = String::new();
+                eventually("it is replaced", || {
+                    other = text(self.tokens());
+                    other != rest
+                });
+                return other;
+            }
+            _ => panic!("{verb}?"),
+        }
+        "ok".to_owned()
+    }
+}
+
+/// Whose manager a process is.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Share {
+    /// The directory, or the URL.
+    pub(crate) store: String,
+    pub(crate) token_url: String,
+    pub(crate) client: String,
+    /// Whether it signs in with a refresh token, which is replaced each time.
+    pub(crate) refresh: bool,
+    pub(crate) fetch: Duration,
+    pub(crate) local_max_age: Duration,
+    pub(crate) watch: bool,
+}
+
+impl Share {
+    pub(crate) fn of(store: impl Into<String>, token_url: impl Into<String>) -> Share {
+        Share {
+            store: store.into(),
+            token_url: token_url.into(),
+            client: "client".to_owned(),
+            refresh: false,
+            fetch: FETCH,
+            local_max_age: HOUR,
+            watch: false,
+        }
+    }
+
+    /// What makes a process such a manager.
+    pub(crate) fn line(&self) -> String {
+        format!("share {}", serde_json::to_string(self).unwrap())
+    }
+
+    pub(crate) fn read(text: &str) -> Share {
+        serde_json::from_str(text).unwrap()
+    }
+}
+
+/// What so many threads get that ask at the same moment: once, if all get the same.
+fn ask_at_once(tokens: &TokenManager, threads: usize) -> String {
+    let start = Barrier::new(threads);
+    let answers = thread::scope(|scope| {
+        let ask = || {
+            start.wait();
+            match tokens.token() {
+                Ok(token) => token.expose().to_owned(),
+                Err(error) => format!("{:?}", error.kind()),
+            }
+        };
+        let asking: Vec<_> = (0..threads).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
+    });
+    if answers.iter().all(|answer| *answer == answers[0]) { answers[0].clone() } else { answers.join(" ") }
+}
+
+/// A provider that stops its own process when it has a token in hand, if it is told to.
+struct Stopping {
+    inner: OAuth2,
+    stops: Arc<AtomicBool>,
+}
+
+impl Provider for Stopping {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn identity(&self) -> Identity {
+        self.inner.identity()
+    }
+
+    fn profile(&self) -> Profile {
+        self.inner.profile()
+    }
+
+    fn fetch(&self, context: &Context) -> Result<Grant, Error> {
+        let grant = self.inner.fetch(context)?;
+        if self.stops.swap(false, Ordering::SeqCst) {
+            // SAFETY: stops this process, which the test lets go on.
+            unsafe { libc::raise(libc::SIGSTOP) };
+        }
+        Ok(grant)
+    }
+}
+
+pub(crate) fn key_of(token_url: &str, client: &str) -> Key {
+    TokenManager::new(OAuth2::new(token_url, client, "secret")).key().clone()
+}
+
+/// The token that stands in the bytes of a record.
+pub(crate) fn recorded(bytes: &[u8]) -> String {
+    let record: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+    record["access_token"].as_str().unwrap().to_owned()
+}
+
+/// `share` is told the address of a host, as in the functions below.
+pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
+    let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+    for round in 1..=15 {
+        let client = format!("client-{round}");
+        let host = host.clone().another_credential(&client, "secret");
+        each(processes, &Share { client, ..share(&host.token_url()) }.line());
+        let answers = each(processes, "ask 16");
+        assert!(answers.iter().all(|answer| *answer == format!("token-{round}")), "{answers:?}");
+        assert_eq!(host.calls(), round, "one fetch in each round");
+    }
+}
+
+pub(crate) fn a_failed_fetch_of_one_answers_the_others(processes: &mut [Process], share: impl Fn(&str) -> Share) {
+    let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+    host.outage(Outage::Status(503));
+    each(processes, &share(&host.token_url()).line());
+    let answers = each(processes, "ask 4");
+    assert!(answers.iter().all(|answer| answer == "Unavailable"), "{answers:?}");
+    assert_eq!(host.calls(), 1);
+    host.recover();
+    assert_eq!(processes[0].ask("invalidate"), "ok");
+    assert_eq!((processes[0].ask("ask 4").as_str(), host.calls()), ("token-1", 2));
+}
+
+/// What the first process does away with, the second has replaced soon.
+pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str) -> Share) {
+    let host = ProviderHost::oauth2();
+    let share = share(&host.token_url());
+    each(processes, &share.line());
+    assert_eq!(each(processes, "ask 2"), ["token-1", "token-1"]);
+    processes[1].tell("replaced token-1");
+    assert_eq!(processes[0].ask(what), "ok");
+    let told = Instant::now();
+    assert_eq!(processes[1].hear(), "token-2");
+    assert!(told.elapsed() < share.local_max_age.min(SECOND) + SOON, "{:?}", told.elapsed());
+    assert_eq!(each(processes, "ask 2"), ["token-2", "token-2"]);
+    assert_eq!(host.calls(), 2);
+}
+
+/// The first process stops with a token in its hand. Then `the_others_go_on`, who are told when it asked, until they have the
+/// next token. `recorded` tells which one the store has.
+pub(crate) fn who_was_stopped_does_not_overwrite_the_newer_token(
+    host: &ProviderHost,
+    processes: &mut [Process],
+    share: impl Fn(&str) -> Share,
+    the_others_go_on: impl FnOnce(&mut [Process], Instant),
+    recorded: impl Fn() -> String,
+) {
+    // Who was stopped learns of the newer token this late at most.
+    let local_max_age = Duration::from_millis(300);
+    each(processes, &Share { local_max_age, ..share(&host.token_url()) }.line());
+    let (holder, others) = processes.split_first_mut().unwrap();
+    assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
+    let asked = Instant::now();
+    holder.tell("ask 1");
+    holder.wait_until_stopped();
+    assert_eq!(host.granted(), ["token-1"]);
+    the_others_go_on(others, asked);
+    assert_eq!(recorded(), "token-2");
+    holder.go_on();
+    // It may be too late for the caller that has waited so long.
+    let _ = holder.hear();
+    assert_eq!(recorded(), "token-2");
+    assert_eq!(holder.ask("replaced token-1"), "token-2");
+    assert!(each(others, "ask 4").iter().all(|answer| answer == "token-2"));
+    assert_eq!((host.calls(), recorded().as_str()), (2, "token-2"));
+}
