@@ -3,7 +3,8 @@
 use std::env::consts::EXE_SUFFIX;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 use std::{env, fs};
 
 /// Writes a package with these programs below the target directory and builds it, in release mode and stripped. Returns
@@ -28,6 +29,33 @@ pub(crate) fn build(name: &str, dependencies: &str, programs: &[(&str, &str)]) -
         .unwrap();
     assert!(status.success(), "the programs of {name} cannot be built");
     move |program| built.join("release").join(format!("{program}{EXE_SUFFIX}"))
+}
+
+/// Microseconds from the start of the program to its end.
+pub(crate) fn run(command: &mut Command) -> f64 {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let start = Instant::now();
+    let status = command.status().unwrap();
+    let took = start.elapsed();
+    assert!(status.success(), "{command:?} has failed");
+    took.as_nanos() as f64 / 1e3
+}
+
+/// What each program took, each time it was run.
+pub(crate) fn interleaved<const COUNT: usize>(
+    programs: [&str; COUNT],
+    starts: usize,
+    run: impl Fn(&str) -> f64,
+) -> [Vec<f64>; COUNT] {
+    let mut times = programs.map(|_| Vec::new());
+    for start in 0..starts {
+        for turn in 0..COUNT {
+            // In turn, because the one before may leave something warm or cold behind.
+            let program = (start + turn) % COUNT;
+            times[program].push(run(programs[program]));
+        }
+    }
+    times
 }
 
 pub(crate) fn cargo(arguments: &[&str]) -> Command {

@@ -2,17 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Instant;
 
 use evertoken::testing::ProviderHost;
 
 use crate::command;
-use crate::common::{Table, median, median_ratio};
+use crate::common::{Table, median, median_ratio, programs};
 
 pub(crate) fn measure(built: &impl Fn(&str) -> PathBuf) {
     let (host, cache) = (ProviderHost::oauth2(), tempfile::tempdir().unwrap());
-    let run = |program: &str, words: &[String]| run(&built(program), cache.path(), words);
+    let run = |program: &str, words: &[String]| programs::run(&mut command(&built(program), cache.path(), words));
     run("kept", &[host.token_url()]);
     assert_eq!(host.calls(), 1, "the first start fetches");
     let words = [host.token_url(), record(&cache.path().join("evertoken")).to_str().unwrap().to_owned()];
@@ -20,15 +18,7 @@ pub(crate) fn measure(built: &impl Fn(&str) -> PathBuf) {
     let title = format!("a program with a token in a file, from start to exit, {STARTS} interleaved starts");
     let mut table = Table::new(&title);
     let programs = ["kept", "memory", "plain", "idle"];
-    let mut times = programs.map(|_| Vec::new());
-    for start in 0..STARTS {
-        for turn in 0..programs.len() {
-            // In turn, because the one before may leave something warm or cold behind.
-            let program = (start + turn) % programs.len();
-            times[program].push(run(programs[program], &words));
-        }
-    }
-    let [kept, memory, plain, idle] = times;
+    let [kept, memory, plain, idle] = programs::interleaved(programs, STARTS, |program| run(program, &words));
     let show = |times: &[f64]| format!("{:.0} us", median(times.to_vec()));
     let ratio = median_ratio(&kept, &idle);
     table.ratio("one token(), kept in a file (baseline: fn main() {})", show(&kept), show(&idle), ratio, 1.25);
@@ -52,17 +42,6 @@ pub(crate) fn measure(built: &impl Fn(&str) -> PathBuf) {
 fn record(directory: &Path) -> PathBuf {
     let mut files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
     files.find(|file| file.extension().is_none()).unwrap()
-}
-
-/// Microseconds from the start of the program to its end.
-fn run(program: &Path, cache: &Path, words: &[String]) -> f64 {
-    let mut command = command(program, cache, words);
-    command.stdout(Stdio::null());
-    let start = Instant::now();
-    let status = command.status().unwrap();
-    let took = start.elapsed();
-    assert!(status.success(), "{} has failed", program.display());
-    took.as_nanos() as f64 / 1e3
 }
 
 const STARTS: usize = 401;

@@ -1,8 +1,6 @@
 //! A program starts, gets the token that others have put into the Redis, and exits.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use evertoken::store::RedisStore;
 use evertoken::testing::ProviderHost;
@@ -19,20 +17,11 @@ pub(crate) fn measure(server: &RedisServer) {
     let manager = TokenManager::builder(provider).store(store).build().unwrap();
     manager.token().unwrap();
     let words = [server.url(), host.token_url(), manager.key().as_str().to_owned()];
-    let run = |program: &str| run(&built(program), &words);
+    let run = |program: &str| programs::run(Command::new(built(program)).args(&words));
 
     let mut table =
         Table::new(&format!("a new process with a warm Redis, from start to exit, {STARTS} interleaved starts"));
-    let programs = ["token", "plain", "idle"];
-    let mut times = programs.map(|_| Vec::new());
-    for start in 0..STARTS {
-        for turn in 0..programs.len() {
-            // In turn, because the one before may leave something warm or cold behind.
-            let program = (start + turn) % programs.len();
-            times[program].push(run(programs[program]));
-        }
-    }
-    let [token, plain, idle] = times;
+    let [token, plain, idle] = programs::interleaved(["token", "plain", "idle"], STARTS, run);
     let show = |times: &[f64]| format!("{:.0} us", median(times.to_vec()));
     let ratio = median_ratio(&token, &plain);
     table.ratio("one token() (baseline: connect and GET, redis crate)", show(&token), show(&plain), ratio, 1.25);
@@ -60,17 +49,6 @@ pub(crate) fn measure(server: &RedisServer) {
     let fetches = host.calls() - 1;
     table.figure("fetches", fetches, None, "0", fetches == 0);
     table.end();
-}
-
-/// Microseconds from the start of the program to its end.
-fn run(program: &Path, words: &[String]) -> f64 {
-    let mut command = Command::new(program);
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
-    let status = command.status().unwrap();
-    let took = start.elapsed();
-    assert!(status.success(), "{} has failed", program.display());
-    took.as_nanos() as f64 / 1e3
 }
 
 const STARTS: usize = 401;
