@@ -352,3 +352,43 @@ fn promise_7_a_token_that_nobody_uses_again_is_written_to_the_first_store_when_t
         eventually("it is written", || host.recorded(&host.first).contains("token-1"));
     }
 }
+
+/// A Redis that keeps nothing on a disk was restarted, and the provider gives the same token until its end.
+#[test]
+fn promise_4_a_rejection_that_only_the_second_store_has_goes_to_a_first_one_that_comes_back_empty() {
+    let host = Host::of(FakeProvider::new().then_grant("same", 2 * HOUR).then_same());
+    let tokens = host.manager();
+    let bad = tokens.token().unwrap();
+    host.break_first(true);
+    assert!(tokens.reject(&bad).is_err(), "other hosts could not be told");
+    drop(tokens);
+    host.first.inner.swap(host.elsewhere().key(), Expected::Any, None).unwrap();
+    host.break_first(false);
+    host.clock.advance(HOUR);
+    // Not of use to it, so nothing of it is handed out.
+    host.provider.always_fail(Some(Error::new(ErrorKind::Unavailable, "the provider is down")));
+    host.manager().token().unwrap_err();
+    assert!(host.recorded(&host.first).contains(bad.fingerprint()), "{}", host.recorded(&host.first));
+    assert!(host.record(&host.second).is_none(), "what has been handed over is over there");
+    host.provider.always_fail(None);
+    host.clock.advance(60 * SECOND);
+    let again = host.elsewhere().token().unwrap();
+    assert_eq!((again.expose(), again.remaining()), ("same", HOUR - 60 * SECOND));
+}
+
+#[test]
+fn promise_4_a_rejection_that_only_the_second_store_has_joins_a_later_token_in_the_first() {
+    let host = Host::new();
+    let tokens = host.manager();
+    let bad = tokens.token().unwrap();
+    host.break_first(true);
+    assert!(tokens.reject(&bad).is_err(), "other hosts could not be told");
+    drop(tokens);
+    let other = host.elsewhere();
+    assert_eq!((text(&other).as_str(), other.force_refresh().unwrap().expose()), (bad.expose(), "token-2"));
+    host.break_first(false);
+    assert_eq!(text(&host.manager()), "token-2");
+    let first = host.recorded(&host.first);
+    assert!(first.contains("token-2") && first.contains(bad.fingerprint()), "{first}");
+    assert!(host.record(&host.second).is_none(), "what has been handed over is over there");
+}

@@ -420,6 +420,16 @@ impl Record {
         self.rejected.iter().any(|rejected| rejected.fingerprint == fingerprint)
     }
 
+    /// Adds what another record rejects and is not over. True when there is anything that was not known here.
+    pub(crate) fn take_rejections_of(&mut self, other: &Record, now: Moment) -> bool {
+        let is_news = |rejected: &&RejectedToken| !now.reaches(rejected.end) && !self.rejects(&rejected.fingerprint);
+        let news: Vec<_> = other.rejected.iter().filter(is_news).collect();
+        for rejected in &news {
+            self.forget_token(&rejected.fingerprint, rejected.end, now);
+        }
+        !news.is_empty()
+    }
+
     fn forget_token(&mut self, fingerprint: &str, end: Moment, now: Moment) {
         self.keep = self.keep.max(now.until(end));
         if self.token.as_ref().is_some_and(|token| token.fingerprint == fingerprint) {

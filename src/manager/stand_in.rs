@@ -48,7 +48,7 @@ impl Keeper {
         Some(found).filter(|found| found.version.is_some())
     }
 
-    /// What the second store has goes to the first, which works: a rejection, and a token that lives longer than what is
+    /// What the second store has goes to the first, which works: rejections, and a token that lives longer than what is
     /// recorded there, whether it is of use to this flight or not. All else is over. `seen` is what the first has then.
     /// Returns the token if it serves the purpose of the flight.
     pub(crate) fn bring_over(&self, sharing: &Sharing, ticket: &Ticket, seen: &mut Record) -> Option<Arrival> {
@@ -67,19 +67,24 @@ impl Keeper {
             recorded = self.note(sharing, sharing.look()).ok()?;
         }
         let now = self.now();
+        let is_told_of_more = recorded.take_rejections_of(&found, now);
         let lives_longer = |token: &RecordedToken| {
             recorded.token.as_ref().is_none_or(|recorded| now.until(recorded.end()) < now.until(token.end()))
         };
         let is_rejected =
             |name: &String| recorded.rejects(name) || found.rejects(name) || ticket.rejected.contains(name);
         let better = found.token.clone().filter(|token| !is_rejected(&token.fingerprint) && lives_longer(token));
-        let mut arrival = None;
-        if let Some(token) = better {
+        let has_news = is_told_of_more || better.is_some();
+        let fits = |token: &RecordedToken| self.fits(token, found.number, &elsewhere(ticket), Phase::Due);
+        let of_use = better.clone().filter(fits);
+        if better.is_some() {
             recorded.number = next_number(recorded.number.max(ticket.number));
-            (recorded.token, recorded.failure) = (Some(token.clone()), None);
-            let fits = self.fits(&token, found.number, &elsewhere(ticket), Phase::Due);
-            let number = recorded.number;
-            let adopted = |version| fits.then_some(Arrival::Adopted { token, number, version, failure: None });
+            (recorded.token, recorded.failure) = (better, None);
+        }
+        let number = recorded.number;
+        let adopted = |version| of_use.map(|token| Arrival::Adopted { token, number, version, failure: None });
+        let mut arrival = None;
+        if has_news {
             match self.note(sharing, sharing.put(&recorded)) {
                 Ok(Some(version)) => {
                     recorded.version = Some(version.clone());
