@@ -47,6 +47,25 @@ fn a_token_of_the_second_store_is_taken_over_though_its_number_is_lower() {
     assert_eq!(got.unwrap(), "token-5", "after {:?} and {flights} operations of the second store", asked.elapsed());
 }
 
+/// Another host still holds an older token that ends later. The numbers alone say which of the two was granted later.
+#[test]
+fn promise_7_a_token_that_was_brought_over_is_newer_for_those_who_hold_an_older_one_that_ends_later() {
+    let provider = FakeProvider::new().then_grant("first", 5 * HOUR).then_grant("second", HOUR / 2);
+    let host = Host::of(provider.then_grant("third", HOUR));
+    let (idle, lasting) = (host.elsewhere(), host.manager());
+    assert_eq!((text(&idle), text(&lasting)), ("first".to_owned(), "first".to_owned()));
+    assert_eq!(lasting.force_refresh().unwrap().expose(), "second");
+    host.clock.advance(HOUR);
+    host.break_first(true);
+    // It has never seen the first store, and counts anew.
+    assert_eq!(text(&host.manager()), "third");
+    host.break_first(false);
+    assert_eq!(text(&lasting), "third");
+    // The first use may still get the older one, and has it looked up.
+    eventually("it is taken over", || text(&idle) == "third");
+    assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("third", 3));
+}
+
 /// What was wrong was the want of a ticket; the ticket has come.
 #[test]
 fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {

@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
 use evertoken::store::{Entry, Expected};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Identity, Profile, Source, State, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Profile, Source, State, Store, TokenManager};
 use fragile::Fragile;
 use wait::*;
 
@@ -381,6 +382,70 @@ fn a_holder_that_vanishes_blocks_the_others_no_longer_than_its_lease() {
         provider.open();
         assert!(asking.join().unwrap().starts_with("token-"));
     });
+}
+
+/// What is wrong in one process alone is not recorded: it only frees the lease, and that is another's by then.
+#[test]
+fn promise_3_a_holder_whose_lease_ran_out_does_not_free_that_of_its_successor() {
+    let ((late_begun, fail, hold_up_late), (next_begun, grant, hold_up_next)) = (held_up(), held_up());
+    let provider = FakeProvider::new().then(move |_| {
+        hold_up_late();
+        Err(Error::new(ErrorKind::Store, "its state cannot be read here"))
+    });
+    let group = Group::of(provider.then(move |_| {
+        hold_up_next();
+        Ok(Grant::new("successors", HOUR))
+    }));
+    let [late, successor, third] = [(); 3].map(|()| group.manager());
+    thread::scope(|scope| {
+        let failing = scope.spawn(|| late.token());
+        late_begun.recv_timeout(PATIENCE).unwrap();
+        group.clock.advance(60 * SECOND);
+        let fetching = scope.spawn(|| text(&successor));
+        next_begun.recv_timeout(PATIENCE).unwrap();
+        fail.send(()).unwrap();
+        assert_eq!(failing.join().unwrap().unwrap_err().kind(), ErrorKind::Store);
+        let before = group.store.waits.load(Ordering::SeqCst);
+        let waiting = scope.spawn(|| text(&third));
+        eventually("it waits for the successor, or fetches", || {
+            group.store.waits.load(Ordering::SeqCst) > before || group.provider.calls() > 2
+        });
+        grant.send(()).unwrap();
+        assert_eq!([fetching, waiting].map(|asking| asking.join().unwrap()), ["successors"; 2]);
+    });
+    assert_eq!(group.provider.calls(), 2);
+}
+
+#[test]
+fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has_recorded() {
+    let (begun, fail, hold_up) = held_up();
+    let group = Group::of(FakeProvider::new().then(move |_| {
+        hold_up();
+        Err(Error::new(ErrorKind::Denied, "the secret is wrong"))
+    }));
+    let (late, other) = (group.manager(), group.manager());
+    thread::scope(|scope| {
+        let failing = scope.spawn(|| late.token());
+        begun.recv_timeout(PATIENCE).unwrap();
+        // Its lease runs out while it is held up.
+        group.clock.advance(60 * SECOND);
+        assert_eq!(text(&other), "token-1");
+        fail.send(()).unwrap();
+        assert_eq!(failing.join().unwrap().unwrap_err().kind(), ErrorKind::Denied);
+    });
+    let next = group.manager();
+    assert_eq!((text(&next).as_str(), next.status().retry_in), ("token-1", None));
+    assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
+}
+
+/// For a fetch that is held up: tells that it has begun, lets it go on, and is what it does until then.
+fn held_up() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
+    let [(begin, begun), (go_on, going_on)] = [(); 2].map(|()| crossbeam_channel::bounded(1));
+    let hold_up = move || {
+        begin.send(()).unwrap();
+        going_on.recv_timeout(PATIENCE).unwrap();
+    };
+    (begun, go_on, hold_up)
 }
 
 #[test]
