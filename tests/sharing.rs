@@ -237,6 +237,28 @@ fn promise_6_an_outage_is_told_once_and_a_store_that_is_down_is_left_alone_for_a
 }
 
 #[test]
+fn the_status_says_why_the_store_is_out_of_use() {
+    let group = Group::new();
+    let tokens = group.manager();
+    group.store.broken.store(true, Ordering::SeqCst);
+    tokens.invalidate().unwrap_err();
+    let status = tokens.status();
+    assert!(status.to_string().contains("store       out of use for 0 ms: broken on purpose"), "{status}");
+    // Another thing is wrong with it by now.
+    group.store.panics.store(true, Ordering::SeqCst);
+    group.clock.advance(60 * SECOND);
+    tokens.invalidate().unwrap_err();
+    let status = tokens.status();
+    assert_eq!(status.store_error.as_ref().map(Error::kind), Some(ErrorKind::Store));
+    assert!(status.to_string().contains("store       out of use for 60 s: the shared store panicked"), "{status}");
+    group.store.broken.store(false, Ordering::SeqCst);
+    group.store.panics.store(false, Ordering::SeqCst);
+    group.clock.advance(60 * SECOND);
+    tokens.invalidate().unwrap();
+    assert!(tokens.status().store_error.is_none());
+}
+
+#[test]
 fn promise_7_what_was_fetched_without_the_store_is_written_when_it_is_back() {
     let group = Group::new();
     group.store.broken.store(true, Ordering::SeqCst);

@@ -138,9 +138,10 @@ impl StoreState {
 }
 
 /// The store cannot be used.
-#[derive(Clone, Copy)]
 pub(crate) struct Down {
     pub(crate) since: Moment,
+    /// What it failed with last.
+    pub(crate) error: Error,
     pub(crate) failures: u32,
     /// Not before then is it tried again.
     pub(crate) retry_at: Moment,

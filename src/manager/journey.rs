@@ -389,12 +389,13 @@ impl Keeper {
                     EventKind::StoreUp
                 }),
                 Some(error) => {
-                    let failures = control.store.down.map_or(1, |down| down.failures.saturating_add(1));
-                    let since = control.store.down.map_or(now, |down| down.since);
+                    let before = control.store.down.as_ref().map(|down| (down.since, down.failures));
+                    let (since, failures) = before.unwrap_or((now, 0));
+                    let failures = failures.saturating_add(1);
                     // A store that counts its own failures knows better.
                     let told = error.retry_after().map(|wait| wait.clamp(SHORTEST_STORE_PAUSE, LONGEST_STORE_PAUSE));
                     let retry_at = now.after(told.unwrap_or_else(|| store_pause(failures, fastrand::f64())));
-                    control.store.down = Some(Down { since, failures, retry_at });
+                    control.store.down = Some(Down { since, error: error.clone(), failures, retry_at });
                     // What must not be lost is not left for long.
                     let soon = control.has_state_to_store().then(|| now.after(SOON));
                     control.store.look_at = Some(soon.map_or(retry_at, |soon| soon.sooner(retry_at)));
@@ -411,8 +412,8 @@ impl Keeper {
     /// How long a store that is down is still left alone.
     fn store_rest(&self) -> Option<Duration> {
         let now = self.now();
-        let down = self.lock().store.down?;
-        Some(now.until(down.retry_at)).filter(|rest| !rest.is_zero())
+        let retry_at = self.lock().store.down.as_ref()?.retry_at;
+        Some(now.until(retry_at)).filter(|rest| !rest.is_zero())
     }
 
     /// True while a store that is down is left alone.
@@ -426,7 +427,7 @@ impl Keeper {
         let now = self.now();
         // The first time with nothing in hand is free; with a token in hand there is time.
         let since = control.store.unshared_at.or_else(|| {
-            let down = control.store.down.map_or(now, |down| down.since);
+            let down = control.store.down.as_ref().map_or(now, |down| down.since);
             control.peek(now, Phase::Late).map(|_| down)
         });
         let from = since.map(|since| since.after(self.settings.unshared_interval));

@@ -302,7 +302,7 @@ impl Landing<'_> {
         let age = self.keeper.settings.local_max_age;
         // As long as a state is not stored, the program must not end.
         let look_at = self.now.after(if control.has_state_to_store() { age.min(SOON) } else { age });
-        control.store.look_at = Some(control.store.down.map_or(look_at, |down| down.retry_at));
+        control.store.look_at = Some(control.store.down.as_ref().map_or(look_at, |down| down.retry_at));
         control.store.hits = hits;
     }
 

@@ -43,6 +43,8 @@ pub struct Status {
     pub quota: Option<QuotaStatus>,
     /// How long the shared store has been out of use.
     pub store_down_for: Option<Duration>,
+    /// What the shared store failed with last, while it is out of use.
+    pub store_error: Option<Error>,
     /// True after `shutdown`.
     pub shut_down: bool,
 }
@@ -111,7 +113,8 @@ impl Keeper {
                 forced_limit: self.profile.forced_quota,
                 resets_in: DAY.saturating_sub(now.since(day.began)),
             }),
-            store_down_for: control.store.down.map(|down| now.since(down.since)),
+            store_down_for: control.store.down.as_ref().map(|down| now.since(down.since)),
+            store_error: control.store.down.as_ref().map(|down| down.error.clone()),
             shut_down: control.shut_down,
         }
     }
@@ -182,6 +185,9 @@ impl fmt::Display for Status {
         }
         if let Some(down) = self.store_down_for {
             write!(f, "\n  store       out of use for {}", seconds(down))?;
+        }
+        if let Some(error) = &self.store_error {
+            write!(f, ": {error}")?;
         }
         if self.shut_down {
             f.write_str("\n  shut down")?;
