@@ -407,7 +407,9 @@ fn a_wrong_password_is_tried_once_and_then_left_alone_for_long() {
     assert_eq!((error.kind(), error.code()), (ErrorKind::Config, Some("WRONGPASS")));
     assert!(!format!("{error:?} {store:?}").contains("hunter2"));
     for _ in 0..100 {
-        assert!(store.read(&key).unwrap_err().retry_after().unwrap() > 20 * SECOND);
+        let left_alone = store.read(&key).unwrap_err();
+        assert!(left_alone.retry_after().unwrap() > 20 * SECOND);
+        assert!(left_alone.to_string().ends_with(&format!("left alone: {error}")), "{left_alone}");
     }
     let failures: Vec<redis::Value> = server.ask(&["ACL", "LOG"]).unwrap();
     assert_eq!(failures.len(), 1);

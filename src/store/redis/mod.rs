@@ -55,13 +55,14 @@ struct Inner {
     config: RedisConfig,
     lane: Lane,
     breaker: Mutex<Breaker>,
-    /// What the log has been told of.
+    /// What does not work, and the log has been told of.
     trouble: Mutex<Option<Trouble>>,
     waiting: Waiting,
     watching: Watching,
 }
 
 struct Trouble {
+    error: Error,
     /// Then reading is no sign that it is over.
     is_about_writing: bool,
 }
@@ -151,8 +152,10 @@ impl Inner {
         urgent: bool,
         read: impl Fn(Reply) -> Result<T, Fault>,
     ) -> Result<Option<T>, Error> {
-        let left_alone =
-            |rest| Error::new(ErrorKind::Store, "redis does not work and is left alone").with_retry_after(rest);
+        let left_alone = |rest| {
+            let why = lock(&self.trouble).as_ref().map(|trouble| format!(": {}", trouble.error)).unwrap_or_default();
+            Error::new(ErrorKind::Store, format!("redis does not work and is left alone{why}")).with_retry_after(rest)
+        };
         let rest = lock(&self.breaker).rest().or_else(|| self.lane.hangs().then_some(OPERATION));
         if let Some(rest) = rest {
             return Err(left_alone(rest));
@@ -189,7 +192,8 @@ impl Inner {
             return;
         }
         lock(&self.breaker).failed(fault.lasts(), fastrand::f64());
-        let before = lock(&self.trouble).replace(Trouble { is_about_writing: fault.is_about_writing() });
+        let trouble = Trouble { error: fault.error.clone(), is_about_writing: fault.is_about_writing() };
+        let before = lock(&self.trouble).replace(trouble);
         if before.is_none() {
             log::warn!(target: "evertoken", "redis cannot be used: {}", fault.error);
         }
