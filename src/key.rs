@@ -135,6 +135,11 @@ impl Key {
         self.split().1.is_some()
     }
 
+    /// True for what the provider needs for the next token.
+    pub(crate) fn is_state(&self) -> bool {
+        self.split().1 == Some(STATE)
+    }
+
     /// True for something that is to be done once.
     pub(crate) fn is_done_once(&self) -> bool {
         self.split().1 == Some(ONCE)

@@ -171,7 +171,8 @@ fn a_file_system_without_locks_works_with_one_warning() {
         record_logs();
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::at(folder.path().join("store"));
-        forbid_locks();
+        // As on a file system that has none.
+        forbid(&[libc::SYS_flock], libc::ENOLCK);
         let mine = File::create(folder.path().join("x")).unwrap();
         assert!(matches!(mine.try_lock(), Err(fs::TryLockError::Error(_))), "the test is one");
         // Many at once write the same, each into a file of its own.
@@ -200,20 +201,50 @@ fn a_file_system_without_locks_works_with_one_warning() {
     });
 }
 
-/// From now on `flock` fails as on a file system that has no locks, in this thread and those that it starts.
-fn forbid_locks() {
+#[test]
+fn what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there() {
+    alone("what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there", || {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, key) = (FileStore::at(folder.path().join("store")), key("unsynced"));
+        let old = put(&store, &key, OLD, HOUR);
+        forbid(&[libc::SYS_fsync, libc::SYS_fdatasync], libc::EIO);
+        let mine = File::create(folder.path().join("x")).unwrap();
+        assert!(mine.sync_all().is_err() && mine.sync_data().is_err(), "the test is one");
+        let is_as_it_was = |error: evertoken::Error| {
+            assert!(error.kind() == ErrorKind::Store && error.to_string().contains("cannot be written"), "{error}");
+            assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), OLD);
+            assert!(
+                !names(store.directory()).iter().any(|name| name.contains(".new")),
+                "{:?}",
+                names(store.directory())
+            );
+        };
+        is_as_it_was(store.swap(&key, Expected::Version(&old), Some((b"new", HOUR))).unwrap_err());
+        // A lease ends with the power anyway, and is free again when its holder could not write.
+        for owner in ["a", "b"].map(Owner::new) {
+            let held = store.read_or_lease(&key, Some(&old), SECOND, &owner, 10 * SECOND).unwrap();
+            assert!(matches!(held, Leasing::Leased), "{held:?}");
+            is_as_it_was(store.publish(&key, &owner, Some(&old), b"new", 2 * HOUR).unwrap_err());
+        }
+        assert_eq!(text(&manager(&provider(), &store)), "token-1");
+    });
+}
+
+/// From now on these system calls fail like this, in this thread and those that it starts.
+fn forbid(calls: &[libc::c_long], error: libc::c_int) {
     let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let (load, equal, answer) =
         (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
-    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::ENOLCK).unwrap();
-    let mut filter = [
-        // The number of the system call comes first in what the filter is given.
-        statement(load, 0, 0, 0),
-        statement(equal | libc::BPF_K, u32::try_from(libc::SYS_flock).unwrap(), 0, 1),
-        statement(answer | libc::BPF_K, refuse, 0, 0),
-        statement(answer | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // The number of the system call comes first in what the filter is given.
+    let mut filter = vec![statement(load, 0, 0, 0)];
+    for (call, left) in calls.iter().zip((1..=calls.len()).rev()) {
+        // Past the others, and past the leave.
+        filter.push(statement(equal | libc::BPF_K, u32::try_from(*call).unwrap(), u8::try_from(left).unwrap(), 0));
+    }
+    filter.push(statement(answer | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0));
+    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(error).unwrap();
+    filter.push(statement(answer | libc::BPF_K, refuse, 0, 0));
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).unwrap(), filter: filter.as_mut_ptr() };
     // SAFETY: the kernel copies the filter before this returns.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);

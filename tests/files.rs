@@ -11,23 +11,26 @@ mod suite;
 #[path = "common/wait.rs"]
 mod wait;
 
+use std::env;
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use alone::{alone, not_tested};
 use evertoken::store::{Expected, FileStore, Leasing, Owner, Publish, Swap, Version};
-use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
 use evertoken::{
-    ErrorKind, Grant, Idempotency, Identity, Key, Outcome, StateProfile, Store, TokenManager, TokenManagerBuilder,
+    ErrorKind, Grant, Idempotency, Identity, Key, OAuth2, Outcome, RefreshToken, StateProfile, Store, TokenManager,
+    TokenManagerBuilder,
 };
 use logs::{logged, record_logs};
-use suite::{ask, bytes, key, put};
+use suite::{ask, bytes, ends_within, key, put};
 use tempfile::TempDir;
 use wait::*;
 
@@ -82,6 +85,36 @@ fn provider() -> FakeProvider {
 
 fn builder_on(provider: &FakeProvider, store: &FileStore) -> TokenManagerBuilder {
     TokenManager::builder(provider.clone()).jitter(0.0).store(store.clone())
+}
+
+#[test]
+fn a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kept() {
+    alone("a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kept", || {
+        let home = tempfile::tempdir().unwrap();
+        let is_at = |place: PathBuf| {
+            let (provider, store) = (provider(), FileStore::new().unwrap());
+            assert_eq!(store.directory(), place);
+            assert!(store.read(&key("cache")).unwrap().is_none());
+            let tokens = builder_on(&provider, &store).build().unwrap();
+            assert_eq!(names(home.path()), [""; 0], "nothing is to be kept yet");
+            assert_eq!(text(&tokens), "token-1");
+            assert_eq!(fs::metadata(place).unwrap().mode() & 0o7777, 0o700);
+            let other = builder_on(&provider, &FileStore::new().unwrap()).build().unwrap();
+            assert_eq!((text(&other).as_str(), provider.calls()), ("token-1", 1));
+        };
+        // SAFETY: no other thread of this process reads or changes the environment now.
+        unsafe {
+            env::set_var("HOME", home.path().join("home"));
+            env::set_var("XDG_CACHE_HOME", home.path().join("cache"));
+        }
+        is_at(home.path().join("cache/evertoken"));
+        assert_eq!(names(home.path()), ["cache"]);
+        fs::remove_dir_all(home.path().join("cache")).unwrap();
+        // SAFETY: the managers have gone, and what they leave running reads no environment.
+        unsafe { env::remove_var("XDG_CACHE_HOME") };
+        is_at(home.path().join("home/.cache/evertoken"));
+        assert_eq!(names(home.path()), ["home"]);
+    });
 }
 
 #[test]
@@ -152,7 +185,7 @@ fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
             let store = place.store();
             (0..5).for_each(|_| assert!(store.clone().read(&key("reported")).unwrap().is_none()));
         }
-        assert_eq!(logged().matches("cannot be read and is replaced").count(), 2, "{}", logged());
+        assert_eq!(logged().matches("cannot be read").count(), 2, "{}", logged());
         assert!(!logged().contains(SECRET), "{}", logged());
         let tokens = builder_on(&provider(), &place.store()).build().unwrap();
         assert_eq!(text(&tokens), "token-1");
@@ -199,6 +232,67 @@ fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_a
     // The clock was set forward past the end.
     place.clock.step_forward(2 * LIFE);
     assert_eq!(left(&place), None);
+}
+
+fn signed_in(host: &ProviderHost, place: &Place) -> TokenManager {
+    let client = OAuth2::new(host.token_url(), "client", "secret");
+    let builder = TokenManager::builder(RefreshToken::new(client, "refresh-1")).store(place.store());
+    builder.clock(place.clock.clone()).build().unwrap()
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
+    let (place, host) = (Place::new(), ProviderHost::oauth2());
+    text(&signed_in(&host, &place));
+    for _ in 0..2 {
+        place.clock.step_back(HOUR);
+        text(&signed_in(&host, &place));
+    }
+    assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-3"]);
+    // The machine has been started anew since, and shows a time before all that.
+    let state = place.file(|name| name.ends_with(".state"));
+    let written = fs::read(&state).unwrap();
+    fs::remove_file(place.record()).unwrap();
+    fs::write(&state, with_head(&written, |head| head["boot"]["id"] = "another".into())).unwrap();
+    place.clock.step_back(HOUR);
+    text(&signed_in(&host, &place));
+    assert_eq!(host.used_refresh_tokens().last().unwrap(), "refresh-4");
+}
+
+/// With nothing to go by but a wall clock that shows a time before it was written.
+#[test]
+fn a_claim_that_seems_to_come_from_the_future_keeps_nobody_waiting_for_long() {
+    let place = Place::new();
+    let once = Idempotency::new(place.store());
+    let begin = || once.begin::<u32>("charge", "").unwrap();
+    assert!(matches!(begin(), Outcome::New(_)));
+    let claim = place.file(|name| name.ends_with(".once"));
+    let written = fs::read(&claim).unwrap();
+    fs::write(&claim, with_head(&written, |head| head["boot"] = serde_json::Value::Null)).unwrap();
+    place.clock.step_back(20 * SECOND);
+    assert!(matches!(begin(), Outcome::InProgress { remaining } if remaining <= 30 * SECOND));
+    place.clock.step_back(HOUR);
+    assert!(matches!(begin(), Outcome::New(_)), "it would last for an hour");
+}
+
+/// To begin with the first refresh token again could end the sign-in. Sealed stores and Redis do not either.
+#[test]
+fn a_refresh_token_in_a_file_that_cannot_be_read_is_not_guessed() {
+    let (place, host) = (Place::new(), ProviderHost::oauth2());
+    text(&signed_in(&host, &place));
+    let state = place.file(|name| name.ends_with(".state"));
+    let whole = fs::read_to_string(&state).unwrap();
+    fs::remove_file(place.record()).unwrap();
+    let later = whole.replacen(r#""evertoken":1"#, r#""evertoken":2"#, 1);
+    for damaged in [later.as_str(), &whole[..whole.len() - 1], ""] {
+        assert_ne!(damaged, whole);
+        fs::write(&state, damaged).unwrap();
+        assert_eq!(signed_in(&host, &place).token().unwrap_err().kind(), ErrorKind::Store);
+    }
+    assert_eq!(host.used_refresh_tokens(), ["refresh-1"]);
+    fs::write(&state, whole).unwrap();
+    text(&signed_in(&host, &place));
+    assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2"]);
 }
 
 #[test]
@@ -268,12 +362,15 @@ fn place_of(place: &Place, key: &Key) -> String {
 }
 
 /// What somebody can have put where something of the store belongs, and what is said about it.
-const IN_THE_WAY: [(&str, &str); 6] = [
+const IN_THE_WAY: [(&str, &str); 9] = [
     ("a FIFO", "remove it"),
     ("a directory", "remove it"),
     ("a symbolic link", "remove it"),
     ("a link to nowhere", "remove it"),
-    ("open to others", "`chmod 600` mends it"),
+    ("of mode 622", "`chmod 600` mends it"),
+    ("of mode 640", "`chmod 600` mends it"),
+    ("of mode 604", "`chmod 600` mends it"),
+    ("of mode 644", "`chmod 600` mends it"),
     ("another user's", "remove it"),
 ];
 
@@ -294,16 +391,16 @@ fn put_in_the_way(what: &str, path: &Path) {
             symlink(target, path).unwrap();
         }
         "a link to nowhere" => symlink(target.with_extension("nowhere"), path).unwrap(),
-        "open to others" => {
-            fs::write(path, text).unwrap();
-            fs::set_permissions(path, Permissions::from_mode(0o622)).unwrap();
-        }
         "another user's" => {
             fs::write(path, text).unwrap();
             fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
             chown(path, Some(65_534), None).unwrap();
         }
-        _ => panic!("{what}?"),
+        what => {
+            let mode = what.strip_prefix("of mode ").unwrap_or_else(|| panic!("{what}?"));
+            fs::write(path, text).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(u32::from_str_radix(mode, 8).unwrap())).unwrap();
+        }
     }
 }
 
@@ -326,8 +423,10 @@ fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_com
             put(&place.store(), &key, b"x", HOUR);
             let record = place.record();
             let hash = record.file_name().unwrap().to_str().unwrap();
+            let lock = place.path().join(format!("{}.lock", &hash[..2]));
             let path = match end {
-                ".lock" => place.path().join(format!("{}.lock", &hash[..2])),
+                ".lock" => lock,
+                ".new" => place.path().join(format!("{hash}.{:x}.new", fs::metadata(lock).unwrap().ino())),
                 end => place.path().join(format!("{hash}{end}")),
             };
             fs::remove_file(&record).unwrap();
@@ -480,37 +579,55 @@ fn a_lock_that_another_does_not_let_go_of_costs_a_manager_no_token() {
 }
 
 #[test]
-fn lock_files_that_somebody_keeps_removing_break_nothing() {
-    let place = Place::new();
-    let (key, over) = (key("sweeper"), std::sync::atomic::AtomicBool::new(false));
-    put(&place.store(), &key, b"start", HOUR);
-    let is_over = || over.load(std::sync::atomic::Ordering::SeqCst);
+fn lock_files_that_somebody_keeps_removing_lose_no_write_that_was_done() {
+    // Between the last look at a lock and the change it guards is a moment that no look can cover.
+    shows("two hundred counts are each one more than the one before", |_| {
+        let place = Place::new();
+        put(&place.store(), &key("counter"), b"0", HOUR);
+        let (done, last) = (counted_while_locks_are_removed(&place), count_of(&place.store())?.0);
+        put(&place.store(), &key("counter"), b"end", HOUR);
+        assert_eq!(bytes(place.store().read(&key("counter")).unwrap()).unwrap(), b"end");
+        assert!(!place.names().iter().any(|name| name.ends_with(".new")), "{:?}", place.names());
+        (done.len() == 200 && done.into_iter().eq(1..=last)).then_some(())
+    });
+}
+
+fn count_of(store: &FileStore) -> Option<(usize, Version)> {
+    let entry = store.read(&key("counter")).unwrap()?;
+    Some((std::str::from_utf8(entry.bytes()).unwrap().parse().unwrap(), entry.version().clone()))
+}
+
+/// The counts that four stores say they have written, in order.
+fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
+    let over = AtomicBool::new(false);
+    let count = |store: FileStore| {
+        let (mut done, asked) = (Vec::new(), Instant::now());
+        while let Some((count, version)) = count_of(&store).filter(|_| done.len() < 50 && asked.elapsed() < PATIENCE) {
+            let text = (count + 1).to_string();
+            let swap = store.swap(&key("counter"), Expected::Version(&version), Some((text.as_bytes(), HOUR)));
+            if matches!(swap, Ok(Swap::Done(_))) {
+                done.push(count + 1);
+            }
+        }
+        done
+    };
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over() {
-                for name in place.names().into_iter().filter(|name| name.ends_with(".lock") || name.ends_with(".lease"))
-                {
+            while !over.load(Ordering::SeqCst) {
+                for name in place.names().into_iter().filter(|name| name.ends_with(".lock")) {
                     let _ = fs::remove_file(place.path().join(name));
                 }
+                // Without a pause hardly anybody would get to the end of a write.
+                thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
             }
         });
-        let writers: Vec<_> = (0..3_u8)
-            .map(|number| {
-                let (store, key) = (place.store(), &key);
-                scope.spawn(move || {
-                    let text = vec![b'a' + number; 20_000];
-                    let write = |_| store.swap(key, Expected::Any, Some((&text, HOUR))).is_ok();
-                    (0..100).filter(|round| write(*round)).count()
-                })
-            })
-            .collect();
-        let done: usize = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
-        assert!(done > 0);
-    });
-    put(&place.store(), &key, b"end", HOUR);
-    assert_eq!(bytes(place.store().read(&key).unwrap()).unwrap(), b"end");
-    assert!(!place.names().iter().any(|name| name.ends_with(".new")), "{:?}", place.names());
+        let counting: Vec<_> = (0..4).map(|_| place.store()).map(|store| scope.spawn(|| count(store))).collect();
+        let done: Vec<_> = counting.into_iter().map(|counting| counting.join()).collect();
+        over.store(true, Ordering::SeqCst);
+        let mut done: Vec<_> = done.into_iter().flat_map(|done| done.unwrap()).collect();
+        done.sort_unstable();
+        done
+    })
 }
 
 #[test]
@@ -640,4 +757,37 @@ fn managers_on_one_directory_fetch_once() {
         asking.into_iter().for_each(|asking| assert_eq!(asking.join().unwrap(), "token-1"));
     });
     assert_eq!(provider.calls(), 1);
+}
+
+#[test]
+fn who_has_waited_for_long_is_woken_within_60_ms() {
+    let place = Place::new();
+    let (key, holder) = (key("woken"), Owner::new("holder"));
+    // Eight look at times of their own, so that none of them does so in time by chance.
+    shows("the last of eight who wait wakes within 60 ms", |_| {
+        let store = place.store();
+        store.swap(&key, Expected::Any, None).unwrap();
+        assert!(matches!(ask(&store, &key, "holder"), Leasing::Leased));
+        let started = Barrier::new(9);
+        let wait = |store: FileStore| {
+            let Leasing::Busy { cursor, .. } = ask(&store, &key, "other") else { panic!("it is held") };
+            started.wait();
+            store.wait(&key, &cursor, Instant::now() + PATIENCE).unwrap();
+            assert!(store.read(&key).unwrap().is_some());
+            Instant::now()
+        };
+        let woken = thread::scope(|scope| {
+            let waiting: Vec<_> = (0..8).map(|_| place.store()).map(|store| scope.spawn(|| wait(store))).collect();
+            started.wait();
+            // Long enough for those who look less and less often to do so.
+            assert!(!ends_within(&waiting[0], SECOND + SECOND / 8), "there is no news yet");
+            assert!(!waiting.iter().any(|waiting| waiting.is_finished()), "there is no news yet");
+            assert!(matches!(store.publish(&key, &holder, None, b"x", HOUR).unwrap(), Publish::Done(_)));
+            let published = Instant::now();
+            let woken = waiting.into_iter().map(|waiting| waiting.join().unwrap()).max().unwrap();
+            woken.saturating_duration_since(published)
+        });
+        assert!(woken < SECOND, "{woken:?}");
+        (woken < Duration::from_millis(60)).then_some(())
+    });
 }

@@ -8,13 +8,16 @@ mod host;
 #[path = "common/wait.rs"]
 mod wait;
 
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use evertoken::store::{Entry, Expected, FileStore, Leasing, Owner, Swap};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, Grant, Key, MemoryStore, Store, TokenManager};
+use evertoken::{Error, ErrorKind, Grant, Idempotency, Key, MemoryStore, Outcome, Store, TokenManager};
 use fragile::{AtHand, Fragile};
 use host::Host;
 use wait::*;
@@ -341,19 +344,22 @@ fn the_longest_key_and_the_longest_record_are_read_back() {
     }
 }
 
-/// A second store that takes its time, as a slow disk does, but answers.
+/// A store that takes its time, as a slow disk does, but answers.
 #[derive(Clone, Debug)]
-struct Slow(MemoryStore);
+struct Slow {
+    inner: MemoryStore,
+    takes: Duration,
+}
 
 impl Store for Slow {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        std::thread::sleep(Duration::from_millis(800));
-        self.0.read(key)
+        thread::sleep(self.takes);
+        self.inner.read(key)
     }
 
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        std::thread::sleep(Duration::from_millis(800));
-        self.0.swap(key, expected, new)
+        thread::sleep(self.takes);
+        self.inner.swap(key, expected, new)
     }
 }
 
@@ -373,9 +379,88 @@ fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
     // Something of no use is recorded there: that nothing is known.
     make(second.clone()).build().unwrap().invalidate().unwrap();
     second.swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
-    let tokens = make(MemoryStore::new()).fallback_store(Slow(second)).build().unwrap();
+    let tokens = make(MemoryStore::new())
+        .fallback_store(Slow { inner: second, takes: Duration::from_millis(800) })
+        .build()
+        .unwrap();
     let got = tokens.token_within(20 * SECOND).map(|token| token.expose().to_owned());
     assert_eq!(got.as_deref().ok(), Some("token-1"), "{got:?}");
     let left = *left.lock().unwrap();
     assert!(left > Duration::from_millis(800), "the provider has {left:?} of its second");
+}
+
+/// The clock of the machine goes on whatever the wall clock is set to, and what has been done stays done.
+#[test]
+fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result_on_files() {
+    for is_back in [true, false] {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+        let once = Idempotency::new(FileStore::with_clock(folder.path(), clock.clone()));
+        let begin = || once.begin::<u32>("charge", "").unwrap();
+        let Outcome::New(claim) = begin() else { panic!("nobody has begun it") };
+        let set = || if is_back { clock.step_back(2 * HOUR) } else { clock.step_forward(48 * HOUR) };
+        set();
+        assert!(matches!(begin(), Outcome::InProgress { .. }), "back: {is_back}");
+        claim.complete(&7).unwrap();
+        set();
+        assert!(matches!(begin(), Outcome::Completed(7)), "back: {is_back}");
+        clock.advance(25 * HOUR);
+        assert!(matches!(begin(), Outcome::New(_)), "it ends all the same");
+    }
+}
+
+/// The file with such a name. There is one.
+fn file(store: &FileStore, fits: impl Fn(&str) -> bool) -> PathBuf {
+    let files = fs::read_dir(store.directory()).unwrap().map(|file| file.unwrap().path());
+    let fits = |path: &PathBuf| fits(path.file_name().unwrap().to_str().unwrap());
+    let found: Vec<_> = files.filter(fits).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+/// A disk takes its time to write what the holder of the lease has fetched, and all the while it has the lock.
+#[test]
+fn who_comes_while_the_holder_writes_slowly_waits_for_it() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().gated());
+    let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
+    let (holder, waiting, late) = (manager(), manager(), manager());
+    let lock = || File::open(file(&FileStore::at(folder.path()), |name| name.ends_with(".lock"))).unwrap();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| text(&holder));
+        assert!(provider.wait_for_calls(1, PATIENCE));
+        let waits = scope.spawn(|| text(&waiting));
+        eventually("it waits", || waiting.status().fetching);
+        let lock = lock();
+        lock.lock().unwrap();
+        // Longer than a change waits for its turn.
+        let late = scope.spawn(|| text(&late));
+        assert!(!provider.wait_for_calls(2, 2 * SECOND), "another one has fetched");
+        lock.unlock().unwrap();
+        provider.permit(1);
+        for asking in [asking, waits, late] {
+            assert_eq!(asking.join().unwrap(), "token-1");
+        }
+    });
+    assert_eq!(provider.calls(), 1);
+}
+
+#[test]
+fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, provider) = (FileStore::at(folder.path()), FakeProvider::new());
+    let tokens = TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap();
+    let stopped = Owner::new("stopped");
+    let leased = FileStore::at(folder.path()).read_or_lease(tokens.key(), None, SECOND, &stopped, 2 * SECOND).unwrap();
+    assert!(matches!(leased, Leasing::Leased));
+    let lock = File::open(file(&store, |name| name.ends_with(".lock"))).unwrap();
+    lock.lock().unwrap();
+    let asked = Instant::now();
+    assert_eq!(text(&tokens), "token-1");
+    assert!(asked.elapsed() < 8 * SECOND, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_job_is_done_though_the_store_takes_more_than_a_second() {
+    let once = Idempotency::new(Slow { inner: MemoryStore::new(), takes: Duration::from_millis(1_200) });
+    let run = |result: u32| once.run("job", "", || Ok::<_, Error>(result)).unwrap();
+    assert_eq!((run(1), run(2)), (1, 1));
 }

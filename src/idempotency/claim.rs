@@ -25,7 +25,7 @@ use crate::store::{BoundedStore, Entry, Expected, Swap, Version};
 /// thing was done, so nobody else is let at it before.
 ///
 /// Each method is one operation of the store, and a second one when the answer to the one before was lost. Each blocks for
-/// a second at most.
+/// three seconds at most.
 #[must_use = "a claim keeps all others out until it is completed, abandoned or has run out"]
 pub struct Claim<T> {
     pub(super) held: Arc<Held>,

@@ -39,7 +39,7 @@ use crate::store::{BoundedStore, Entry, Expected, Store, Swap, Version};
 ///         // Charge the customer here.
 ///         claim.complete(&"receipt-1".to_owned())?;
 ///     }
-///     Outcome::InProgress { remaining } => println!("another does it, for {remaining:?} at least"),
+///     Outcome::InProgress { remaining } => println!("another does it, for {remaining:?} or longer"),
 ///     Outcome::Completed(receipt) => println!("it has been done: {receipt}"),
 ///     Outcome::Mismatch => println!("order-17 was another one"),
 /// }
@@ -50,8 +50,8 @@ use crate::store::{BoundedStore, Entry, Expected, Store, Swap, Version};
 /// neither be extended nor completed. So a thing is done twice only when its doer outlives its own claim, or dies before it
 /// has said what came of it; where that matters, let what the thing is done with know the key too.
 ///
-/// Of key and request only hashes stand in the store; the result stands there as JSON. Every call takes a second at most, if
-/// nothing else is said; a store that does not answer is an error. A store that forgets, such as a Redis that evicts keys,
+/// Of key and request only hashes stand in the store; the result stands there as JSON. Every call takes three seconds at
+/// most, if nothing else is said; a store that does not answer is an error. A store that forgets, such as a Redis that evicts keys,
 /// lets things be done again, and so does one whose records cannot be read any more: they count as none, are reported once
 /// and replaced. So give all programs a new sealing key to read with before any of them writes with it.
 ///
@@ -161,7 +161,7 @@ impl Idempotency {
     /// Keeps what is done on `store`. Opens no connection.
     pub fn new(store: impl Store) -> Idempotency {
         Idempotency {
-            store: Arc::new(BoundedStore::new(Arc::new(store))),
+            store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_OPERATION)),
             namespace: "evertoken".into(),
             keep_results: Duration::from_secs(24 * 3600),
             claim_life: Duration::from_secs(30),
@@ -373,6 +373,10 @@ impl Attempt<'_> {
 }
 
 const LONGEST_KEY: usize = 1024;
+
+/// How long the store is waited for. Longer than for a token, because there is no going on without the store, and some disks
+/// take their time.
+const LONGEST_OPERATION: Duration = Duration::from_secs(3);
 
 /// How often a step starts over because something came first.
 const MOST_TRIES: usize = 8;

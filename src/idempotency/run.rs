@@ -23,8 +23,8 @@ impl Idempotency {
     ///   done nevertheless, for example after a request whose answer was lost, and let `T` say so;
     /// - a panic goes on, and the claim runs out.
     ///
-    /// Blocks as long as `work` does, and a second for the store before and after; up to five while the store does not take
-    /// the result.
+    /// Blocks as long as `work` does, and three seconds for the store before; afterwards up to eight, while the store does not
+    /// take the result.
     ///
     /// ```
     /// use evertoken::{Idempotency, MemoryStore};

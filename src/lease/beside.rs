@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::wire::{HIGHEST_NUMBER, WIRE_VERSION, from_object};
-use super::{MOST_EDITS, SHORTEST_LIFE, Sharing};
+use super::{LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFE, Sharing};
 use crate::clock::{Moment, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::Secret;
-use crate::store::{Entry, Expected, LONGEST_OPERATION, Swap, Version};
+use crate::store::{Entry, Expected, Swap, Version};
 
 /// Where something is kept, and whose it is.
 #[derive(Clone, Debug)]

@@ -21,9 +21,7 @@ use crate::key::Key;
 use crate::lock::lock;
 use crate::policy::{LONGEST_LIFE, Life};
 use crate::secret::Secret;
-use crate::store::{
-    BoundedStore, Cursor, Entry, Expected, LONGEST_OPERATION, Leasing, Owner, Publish, Store, Swap, Version, Watch,
-};
+use crate::store::{BoundedStore, Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
 
 /// The part of a manager that talks with the others that hold the same credential.
 #[derive(Debug)]
@@ -146,7 +144,7 @@ impl Sharing {
         let owner = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lease = lease_of(fetch_limit);
         let (number, state, foreign) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let (store, reported) = (BoundedStore::new(store), AtomicBool::new(false));
+        let (store, reported) = (BoundedStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));
         let stands_in = None;
         Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, stands_in }
     }
@@ -459,6 +457,9 @@ pub(crate) fn next_number(number: u64) -> u64 {
 
 /// How long an operation of the store may take.
 pub(crate) const OPERATION: Duration = Duration::from_millis(500);
+
+/// How long one is waited for: a busy machine gets some grace.
+const LONGEST_OPERATION: Duration = Duration::from_secs(1);
 
 /// A wait that is over sooner was none.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);

@@ -14,14 +14,16 @@ use crate::thread::aside;
 #[derive(Debug)]
 pub(crate) struct BoundedStore {
     store: Arc<dyn Store>,
+    /// How long an operation is waited for, if nothing else is said.
+    patience: Duration,
     /// An operation of this process that has not come back in time, and may never: as long as its thread lives, the
     /// store is not asked again.
     hung: Mutex<Option<(u32, Weak<()>)>>,
 }
 
 impl BoundedStore {
-    pub(crate) fn new(store: Arc<dyn Store>) -> BoundedStore {
-        BoundedStore { store, hung: Mutex::default() }
+    pub(crate) fn new(store: Arc<dyn Store>, patience: Duration) -> BoundedStore {
+        BoundedStore { store, patience, hung: Mutex::default() }
     }
 
     /// The store itself, for what cannot block.
@@ -33,7 +35,7 @@ impl BoundedStore {
         &self,
         operation: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.ask_until(Deadline::within(LONGEST_OPERATION), operation)
+        self.ask_until(Deadline::within(self.patience), operation)
     }
 
     pub(crate) fn ask_until<T: Send + 'static>(
@@ -70,6 +72,3 @@ impl BoundedStore {
         hung.as_ref().is_some_and(|(process, alive)| *process == std::process::id() && alive.strong_count() > 0)
     }
 }
-
-/// How long an operation is waited for: a busy machine gets some grace.
-pub(crate) const LONGEST_OPERATION: Duration = Duration::from_secs(1);

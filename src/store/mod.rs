@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use self::redis::{RedisConfig, RedisStore};
 #[cfg(feature = "seal")]
 pub use self::sealed::{SealKey, Sealed};
-pub(crate) use bounded::{BoundedStore, LONGEST_OPERATION};
+pub(crate) use bounded::BoundedStore;
 pub use file::FileStore;
 pub use memory::MemoryStore;
 use ring::digest;

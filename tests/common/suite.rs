@@ -205,7 +205,7 @@ fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Sto
     }
 }
 
-fn ends_within<T>(thread: &thread::ScopedJoinHandle<'_, T>, time: Duration) -> bool {
+pub(crate) fn ends_within<T>(thread: &thread::ScopedJoinHandle<'_, T>, time: Duration) -> bool {
     let asked = Instant::now();
     while asked.elapsed() < time && !thread.is_finished() {
         thread::sleep(Duration::from_millis(5));

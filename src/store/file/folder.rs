@@ -147,17 +147,19 @@ impl Folder {
 
     /// Waits for the lock of a file. Makes the directory if there is none.
     pub(super) fn guard(&self, name: &Name) -> Result<Guard, Error> {
+        self.guard_within(name, LONGEST_QUEUE)?.ok_or_else(|| self.kept_out(name))
+    }
+
+    /// The same, for no longer than this. `None`: another has it.
+    pub(super) fn guard_within(&self, name: &Name, time: Duration) -> Result<Option<Guard>, Error> {
         self.make()?;
-        let (path, deadline) = (self.path.join(name.lock().as_str()), Deadline::within(LONGEST_QUEUE));
+        let (path, deadline) = (self.path.join(name.lock().as_str()), Deadline::within(time));
         let mut pause = FIRST_PAUSE;
         loop {
             match self.try_lock(&path)? {
-                Locked::Yes(file) => return Ok(Guard(Some(file))),
-                Locked::NoLocks => return Ok(Guard(None)),
-                Locked::ByAnother if deadline.has_passed() => {
-                    let message = format!("another process does not let go of the lock {path:?}");
-                    return Err(Error::new(ErrorKind::Store, message));
-                }
+                Locked::Yes(file) => return Ok(Some(Guard(Some(file)))),
+                Locked::NoLocks => return Ok(Some(Guard(None))),
+                Locked::ByAnother if deadline.has_passed() => return Ok(None),
                 Locked::ByAnother => {
                     thread::sleep(pause.mul_f64(0.5 + fastrand::f64()).min(deadline.remaining()));
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -166,8 +168,14 @@ impl Folder {
         }
     }
 
-    /// Replaces a file as a whole. It is on the disk when this returns, unless it is a lease, which a loss of power ends
-    /// anyway. `life`: after that it may be cleared away.
+    /// What to say when another has the lock.
+    pub(super) fn kept_out(&self, name: &Name) -> Error {
+        let path = self.path.join(name.lock().as_str());
+        Error::new(ErrorKind::Store, format!("another process does not let go of the lock {path:?}"))
+    }
+
+    /// Replaces a file as a whole. What is in it is on the disk by then, unless it is a lease, which a loss of power ends
+    /// anyway; that it is there is so after a [`sync`](Folder::sync). `life`: after that it may be cleared away.
     pub(super) fn write(&self, guard: &Guard, name: &Name, bytes: &[u8], life: Option<Life>) -> Result<(), Error> {
         let path = self.path.join(name.as_str());
         let lasts = life.is_some();
@@ -180,13 +188,10 @@ impl Folder {
             if lasts {
                 new.as_file().sync_all()?;
             }
-            if !self.is_still_mine(guard, name, new.as_file()) {
-                // What stands under its name is another's, who is writing it.
-                new.disable_cleanup(true);
+            if !self.is_still_mine(guard, name) {
                 return Err(io::Error::other("somebody has removed the lock"));
             }
-            put_in_place(new, &path)?;
-            if lasts { sync(&self.path) } else { Ok(()) }
+            put_in_place(new, &path)
         };
         write().map_err(|error| fault("cannot be written", &path, &error))?;
         if let Some(life) = life.filter(|_| name.is_of_many() && fastrand::u32(..CLEAR_EVERY) == 0) {
@@ -195,21 +200,28 @@ impl Folder {
         Ok(())
     }
 
-    /// False when somebody has removed the lock, so that another may be writing under the same name.
-    fn is_still_mine(&self, guard: &Guard, name: &Name, new: &File) -> bool {
-        let Guard(Some(lock)) = guard else { return true };
-        self.is_in_place(lock, &name.lock()) && self.is_in_place(new, &Name(format!("{}{NEW}", name.0)))
+    /// What was written before stays when the power fails. Needs no lock, and takes its time.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        sync(&self.path).map_err(|error| fault("cannot be synced", &self.path, &error))
     }
 
-    /// One for each name, so that those who die while they write leave one at most. Where there are no locks two may write
-    /// at once, and have one each.
+    /// False when somebody has removed the lock, so that another may have one of the same name by now.
+    fn is_still_mine(&self, guard: &Guard, name: &Name) -> bool {
+        guard.0.as_ref().is_none_or(|lock| self.is_in_place(lock, &name.lock()))
+    }
+
+    /// One for each name and lock, so that those who die while they write leave one at most, and whoever removes a lock does
+    /// not set two on one file. Where there are no locks two may write at once, and have one each.
     fn new_file(&self, guard: &Guard, name: &Name) -> io::Result<tempfile::NamedTempFile> {
-        let random = if guard.0.is_some() { 0 } else { 8 };
+        let (suffix, random) = match &guard.0 {
+            Some(lock) => (format!(".{:x}{NEW}", number(lock).unwrap_or_default()), 0),
+            None => (NEW.to_owned(), 8),
+        };
         let mut builder = tempfile::Builder::new();
-        builder.prefix(name.as_str()).suffix(NEW).rand_bytes(random);
+        builder.prefix(name.as_str()).suffix(&suffix).rand_bytes(random);
         match builder.tempfile_in(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let path = self.path.join(format!("{}{NEW}", name.as_str()));
+                let path = self.path.join(format!("{}{suffix}", name.as_str()));
                 let tell = |error| io::Error::new(error, format!("{path:?} is in the way; remove it"));
                 fs::remove_file(&path).map_err(|error| tell(error.kind()))?;
                 builder.tempfile_in(&self.path)
@@ -261,6 +273,7 @@ impl Folder {
                     }
                 }
                 Err(TryLockError::WouldBlock) => return Ok(Locked::ByAnother),
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(TryLockError::Error(error)) if has_no_locks(&error) => {
                     if !self.reported.swap(true, Ordering::Relaxed) {
                         let folder = &self.path;
@@ -280,9 +293,13 @@ impl Folder {
     /// Clears away some of what is over, if it is of those that come in numbers without end.
     fn clear(&self, guard: &Guard, name: &Name, now: SystemTime) {
         let Ok(files) = fs::read_dir(&self.path) else { return };
+        let mut files: Vec<_> = files.flatten().collect();
+        // Somewhere else each time: else nobody would ever come to those behind many that live.
+        let first = fastrand::usize(..=files.len());
+        files.rotate_left(first);
         let deadline = Deadline::within(LONGEST_CLEARING);
         let is_over = |about: Metadata| about.modified().is_ok_and(|end| end + KEPT < now);
-        for file in files.flatten() {
+        for file in files {
             if deadline.has_passed() {
                 return;
             }
@@ -335,7 +352,11 @@ impl Folder {
 /// What is in the directory is on the disk as well: else a new name can be lost with the power.
 #[cfg(unix)]
 fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    match File::open(folder)?.sync_all() {
+        // Some file systems have no such thing, as those on the network and those of virtual machines.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(not(unix))]
@@ -464,7 +485,7 @@ fn fault(what: &str, path: &Path, error: &io::Error) -> Error {
 }
 
 /// How long a change waits for its turn.
-const LONGEST_QUEUE: Duration = Duration::from_millis(400);
+pub(super) const LONGEST_QUEUE: Duration = Duration::from_millis(400);
 
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
@@ -490,3 +511,16 @@ const LONGEST_CLEARING: Duration = Duration::from_millis(20);
 
 /// How long what is over is kept, for the wall clock may be wrong.
 const KEPT: Duration = Duration::from_secs(86_400);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_directory_cannot_be_synced_nothing_is_amiss() {
+        let error = File::open("/proc").and_then(|folder| folder.sync_all()).expect_err("it cannot be synced");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(Folder::new(Path::new("/proc")).sync().is_ok());
+        assert!(Folder::new(Path::new("/nowhere")).sync().is_err());
+    }
+}

@@ -111,7 +111,7 @@ impl Layout {
         if version.as_str() != head.version || bytes.len() > LARGEST {
             return Err(Unreadable("it is damaged"));
         }
-        let remaining = head.remaining(time.on_this_host(), time.boot_id());
+        let remaining = head.remaining(key, time.on_this_host(), time.boot_id());
         let entry = remaining.map(|remaining| Entry::with_version(bytes.to_vec(), remaining, version));
         Ok(Layout { entry, held: head.held })
     }
@@ -129,19 +129,27 @@ fn system_time(milliseconds: u64) -> SystemTime {
 }
 
 impl Head {
-    /// What is left of the life by the clock that has come further. `None`: nothing, or nobody can tell.
-    fn remaining(&self, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
+    /// What is left of the life. `None`: nothing, or nobody can tell.
+    fn remaining(&self, key: &Key, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
+        // A token must not be used for too long; what stands beside one must not be lost too early.
+        let is_token = !key.is_beside();
         let of = |start: u64, end: u64, now: u64| {
+            let life = end.saturating_sub(start);
+            // How much the clock may have been set back since. What is waited for is waited for no longer than twice its life.
+            let grace = match is_token {
+                true => SET_BACK,
+                false if key.is_state() => u64::MAX,
+                false => life.max(SET_BACK),
+            };
             // Rounded up, or a part of a millisecond would be won.
             let left = end.checked_sub(now.saturating_add(1))?;
-            // Those who set clocks by a network move them back a little now and then.
-            (now.saturating_add(SET_BACK) >= start).then(|| left.min(end.saturating_sub(start)))
+            (now.saturating_add(grace) >= start).then(|| left.min(life))
         };
         let boot = self.boot.as_ref().filter(|boot| Some(boot.id.as_str()) == boot_id);
         let by_boot = boot.zip(now.boot).map(|(boot, now)| of(boot.start, boot.end, now));
         let left = match by_boot {
-            // Its holder lives, so to set the wall clock takes it from nobody.
-            Some(left) if self.held.is_some() => left?,
+            // Whoever sets the wall clock is not to take it from anybody.
+            Some(left) if !is_token => left?,
             Some(left) => left?.min(of(self.start, self.end, now.wall)?),
             None => of(self.start, self.end, now.wall)?,
         };
@@ -160,7 +168,7 @@ const VERSION: u32 = 1;
 /// The most bytes that a file keeps.
 pub(super) const LARGEST: usize = 64 * 1024;
 
-/// Milliseconds that the wall clock may have been set back since a file was written.
+/// Milliseconds by which those who set clocks by a network move them back now and then.
 const SET_BACK: u64 = 1_000;
 
 /// The year 9999, in milliseconds: later is never.

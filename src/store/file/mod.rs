@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 
-use self::folder::{Folder, Guard, Life, Name};
+use self::folder::{Folder, Guard, LONGEST_QUEUE, Life, Name};
 use self::layout::{Layout, Unreadable};
 use self::leases::Leases;
 use crate::clock::{Clock, Deadline, Time};
@@ -40,18 +40,23 @@ use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap
 /// a refresh token or ticket (`.state`), a quota (`.quota`). Files that end in `.lock` or `.lease` are locks: they are
 /// empty, and neither deleted nor renamed. A file is replaced as a whole, and is on the disk before the call returns, so a
 /// program that is killed and a machine that loses its power leave what was there before or what came after. What
-/// cannot be read, or was written by a later version, counts as nothing: it is reported once and replaced.
+/// cannot be read, or was written by a later version, counts as nothing: it is reported once by each store and replaced.
+/// Only a `.state` is not: it comes without its bytes, so that a manager knows that there is one, and does not use a
+/// refresh token again that may be used up.
 ///
 /// # Who fetches
 ///
 /// A process that fetches has the lock on the file that ends in `.lease`. The system frees it when the process ends, however
-/// it ends; one that is stopped keeps the others waiting no longer than a fetch can take.
+/// it ends; one that is stopped keeps the others waiting no longer than a fetch can take and two seconds. One that is stopped
+/// just while it changes a file keeps the others from changing it: they fetch for themselves until it goes on.
 ///
 /// # Lives
 ///
 /// Go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on while it
-/// sleeps; the sooner end counts. Elsewhere, and after a restart, there is only the wall clock: set back by hours it makes
-/// records absent that seem to come from the future, and could keep one longer that was written before it was set back.
+/// sleeps. The sooner end counts for a token, and a token that seems to come from the future is absent: the wall clock was
+/// set back. What must not be lost (`.state`, `.quota`, a lease, what is [done once](crate::Idempotency)) goes by the clock of
+/// the machine alone. Elsewhere, and after a restart, there is only the wall clock: then what seems to come from the future
+/// counts as well, by no more than its own life; a `.state` always.
 ///
 /// # Other users
 ///
@@ -151,7 +156,12 @@ impl Store for FileStore {
             return Ok(Swap::Lost(current));
         }
         Ok(Swap::Done(match (new, lease) {
-            (Some((bytes, life)), None) => Some(self.inner.write(&guard, &name, key, bytes, life)?),
+            (Some((bytes, life)), None) => {
+                let version = self.inner.write(&guard, &name, key, bytes, life)?;
+                drop(guard);
+                self.inner.folder.sync()?;
+                Some(version)
+            }
             (None, None) => self.inner.folder.remove(&guard, &name).map(|()| None)?,
             (Some((owner, life)), Some(_)) => Some(self.inner.take_lease(&guard, &name, key, owner, life)?),
             (None, Some(_)) => self.inner.free_lease(&guard, &name).map(|()| None)?,
@@ -172,13 +182,21 @@ impl Store for FileStore {
         if let Some(entry) = self.inner.record(&name, key)?.filter(fits) {
             return Ok(Leasing::Found(entry));
         }
-        let guard = self.inner.folder.guard(&name)?;
+        let held_under = key.lease();
+        let guard = self.inner.folder.guard_within(&name, LONGEST_QUEUE)?;
         // It may have come before the lock was had: to fetch now would be to fetch twice.
         let entry = self.inner.record(&name, key)?;
         if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
             return Ok(Leasing::Found(entry.clone()));
         }
-        let held_under = key.lease();
+        let Some(guard) = guard else {
+            // Perhaps the holder writes what it has fetched, on a disk that takes its time.
+            let holder = self.inner.recorded_lease(&name, &held_under)?.and_then(|lease| lease.entry);
+            let holder = holder.filter(|holder| holder.bytes() != owner.as_bytes());
+            let cursor = Cursor::new(entry.map(|entry| entry.version));
+            let busy = |holder: Entry| Leasing::Busy { remaining: holder.remaining, cursor };
+            return holder.map(busy).ok_or_else(|| self.inner.folder.kept_out(&name));
+        };
         match self.inner.lease(&guard, &name, &held_under)? {
             Some(holder) if holder.bytes() != owner.as_bytes() => {
                 let cursor = Cursor::new(entry.map(|entry| entry.version));
@@ -206,6 +224,9 @@ impl Store for FileStore {
             let file = self.inner.leases.take_if(&name, &Version::of(owner.as_bytes()));
             drop(file.map(Guard::of));
         }
+        if let Ok(Publish::Done(_)) = published {
+            self.inner.folder.sync()?;
+        }
         published
     }
 
@@ -228,7 +249,7 @@ impl Store for FileStore {
             }
             // That it was freed shows in the folder. That its holder has died, or its life is over, is looked for less often.
             let is_freed = self.inner.folder.look_at(&name.owner()).is_none();
-            if is_freed || round % ROUNDS == ROUNDS - 1 && self.read(&key.lease())?.is_none() {
+            if is_freed || round % ROUNDS == ROUNDS - 1 && self.has_ended(&name, key)? {
                 return Ok(());
             }
             if deadline.has_passed() {
@@ -242,6 +263,12 @@ impl Store for FileStore {
 }
 
 impl FileStore {
+    /// True when nobody has the lease any more. Whoever is changing something just now may be its holder.
+    fn has_ended(&self, name: &Name, key: &Key) -> Result<bool, Error> {
+        let guard = self.inner.folder.guard_within(name, Duration::ZERO)?;
+        guard.map_or(Ok(false), |guard| Ok(self.inner.lease(&guard, name, &key.lease())?.is_none()))
+    }
+
     fn publish_guarded(
         &self,
         name: &Name,
@@ -275,9 +302,11 @@ impl Inner {
             Err(Unreadable(why)) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
                     let path = self.folder.path().join(name.as_str());
-                    log::warn!(target: "evertoken", "{path:?} cannot be read and is replaced: {why}");
+                    log::warn!(target: "evertoken", "{path:?} cannot be read: {why}; told once");
                 }
-                Ok(None)
+                // What the provider is asked with is not to be guessed: whoever asks for it is to see that there is one.
+                let unreadable = || Entry::with_version(Vec::new(), Duration::ZERO, Version::of(&bytes));
+                Ok(key.is_state().then(unreadable))
             }
         }
     }
@@ -288,12 +317,16 @@ impl Inner {
         Ok(layout.version)
     }
 
-    /// Who fetches, and for how long at most. `name`: that of the record.
-    fn lease(&self, guard: &Guard, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
+    /// Who said that it fetches, and for how long at most. Needs no lock, and nobody knows whether it still lives.
+    fn recorded_lease(&self, name: &Name, key: &Key) -> Result<Option<Layout>, Error> {
         let bytes = self.folder.read(&name.owner())?;
         // It is not made to outlast a loss of power, so what cannot be read is nothing to report.
-        let layout = bytes.and_then(|bytes| Layout::read(&bytes, key, &self.time).ok());
-        let Some(layout) = layout else { return Ok(None) };
+        Ok(bytes.and_then(|bytes| Layout::read(&bytes, key, &self.time).ok()))
+    }
+
+    /// Who fetches, and for how long at most. `name`: that of the record.
+    fn lease(&self, guard: &Guard, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
+        let Some(layout) = self.recorded_lease(name, key)? else { return Ok(None) };
         let Some(entry) = layout.entry else { return Ok(None) };
         self.leases.forget_unless(name, entry.version());
         let lives = layout.held.is_none_or(|file| self.folder.is_held(guard, name, file));
