@@ -5,7 +5,7 @@
 mod alone;
 #[path = "common/logs.rs"]
 mod logs;
-#[cfg(all(feature = "redis", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 #[path = "common/process.rs"]
 mod process;
 #[cfg(all(feature = "redis", target_os = "linux"))]
@@ -1038,11 +1038,7 @@ fn a_claim_of_a_short_life_is_kept_in_real_time() {
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
 mod on_redis {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpStream;
-
     use evertoken::store::RedisStore;
-    use process::{Process, each};
     use proxy::Proxy;
     use redis_server::{Monitor, RedisServer};
 
@@ -1115,69 +1111,123 @@ mod on_redis {
         }
         assert_eq!(told(begin(&once)), "receipt");
     }
+}
 
-    #[test]
-    fn of_several_processes_that_begin_at_once_one_has_the_claim() {
-        play("on_redis::of_several_processes_that_begin_at_once_one_has_the_claim", |name, server| {
-            let mut processes: Vec<_> = (0..4).map(|_| Process::start(name)).collect();
-            each(&mut processes, &format!("open {} 30000", server.url()));
-            for round in 0..8 {
-                let answers = each(&mut processes, &format!("begin {round}"));
-                let count = |what: &str| answers.iter().filter(|answer| *answer == what).count();
-                assert_eq!((count("new"), count("in progress")), (1, 3), "{answers:?}");
-                let owner = answers.iter().position(|answer| answer == "new").unwrap();
-                // The others have no claim to complete, and the owner has one to complete once.
-                assert_eq!(processes[owner].ask(&format!("complete {owner}")), "ok");
-                assert_eq!(processes[owner].ask("complete again"), "ClaimLost");
-                assert!(each(&mut processes, &format!("begin {round}")).iter().all(|told| *told == owner.to_string()));
+/// In processes that share a store. Each test is called with its own name and the address of the store.
+#[cfg(target_os = "linux")]
+mod processes {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpStream;
+
+    use process::{Process, each};
+
+    use super::*;
+
+    macro_rules! in_processes {
+        ($store:ident: $($test:ident)*) => {
+            mod $store {
+                $(#[test]
+                fn $test() {
+                    if let Some(port) = crate::process::port() {
+                        return super::act(&port);
+                    }
+                    let name = concat!("processes::", stringify!($store), "::", stringify!($test));
+                    let (_kept, address) = super::shared::$store();
+                    super::$test(name, &address);
+                })*
             }
-        });
+        };
     }
 
-    #[test]
-    fn what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out() {
-        play("on_redis::what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out", |name, server| {
-            let mut owner = Process::start(name);
-            owner.ask(&format!("open {} 1500", server.url()));
-            assert_eq!(owner.ask("begin 1"), "new");
-            owner.kill();
-            let left: u64 = server.ask(&["PTTL", &keys(server)[0]]).unwrap();
-            let (left, seen) = (Duration::from_millis(left), Instant::now());
-            let next = once(server).begin_within::<String>("1", "", PATIENCE).unwrap();
-            let waited = seen.elapsed();
-            assert_eq!(told(next), "new");
-            // What is left was told in whole milliseconds, a moment before the watch was started.
-            assert!(waited + Duration::from_millis(100) > left && waited < left + 2 * SECOND, "{waited:?} of {left:?}");
-        });
+    macro_rules! on_every_shared_store {
+        ($($test:ident)*) => {
+            in_processes!(files: $($test)*);
+            #[cfg(feature = "redis")]
+            in_processes!(redis: $($test)*);
+        };
     }
 
-    #[test]
-    fn a_process_that_was_stopped_past_its_claim_does_not_overwrite_who_took_over() {
-        play("on_redis::a_process_that_was_stopped_past_its_claim_does_not_overwrite_who_took_over", |name, server| {
-            let mut owner = Process::start(name);
-            owner.ask(&format!("open {} 1500", server.url()));
-            assert_eq!(owner.ask("begin 1"), "new");
-            // It is in the midst of `run`, whose thread extends the claim, when it is stopped.
-            assert_eq!(owner.ask("run 2"), "it runs");
-            owner.stop();
-            for key in ["1", "2"] {
-                let next = once(server).begin_within::<String>(key, "", PATIENCE).unwrap();
-                let Outcome::New(next) = next else { panic!("{next:?}") };
-                next.complete(&"theirs".to_owned()).unwrap();
-            }
+    on_every_shared_store! {
+        of_several_processes_that_begin_at_once_one_has_the_claim
+        what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out
+        a_process_that_was_stopped_past_its_claim_does_not_overwrite_who_took_over
+    }
+
+    /// A store that is there as long as the first value, and its address.
+    mod shared {
+        pub(super) fn files() -> (tempfile::TempDir, String) {
+            let folder = tempfile::tempdir().unwrap();
+            let address = folder.path().join("store").to_str().unwrap().to_owned();
+            (folder, address)
+        }
+
+        #[cfg(feature = "redis")]
+        pub(super) fn redis() -> (crate::redis_server::RedisServer, String) {
+            let server = crate::redis_server::RedisServer::start();
+            let address = server.url();
+            (server, address)
+        }
+    }
+
+    fn open(address: &str) -> Idempotency {
+        #[cfg(feature = "redis")]
+        if address.starts_with("redis:") {
+            return Idempotency::new(evertoken::store::RedisStore::open(address).unwrap());
+        }
+        Idempotency::new(FileStore::at(address))
+    }
+
+    fn of_several_processes_that_begin_at_once_one_has_the_claim(name: &str, address: &str) {
+        let mut processes: Vec<_> = (0..8).map(|_| Process::start(name)).collect();
+        each(&mut processes, &format!("open {address} 30000"));
+        for round in 0..8 {
+            let answers = each(&mut processes, &format!("begin {round}"));
+            let count = |what: &str| answers.iter().filter(|answer| *answer == what).count();
+            assert_eq!((count("new"), count("in progress")), (1, 7), "{answers:?}");
+            let owner = answers.iter().position(|answer| answer == "new").unwrap();
+            // The others have no claim to complete, and the owner has one to complete once.
+            assert_eq!(processes[owner].ask(&format!("complete {owner}")), "ok");
+            assert_eq!(processes[owner].ask("complete again"), "ClaimLost");
+            assert!(each(&mut processes, &format!("begin {round}")).iter().all(|told| *told == owner.to_string()));
+        }
+    }
+
+    fn what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out(name: &str, address: &str) {
+        let (mut owner, others) = (Process::start(name), open(address));
+        owner.ask(&format!("open {address} 1500"));
+        assert_eq!(owner.ask("begin 1"), "new");
+        owner.kill();
+        let left = others.get::<String>("1").unwrap().unwrap().remaining();
+        let seen = Instant::now();
+        let next = others.begin_within::<String>("1", "", PATIENCE).unwrap();
+        let waited = seen.elapsed();
+        assert_eq!(told(next), "new");
+        // What is left may be told in whole milliseconds, a moment before the watch was started.
+        assert!(waited + Duration::from_millis(100) > left && waited < left + 2 * SECOND, "{waited:?} of {left:?}");
+    }
+
+    fn a_process_that_was_stopped_past_its_claim_does_not_overwrite_who_took_over(name: &str, address: &str) {
+        let (mut owner, others) = (Process::start(name), open(address));
+        owner.ask(&format!("open {address} 1500"));
+        assert_eq!(owner.ask("begin 1"), "new");
+        // It is in the midst of `run`, whose thread extends the claim, when it is stopped.
+        assert_eq!(owner.ask("run 2"), "it runs");
+        owner.stop();
+        // Not in the midst of a change: a file stays locked as long as who changes it is stopped.
+        while others.begin::<String>("2", "").is_err() {
             owner.go_on();
-            assert_eq!(owner.hear(), "unrecorded mine ClaimLost");
-            assert_eq!(owner.ask("complete mine"), "ClaimLost");
-            for key in ["1", "2"] {
-                assert_eq!(told(once(server).begin::<String>(key, "").unwrap()), "theirs");
-            }
-        });
-    }
-
-    fn play(name: &str, test: impl FnOnce(&str, &RedisServer)) {
-        match process::port() {
-            Some(port) => act(&port),
-            None => test(name, &RedisServer::start()),
+            owner.stop();
+        }
+        for key in ["1", "2"] {
+            let next = others.begin_within::<String>(key, "", PATIENCE).unwrap();
+            let Outcome::New(next) = next else { panic!("{next:?}") };
+            next.complete(&"theirs".to_owned()).unwrap();
+        }
+        owner.go_on();
+        assert_eq!(owner.hear(), "unrecorded mine ClaimLost");
+        assert_eq!(owner.ask("complete mine"), "ClaimLost");
+        for key in ["1", "2"] {
+            assert_eq!(told(others.begin::<String>(key, "").unwrap()), "theirs");
         }
     }
 
@@ -1189,9 +1239,9 @@ mod on_redis {
         for line in lines.map_while(Result::ok) {
             let words: Vec<_> = line.split(' ').collect();
             let answer = match (words.as_slice(), &once) {
-                (["open", url, life], _) => {
+                (["open", address, life], _) => {
                     let life = Duration::from_millis(life.parse().unwrap());
-                    once = Some(Idempotency::new(RedisStore::open(url).unwrap()).claim_life(life));
+                    once = Some(open(address).claim_life(life));
                     "ok".to_owned()
                 }
                 (["begin", key], Some(once)) => match patiently(|| once.begin::<String>(key, "")) {
@@ -1216,8 +1266,10 @@ mod on_redis {
     fn run(once: &Idempotency, key: &str, stream: &mut TcpStream) -> String {
         let ran = once.run(key, "", || {
             writeln!(stream, "it runs").unwrap();
-            redis_server::until("another has done it", || {
-                matches!(once.begin::<String>(key, ""), Ok(Outcome::Completed(_)))
+            // Looks without a lock: see where this is stopped.
+            eventually("another has done it", || {
+                thread::sleep(Duration::from_millis(5));
+                matches!(once.get::<String>(key), Ok(Some(deed)) if deed.status() == DeedStatus::Completed)
             });
             Ok::<_, io::Error>("mine".to_owned())
         });
