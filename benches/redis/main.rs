@@ -10,6 +10,7 @@ mod crowd;
 mod cut_off;
 mod held;
 mod new_process;
+mod once;
 mod plain;
 #[path = "../../tests/common/redis.rs"]
 mod redis_server;
@@ -40,6 +41,7 @@ fn main() {
     held::measure(&server);
     new_process::measure(&server);
     renewal::measure(&server);
+    once::measure(&server);
     cut_off::measure_while_held(&server);
     cut_off::measure_with_nothing_held(&server);
 }
