@@ -364,7 +364,7 @@ fn sync(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Outside Unix a file that somebody is reading cannot be replaced, and whoever reads one of these has done so at once.
+/// Outside Unix a file that somebody is reading cannot always be replaced, and whoever reads one of these has done so at once.
 fn put_in_place(mut new: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     let deadline = Deadline::within(LONGEST_QUEUE);
     loop {
@@ -373,6 +373,11 @@ fn put_in_place(mut new: tempfile::NamedTempFile, path: &Path) -> io::Result<()>
             Err(error) if cfg!(unix) || deadline.has_passed() => return Err(error.error),
             Err(error) if error.error.kind() != io::ErrorKind::PermissionDenied => return Err(error.error),
             Err(error) => new = error.file,
+        }
+        // On newer systems this replaces it nevertheless.
+        if fs::rename(new.path(), path).is_ok() {
+            new.disable_cleanup(true);
+            return Ok(());
         }
         thread::sleep(FIRST_PAUSE);
     }
