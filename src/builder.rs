@@ -331,7 +331,7 @@ impl TokenManagerBuilder {
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
             log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
         }
-        let recorded = self.key.is_none().then(|| identity.fingerprint());
+        let recorded = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
         let stand_in = self.fallback_store.map(|store| {
             let (key, limit) = (key.clone(), settings.lease_limit(false));
             Box::new(Sharing::new(store, key, recorded.clone(), None, limit, self.time.clone()).standing_in())

@@ -211,6 +211,11 @@ impl Time {
     }
 }
 
+/// The time that was written down as milliseconds since 1970, whatever the number is.
+pub(crate) fn system_time(milliseconds: u64) -> SystemTime {
+    Moment::new(Duration::ZERO, Duration::from_millis(milliseconds)).wall()
+}
+
 /// A duration as it is written down.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -284,6 +289,11 @@ mod tests {
 
     fn moment(monotonic: u64, wall: u64) -> Moment {
         Moment::new(Duration::from_secs(monotonic), Duration::from_secs(wall))
+    }
+
+    #[test]
+    fn no_time_is_too_late_to_be_told() {
+        let _ = system_time(u64::MAX);
     }
 
     #[test]

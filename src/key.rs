@@ -147,7 +147,8 @@ impl Key {
 
     /// The key whose lease this is.
     pub(crate) fn leased(&self) -> Option<Key> {
-        self.0.strip_suffix(LEASE)?.strip_suffix(':').map(|leased| Key(leased.to_owned()))
+        let (leased, what) = self.split();
+        (what == Some(LEASE)).then(|| Key(leased.to_owned()))
     }
 
     /// What stands before the last part of the name, and that, if it names something beside a record.

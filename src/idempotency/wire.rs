@@ -1,7 +1,7 @@
 //! What stands in a store: who does the thing, or what came of it, as JSON.
 
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ring::hmac;
 use serde::de::DeserializeOwned;
@@ -119,11 +119,6 @@ pub(super) fn epoch_milliseconds(moment: Moment) -> u64 {
     milliseconds(since)
 }
 
-/// Whatever the number is: it comes from a store that others can write.
-pub(super) fn system_time(milliseconds: u64) -> SystemTime {
-    Moment::new(Duration::ZERO, Duration::from_millis(milliseconds)).wall()
-}
-
 pub(super) const VERSION: u8 = 1;
 
 /// Stores read no more than 64 KiB, and a store that seals needs some of that. The head is below 400 bytes.
@@ -175,10 +170,5 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 4);
-    }
-
-    #[test]
-    fn no_time_is_too_late_to_be_told() {
-        let _ = system_time(u64::MAX);
     }
 }

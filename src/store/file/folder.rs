@@ -255,7 +255,7 @@ impl Folder {
 
     /// False when somebody has removed the file since it was opened.
     pub(super) fn is_in_place(&self, file: &File, name: &Name) -> bool {
-        number(file).is_none_or(|number| self.look_at(name).is_some_and(|look| look.number == number))
+        is_at(file, &self.path.join(name.as_str()))
     }
 
     fn try_lock(&self, path: &Path) -> Result<Locked, Error> {
@@ -266,9 +266,7 @@ impl Folder {
             match file.try_lock() {
                 Ok(()) => {
                     // Somebody may have removed it meanwhile: then others lock another one.
-                    let number = number(&file);
-                    let there = || fs::symlink_metadata(path).ok().as_ref().map(number_of);
-                    if number.is_none() || there() == number {
+                    if is_at(&file, path) {
                         return Ok(Locked::Yes(file));
                     }
                 }
@@ -447,6 +445,11 @@ fn check_file(path: &Path, about: &Metadata) -> Result<(), Error> {
 #[cfg(not(unix))]
 fn check_file(path: &Path, about: &Metadata) -> Result<(), Error> {
     if about.is_file() { Ok(()) } else { Err(refused(path, "is no file; remove it")) }
+}
+
+/// False when another file stands there, or none.
+fn is_at(file: &File, path: &Path) -> bool {
+    number(file).is_none_or(|number| fs::symlink_metadata(path).is_ok_and(|about| number_of(&about) == number))
 }
 
 /// What the file system knows the file by.

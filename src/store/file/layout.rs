@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::clock::{HostMoment, Time, milliseconds};
+use crate::clock::{HostMoment, Time, milliseconds, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::store::{Entry, Version};
@@ -123,11 +123,6 @@ pub(super) fn end_of(text: &[u8]) -> Option<SystemTime> {
     Some(system_time(heads.next()?.ok()?.end))
 }
 
-/// Cannot overflow: the latest time is far from the last of a `SystemTime`.
-fn system_time(milliseconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds.min(LATEST))
-}
-
 impl Head {
     /// What is left of the life. `None`: nothing, or nobody can tell.
     fn remaining(&self, key: &Key, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
@@ -170,9 +165,6 @@ pub(super) const LARGEST: usize = 64 * 1024;
 
 /// Milliseconds by which those who set clocks by a network move them back now and then.
 const SET_BACK: u64 = 1_000;
-
-/// The year 9999, in milliseconds: later is never.
-const LATEST: u64 = 253_402_300_799_000;
 
 /// A hundred years.
 const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 86_400);
