@@ -18,13 +18,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{Canned, answering, closed_port};
 use evertoken::testing::{Outage, ProviderHost};
 use evertoken::*;
-use tempfile::TempDir;
 
 const RSA: &str = include_str!("providers/keys/rsa_2048.pem");
 
-/// A folder with a file for each secret.
-static FILES: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
+/// A folder with a file for each secret, in the build's own place: what is static is never dropped.
+static FILES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("configuration");
+    fs::create_dir_all(&folder).unwrap();
     let key = rcgen::KeyPair::from_pem(RSA).unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["app.example".to_owned()]).unwrap().self_signed(&key).unwrap();
     for (name, text) in [
@@ -38,11 +38,11 @@ static FILES: LazyLock<TempDir> = LazyLock::new(|| {
         ("certificate", &certificate.pem()),
         ("credentials", &credentials()),
     ] {
-        fs::write(folder.path().join(name), text).unwrap();
+        fs::write(folder.join(name), text).unwrap();
     }
-    fs::write(folder.path().join("latin1"), b"hunter2\xe9").unwrap();
-    fs::write(folder.path().join("full"), "x".repeat(64 * 1024)).unwrap();
-    fs::write(folder.path().join("large"), "x".repeat(64 * 1024 + 1)).unwrap();
+    fs::write(folder.join("latin1"), b"hunter2\xe9").unwrap();
+    fs::write(folder.join("full"), "x".repeat(64 * 1024)).unwrap();
+    fs::write(folder.join("large"), "x".repeat(64 * 1024 + 1)).unwrap();
     folder
 });
 
@@ -51,7 +51,7 @@ fn credentials() -> String {
 }
 
 fn file(name: &str) -> PathBuf {
-    FILES.path().join(name)
+    FILES.join(name)
 }
 
 /// `SECRET` and the like stand for the file with it.
@@ -878,7 +878,7 @@ fn the_program_prints_the_token_and_nothing_else() {
     assert!(err.contains("wecom") && err.contains("cli_token: lives "), "{err}");
     // The same from a file.
     let config = serde_json::json!({"provider": "wecom", "corp_id": "c", "secret": {"file": secret}, "base_url": url});
-    let path = FILES.path().join("config.json");
+    let path = FILES.join("config.json");
     fs::write(&path, config.to_string()).unwrap();
     let (code, out, err) = said(&cli_token(&["--config", path.to_str().unwrap()], &[]));
     assert_eq!((code, out.as_str()), (Some(0), "t-hunter2\n"), "{err}");
@@ -901,7 +901,7 @@ fn the_exit_code_of_the_program_says_what_helps() {
     };
     assert!(is_quiet(&cli_token(&[], &[]), 2).contains("EVERTOKEN_PROVIDER is not set"));
     assert!(is_quiet(&cli_token(&["--stauts"], &[]), 2).contains("--status"));
-    let path = FILES.path().join("pasted.json");
+    let path = FILES.join("pasted.json");
     fs::write(&path, r#"{"provider": "wecom", "corp_id": "c", "secret": "hunter2"}"#).unwrap();
     assert!(is_quiet(&cli_token(&["--config", path.to_str().unwrap()], &[]), 2).contains("not written down"));
     let err = is_quiet(&cli_token(&["--status"], &wecom("hunter2-wrong", &url)), 3);
