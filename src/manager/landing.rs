@@ -182,6 +182,8 @@ struct Origin {
     source: Source,
     number: u64,
     version: Option<Version>,
+    /// When it is over, by each clock for itself: when one is set, the other still knows.
+    end: Moment,
 }
 
 impl Landing<'_> {
@@ -248,12 +250,12 @@ impl Landing<'_> {
         if same {
             let until = self.next_change(&schedule);
             self.news.push(EventKind::SameToken { next_try: self.now.until(until) });
-            self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version });
+            self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version, end });
             control.pause = Some(Pause { until, error: None });
             return Ok(Landed::Same);
         }
         self.tell_granted(&token, Source::Provider, ahead);
-        self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version });
+        self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version, end });
         control.tokens += 1;
         Ok(Landed::New)
     }
@@ -268,7 +270,11 @@ impl Landing<'_> {
         let schedule =
             self.keeper.policy.schedule(recorded.known_at, recorded.life, recorded.remaining, fastrand::f64());
         let name = &recorded.fingerprint;
-        let worse = control.held.as_ref().is_some_and(|held| !held.is_older_than(number, schedule.end));
+        // Another thread may have found the same.
+        let worse = control
+            .held
+            .as_ref()
+            .is_some_and(|held| held.token.fingerprint() == name || !held.is_older_than(number, schedule.end));
         if control.is_rejected(name) || worse || schedule.phase(self.now) == Phase::Dead {
             return Landed::Nothing;
         }
@@ -276,20 +282,20 @@ impl Landing<'_> {
         let token = Token::new(recorded.secret, schedule.end, self.keeper.time.clone());
         let ahead = self.is_ahead(control);
         self.tell_granted(&token, Source::Store, ahead);
-        let life = recorded.life;
-        self.hold(control, token, schedule, Origin { life, source: Source::Store, number, version });
+        let (life, end) = (recorded.life, schedule.end);
+        self.hold(control, token, schedule, Origin { life, source: Source::Store, number, version, end });
         control.tokens += 1;
         Landed::New
     }
 
     fn hold(&self, control: &mut Control, token: Token, schedule: Schedule, origin: Origin) {
-        let Origin { life, source, number, version } = origin;
+        let Origin { life, source, number, version, end } = origin;
         let hits = self.keeper.snapshot.hits();
         self.keeper.snapshot.set(&token, schedule.late.sooner(schedule.dead));
         let name = token.fingerprint();
         let before = control.held.as_ref().filter(|held| held.token.fingerprint() == name);
         let since = before.map_or(self.now, |held| held.since);
-        control.last = Some(Known { fingerprint: name.to_owned(), end: schedule.end });
+        control.last = Some(Known { fingerprint: name.to_owned(), end });
         control.number = control.number.max(number);
         let base = version.clone().or_else(|| control.held.as_ref()?.base.clone());
         control.held = Some(Held { token, schedule, life, source, since, number, version, base, hits, taken: false });
@@ -322,7 +328,8 @@ impl Landing<'_> {
         }
         let schedule = self.keeper.policy.schedule(self.now, held.life, self.now.until(sooner), fastrand::f64());
         let token = Token::new(held.token.secret().clone(), sooner, self.keeper.time.clone());
-        self.hold(control, token, schedule, Origin { life: held.life, source: held.source, number, version });
+        let Held { life, source, .. } = held;
+        self.hold(control, token, schedule, Origin { life, source, number, version, end: schedule.end });
     }
 
     /// True when the flight was started in the background and lands while the token before it is still handed out.
