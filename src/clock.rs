@@ -185,6 +185,14 @@ pub(crate) struct HostMoment {
     pub(crate) boot: Option<u64>,
 }
 
+impl HostMoment {
+    /// How long ago `start` was; by the wall clock where there is no other.
+    pub(crate) fn since(self, start: HostMoment) -> Duration {
+        let by_boot = self.boot.zip(start.boot).map(|(now, start)| now.saturating_sub(start));
+        Duration::from_millis(by_boot.unwrap_or_else(|| self.wall.saturating_sub(start.wall)))
+    }
+}
+
 impl Time {
     pub(crate) fn on_this_host(&self) -> HostMoment {
         match self {

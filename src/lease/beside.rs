@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::wire::{HIGHEST_NUMBER, WIRE_VERSION, from_object};
-use super::{LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFE, Sharing};
+use super::{Encoded, LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFE, Sharing};
 use crate::clock::{Moment, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -75,7 +75,9 @@ impl Sharing {
         let known_at = self.time.now();
         let life = known_at.until(state.end).max(SHORTEST_LIFE);
         let bytes = WireState::bytes(place, state, life + known_at.since(state.since));
-        Ok(match self.replace(&place.key, expected, bytes, life)? {
+        let new = Encoded { bytes, life, at: known_at };
+        // The token that came with it may be used at once, and whoever ends then without having stored it has lost it.
+        Ok(match self.replace_within(LONGEST_STATE_WRITE, &place.key, expected, new)? {
             Swap::Done(version) => {
                 self.note_state(state.number);
                 Ok(version)
@@ -142,6 +144,7 @@ impl Sharing {
         admit: impl Fn(&mut Counted, Duration) -> Result<T, Error>,
     ) -> Result<(Result<T, Error>, Counted, Duration), Error> {
         for _ in 0..MOST_EDITS {
+            let known_at = self.time.now();
             let entry = self.read(&place.key)?;
             let (before, passed) = entry.as_ref().and_then(|entry| WireCount::of(entry, place)).unwrap_or_default();
             let (before, passed) = before.on_the_day(passed);
@@ -151,7 +154,8 @@ impl Sharing {
                 return Ok((admitted, counted, passed));
             }
             let (bytes, life) = WireCount::bytes(place, counted, passed);
-            let swap = self.replace(&place.key, entry.as_ref().map(Entry::version), bytes, life)?;
+            let new = Encoded { bytes, life, at: known_at };
+            let swap = self.replace(&place.key, entry.as_ref().map(Entry::version), new)?;
             if let Swap::Done(_) = swap {
                 return Ok((admitted, counted, passed));
             }
@@ -248,6 +252,9 @@ impl WireCount {
         (Zeroizing::new(serde_json::to_vec(&wire).unwrap_or_default()), life)
     }
 }
+
+/// How long a state that is written is waited for. Some disks take their time.
+const LONGEST_STATE_WRITE: Duration = Duration::from_secs(3);
 
 /// How long others wait when a process cannot store what it got.
 const TRIES_TO_STORE: Duration = Duration::from_secs(1);

@@ -226,12 +226,16 @@ impl Sharing {
 
     /// Records the outcome of a fetch and frees the lease.
     pub(crate) fn publish(&self, record: &Record) -> Result<Published, Error> {
-        let (bytes, life) = self.encode(record);
-        let known_at = self.time.now();
-        let (key, owner, seen) = (self.key.clone(), self.owner(), record.version.clone());
-        Ok(match self.store.ask(move |store| store.publish(&key, &owner, seen.as_ref(), &bytes, life))? {
-            Publish::Done(version) => Published::Done(version),
-            Publish::Lost(entry) => Published::Lost(self.decode(&entry, known_at)),
+        let encoded = self.encode(record);
+        let (key, owner, seen, time) = (self.key.clone(), self.owner(), record.version.clone(), self.time.clone());
+        let published = self.store.ask(move |store| {
+            let known_at = time.now();
+            let published = store.publish(&key, &owner, seen.as_ref(), &encoded.bytes, encoded.rest(known_at))?;
+            Ok((published, known_at))
+        })?;
+        Ok(match published {
+            (Publish::Done(version), _) => Published::Done(version),
+            (Publish::Lost(entry), known_at) => Published::Lost(self.decode(&entry, known_at)),
         })
     }
 
@@ -286,8 +290,7 @@ impl Sharing {
 
     /// Writes a record in the place of the version that it has. Returns the new version; `None`: another one is there.
     pub(crate) fn put(&self, record: &Record) -> Result<Option<Version>, Error> {
-        let (bytes, life) = self.encode(record);
-        Ok(match self.replace(&self.key, record.version.as_ref(), bytes, life)? {
+        Ok(match self.replace(&self.key, record.version.as_ref(), self.encode(record))? {
             Swap::Done(version) => version,
             Swap::Lost(_) => None,
         })
@@ -311,8 +314,7 @@ impl Sharing {
             if !change(&mut record) {
                 return Ok(());
             }
-            let (bytes, life) = self.encode(&record);
-            if let Swap::Done(_) = self.replace(&self.key, record.version.as_ref(), bytes, life)? {
+            if let Swap::Done(_) = self.replace(&self.key, record.version.as_ref(), self.encode(&record))? {
                 return Ok(());
             }
         }
@@ -325,17 +327,15 @@ impl Sharing {
     }
 
     /// Writes in the place of what was seen; `None`: of nothing.
-    fn replace(
-        &self,
-        key: &Key,
-        seen: Option<&Version>,
-        bytes: Zeroizing<Vec<u8>>,
-        life: Duration,
-    ) -> Result<Swap, Error> {
-        let (key, seen) = (key.clone(), seen.cloned());
-        self.store.ask(move |store| {
+    fn replace(&self, key: &Key, seen: Option<&Version>, new: Encoded) -> Result<Swap, Error> {
+        self.replace_within(LONGEST_OPERATION, key, seen, new)
+    }
+
+    fn replace_within(&self, limit: Duration, key: &Key, seen: Option<&Version>, new: Encoded) -> Result<Swap, Error> {
+        let (key, seen, time) = (key.clone(), seen.cloned(), self.time.clone());
+        self.store.ask_until(Deadline::within(limit), move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
-            store.swap(&key, expected, Some((&bytes, life)))
+            store.swap(&key, expected, Some((&new.bytes, new.rest(time.now()))))
         })
     }
 
@@ -344,7 +344,7 @@ impl Sharing {
         Owner::new(format!("{}-{}", self.owner, std::process::id()))
     }
 
-    fn encode(&self, record: &Record) -> (Zeroizing<Vec<u8>>, Duration) {
+    fn encode(&self, record: &Record) -> Encoded {
         self.number.fetch_max(record.number, Ordering::Relaxed);
         let now = self.time.now();
         let token = record.token.as_ref();
@@ -365,7 +365,7 @@ impl Sharing {
             rejected: record.rejected.iter().map(|rejected| WireRejected::of(rejected, now)).collect(),
             failure: record.failure.as_ref().map(WireFailure::of),
         };
-        (wire.into_bytes(), kept)
+        Encoded { bytes: wire.into_bytes(), life: kept, at: now }
     }
 
     /// The record in `entry`. What cannot be read, or belongs to another credential, is as good as nothing: it keeps
@@ -404,6 +404,20 @@ impl Sharing {
         *last = Some((entry.version().clone(), number));
         let (life_ms, kept_ms) = (left_ms, milliseconds(entry.remaining()));
         Some(Wire { access_token, life_ms, left_ms, kept_ms, number, ..Wire::default() })
+    }
+}
+
+/// What is to be stored, and for how long from when on.
+struct Encoded {
+    bytes: Zeroizing<Vec<u8>>,
+    life: Duration,
+    at: Moment,
+}
+
+impl Encoded {
+    /// What is left of the life: whoever is stopped on the way to the store must not give more than there is.
+    fn rest(&self, now: Moment) -> Duration {
+        self.life.saturating_sub(now.since(self.at)).max(SHORTEST_LIFE)
     }
 }
 

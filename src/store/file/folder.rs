@@ -1,5 +1,6 @@
 //! The directory of a file store: who may be in it, how a file is read and replaced, and the locks.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf, absolute};
@@ -10,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use ring::digest;
 use zeroize::Zeroizing;
 
-use super::layout::{LARGEST, end_of};
-use crate::clock::Deadline;
+use super::layout::{LARGEST, Text, has_ended};
+use crate::clock::{Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::hex;
@@ -39,12 +40,6 @@ impl Drop for Guard {
             let _ = file.unlock();
         }
     }
-}
-
-/// From when to when what is in a file may be used, by the wall clock.
-pub(super) struct Life {
-    pub(super) start: SystemTime,
-    pub(super) end: SystemTime,
 }
 
 /// The name of a file without what it ends in.
@@ -88,16 +83,21 @@ impl Name {
         Name(format!("{}.lock", &self.0[..2]))
     }
 
-    /// The file that this one is, or was to become; if it is one of those that come in numbers without end.
-    fn of_many(file: &str) -> Option<Name> {
+    /// What is done once: the file that this one is, or was to become.
+    fn once_named(file: &str) -> Option<Name> {
         let is_hash = |start: &str| start.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let name = file.split_at_checked(HASH).filter(|(hash, end)| is_hash(hash) && end.starts_with(MANY))?;
-        Some(Name(format!("{}{MANY}", name.0)))
+        let name = file.split_at_checked(HASH).filter(|(hash, end)| is_hash(hash) && end.starts_with(ONCE))?;
+        Some(Name(format!("{}{ONCE}", name.0)))
     }
 
-    /// True for what comes in numbers without end, so that what is over has to be cleared away.
-    fn is_of_many(&self) -> bool {
-        self.0.ends_with(MANY)
+    /// True for what is done once. That comes in numbers without end, so what is over has to be cleared away.
+    fn is_done_once(&self) -> bool {
+        self.0.ends_with(ONCE)
+    }
+
+    /// How long its change waits for its turn: longer if it must not be lost.
+    pub(super) fn longest_queue(&self) -> Duration {
+        if self.is_done_once() || self.0.ends_with(STATE) { LONGEST_QUEUE_BESIDE } else { LONGEST_QUEUE }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -113,6 +113,8 @@ impl Folder {
     pub(super) fn new(path: &Path) -> Folder {
         // Else it would be another one after a change of the working directory.
         let path = absolute(path).unwrap_or_else(|_| path.to_owned());
+        // A slash at the end would lead to where a link leads.
+        let path = path.components().collect();
         Folder { path, reported: AtomicBool::new(false) }
     }
 
@@ -174,30 +176,44 @@ impl Folder {
         Error::new(ErrorKind::Store, format!("another process does not let go of the lock {path:?}"))
     }
 
-    /// Replaces a file as a whole. What is in it is on the disk by then, unless it is a lease, which a loss of power ends
-    /// anyway; that it is there is so after a [`sync`](Folder::sync). `life`: after that it may be cleared away.
-    pub(super) fn write(&self, guard: &Guard, name: &Name, bytes: &[u8], life: Option<Life>) -> Result<(), Error> {
+    /// Replaces a record as a whole. What is in it is on the disk by then; that it is there is so after a
+    /// [`sync`](Folder::sync).
+    pub(super) fn write(&self, guard: &Guard, name: &Name, text: &Text, time: &Time) -> Result<(), Error> {
+        self.replace(guard, name, &text.bytes, |file| {
+            if name.is_done_once() {
+                file.set_modified(text.end)?;
+            }
+            file.sync_all()
+        })?;
+        if name.is_done_once() && fastrand::u32(..CLEAR_EVERY) == 0 {
+            self.clear(guard, name, time);
+        }
+        Ok(())
+    }
+
+    /// Replaces what stands for a lease. It need not outlast a loss of power, which ends the lease anyway.
+    pub(super) fn write_owner(&self, guard: &Guard, name: &Name, text: &Text) -> Result<(), Error> {
+        self.replace(guard, &name.owner(), &text.bytes, |_| Ok(()))
+    }
+
+    fn replace(
+        &self,
+        guard: &Guard,
+        name: &Name,
+        bytes: &[u8],
+        finish: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let path = self.path.join(name.as_str());
-        let lasts = life.is_some();
         let write = || {
             let mut new = self.new_file(guard, name)?;
             new.write_all(bytes)?;
-            if let Some(life) = life.as_ref().filter(|_| name.is_of_many()) {
-                new.as_file().set_modified(life.end)?;
-            }
-            if lasts {
-                new.as_file().sync_all()?;
-            }
+            finish(new.as_file())?;
             if !self.is_still_mine(guard, name) {
                 return Err(io::Error::other("somebody has removed the lock"));
             }
             put_in_place(new, &path)
         };
-        write().map_err(|error| fault("cannot be written", &path, &error))?;
-        if let Some(life) = life.filter(|_| name.is_of_many() && fastrand::u32(..CLEAR_EVERY) == 0) {
-            self.clear(guard, name, life.start);
-        }
-        Ok(())
+        write().map_err(|error| fault("cannot be written", &path, &error))
     }
 
     /// What was written before stays when the power fails. Needs no lock, and takes its time.
@@ -210,8 +226,8 @@ impl Folder {
         guard.0.as_ref().is_none_or(|lock| self.is_in_place(lock, &name.lock()))
     }
 
-    /// One for each name and lock, so that those who die while they write leave one at most, and whoever removes a lock does
-    /// not set two on one file. Where there are no locks two may write at once, and have one each.
+    /// Named by the file and its lock: those who die while they write leave one at most, and the holder of a lock that was
+    /// removed does not write where that of the next one does. Without locks two may write at once, so the name is random.
     fn new_file(&self, guard: &Guard, name: &Name) -> io::Result<tempfile::NamedTempFile> {
         let (suffix, random) = match &guard.0 {
             Some(lock) => (format!(".{:x}{NEW}", number(lock).unwrap_or_default()), 0),
@@ -248,9 +264,17 @@ impl Folder {
 
     /// True when the file with this number is locked by whoever holds the lease, or nobody can tell.
     pub(super) fn is_held(&self, guard: &Guard, name: &Name, file: u64) -> bool {
-        let is_it = self.look_at(&name.lease()).is_some_and(|look| look.number == file);
+        if self.look_at(&name.lease()).is_none_or(|look| look.number != file) {
+            return true;
+        }
         // Whoever else wants to hold it needs the guard, so nobody is disturbed.
-        !is_it || !matches!(self.hold(guard, name).map(|file| file.map(Guard::of)), Ok(Some(_)))
+        match self.hold(guard, name) {
+            Ok(Some(free)) => {
+                drop(Guard::of(free));
+                false
+            }
+            _ => true,
+        }
     }
 
     /// False when somebody has removed the file since it was opened.
@@ -288,41 +312,50 @@ impl Folder {
         Ok(Locked::ByAnother)
     }
 
-    /// Clears away some of what is over, if it is of those that come in numbers without end.
-    fn clear(&self, guard: &Guard, name: &Name, now: SystemTime) {
+    /// Clears away some of what is done once and over.
+    fn clear(&self, _guard: &Guard, name: &Name, time: &Time) {
         let Ok(files) = fs::read_dir(&self.path) else { return };
-        let mut files: Vec<_> = files.flatten().collect();
+        let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
         // Somewhere else each time: else nobody would ever come to those behind many that live.
         let first = fastrand::usize(..=files.len());
         files.rotate_left(first);
-        let deadline = Deadline::within(LONGEST_CLEARING);
-        let is_over = |about: Metadata| about.modified().is_ok_and(|end| end + KEPT < now);
-        for file in files {
+        let (now, deadline) = (time.on_this_host(), Deadline::within(LONGEST_CLEARING));
+        let looks_over = |path: &Path| {
+            let end = fs::symlink_metadata(path).and_then(|about| about.modified());
+            end.is_ok_and(|end| end + KEPT < system_time(now.wall))
+        };
+        for path in files {
             if deadline.has_passed() {
                 return;
             }
-            let other = file.file_name().to_str().and_then(Name::of_many);
-            let Some(other) = other.filter(|_| file.metadata().is_ok_and(is_over)) else { continue };
+            let file = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let Some(once) = Name::once_named(file).filter(|_| looks_over(&path)) else { continue };
             // Whoever waited here with a lock in hand could wait for the one who waits for it.
-            let _guard = match (other.lock() == name.lock()).then_some(guard) {
-                Some(_) => None,
-                None => match self.try_lock(&self.path.join(other.lock().as_str())) {
-                    Ok(Locked::Yes(file)) => Some(Guard::of(file)),
+            let _lock = if once.lock() == name.lock() {
+                None
+            } else {
+                match self.try_lock(&self.path.join(once.lock().as_str())) {
+                    Ok(Locked::Yes(lock)) => Some(Guard::of(lock)),
                     _ => continue,
-                },
+                }
             };
-            // It may have come to life again before the lock was had, and a copy has another time than what is in it.
-            let lives =
-                || self.read(&other).ok().flatten().and_then(|text| end_of(&text)).is_some_and(|end| end + KEPT >= now);
-            let is_new = file.file_name().to_str().is_some_and(|name| name.ends_with(NEW));
-            if fs::symlink_metadata(file.path()).is_ok_and(is_over) && (is_new || !lives()) {
-                drop(fs::remove_file(file.path()));
+            // It may have come to life again before the lock was had; a copy has another time than what is in it, and the wall
+            // clock may be wrong.
+            let is_over = || {
+                let text = self.read(&once).ok().flatten();
+                text.is_none_or(|text| has_ended(&text, KEPT, now, time.boot_id()))
+            };
+            if looks_over(&path) && (file.ends_with(NEW) || is_over()) {
+                drop(fs::remove_file(&path));
             }
         }
     }
 
     /// True when the directory is there. It has to be the user's own.
     fn check(&self) -> Result<bool, Error> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::new(ErrorKind::Store, "the path of the directory is empty; name one"));
+        }
         match fs::symlink_metadata(&self.path) {
             Ok(about) => check_folder(&self.path, &about).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -492,8 +525,9 @@ fn fault(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Store, format!("{path:?} {what}: {error}"))
 }
 
-/// How long a change waits for its turn.
-pub(super) const LONGEST_QUEUE: Duration = Duration::from_millis(400);
+/// How long a change waits for its turn: managers wait a second for the store, and three for a state or what is done once.
+pub(super) const LONGEST_QUEUE: Duration = Duration::from_millis(800);
+const LONGEST_QUEUE_BESIDE: Duration = Duration::from_millis(2_500);
 
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
@@ -510,8 +544,9 @@ const HASH: usize = 32;
 /// What a file ends in that is not whole yet.
 const NEW: &str = ".new";
 
-/// What the files end in that come in numbers without end.
-const MANY: &str = ".once";
+/// What the files end in of what is done once, and of what a provider is asked with.
+const ONCE: &str = ".once";
+const STATE: &str = ".state";
 
 /// One write out of so many clears away what is over, and takes that long at most.
 const CLEAR_EVERY: u32 = 64;

@@ -22,7 +22,7 @@ pub(super) struct Layout {
 pub(super) struct Text {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) version: Version,
-    pub(super) start: SystemTime,
+    /// When its life ends, by the wall clock.
     pub(super) end: SystemTime,
 }
 
@@ -86,7 +86,7 @@ impl Layout {
         text.extend_from_slice(hash.as_str().as_bytes());
         text.push(b'\n');
         text.extend_from_slice(bytes);
-        Ok(Text { bytes: Zeroizing::new(text), version, start: system_time(head.start), end: system_time(head.end) })
+        Ok(Text { bytes: Zeroizing::new(text), version, end: system_time(head.end) })
     }
 
     pub(super) fn read(text: &[u8], key: &Key, time: &Time) -> Result<Layout, Unreadable> {
@@ -117,35 +117,45 @@ impl Layout {
     }
 }
 
-/// When the life of what stands in a file ends by the wall clock. `None`: nobody can tell.
-pub(super) fn end_of(text: &[u8]) -> Option<SystemTime> {
+/// True when the life of what stands in a file ended more than `ago` before `now`, or nobody can tell.
+pub(super) fn has_ended(text: &[u8], ago: Duration, now: HostMoment, boot_id: Option<&str>) -> bool {
     let mut heads = serde_json::Deserializer::from_slice(text).into_iter::<Head>();
-    Some(system_time(heads.next()?.ok()?.end))
+    let Some(Ok(head)) = heads.next() else { return true };
+    let (end, now) = match head.boot_of(boot_id).zip(now.boot) {
+        Some((boot, now)) => (boot.end, now),
+        None => (head.end, now.wall),
+    };
+    end.saturating_add(milliseconds(ago)) < now
 }
 
 impl Head {
+    /// The times since the start of the machine, if it is this one.
+    fn boot_of(&self, boot_id: Option<&str>) -> Option<&Boot> {
+        self.boot.as_ref().filter(|boot| Some(boot.id.as_str()) == boot_id)
+    }
+
     /// What is left of the life. `None`: nothing, or nobody can tell.
     fn remaining(&self, key: &Key, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
         // A token must not be used for too long; what stands beside one must not be lost too early.
         let is_token = !key.is_beside();
+        // How much a clock may have been set back since. What is waited for is waited for no longer than twice its life.
+        let grace = |life: u64| match is_token {
+            true => SET_BACK,
+            false if key.is_state() => u64::MAX,
+            false => life.max(SET_BACK),
+        };
+        // Rounded up, or a part of a millisecond would be won.
+        let left = |end: u64, now: u64| end.checked_sub(now.saturating_add(1));
         let of = |start: u64, end: u64, now: u64| {
             let life = end.saturating_sub(start);
-            // How much the clock may have been set back since. What is waited for is waited for no longer than twice its life.
-            let grace = match is_token {
-                true => SET_BACK,
-                false if key.is_state() => u64::MAX,
-                false => life.max(SET_BACK),
-            };
-            // Rounded up, or a part of a millisecond would be won.
-            let left = end.checked_sub(now.saturating_add(1))?;
-            (now.saturating_add(grace) >= start).then(|| left.min(life))
+            (now.saturating_add(grace(life)) >= start).then(|| left(end, now))?.map(|left| left.min(life))
         };
-        let boot = self.boot.as_ref().filter(|boot| Some(boot.id.as_str()) == boot_id);
-        let by_boot = boot.zip(now.boot).map(|(boot, now)| of(boot.start, boot.end, now));
+        let by_boot = self.boot_of(boot_id).zip(now.boot).map(|(boot, now)| of(boot.start, boot.end, now));
         let left = match by_boot {
             // Whoever sets the wall clock is not to take it from anybody.
-            Some(left) if !is_token => left?,
-            Some(left) => left?.min(of(self.start, self.end, now.wall)?),
+            Some(by_boot) if !is_token => by_boot?,
+            // A wall clock that was set back tells nothing that the other does not know better.
+            Some(by_boot) => by_boot?.min(left(self.end, now.wall)?),
             None => of(self.start, self.end, now.wall)?,
         };
         Some(Duration::from_millis(left)).filter(|left| !left.is_zero())

@@ -9,8 +9,8 @@ use crate::clock::Deadline;
 use crate::lock::lock;
 use crate::store::Version;
 
-/// The files that are locked as long as they stand here. Nothing unlocks them: they are closed, because a forked child has
-/// them too, and to unlock one there would unlock it here.
+/// The files that are locked as long as they stand here. What goes from here is closed and not unlocked, because a forked
+/// child has it too, and to unlock it there would unlock it here. Whoever frees a lease takes the file, and unlocks it.
 #[derive(Default)]
 pub(super) struct Leases(Mutex<Held>);
 

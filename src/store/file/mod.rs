@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 
-use self::folder::{Folder, Guard, LONGEST_QUEUE, Life, Name};
+use self::folder::{Folder, Guard, LONGEST_QUEUE, Name};
 use self::layout::{Layout, Unreadable};
 use self::leases::Leases;
-use crate::clock::{Clock, Deadline, Time};
+use crate::clock::{Clock, Deadline, HostMoment, Time};
 use crate::error::Error;
 use crate::key::Key;
 use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version};
@@ -37,26 +37,30 @@ use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap
 /// # What stands there
 ///
 /// One file for each key, named by a hash of it, and what belongs to a credential besides: who fetches (`.owner`, `.lease`),
-/// a refresh token or ticket (`.state`), a quota (`.quota`). Files that end in `.lock` or `.lease` are locks: they are
-/// empty, and neither deleted nor renamed. A file is replaced as a whole, and is on the disk before the call returns, so a
-/// program that is killed and a machine that loses its power leave what was there before or what came after. What
-/// cannot be read, or was written by a later version, counts as nothing: it is reported once by each store and replaced.
-/// Only a `.state` is not: it comes without its bytes, so that a manager knows that there is one, and does not use a
-/// refresh token again that may be used up.
+/// a refresh token or ticket (`.state`), a quota (`.quota`). What is [done once](crate::Idempotency) ends in `.once`; its time
+/// of change is the end of its life, after which it is cleared away. Files that end in `.lock`, of which there are 256 at
+/// most, or `.lease` are locks: they are empty, and neither deleted nor renamed.
+///
+/// A file is replaced as a whole, and is on the disk before the call returns, so a program that is killed and a machine that
+/// loses its power leave what was there before or what came after. What cannot be read, or was written by a later version,
+/// counts as nothing: it is reported once by each store and replaced. Only a `.state` is not: it comes without its bytes, so
+/// that a manager knows that there is one, and does not use a refresh token again that may be used up.
 ///
 /// # Who fetches
 ///
 /// A process that fetches has the lock on the file that ends in `.lease`. The system frees it when the process ends, however
 /// it ends; one that is stopped keeps the others waiting no longer than a fetch can take and two seconds. One that is stopped
-/// just while it changes a file keeps the others from changing it: they fetch for themselves until it goes on.
+/// just while it changes a file keeps the others from changing it: they fetch for themselves until it goes on, but for those
+/// with a refresh token, who get an error.
 ///
 /// # Lives
 ///
 /// Go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on while it
-/// sleeps. The sooner end counts for a token, and a token that seems to come from the future is absent: the wall clock was
-/// set back. What must not be lost (`.state`, `.quota`, a lease, what is [done once](crate::Idempotency)) goes by the clock of
-/// the machine alone. Elsewhere, and after a restart, there is only the wall clock: then what seems to come from the future
-/// counts as well, by no more than its own life; a `.state` always.
+/// sleeps. The sooner end counts for a token: a wall clock that is set back makes none younger. What must not be lost
+/// (`.state`, `.quota`, a lease, what is [done once](crate::Idempotency)) goes by the clock of the machine alone.
+///
+/// Elsewhere, and after a restart, there is only the wall clock. A token that seems to come from the future is absent then;
+/// the rest counts as well, by no more than its own life, a `.state` always.
 ///
 /// # Other users
 ///
@@ -93,8 +97,8 @@ impl FileStore {
     /// `~/.cache/evertoken`, `~/Library/Caches/evertoken`, `%LOCALAPPDATA%\evertoken`. Nothing is made there before
     /// something is to be kept.
     ///
-    /// What is in a cache may be removed. A refresh token that a person has signed in for is better kept elsewhere, with
-    /// [`at`](FileStore::at).
+    /// What is in a cache may be removed. A refresh token that a person has signed in for, and what is
+    /// [done once](crate::Idempotency), are better kept elsewhere, with [`at`](FileStore::at).
     ///
     /// # Errors
     ///
@@ -145,27 +149,10 @@ impl Store for FileStore {
     }
 
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        let lease = Name::leased_by(key);
-        let name = lease.clone().unwrap_or_else(|| Name::of(key));
-        let guard = self.inner.folder.guard(&name)?;
-        let current = match lease {
-            Some(_) => self.inner.lease(&guard, &name, key)?,
-            None => self.inner.record(&name, key)?,
-        };
-        if !expected.fits(current.as_ref()) {
-            return Ok(Swap::Lost(current));
+        match Name::leased_by(key) {
+            Some(name) => self.inner.swap_lease(&name, key, expected, new),
+            None => self.inner.swap_record(&Name::of(key), key, expected, new),
         }
-        Ok(Swap::Done(match (new, lease) {
-            (Some((bytes, life)), None) => {
-                let version = self.inner.write(&guard, &name, key, bytes, life)?;
-                drop(guard);
-                self.inner.folder.sync()?;
-                Some(version)
-            }
-            (None, None) => self.inner.folder.remove(&guard, &name).map(|()| None)?,
-            (Some((owner, life)), Some(_)) => Some(self.inner.take_lease(&guard, &name, key, owner, life)?),
-            (None, Some(_)) => self.inner.free_lease(&guard, &name).map(|()| None)?,
-        }))
     }
 
     fn read_or_lease(
@@ -178,6 +165,11 @@ impl Store for FileStore {
     ) -> Result<Leasing, Error> {
         let name = Name::of(key);
         let fits = |entry: &Entry| entry.serves(not, at_least);
+        let busy = |holder: Entry, entry: Option<Entry>| Leasing::Busy {
+            remaining: holder.remaining,
+            cursor: Cursor::new(entry.map(|entry| entry.version)),
+        };
+        let is_another = |holder: &Entry| holder.bytes() != owner.as_bytes();
         // Without the lock: whoever replaces it replaces it as a whole.
         if let Some(entry) = self.inner.record(&name, key)?.filter(fits) {
             return Ok(Leasing::Found(entry));
@@ -191,22 +183,15 @@ impl Store for FileStore {
         }
         let Some(guard) = guard else {
             // Perhaps the holder writes what it has fetched, on a disk that takes its time.
-            let holder = self.inner.recorded_lease(&name, &held_under)?.and_then(|lease| lease.entry);
-            let holder = holder.filter(|holder| holder.bytes() != owner.as_bytes());
-            let cursor = Cursor::new(entry.map(|entry| entry.version));
-            let busy = |holder: Entry| Leasing::Busy { remaining: holder.remaining, cursor };
-            return holder.map(busy).ok_or_else(|| self.inner.folder.kept_out(&name));
+            let holder =
+                self.inner.recorded_lease(&name, &held_under)?.and_then(|lease| lease.entry).filter(is_another);
+            return holder.map(|holder| busy(holder, entry)).ok_or_else(|| self.inner.folder.kept_out(&name));
         };
-        match self.inner.lease(&guard, &name, &held_under)? {
-            Some(holder) if holder.bytes() != owner.as_bytes() => {
-                let cursor = Cursor::new(entry.map(|entry| entry.version));
-                Ok(Leasing::Busy { remaining: holder.remaining, cursor })
-            }
-            _ => {
-                self.inner.take_lease(&guard, &name, &held_under, owner.as_bytes(), lease)?;
-                Ok(Leasing::Leased)
-            }
+        if let Some(holder) = self.inner.lease(&guard, &name, &held_under)?.filter(is_another) {
+            return Ok(busy(holder, entry));
         }
+        self.inner.take_lease(&guard, &name, &held_under, owner.as_bytes(), lease)?;
+        Ok(Leasing::Leased)
     }
 
     fn publish(
@@ -277,7 +262,9 @@ impl FileStore {
         seen: Option<&Version>,
         (bytes, life): (&[u8], Duration),
     ) -> Result<Publish, Error> {
-        let guard = self.inner.folder.guard(name)?;
+        let (asked_at, folder) = (self.inner.time.on_this_host(), &self.inner.folder);
+        let guard = folder.guard(name)?;
+        let life = self.inner.rest_of(life, asked_at);
         let holder = self.inner.lease(&guard, name, &key.lease())?;
         let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
         let later = self.inner.record(name, key)?;
@@ -311,10 +298,58 @@ impl Inner {
         }
     }
 
+    fn swap_record(
+        &self,
+        name: &Name,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<Swap, Error> {
+        let asked_at = self.time.on_this_host();
+        let guard = self.folder.guard_within(name, name.longest_queue())?;
+        let guard = guard.ok_or_else(|| self.folder.kept_out(name))?;
+        let current = self.record(name, key)?;
+        if !expected.fits(current.as_ref()) {
+            return Ok(Swap::Lost(current));
+        }
+        let Some((bytes, life)) = new else {
+            return self.folder.remove(&guard, name).map(|()| Swap::Done(None));
+        };
+        let version = self.write(&guard, name, key, bytes, self.rest_of(life, asked_at))?;
+        drop(guard);
+        self.folder.sync()?;
+        Ok(Swap::Done(Some(version)))
+    }
+
+    /// `name`: that of the record.
+    fn swap_lease(
+        &self,
+        name: &Name,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<Swap, Error> {
+        let guard = self.folder.guard(name)?;
+        let current = self.lease(&guard, name, key)?;
+        if !expected.fits(current.as_ref()) {
+            return Ok(Swap::Lost(current));
+        }
+        Ok(Swap::Done(match new {
+            Some((owner, life)) => Some(self.take_lease(&guard, name, key, owner, life)?),
+            None => self.free_lease(&guard, name).map(|()| None)?,
+        }))
+    }
+
+    /// What is left of a life that began when it was asked for: whoever was stopped while it waited for a lock must not give
+    /// more.
+    fn rest_of(&self, life: Duration, asked_at: HostMoment) -> Duration {
+        life.saturating_sub(self.time.on_this_host().since(asked_at))
+    }
+
     fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], life: Duration) -> Result<Version, Error> {
-        let layout = Layout::write(key, bytes, life, None, &self.time)?;
-        self.folder.write(guard, name, &layout.bytes, Some(Life { start: layout.start, end: layout.end }))?;
-        Ok(layout.version)
+        let text = Layout::write(key, bytes, life, None, &self.time)?;
+        self.folder.write(guard, name, &text, &self.time)?;
+        Ok(text.version)
     }
 
     /// Who said that it fetches, and for how long at most. Needs no lock, and nobody knows whether it still lives.
@@ -348,12 +383,12 @@ impl Inner {
             file => file,
         };
         let held = file.as_ref().and_then(folder::number);
-        let layout = Layout::write(key, owner, life, held, &self.time)?;
-        self.folder.write(guard, &name.owner(), &layout.bytes, None)?;
+        let text = Layout::write(key, owner, life, held, &self.time)?;
+        self.folder.write_owner(guard, name, &text)?;
         if let Some(file) = file {
-            self.leases.keep(name, layout.version.clone(), file, Deadline::within(life));
+            self.leases.keep(name, text.version.clone(), file, Deadline::within(life));
         }
-        Ok(layout.version)
+        Ok(text.version)
     }
 
     fn free_lease(&self, guard: &Guard, name: &Name) -> Result<(), Error> {
