@@ -297,7 +297,7 @@ fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end(
         }
         clock.advance(2 * SECOND);
     }
-    assert!(provider.calls() <= 4, "{} fetches in 80 s", provider.calls());
+    assert!((2..=4).contains(&provider.calls()), "{} fetches in 80 s", provider.calls());
 }
 
 /// As a program does that ends at once: the first store breaks while it fetches, and the second one is at hand.

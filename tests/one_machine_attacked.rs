@@ -10,14 +10,17 @@ mod wait;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, FileStore, Leasing, Owner, Swap};
-use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, Grant, Idempotency, Key, MemoryStore, Outcome, Store, TokenManager};
+use evertoken::store::{Entry, Expected, FileStore, Leasing, Owner, Swap, Version};
+use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
+use evertoken::{
+    Error, ErrorKind, EventKind, Grant, Idempotency, Key, MemoryStore, OAuth2, Outcome, RefreshToken, Store,
+    TokenManager, WeCom,
+};
 use fragile::{AtHand, Fragile};
 use host::Host;
 use wait::*;
@@ -167,10 +170,10 @@ fn promise_4_files_that_can_only_be_read_do_not_hide_a_rejection_in_the_second_s
     let tokens = make();
     let bad = tokens.token().unwrap();
     // Nobody gets the locks: something else stands where they belong. It is told as an error of the store.
-    for file in std::fs::read_dir(&first).unwrap().flatten() {
+    for file in fs::read_dir(&first).unwrap().flatten() {
         if file.path().extension().is_some_and(|end| end == "lock") {
-            std::fs::remove_file(file.path()).unwrap();
-            std::fs::create_dir(file.path()).unwrap();
+            fs::remove_file(file.path()).unwrap();
+            fs::create_dir(file.path()).unwrap();
         }
     }
     assert!(tokens.reject(&bad).is_err());
@@ -221,12 +224,12 @@ fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
 #[test]
 fn a_full_store_in_memory_answers_a_swap_that_is_lost() {
     let store = MemoryStore::new();
-    let once = evertoken::Idempotency::new(store.clone());
+    let once = Idempotency::new(store.clone());
     for number in 0..10_000 {
         assert!(once.begin::<u32>(format!("{number}"), b"").is_ok());
     }
     assert_eq!(store.len(), 10_000);
-    let seen = evertoken::store::Version::of(b"gone");
+    let seen = Version::of(b"gone");
     let swap = store.swap(&key(), Expected::Version(&seen), Some((b"x", HOUR)));
     assert!(matches!(swap, Ok(Swap::Lost(None))), "{swap:?}");
 }
@@ -277,16 +280,14 @@ fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let path = folder.path().join("files");
     let day = 24 * HOUR;
-    let once = evertoken::Idempotency::new(FileStore::with_clock(&path, clock.clone())).keep_results(30 * day);
-    let evertoken::Outcome::New(claim) = once.begin::<u32>("sent", b"").unwrap() else { panic!("it is new") };
+    let once = Idempotency::new(FileStore::with_clock(&path, clock.clone())).keep_results(30 * day);
+    let Outcome::New(claim) = once.begin::<u32>("sent", b"").unwrap() else { panic!("it is new") };
     claim.complete(&7).unwrap();
-    let is_record = |path: &std::path::Path| path.extension().is_some_and(|end| end == "once");
-    let record = std::fs::read_dir(&path).unwrap().flatten().map(|file| file.path()).find(|path| is_record(path));
-    let record = record.unwrap();
+    let record = file(&FileStore::at(&path), |name| name.ends_with(".once"));
     let copied_at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
-    std::fs::File::options().write(true).open(&record).unwrap().set_modified(copied_at).unwrap();
+    File::options().write(true).open(&record).unwrap().set_modified(copied_at).unwrap();
     clock.advance(2 * day);
-    assert!(matches!(once.begin::<u32>("sent", b""), Ok(evertoken::Outcome::Completed(7))));
+    assert!(matches!(once.begin::<u32>("sent", b""), Ok(Outcome::Completed(7))));
     for number in 0..800 {
         patiently(|| once.begin::<u32>(format!("{number}"), b""));
         if !record.exists() {
@@ -294,7 +295,7 @@ fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
         }
     }
     let again = once.begin::<u32>("sent", b"").unwrap();
-    assert!(matches!(again, evertoken::Outcome::Completed(7)), "it would be done twice: {again:?}");
+    assert!(matches!(again, Outcome::Completed(7)), "it would be done twice: {again:?}");
 }
 
 /// "Whoever cannot write must not keep the others from trying", also when it is the lock that was not to be had.
@@ -304,9 +305,8 @@ fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
     let path = folder.path().join("files");
     let (one, other) = (FileStore::at(&path), FileStore::at(&path));
     assert!(matches!(lease(&one, "one"), Leasing::Leased));
-    let lock = std::fs::read_dir(&path).unwrap().flatten().map(|file| file.path());
-    let lock = lock.into_iter().find(|path| path.extension().is_some_and(|end| end == "lock")).unwrap();
-    let busy = std::fs::File::options().read(true).write(true).open(lock).unwrap();
+    let lock = file(&one, |name| name.ends_with(".lock"));
+    let busy = File::options().read(true).write(true).open(lock).unwrap();
     busy.lock().unwrap();
     assert!(one.publish(&key(), &Owner::new("one"), None, b"token", HOUR).is_err());
     busy.unlock().unwrap();
@@ -463,4 +463,187 @@ fn a_job_is_done_though_the_store_takes_more_than_a_second() {
     let once = Idempotency::new(Slow { inner: MemoryStore::new(), takes: Duration::from_millis(1_200) });
     let run = |result: u32| once.run("job", "", || Ok::<_, Error>(result)).unwrap();
     assert_eq!((run(1), run(2)), (1, 1));
+}
+
+/// A clock that is set back or ahead and then right again: what has been done is not done again for that.
+#[test]
+fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let once = Idempotency::new(FileStore::with_clock(folder.path(), clock.clone()));
+    let short = once.clone().keep_results(60 * SECOND);
+    let begin = |once: &Idempotency, key: &str| once.begin::<u32>(key, "").unwrap();
+    for (once, key) in [(&short, "over"), (&once, "lives")] {
+        let Outcome::New(claim) = begin(once, key) else { panic!("nobody has begun it") };
+        claim.complete(&7).unwrap();
+    }
+    let kept =
+        || fs::read_dir(folder.path()).unwrap().filter(|file| ends_in_once(&file.as_ref().unwrap().path())).count();
+    assert_eq!(kept(), 2);
+    // Results are kept for a day, and what is over for another one.
+    clock.advance(23 * HOUR);
+    clock.step_forward(72 * HOUR);
+    let fill = |from: usize, is_done: &dyn Fn(usize) -> bool| {
+        let begun = (from..from + 5_000).find(|number| {
+            patiently(|| once.begin::<u32>(format!("{number}"), ""));
+            is_done(number + 1 - from)
+        });
+        begun.expect("one write in 64 clears away") + 1
+    };
+    fill(0, &|begun| begun == 500);
+    assert_eq!(kept(), 502, "by the clock of the machine nothing is over for long");
+    clock.step_back(72 * HOUR);
+    assert!(matches!(begin(&once, "lives"), Outcome::Completed(7)), "it would be done twice");
+    // It can be cleared away all the same.
+    clock.advance(2 * HOUR);
+    fill(500, &|begun| kept() < 502 + begun);
+}
+
+fn ends_in_once(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|end| end == "once")
+}
+
+/// WeCom gives a token that lives again, and tells a whole life for it. Programs start each minute.
+#[test]
+fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let host = ProviderHost::wecom().clock(&clock);
+    let ask = || {
+        let provider = WeCom::new("corp", "secret").base_url(host.url());
+        let store = FileStore::with_clock(folder.path(), clock.clone());
+        let tokens = TokenManager::builder(provider).store(store).clock(clock.clone()).build().unwrap();
+        tokens.token().unwrap()
+    };
+    ask();
+    clock.advance(HOUR);
+    clock.step_back(2 * HOUR);
+    for minute in 0..130 {
+        let token = ask();
+        assert!(host.is_alive(token.expose()), "dead in minute {minute}, with {:?} left", token.remaining());
+        clock.advance(60 * SECOND);
+    }
+    assert_eq!(host.granted().len(), 2);
+}
+
+#[test]
+fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let provider = FakeProvider::new().then_grant("token-1", 2 * HOUR).then_same().then_same();
+    let start =
+        || builder(&provider, &clock).store(FileStore::with_clock(folder.path(), clock.clone())).build().unwrap();
+    let tokens = start();
+    tokens.reject(&tokens.token().unwrap()).unwrap();
+    clock.advance(HOUR);
+    clock.step_back(2 * HOUR);
+    // It is granted again, with its own end and not with another whole life.
+    let again = start().token().unwrap();
+    assert!(again.remaining() <= HOUR, "{:?}", again.remaining());
+}
+
+/// The provider gives the same token again until its end, which the wall clock has come to already.
+#[test]
+fn a_wall_clock_that_is_set_ahead_ends_no_token_that_is_granted_again() {
+    let clock = FakeClock::new();
+    let host = ProviderHost::wecom().clock(&clock);
+    let provider = WeCom::new("corp", "secret").base_url(host.url());
+    let tokens = TokenManager::builder(provider).clock(clock.clone()).max_wait(3 * SECOND).build().unwrap();
+    tokens.token().unwrap();
+    clock.step_forward(HOUR);
+    for minute in 0..100 {
+        let token = tokens.token().unwrap_or_else(|error| panic!("minute {minute}: {error}"));
+        assert!(host.is_alive(token.expose()), "minute {minute}");
+        eventually("what was started in the background has ended", || !tokens.status().fetching);
+        clock.advance(60 * SECOND);
+    }
+}
+
+/// Somebody who has no lease writes for as long as a slow disk takes, and others start meanwhile.
+#[test]
+fn promise_3_who_starts_while_another_writes_slowly_fetches_once() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
+    let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
+    let rejecting = manager();
+    rejecting.reject(&rejecting.token().unwrap()).unwrap();
+    let lock = File::open(file(&FileStore::at(folder.path()), |name| name.ends_with(".lock"))).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| text(&manager()))).collect();
+        assert!(!provider.wait_for_calls(2, Duration::from_millis(500)), "nobody goes its own way so soon");
+        lock.unlock().unwrap();
+        asking.into_iter().for_each(|asking| assert_eq!(asking.join().unwrap(), "token-2"));
+    });
+    assert_eq!(provider.calls(), 2);
+}
+
+#[test]
+fn a_thing_that_is_done_once_waits_for_a_slow_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::at(folder.path());
+    let once = Idempotency::new(store.clone());
+    let Outcome::New(claim) = once.begin::<u32>("job", "").unwrap() else { panic!("nobody has begun it") };
+    let lock = File::open(file(&store, |name| name.ends_with(".lock"))).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let completing = scope.spawn(|| claim.complete(&7));
+        let began = Instant::now();
+        eventually("it takes longer than a token is waited for", || began.elapsed() > SECOND);
+        assert!(!completing.is_finished());
+        lock.unlock().unwrap();
+        completing.join().unwrap().unwrap();
+    });
+}
+
+/// A store that takes its time to write what a provider is asked with.
+#[derive(Clone, Debug, Default)]
+struct SlowState {
+    inner: MemoryStore,
+    written: Arc<AtomicBool>,
+}
+
+impl Store for SlowState {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.inner.read(key)
+    }
+
+    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        let is_state = key.as_str().ends_with(":state");
+        if is_state {
+            thread::sleep(Duration::from_millis(1_500));
+        }
+        let swapped = self.inner.swap(key, expected, new);
+        self.written.fetch_or(is_state, Ordering::SeqCst);
+        swapped
+    }
+}
+
+/// A program that has its token ends at once, and what is not stored by then is lost.
+#[test]
+fn a_refresh_token_is_stored_before_its_token_is_handed_out_though_that_takes_more_than_a_second() {
+    let (store, host) = (SlowState::default(), ProviderHost::oauth2());
+    let client = OAuth2::new(host.token_url(), "client", "secret");
+    let tokens = TokenManager::builder(RefreshToken::new(client, "refresh-1")).store(store.clone()).build().unwrap();
+    text(&tokens);
+    assert!(store.written.load(Ordering::SeqCst));
+}
+
+/// As the threads of a service do when the first requests come in.
+#[test]
+fn a_token_that_many_threads_find_in_a_file_at_once_is_told_of_once() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
+    let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
+    text(&manager());
+    for _ in 0..50 {
+        let (tokens, start) = (manager(), Barrier::new(64));
+        let events = tokens.events();
+        thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| {
+                    start.wait();
+                    text(&tokens)
+                });
+            }
+        });
+        let told = events.try_iter().filter(|event| matches!(event.kind, EventKind::Granted { .. })).count();
+        assert_eq!((told, tokens.metrics().adoptions), (1, 1));
+    }
+    assert_eq!(provider.calls(), 1);
 }
