@@ -831,6 +831,7 @@ fn cli_token(arguments: &[&str], variables: Variables<'_>) -> Output {
             ("redis-cluster", cfg!(feature = "redis-cluster")),
             ("redis-sentinel", cfg!(feature = "redis-sentinel")),
             ("redis-tls", cfg!(feature = "redis-tls")),
+            ("seal", cfg!(feature = "seal")),
             ("testing", true),
         ];
         let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
@@ -851,7 +852,10 @@ fn cli_token(arguments: &[&str], variables: Variables<'_>) -> Output {
         place.join("examples").join("cli_token").with_extension(env::consts::EXE_EXTENSION)
     });
     let mut command = Command::new(&*PROGRAM);
-    let output = command.args(arguments).env_clear().envs(variables.iter().copied()).output().unwrap();
+    // A directory for each start: what one keeps is nothing to the next, and nothing goes to the user's own.
+    let cache = tempfile::tempdir().unwrap();
+    command.args(arguments).env_clear().env("XDG_CACHE_HOME", cache.path()).envs(variables.iter().copied());
+    let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("hunter2"), "{said}");
     output
