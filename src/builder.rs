@@ -156,7 +156,8 @@ impl TokenManagerBuilder {
     /// the managers that share it fetch once among them, where otherwise each process fetches for itself. Default: none.
     ///
     /// Whether the first store works is found out as without a second one: a process that starts meanwhile asks it first.
-    /// What the second one has when the first is back is written there, unless there is something newer. To
+    /// What the second one has when the first is back is written there, unless there is something newer. It has the same
+    /// tokens, so seal both or neither. To
     /// [reject](TokenManager::reject) a token tells those who look at the second one, and is an error all the same as long
     /// as other hosts cannot be told. Where a new token ends the old one, each process still keeps the
     /// [`unshared_interval`](TokenManagerBuilder::unshared_interval), for the sake of other hosts. Pushed tickets, refresh

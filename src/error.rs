@@ -31,7 +31,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is wrong. The text says which; mend it and build the manager anew.
+    /// A setting is wrong, or what was handed in. The text says which; mend it and build the manager anew.
     Config,
     /// The provider refuses this credential: unknown, wrong, expired or switched off. Calling again cannot help.
     Denied,
@@ -43,14 +43,16 @@ pub enum ErrorKind {
     TicketStale,
     /// The provider cannot be reached, or says that it is busy or broken. It passes.
     Unavailable,
-    /// The answer made no sense: not JSON, no token in it, a life that is over. Often a proxy in between.
+    /// The answer made no sense: not JSON, no token in it, a life that is over. Often a proxy in between. Of a thing that is
+    /// [done once](crate::Idempotency): its result is of another type.
     Protocol,
     /// The service refuses new tokens too: two in a row for one request, or three within seconds of their grant. Then
     /// fetching pauses; look at rights and clocks rather than fetch more.
     Rejected,
     /// The shared store cannot be used.
     Store,
-    /// The [claim](crate::Claim) has run out, and what is to be done once may be another's now.
+    /// The [claim](crate::Claim) has run out, and what is to be done once may be another's now; or it was completed or
+    /// abandoned before.
     ClaimLost,
     /// The time that the call was given is over. The fetch goes on and may serve the next call.
     TimedOut,

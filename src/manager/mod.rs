@@ -135,7 +135,8 @@ impl TokenManager {
         self.0.keeper.warm_up();
     }
 
-    /// Takes `token` out of use, because a service refused it.
+    /// Takes `token` out of use, because a service refused it. It is out of use here whatever this returns: an error says that
+    /// other processes do not know, and is nothing to end a request for.
     ///
     /// Takes effect here before this returns, and for other managers on the same store within their
     /// [`local_max_age`](crate::TokenManagerBuilder::local_max_age), while they are in use; one that was idle compares

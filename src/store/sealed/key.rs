@@ -41,7 +41,7 @@ impl SealKey {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when most of them are equal, as in an array of zeros. Other bad
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when there are fewer than eight different ones, as in an array of zeros. Other bad
     /// keys are not found out.
     pub fn new(bytes: [u8; 32]) -> Result<SealKey, Error> {
         SealKey::of(Zeroizing::new(bytes)).ok_or_else(|| Error::config(format!("the sealing key {WEAK}; {MAKE_ONE}")))
@@ -58,7 +58,9 @@ impl SealKey {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         // A key that was given in the place of the name must not be quoted.
         if name.is_empty() || !name.bytes().all(plain) || decode(name).is_some() {
-            return Err(Error::config("a sealing key is read from the variable of a name: letters, digits and _"));
+            return Err(Error::config(
+                "name an environment variable that holds the sealing key: letters, digits and _",
+            ));
         }
         let fault = |what: &str| Error::config(format!("the environment variable {name} {what}; {MAKE_ONE}"));
         let value = env::var_os(name).ok_or_else(|| fault("is not set, and should hold a sealing key"))?;
@@ -79,7 +81,7 @@ impl SealKey {
         let path = path.as_ref();
         if path.to_str().and_then(decode).is_some() {
             // Given in the place of the path, it must not be quoted.
-            return Err(Error::config("a sealing key is read from the file of a path, and this is a key"));
+            return Err(Error::config("name the file that holds the sealing key; this looks like a key itself"));
         }
         // In quotes, with escapes: a path may hold a line break.
         let fault = |what: &str| Error::config(format!("the key file {path:?} {what}"));
@@ -174,7 +176,7 @@ const FEWEST_DIFFERENT: usize = 8;
 const LARGEST_FILE: usize = 1024;
 
 const NO_KEY: &str = "does not hold a sealing key: 32 bytes in base64, or 64 hexadecimal digits";
-const WEAK: &str = "is no random one: most of its bytes are equal";
+const WEAK: &str = "is no random one: it has too few different bytes";
 const MAKE_ONE: &str = "make a key with `head -c 32 /dev/urandom | base64`";
 
 #[cfg(test)]
