@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::store::{Entry, Version};
 
 /// A file's text, taken apart.
-pub(super) struct Layout {
+pub(super) struct Content {
     /// `None` when its life is over.
     pub(super) entry: Option<Entry>,
     /// The number of the file that the holder of this lease has locked.
@@ -54,14 +54,8 @@ struct Boot {
     end: u64,
 }
 
-impl Layout {
-    pub(super) fn write(
-        key: &Key,
-        bytes: &[u8],
-        life: Duration,
-        held: Option<u64>,
-        time: &Time,
-    ) -> Result<Text, Error> {
+impl Text {
+    pub(super) fn of(key: &Key, bytes: &[u8], life: Duration, held: Option<u64>, time: &Time) -> Result<Text, Error> {
         if bytes.len() > LARGEST {
             return Err(Error::new(ErrorKind::Store, "more than 64 KiB is too much for a file of the store"));
         }
@@ -88,8 +82,10 @@ impl Layout {
         text.extend_from_slice(bytes);
         Ok(Text { bytes: Zeroizing::new(text), version, end: system_time(head.end) })
     }
+}
 
-    pub(super) fn read(text: &[u8], key: &Key, time: &Time) -> Result<Layout, Unreadable> {
+impl Content {
+    pub(super) fn read(text: &[u8], key: &Key, time: &Time) -> Result<Content, Unreadable> {
         const FOREIGN: Unreadable = Unreadable("it is not one of ours, or not whole");
         let Some(line) = text.iter().position(|byte| *byte == b'\n') else { return Err(FOREIGN) };
         let (line, bytes) = (&text[..line], &text[line + 1..]);
@@ -113,7 +109,7 @@ impl Layout {
         }
         let remaining = head.remaining(key, time.on_this_host(), time.boot_id());
         let entry = remaining.map(|remaining| Entry::with_version(bytes.to_vec(), remaining, version));
-        Ok(Layout { entry, held: head.held })
+        Ok(Content { entry, held: head.held })
     }
 }
 

@@ -15,7 +15,7 @@ use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 
 use self::folder::{Folder, Guard, LONGEST_QUEUE, Name};
-use self::layout::{Layout, Unreadable};
+use self::layout::{Content, Text, Unreadable};
 use self::leases::Leases;
 use crate::clock::{Clock, Deadline, HostMoment, Time};
 use crate::error::Error;
@@ -284,8 +284,8 @@ impl Inner {
     /// What is recorded under `key`. Needs no lock.
     fn record(&self, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(bytes) = self.folder.read(name)? else { return Ok(None) };
-        match Layout::read(&bytes, key, &self.time) {
-            Ok(layout) => Ok(layout.entry),
+        match Content::read(&bytes, key, &self.time) {
+            Ok(content) => Ok(content.entry),
             Err(Unreadable(why)) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
                     let path = self.folder.path().join(name.as_str());
@@ -347,24 +347,24 @@ impl Inner {
     }
 
     fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], life: Duration) -> Result<Version, Error> {
-        let text = Layout::write(key, bytes, life, None, &self.time)?;
+        let text = Text::of(key, bytes, life, None, &self.time)?;
         self.folder.write(guard, name, &text, &self.time)?;
         Ok(text.version)
     }
 
     /// Who said that it fetches, and for how long at most. Needs no lock, and nobody knows whether it still lives.
-    fn recorded_lease(&self, name: &Name, key: &Key) -> Result<Option<Layout>, Error> {
+    fn recorded_lease(&self, name: &Name, key: &Key) -> Result<Option<Content>, Error> {
         let bytes = self.folder.read(&name.owner())?;
         // It is not made to outlast a loss of power, so what cannot be read is nothing to report.
-        Ok(bytes.and_then(|bytes| Layout::read(&bytes, key, &self.time).ok()))
+        Ok(bytes.and_then(|bytes| Content::read(&bytes, key, &self.time).ok()))
     }
 
     /// Who fetches, and for how long at most. `name`: that of the record.
     fn lease(&self, guard: &Guard, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
-        let Some(layout) = self.recorded_lease(name, key)? else { return Ok(None) };
-        let Some(entry) = layout.entry else { return Ok(None) };
+        let Some(content) = self.recorded_lease(name, key)? else { return Ok(None) };
+        let Some(entry) = content.entry else { return Ok(None) };
         self.leases.forget_unless(name, entry.version());
-        let lives = layout.held.is_none_or(|file| self.folder.is_held(guard, name, file));
+        let lives = content.held.is_none_or(|file| self.folder.is_held(guard, name, file));
         Ok(Some(entry).filter(|_| lives))
     }
 
@@ -383,7 +383,7 @@ impl Inner {
             file => file,
         };
         let held = file.as_ref().and_then(folder::number);
-        let text = Layout::write(key, owner, life, held, &self.time)?;
+        let text = Text::of(key, owner, life, held, &self.time)?;
         self.folder.write_owner(guard, name, &text)?;
         if let Some(file) = file {
             self.leases.keep(name, text.version.clone(), file, Deadline::within(life));
