@@ -24,7 +24,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::convert::Infallible;
-use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
@@ -151,17 +150,11 @@ impl Options {
         Ok(match &self.directory {
             _ if self.no_store => None,
             Some(directory) => Some(FileStore::at(directory)),
-            None if self.demo => Some(FileStore::at(demo_directory())),
+            // Beside the real one.
+            None if self.demo => Some(FileStore::at(FileStore::new()?.directory().with_file_name("evertoken-demo"))),
             None => Some(FileStore::new()?),
         })
     }
-}
-
-/// One for each user, because the store refuses a directory that is another user's.
-fn demo_directory() -> PathBuf {
-    let user = env::var("USER").or_else(|_| env::var("USERNAME")).unwrap_or_default();
-    let user: String = user.chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
-    env::temp_dir().join(format!("evertoken-demo-{user}"))
 }
 
 fn advice(error: &Error) -> Option<String> {

@@ -34,12 +34,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let job = Job::told()?;
+    let job = Job::from_arguments()?;
     let vendor = Vendor::stand_in();
     let once = Idempotency::new(store(&job)?).namespace("idempotent_job");
     let answers = thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| send_once(&once, &job, &vendor))).collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).collect::<Vec<_>>()
+        workers.into_iter().map(|worker| worker.join().expect("no worker panics")).collect::<Vec<_>>()
     });
     for (worker, answer) in (1..).zip(answers) {
         match answer {
@@ -121,7 +121,7 @@ struct Job {
 }
 
 impl Job {
-    fn told() -> Result<Job, Error> {
+    fn from_arguments() -> Result<Job, Error> {
         let mut arguments = Arguments::from_env();
         let usage =
             || Error::new(ErrorKind::Config, "it takes --id with a name, --text with what to send, and --store DIR");

@@ -90,7 +90,7 @@ pub enum EventKind {
 pub enum Source {
     /// The provider granted it to this manager.
     Provider,
-    /// Another manager recorded it in the shared store.
+    /// Another manager recorded it in the shared store, or in the one that stands in for that.
     Store,
 }
 
