@@ -114,14 +114,19 @@ impl Extender {
     fn start(held: Arc<Held>) -> Result<Extender, Error> {
         let done = Arc::new(Done::default());
         let told = done.clone();
-        // Two tries may fail before the claim runs out.
         let pace = (held.life / 3).max(SHORTEST_PACE);
-        let mut next = Deadline::within(pace);
         spawn("evertoken-claim", move || {
+            let (mut next, mut pause) = (Deadline::within(pace), FIRST_RETRY);
             while !told.wait(next) {
                 next = Deadline::within(pace);
-                if held.extend().is_err_and(|error| error.kind() == ErrorKind::ClaimLost) {
-                    return;
+                match held.extend() {
+                    Ok(()) => pause = FIRST_RETRY,
+                    Err(error) if error.kind() == ErrorKind::ClaimLost => return,
+                    // Soon, and again and again: the claim still lives, and a store that is back for a moment is enough.
+                    Err(_) => {
+                        next = Deadline::within(pause.min(pace));
+                        pause = (pause * 2).min(LONGEST_RETRY);
+                    }
                 }
             }
         })?;
@@ -199,3 +204,7 @@ impl<T, E: std::error::Error + 'static> std::error::Error for RunError<T, E> {
 const LONGEST_COMPLETION: Duration = Duration::from_secs(5);
 
 const SHORTEST_PACE: Duration = Duration::from_millis(1);
+
+/// Before an extension that failed is tried again.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
