@@ -610,11 +610,14 @@ fn a_result_whose_recording_was_not_confirmed_can_be_recorded_again(bed: &Bed) {
         assert_eq!(told(begin(&bed.once())), "receipt");
         bed.advance(DAY + SECOND);
     }
-    // Another result is not taken for the one that was recorded.
+    // Another result is not taken for the one that was recorded, and neither it nor an extension that comes late keeps the
+    // one who recorded it from hearing so.
     let claim = claim(&bed.once());
     bed.store.next(&[Fault::LosesAnswer]);
     assert_eq!(complete(&claim, "receipt"), Err(ErrorKind::Store));
     assert_eq!(complete(&claim, "another"), Err(ErrorKind::ClaimLost));
+    assert_eq!(claim.extend().unwrap_err().kind(), ErrorKind::ClaimLost);
+    complete(&claim, "receipt").unwrap();
     assert_eq!(told(begin(&bed.once())), "receipt");
 }
 

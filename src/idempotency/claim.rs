@@ -124,7 +124,7 @@ impl Held {
                 }
                 Ok(())
             }
-            Replaced::Completed(_) => Err(self.end(COMPLETED)),
+            Replaced::Completed(_) => Err(completed()),
         }
     }
 
@@ -134,7 +134,7 @@ impl Held {
             Replaced::Done(_) => self.end(COMPLETED),
             // The answer to the try before was lost.
             Replaced::Completed(entry) if same_result(entry.bytes(), &bytes) => self.end(COMPLETED),
-            Replaced::Completed(_) => return Err(self.end(COMPLETED)),
+            Replaced::Completed(_) => return Err(completed()),
         };
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Held {
                 self.end(ABANDONED);
                 Ok(())
             }
-            Replaced::Completed(_) => Err(self.end(COMPLETED)),
+            Replaced::Completed(_) => Err(completed()),
         }
     }
 
@@ -192,6 +192,12 @@ impl Held {
         lock(&self.state).over = Some(why);
         Error::new(ErrorKind::ClaimLost, why)
     }
+}
+
+/// What is told to who comes to a claim that is completed. It does not end the claim: whoever completed it, and has not heard
+/// that this was done, is still to hear it.
+fn completed() -> Error {
+    Error::new(ErrorKind::ClaimLost, COMPLETED)
 }
 
 impl State {
