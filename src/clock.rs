@@ -1,7 +1,8 @@
 //! Time: the only file that reads clocks.
 //!
 //! A life has an end on the monotonic clock and one on the wall clock, and the first to pass ends it. The monotonic
-//! clock stands still while a laptop sleeps, the wall clock can be set back; no token survives either.
+//! clock stands still while a laptop sleeps, the wall clock can be set back; no token survives either. What must not be lost
+//! goes by the monotonic clock alone: nobody takes it away by setting the other.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,6 +67,12 @@ impl Moment {
     pub(crate) fn after(self, wait: Duration) -> Moment {
         let wait = nanoseconds(wait);
         Moment { monotonic: self.monotonic.saturating_add(wait), wall: self.wall.saturating_add(wait) }
+    }
+
+    /// The same on the monotonic clock, and never on the wall clock: for an end that nobody is to bring nearer by setting
+    /// that.
+    pub(crate) fn by_monotonic_alone(self) -> Moment {
+        Moment { wall: u64::MAX, ..self }
     }
 
     /// The moment `lead` earlier on both clocks.
@@ -310,6 +317,8 @@ mod tests {
         assert!(!moment(99, 1_099).reaches(end));
         assert!(moment(100, 1_000).reaches(end), "the wall was set back");
         assert!(moment(50, 1_100).reaches(end), "the machine slept");
+        assert!(!moment(99, 9_999).reaches(end.by_monotonic_alone()), "the wall was set forward");
+        assert!(moment(100, 1_000).reaches(end.by_monotonic_alone()));
     }
 
     #[test]
@@ -317,6 +326,7 @@ mod tests {
         assert_eq!(moment(90, 1_000).until(moment(100, 1_100)), Duration::from_secs(10));
         assert_eq!(moment(0, 1_095).until(moment(100, 1_100)), Duration::from_secs(5));
         assert_eq!(moment(200, 0).until(moment(100, 1_100)), Duration::ZERO);
+        assert_eq!(moment(0, 1_095).until(moment(100, 1_100).by_monotonic_alone()), Duration::from_secs(100));
     }
 
     #[test]

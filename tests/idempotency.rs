@@ -929,7 +929,7 @@ fn who_slept_while_it_began_has_no_claim_that_is_over() {
         fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
             let swap = self.inner.swap(key, expected, new)?;
             if let Some(nap) = self.nap.lock().unwrap().take() {
-                self.clock.suspend(CLAIM + SECOND);
+                self.clock.advance(CLAIM + SECOND);
                 nap(&self.inner);
             }
             Ok(swap)

@@ -391,10 +391,9 @@ fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
 
 /// The clock of the machine goes on whatever the wall clock is set to, and what has been done stays done.
 #[test]
-fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result_on_files() {
-    for is_back in [true, false] {
-        let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
-        let once = Idempotency::new(FileStore::with_clock(folder.path(), clock.clone()));
+fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result() {
+    fn holds(store: impl Store, clock: &FakeClock, is_back: bool) {
+        let once = Idempotency::new(store);
         let begin = || once.begin::<u32>("charge", "").unwrap();
         let Outcome::New(claim) = begin() else { panic!("nobody has begun it") };
         let set = || if is_back { clock.step_back(2 * HOUR) } else { clock.step_forward(48 * HOUR) };
@@ -405,6 +404,11 @@ fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result_on_files() {
         assert!(matches!(begin(), Outcome::Completed(7)), "back: {is_back}");
         clock.advance(25 * HOUR);
         assert!(matches!(begin(), Outcome::New(_)), "it ends all the same");
+    }
+    for is_back in [true, false] {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+        holds(FileStore::with_clock(folder.path(), clock.clone()), &clock, is_back);
+        holds(MemoryStore::with_clock(clock.clone()), &clock, is_back);
     }
 }
 

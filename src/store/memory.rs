@@ -18,6 +18,9 @@ use crate::store::{Cursor, Entry, Expected, Store, Swap};
 /// more comes, the record whose life ends first goes, and a lease only when nothing else is left; never the one that
 /// came. What is to be done once is never let go of before its time: when there are 10,000 such, no more can be begun. What
 /// has ended leaves with the next operation on any key.
+///
+/// A token ends by the wall clock or by the monotonic one, whichever is sooner. What must not be lost (a refresh token, a quota,
+/// a lease, what is [done once](crate::Idempotency)) goes by the monotonic one alone, whatever the wall clock is set to.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Shared>);
 
@@ -132,7 +135,8 @@ impl Shelf {
     fn insert(&mut self, key: Key, bytes: &[u8], life: Duration, now: Moment) -> crate::store::Version {
         let entry = Entry::new(bytes.to_vec(), life);
         let version = entry.version().clone();
-        let end = now.after(life);
+        // A token must not be used for too long; what stands beside one must not be lost because somebody sets a clock.
+        let end = if key.is_beside() { now.after(life).by_monotonic_alone() } else { now.after(life) };
         let order = end.monotonic();
         self.ends.insert((order, key.clone()));
         self.kept.insert(key.clone(), Kept { entry, end, order });
