@@ -104,6 +104,7 @@ mod lease;
 mod lock;
 mod manager;
 mod metrics;
+mod name;
 mod policy;
 mod pool;
 pub mod provider;

@@ -1288,6 +1288,18 @@ mod processes {
     }
 }
 
+/// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
+#[test]
+fn two_programs_that_seed_their_random_numbers_alike_have_not_one_claim() {
+    let store = MemoryStore::new();
+    let begin = || {
+        fastrand::seed(42);
+        begin(&Idempotency::new(store.clone()))
+    };
+    let _claim = begin();
+    assert_eq!(told(begin()), "in progress");
+}
+
 /// What is recorded as done has to be told as done.
 #[test]
 fn a_result_that_cannot_be_read_back_is_refused_by_complete() {

@@ -412,6 +412,25 @@ fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result() {
     }
 }
 
+/// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
+#[test]
+fn two_managers_that_seed_their_random_numbers_alike_are_two() {
+    let (provider, store) = (FakeProvider::new().gated(), Fragile::default());
+    let make = || {
+        fastrand::seed(42);
+        TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap()
+    };
+    let (one, other) = (make(), make());
+    thread::scope(|scope| {
+        scope.spawn(|| text(&one));
+        assert!(provider.wait_for_calls(1, PATIENCE));
+        scope.spawn(|| text(&other));
+        eventually("the other waits, or asks too", || store.waits.load(Ordering::SeqCst) + provider.calls() > 1);
+        provider.open();
+    });
+    assert_eq!(provider.calls(), 1);
+}
+
 /// The file with such a name. There is one.
 fn file(store: &FileStore, fits: impl Fn(&str) -> bool) -> PathBuf {
     let files = fs::read_dir(store.directory()).unwrap().map(|file| file.unwrap().path());

@@ -21,6 +21,7 @@ use self::wire::{Head, VERSION, epoch_milliseconds, name_of, result_of};
 use crate::clock::{Clock, Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Identity, Key};
+use crate::name::unique_name;
 use crate::store::{BoundedStore, Entry, Expected, Store, Swap, Version};
 
 /// Does things once: keeps on a [`Store`] who does what, and what came of it.
@@ -206,7 +207,7 @@ impl Idempotency {
     ///
     /// [`ErrorKind::Store`] when the store cannot be used. If a claim was recorded nevertheless it runs out.
     /// [`ErrorKind::Protocol`] when there is a result that is no `T`; it stays. [`ErrorKind::Config`] for a wrong setting
-    /// or key.
+    /// or key. [`ErrorKind::Unavailable`] where the system gives no random numbers.
     pub fn begin<T: DeserializeOwned>(
         &self,
         key: impl AsRef<str>,
@@ -274,8 +275,7 @@ impl Idempotency {
     fn attempt(&self, text: &str, request: &[u8]) -> Result<Attempt<'_>, Error> {
         let (key, id) = self.place(text)?;
         let request = name_of(text, "request", request);
-        // A forked child has its parent's random numbers, but not its id.
-        let owner = format!("{:016x}{:016x}-{}", fastrand::u64(..), fastrand::u64(..), std::process::id());
+        let owner = unique_name()?;
         let (status, now) = (DeedStatus::InProgress, epoch_milliseconds(self.time.now()));
         let head = Head { v: VERSION, id, request, owner, status, turn: 0, created_ms: now, updated_ms: now };
         Ok(Attempt { once: self, key, head })

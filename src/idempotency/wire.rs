@@ -135,7 +135,7 @@ mod tests {
             v: VERSION,
             id: name_of("key", "deed", b"place"),
             request: name_of("key", "request", b""),
-            owner: format!("{:032x}-{}", u128::MAX, u32::MAX),
+            owner: format!("{:032x}", u128::MAX),
             status: DeedStatus::InProgress,
             turn: u64::MAX,
             created_ms: u64::MAX,

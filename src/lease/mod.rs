@@ -19,6 +19,7 @@ use crate::clock::{Deadline, Moment, Stopwatch, Time, Wake, milliseconds};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
+use crate::name::unique_name;
 use crate::policy::{LONGEST_LIFE, Life};
 use crate::secret::Secret;
 use crate::store::{BoundedStore, Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
@@ -141,7 +142,8 @@ impl Sharing {
         fetch_limit: Duration,
         time: Time,
     ) -> Sharing {
-        let owner = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        // Where the system has no random numbers those that a program can seed have to do.
+        let owner = unique_name().unwrap_or_else(|_| format!("{:032x}", fastrand::u128(..)));
         let lease = lease_of(fetch_limit);
         let (number, state, foreign) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
         let (store, reported) = (BoundedStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));

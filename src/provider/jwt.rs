@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
@@ -283,14 +283,6 @@ pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims
     text.push('.');
     text.push_str(&URL_SAFE_NO_PAD.encode(signature));
     Ok(Secret::new(std::mem::take(&mut *text)))
-}
-
-/// A name that no other assertion has (`jti`).
-pub(super) fn unique_id() -> Result<String, Error> {
-    let mut bytes = [0; 16];
-    let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "this machine has no random numbers"))?;
-    Ok(hex(&bytes))
 }
 
 fn encoded(part: &impl Serialize) -> Result<Zeroizing<String>, Error> {

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
-use crate::provider::jwt::{Claims, Signer, Times, sign, unique_id};
+use crate::name::unique_name;
+use crate::provider::jwt::{Claims, Signer, Times, sign};
 use crate::provider::oauth2::Dialect;
 use crate::secret::Secret;
 
@@ -21,7 +22,7 @@ pub(in crate::provider) fn client_assertion(
         sub: Some(client_id),
         scope: None,
         aud: audience,
-        jti: Some(unique_id()?),
+        jti: Some(unique_name()?),
         times: Times::new(now, LIFE)?.not_before(),
         more: Default::default(),
     };

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, check_url};
 use crate::key::Identity;
+use crate::name::unique_name;
 use crate::provider::codes::Row;
-use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign, unique_id};
+use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFE;
 use crate::provider::oauth2::{Dialect, split_url, with_params};
 use crate::provider::settings::check_texts;
@@ -113,7 +114,7 @@ impl JwtBearer {
             sub: Some(self.subject.as_deref().unwrap_or(&self.issuer)),
             scope: None,
             aud: self.audience.as_deref().unwrap_or(split_url(&self.token_url).0),
-            jti: Some(unique_id()?),
+            jti: Some(unique_name()?),
             times: Times::new(now, LIFE)?,
             more: self.claims.clone(),
         };
