@@ -1105,6 +1105,26 @@ mod on_redis {
     }
 
     #[test]
+    fn many_threads_share_the_connection_to_a_redis_some_milliseconds_away() {
+        let server = RedisServer::start();
+        let proxy = Proxy::to(server.addr());
+        let once = Idempotency::new(RedisStore::open(&proxy.url()).unwrap());
+        complete(&claim(&once), "receipt").unwrap();
+        proxy.set(proxy::Fault::Delay(Duration::from_millis(10)));
+        let start = Barrier::new(64);
+        thread::scope(|scope| {
+            for number in 0..64 {
+                let (once, start) = (&once, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let ran = once.run(number.to_string(), "", || Ok::<_, io::Error>(number));
+                    assert_eq!(ran.unwrap(), number);
+                });
+            }
+        });
+    }
+
+    #[test]
     fn a_redis_that_is_down_is_an_error_and_the_claim_outlasts_it() {
         let server = RedisServer::start();
         let once = once(&server);

@@ -30,8 +30,9 @@ use watching::Watching;
 
 /// Keeps records in a Redis or Valkey, for all processes on all hosts that share it. Clones share one connection.
 ///
-/// Nothing is connected before it is needed. Every operation is one script on the server. Each has half a second, and one
-/// whose answer is lost is repeated within it. A server that sends its answer byte by byte can exceed that, so managers
+/// Nothing is connected before it is needed. Every operation is one script on the server. It waits for its turn, for 0.4 s at
+/// most and for 2 s if it is about what is [done once](crate::Idempotency); then it has half a second, and when its answer is
+/// lost it is repeated within that. A server that sends its answer byte by byte can exceed that, so managers
 /// ask on a thread aside and wait a second at most. They treat a server that does not answer as
 /// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone, for
 /// 1 s at first and 30 s at most; after one that lasts until somebody mends a setting, for 30 s at once. The log says once
@@ -97,11 +98,11 @@ impl RedisStore {
 
 impl Store for RedisStore {
     fn read(&self, key: &Key) -> Result<Option<crate::store::Entry>, Error> {
-        self.0.ask_or_fail(&scripts::read(key), Reply::into_entry)
+        self.0.ask_or_fail(key, &scripts::read(key), Reply::into_entry)
     }
 
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        self.0.ask_or_fail(&scripts::swap(key, expected, new), Reply::into_swap)
+        self.0.ask_or_fail(key, &scripts::swap(key, expected, new), Reply::into_swap)
     }
 
     fn read_or_lease(
@@ -113,7 +114,7 @@ impl Store for RedisStore {
         lease: Duration,
     ) -> Result<Leasing, Error> {
         let question = scripts::read_or_lease(key, not, at_least, owner, lease);
-        let leasing = self.0.ask(&question, false, Reply::into_leasing)?;
+        let leasing = self.0.ask(&question, Queueing::PLAIN, Reply::into_leasing)?;
         // Where many want something at once, this one comes again.
         let later = || Leasing::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
         Ok(leasing.unwrap_or_else(later))
@@ -127,7 +128,7 @@ impl Store for RedisStore {
         bytes: &[u8],
         life: Duration,
     ) -> Result<Publish, Error> {
-        self.0.ask_or_fail(&scripts::publish(key, owner, seen, bytes, life), Reply::into_publish)
+        self.0.ask_or_fail(key, &scripts::publish(key, owner, seen, bytes, life), Reply::into_publish)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
@@ -149,7 +150,7 @@ impl Inner {
     fn ask<T>(
         &self,
         question: &Question,
-        urgent: bool,
+        queueing: Queueing,
         read: impl Fn(Reply) -> Result<T, Fault>,
     ) -> Result<Option<T>, Error> {
         let left_alone = |rest| {
@@ -160,7 +161,7 @@ impl Inner {
         if let Some(rest) = rest {
             return Err(left_alone(rest));
         }
-        let Some(turn) = self.lane.enter(Deadline::within(QUEUE), urgent) else { return Ok(None) };
+        let Some(turn) = self.lane.enter(Deadline::within(queueing.longest), queueing.urgent) else { return Ok(None) };
         if turn.after_a_hang {
             self.note_failure(&Fault::lost("redis did not answer in time"));
         }
@@ -199,9 +200,15 @@ impl Inner {
         }
     }
 
-    fn ask_or_fail<T>(&self, question: &Question, read: impl Fn(Reply) -> Result<T, Fault>) -> Result<T, Error> {
+    fn ask_or_fail<T>(
+        &self,
+        key: &Key,
+        question: &Question,
+        read: impl Fn(Reply) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        let queueing = if key.is_done_once() { Queueing::PATIENT } else { Queueing::URGENT };
         let too_much = || Error::new(ErrorKind::Store, "too much is asked of redis at once");
-        self.ask(question, true, read)?.ok_or_else(too_much)
+        self.ask(question, queueing, read)?.ok_or_else(too_much)
     }
 
     /// The answer, and whether something was written.
@@ -251,8 +258,26 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// How long an operation waits for its turn.
+/// How an operation waits for its turn.
+#[derive(Clone, Copy)]
+struct Queueing {
+    /// Before those that are not.
+    urgent: bool,
+    longest: Duration,
+}
+
+impl Queueing {
+    const URGENT: Queueing = Queueing { urgent: true, longest: QUEUE };
+    const PLAIN: Queueing = Queueing { urgent: false, longest: QUEUE };
+    /// What is to be done once is not done without the store, so whoever asks waits longer. Those who have a token to write do
+    /// not, so they go first.
+    const PATIENT: Queueing = Queueing { urgent: false, longest: LONG_QUEUE };
+}
+
 const QUEUE: Duration = Duration::from_millis(400);
+
+/// With the operation itself it stays below the three seconds for which a step of what is done once is waited for.
+const LONG_QUEUE: Duration = Duration::from_secs(2);
 
 /// What an operation may take, all in all, when it has its turn.
 const OPERATION: Duration = Duration::from_millis(500);
