@@ -481,6 +481,28 @@ fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_loc
     assert!(asked.elapsed() < 8 * SECOND, "{:?}", asked.elapsed());
 }
 
+/// A store in which what stood in the way has always gone when one looks.
+#[derive(Debug)]
+struct Elusive;
+
+impl Store for Elusive {
+    fn read(&self, _: &Key) -> Result<Option<Entry>, Error> {
+        Ok(None)
+    }
+
+    fn swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        thread::sleep(Duration::from_millis(1_200));
+        Ok(Swap::Lost(None))
+    }
+}
+
+#[test]
+fn a_step_takes_three_seconds_at_most_however_many_operations_it_is() {
+    let asked = Instant::now();
+    let error = Idempotency::new(Elusive).begin::<u32>("job", "").unwrap_err();
+    assert!(error.kind() == ErrorKind::Store && asked.elapsed() < 4 * SECOND, "{error} after {:?}", asked.elapsed());
+}
+
 #[test]
 fn a_job_is_done_though_the_store_takes_more_than_a_second() {
     let once = Idempotency::new(Slow { inner: MemoryStore::new(), takes: Duration::from_millis(1_200) });

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::wire::{Head, epoch_milliseconds, same_result};
-use super::{DeedStatus, MOST_TRIES};
-use crate::clock::Time;
+use super::{DeedStatus, LONGEST_STEP, MOST_TRIES};
+use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
@@ -124,18 +124,19 @@ impl Held {
                 }
                 Ok(())
             }
-            Replaced::Completed(_) => Err(completed()),
+            Replaced::Completed(_) => Err(lost(COMPLETED)),
         }
     }
 
     pub(super) fn complete<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<(), Error> {
         let bytes = Arc::new(self.next(DeedStatus::Completed)?.with_result(result)?);
         match self.replace(Some((bytes.clone(), self.keep)))? {
-            Replaced::Done(_) => self.end(COMPLETED),
+            Replaced::Done(_) => {}
             // The answer to the try before was lost.
-            Replaced::Completed(entry) if same_result(entry.bytes(), &bytes) => self.end(COMPLETED),
-            Replaced::Completed(_) => return Err(completed()),
-        };
+            Replaced::Completed(entry) if same_result(entry.bytes(), &bytes) => {}
+            Replaced::Completed(_) => return Err(lost(COMPLETED)),
+        }
+        self.end(COMPLETED);
         Ok(())
     }
 
@@ -145,7 +146,7 @@ impl Held {
                 self.end(ABANDONED);
                 Ok(())
             }
-            Replaced::Completed(_) => Err(completed()),
+            Replaced::Completed(_) => Err(lost(COMPLETED)),
         }
     }
 
@@ -160,6 +161,7 @@ impl Held {
 
     /// Writes in the place of the claim, or removes it. Whatever else is there stays.
     fn replace(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<Replaced, Error> {
+        let deadline = Deadline::within(LONGEST_STEP);
         for _ in 0..MOST_TRIES {
             let version = {
                 let state = lock(&self.state);
@@ -167,13 +169,16 @@ impl Held {
                 state.version.clone()
             };
             let (key, new) = (self.key.clone(), new.clone());
-            let swap = self.store.ask(move |store| {
+            let swap = self.store.ask_until(deadline, move |store| {
                 let new = new.as_ref().map(|(bytes, life)| (bytes.as_slice(), *life));
                 store.swap(&key, Expected::Version(&version), new)
             })?;
             let entry = match swap {
                 Swap::Done(version) => return Ok(Replaced::Done(version)),
-                Swap::Lost(None) => return Err(self.end(RUN_OUT)),
+                Swap::Lost(None) => {
+                    self.end(RUN_OUT);
+                    return Err(lost(RUN_OUT));
+                }
                 Swap::Lost(Some(entry)) => entry,
             };
             let own = Head::from_bytes(entry.bytes(), &self.head.id).filter(|head| head.owner == self.head.owner);
@@ -181,28 +186,28 @@ impl Held {
                 // Extended by another thread, or by a try whose answer was lost.
                 Some(DeedStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
                 Some(DeedStatus::Completed) => return Ok(Replaced::Completed(entry)),
-                None => return Err(self.end(TAKEN)),
+                None => {
+                    self.end(TAKEN);
+                    return Err(lost(TAKEN));
+                }
             }
         }
         Err(Error::new(ErrorKind::Store, "the claim changes faster than it can be written"))
     }
 
-    /// Notes that the claim is over. Returns what the next to ask is told.
-    fn end(&self, why: &'static str) -> Error {
+    /// Notes that the claim is over. Not when it is only found completed: whoever did that, and has not heard so, still is to.
+    fn end(&self, why: &'static str) {
         lock(&self.state).over = Some(why);
-        Error::new(ErrorKind::ClaimLost, why)
     }
 }
 
-/// What is told to who comes to a claim that is completed. It does not end the claim: whoever completed it, and has not heard
-/// that this was done, is still to hear it.
-fn completed() -> Error {
-    Error::new(ErrorKind::ClaimLost, COMPLETED)
+fn lost(why: &'static str) -> Error {
+    Error::new(ErrorKind::ClaimLost, why)
 }
 
 impl State {
     fn check(&self) -> Result<(), Error> {
-        self.over.map_or(Ok(()), |why| Err(Error::new(ErrorKind::ClaimLost, why)))
+        self.over.map_or(Ok(()), |why| Err(lost(why)))
     }
 }
 

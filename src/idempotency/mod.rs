@@ -162,7 +162,7 @@ impl Idempotency {
     /// Keeps what is done on `store`. Opens no connection.
     pub fn new(store: impl Store) -> Idempotency {
         Idempotency {
-            store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_OPERATION)),
+            store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_STEP)),
             namespace: "evertoken".into(),
             keep_results: Duration::from_secs(24 * 3600),
             claim_life: Duration::from_secs(30),
@@ -322,11 +322,11 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn begin<T: DeserializeOwned>(&mut self) -> Result<Outcome<T>, Error> {
-        let mut replaced: Option<Version> = None;
+        let (mut replaced, deadline): (Option<Version>, _) = (None, Deadline::within(LONGEST_STEP));
         for _ in 0..MOST_TRIES {
             let asked_at = self.once.time.now();
             (self.head.created_ms, self.head.updated_ms) = (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
-            let entry = match self.claim(replaced.take())? {
+            let entry = match self.claim(replaced.take(), deadline)? {
                 // Slept through, on a laptop or in a stopped process: somebody else may have done it meanwhile.
                 Swap::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_life => continue,
                 Swap::Done(version) => return Ok(Outcome::New(self.claimed(version))),
@@ -353,10 +353,10 @@ impl Attempt<'_> {
     }
 
     /// Writes the claim in the place of what was seen; `None`: of nothing.
-    fn claim(&mut self, seen: Option<Version>) -> Result<Swap, Error> {
+    fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<Swap, Error> {
         self.head.turn += 1;
         let (key, bytes, life) = (self.key.clone(), self.head.to_bytes(), self.once.claim_life);
-        self.once.store.ask(move |store| {
+        self.once.store.ask_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.swap(&key, expected, Some((&bytes, life)))
         })
@@ -374,9 +374,9 @@ impl Attempt<'_> {
 
 const LONGEST_KEY: usize = 1024;
 
-/// How long the store is waited for. Longer than for a token, because there is no going on without the store, and some disks
+/// How long the store is waited for in a step, all in all. Longer than for a token, because there is no going on without the store, and some disks
 /// take their time.
-const LONGEST_OPERATION: Duration = Duration::from_secs(3);
+const LONGEST_STEP: Duration = Duration::from_secs(3);
 
 /// How often a step starts over because something came first.
 const MOST_TRIES: usize = 8;

@@ -9,7 +9,8 @@ use super::link::Link;
 use crate::clock::Deadline;
 use crate::lock::{lock, wait};
 
-/// Hands the connection to one operation after another, in the order in which they come, the urgent ones first. No lock is held while one uses it.
+/// Hands the connection to one operation after another, in the order in which they come, the urgent ones first. No lock is
+/// held while one uses it.
 #[derive(Default)]
 pub(super) struct Lane(Mutex<State>);
 
