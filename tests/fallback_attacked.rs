@@ -411,3 +411,40 @@ fn promise_4_a_rejection_that_only_the_second_store_has_joins_a_later_token_in_t
     assert!(first.contains("token-2") && first.contains(bad.fingerprint()), "{first}");
     assert!(host.record(&host.second).is_none(), "what has been handed over is over there");
 }
+
+/// What it holds is not recorded by it; another brought it over from the second store, and the service refused it then.
+#[test]
+fn promise_4_who_holds_a_token_since_the_outage_does_not_undo_a_later_rejection_of_it() {
+    let host = Host::new();
+    host.break_first(true);
+    let (fetched, adopted) = (host.manager(), host.manager());
+    assert_eq!((text(&fetched), text(&adopted)), ("token-1".to_owned(), "token-1".to_owned()));
+    host.break_first(false);
+    let next = host.manager();
+    let bad = next.token().unwrap();
+    assert_eq!(bad.expose(), "token-1");
+    next.reject(&bad).unwrap();
+    assert_eq!(text(&next), "token-2");
+    for holder in [&fetched, &adopted] {
+        host.live(holder);
+        assert_eq!((text(holder).as_str(), text(&host.elsewhere()).as_str()), ("token-2", "token-2"));
+    }
+    assert!(host.recorded(&host.first).contains(bad.fingerprint()));
+    assert_eq!(host.provider.calls(), 2);
+}
+
+/// The provider gives the host the rejected token again, as there is no other yet; then another host gets the next one.
+#[test]
+fn promise_4_a_token_that_was_granted_again_during_the_outage_does_not_replace_a_newer_one() {
+    let provider = FakeProvider::new().then_grant("first", 2 * HOUR).then_grant("first", 2 * HOUR);
+    let host = Host::of(provider.then_grant("second", HOUR));
+    let lasting = host.manager();
+    lasting.reject(&lasting.token().unwrap()).unwrap();
+    host.break_first(true);
+    assert_eq!(text(&lasting), "first");
+    assert_eq!(text(&host.elsewhere()), "second");
+    host.break_first(false);
+    host.live(&lasting);
+    assert_eq!((text(&lasting).as_str(), text(&host.elsewhere()).as_str()), ("second", "second"));
+    assert_eq!(host.provider.calls(), 3);
+}

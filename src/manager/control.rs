@@ -176,6 +176,8 @@ pub(crate) struct Ticket {
     /// Tokens that are known by name, with their ends.
     pub(crate) known: Vec<Known>,
     pub(crate) rejected: Vec<String>,
+    /// The token that was granted again after its rejection.
+    pub(crate) granted_again: Option<String>,
     /// The token that was held last.
     pub(crate) last: Option<String>,
     /// The tickets that were handed in before.
@@ -252,6 +254,7 @@ impl Control {
             held: self.held.clone(),
             known: self.known(),
             rejected: self.rejected.iter().map(|rejected| rejected.fingerprint.clone()).collect(),
+            granted_again: self.granted_again.as_ref().map(|(again, _)| again.clone()),
             last: self.last.as_ref().map(|last| last.fingerprint.clone()),
             tickets: self.tickets,
             number: self.number,

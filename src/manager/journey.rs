@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, ErrorKind};
-use crate::event::EventKind;
+use crate::event::{EventKind, Source};
 use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn, Wait, next_number};
 use crate::manager::asking::Asking;
 use crate::manager::control::{Down, Pause, Purpose, Ticket};
@@ -295,11 +295,15 @@ impl Keeper {
         };
         let name = held.token.fingerprint();
         let untouched = held.version.is_none() && record.version.is_some() && record.version == held.base;
+        // By the provider, without the store, and nothing newer is recorded. That it is not recorded does not say so:
+        // another may have brought it over from the second store, and the service have refused it then.
+        let again = ticket.granted_again.as_deref() == Some(name)
+            && held.source == Source::Provider
+            && held.version.is_none()
+            && held.number >= record.number;
         let arrival = match &record.token {
-            _ if untouched => return self.write_back(sharing, ticket, record, true),
-            // Unless it was granted again without the store, after all that is recorded.
-            _ if record.rejects(name) && (held.version.is_some() || sharing.stands_in()) => Arrival::RejectedElsewhere,
-            _ if record.rejects(name) => return self.write_back(sharing, ticket, record, true),
+            _ if record.rejects(name) && (sharing.stands_in() || !again) => Arrival::RejectedElsewhere,
+            _ if untouched || record.rejects(name) => return self.write_back(sharing, ticket, record, true),
             Some(token) if token.fingerprint == name => {
                 Arrival::Recorded { version: record.version, number: record.number, end: token.end() }
             }
