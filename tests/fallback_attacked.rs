@@ -448,3 +448,20 @@ fn promise_4_a_token_that_was_granted_again_during_the_outage_does_not_replace_a
     assert_eq!((text(&lasting).as_str(), text(&host.elsewhere()).as_str()), ("second", "second"));
     assert_eq!(host.provider.calls(), 3);
 }
+
+/// Who starts during the outage cannot read the first store, and fetches another token, which the second store then has.
+#[test]
+fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_second_store() {
+    let provider = FakeProvider::new().then_grant("first", 5 * HOUR).then_grant("second", HOUR);
+    let host = Host::of(provider.then_grant("third", HOUR));
+    let lasting = host.manager();
+    let bad = lasting.token().unwrap();
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "second");
+    assert!(lasting.reject(&bad).is_err(), "other hosts could not be told");
+    drop(lasting);
+    assert_eq!(text(&host.manager()), "second");
+    host.break_first(false);
+    assert_eq!((text(&host.manager()).as_str(), text(&host.elsewhere()).as_str()), ("second", "second"));
+    assert!(host.recorded(&host.first).contains(bad.fingerprint()));
+}

@@ -266,15 +266,17 @@ impl Sharing {
         recorded.and(self.release())
     }
 
-    /// Records that the token with this fingerprint was rejected, if it is the recorded one or nothing is recorded.
+    /// Records that the token with this fingerprint was rejected, if it is the recorded one or nothing is recorded. What
+    /// stands in keeps it beside another token as well: the first store may have the rejected one, and is told later.
     pub(crate) fn reject(&self, fingerprint: &str, end: Moment) -> Result<(), Error> {
         self.edit(|record| {
-            let another = record.token.as_ref().is_some_and(|token| token.fingerprint != fingerprint);
-            let known = record.token.is_none() && record.rejects(fingerprint);
-            if !another && !known {
+            let is_recorded = record.token.as_ref().is_some_and(|token| token.fingerprint == fingerprint);
+            let concerns = record.token.is_none() || self.stands_in();
+            let is_news = is_recorded || concerns && !record.rejects(fingerprint);
+            if is_news {
                 record.forget_token(fingerprint, end, self.time.now());
             }
-            !another && !known
+            is_news
         })
     }
 
