@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use evertoken::store::{Entry, Expected, Swap};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, Grant, Identity, Key, MemoryStore, StateProfile, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, StateProfile, Store, TokenManager};
 use fragile::{AtHand, Fragile};
 use host::Host;
 use wait::*;
@@ -464,4 +464,69 @@ fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_s
     host.break_first(false);
     assert_eq!((text(&host.manager()).as_str(), text(&host.elsewhere()).as_str()), ("second", "second"));
     assert!(host.recorded(&host.first).contains(bad.fingerprint()));
+}
+
+/// As a Redis that has become a replica, or is full.
+#[test]
+fn promise_4_a_rejection_reaches_the_processes_of_a_host_whose_first_store_can_only_be_read() {
+    let host = Host::new();
+    let (brief, lasting) = (host.manager(), host.manager());
+    let bad = brief.token().unwrap();
+    assert_eq!(text(&lasting), bad.expose());
+    let events = lasting.events();
+    *host.first.unwritable.lock().unwrap() = Some("");
+    assert!(brief.reject(&bad).is_err(), "other hosts could not be told");
+    drop(brief);
+    host.live(&lasting);
+    assert_eq!((text(&lasting).as_str(), text(&host.manager()).as_str()), ("token-2", "token-2"));
+    let is_of_the_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told = || events.try_iter().map(|event| event.kind).filter(is_of_the_store).collect::<Vec<_>>();
+    let down = told();
+    assert!(matches!(down[..], [EventKind::StoreDown { .. }]), "{down:?}");
+    *host.first.unwritable.lock().unwrap() = None;
+    host.live(&lasting);
+    let up = told();
+    assert!(matches!(up[..], [EventKind::StoreUp]), "{up:?}");
+    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-2", 2));
+}
+
+/// What the second store has cannot be handed over, and each look finds it there.
+#[test]
+fn that_the_first_store_can_only_be_read_is_told_once() {
+    let host = Host::new();
+    let (brief, next) = (host.manager(), host.elsewhere());
+    let bad = brief.token().unwrap();
+    assert_eq!(text(&next), bad.expose());
+    host.break_first(true);
+    assert!(brief.reject(&bad).is_err());
+    assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
+    host.break_first(false);
+    *host.first.unwritable.lock().unwrap() = Some("");
+    let lasting = host.manager();
+    let events = lasting.events();
+    assert_eq!(text(&lasting), "token-2");
+    host.live(&lasting);
+    let is_of_the_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(is_of_the_store).collect();
+    assert!(matches!(told[..], [EventKind::StoreDown { .. }]), "{told:?}");
+    assert!(host.recorded(&host.second).contains(bad.fingerprint()));
+}
+
+#[test]
+fn promise_4_the_first_look_after_an_outage_heeds_what_the_second_store_rejects() {
+    let host = Host::new();
+    host.break_first(true);
+    let (brief, lasting) = (host.manager(), host.manager());
+    let bad = brief.token().unwrap();
+    assert_eq!(text(&lasting), bad.expose());
+    assert!(brief.reject(&bad).is_err());
+    drop(brief);
+    host.break_first(false);
+    let looked = host.first.operations.load(Ordering::SeqCst);
+    host.clock.advance(61 * SECOND);
+    eventually("it looks", || {
+        lasting.try_token();
+        host.first.operations.load(Ordering::SeqCst) > looked && !lasting.status().fetching
+    });
+    assert_eq!(text(&lasting), "token-2");
 }

@@ -317,7 +317,10 @@ impl Keeper {
             // Only this shows whether the store takes what it is given, so it is what counts.
             _ => return self.write_back(sharing, ticket, record, false),
         };
-        self.note_trouble_of(sharing, None);
+        // With something to hand over, the writing of that shows whether the store works.
+        if self.in_second_store(sharing).is_none() {
+            self.note_trouble_of(sharing, None);
+        }
         arrival
     }
 
@@ -373,7 +376,7 @@ impl Keeper {
         outcome
     }
 
-    fn note_trouble_of(&self, sharing: &Sharing, trouble: Option<&Error>) {
+    pub(crate) fn note_trouble_of(&self, sharing: &Sharing, trouble: Option<&Error>) {
         if sharing.stands_in() {
             sharing.log_stand_in(trouble);
         } else {

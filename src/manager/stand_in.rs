@@ -37,8 +37,7 @@ impl Keeper {
         if self.in_second_store(sharing).is_none() {
             return arrival;
         }
-        let seen = self.note(sharing, sharing.look());
-        seen.ok().and_then(|mut seen| self.bring_over(sharing, ticket, &mut seen)).unwrap_or(arrival)
+        self.bring_over(sharing, ticket, &mut Record::default()).unwrap_or(arrival)
     }
 
     /// The record that the second store has, if there is one, and `sharing` is the first.
@@ -50,11 +49,19 @@ impl Keeper {
 
     /// What the second store has goes to the first, which works: rejections, and a token that lives longer than what is
     /// recorded there, whether it is of use to this flight or not. All else is over. `seen` is what the first has then.
-    /// Returns the token if it serves the purpose of the flight.
+    /// Returns the token if it serves the purpose of the flight, or that the held one was rejected.
     pub(crate) fn bring_over(&self, sharing: &Sharing, ticket: &Ticket, seen: &mut Record) -> Option<Arrival> {
-        let (stand_in, found) = (self.stand_in.as_ref()?, self.in_second_store(sharing)?);
-        let version = found.version.clone()?;
-        let mut recorded = self.note(sharing, sharing.look()).ok()?;
+        let found = self.in_second_store(sharing)?;
+        let rejected = ticket.held.as_ref().is_some_and(|held| found.rejects(held.token.fingerprint()));
+        // Whether the first store can be written or not.
+        self.hand_over(sharing, ticket, found, seen).or_else(|| rejected.then_some(Arrival::RejectedElsewhere))
+    }
+
+    fn hand_over(&self, sharing: &Sharing, ticket: &Ticket, found: Record, seen: &mut Record) -> Option<Arrival> {
+        let (stand_in, version) = (self.stand_in.as_ref()?, found.version.clone()?);
+        // That it can be read does not say that it can be written.
+        let read = || sharing.look().inspect_err(|error| self.note_trouble_of(sharing, Some(error))).ok();
+        let mut recorded = read()?;
         if Some(&version) == recorded.version.as_ref() {
             // One store, given twice.
             return None;
@@ -64,7 +71,7 @@ impl Keeper {
             recorded.reject(&token.fingerprint, token.end());
             *seen = recorded;
             self.note(sharing, sharing.reject(&token.fingerprint, token.end())).ok()?;
-            recorded = self.note(sharing, sharing.look()).ok()?;
+            recorded = read()?;
         }
         let now = self.now();
         let is_told_of_more = recorded.take_rejections_of(&found, now);
@@ -95,6 +102,8 @@ impl Keeper {
                 // It is written when the store is back.
                 Err(_) => return adopted(None),
             }
+        } else {
+            self.note_trouble_of(sharing, None);
         }
         *seen = recorded;
         drop(self.note(stand_in, stand_in.remove(&version)));
