@@ -120,6 +120,27 @@ fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of
     assert!(recorded.contains("token-2"), "got {got}, recorded {recorded}");
 }
 
+/// It writes it to the first store, which was found empty and leased, and removes it from the second.
+#[test]
+fn what_another_process_brings_over_just_then_is_not_fetched_again_and_leaves_no_lease_behind() {
+    let host = Host::new();
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(false);
+    let raced = Raced { inner: host.second.clone(), before: Arc::new(AtomicUsize::new(1)), act: Act::default() };
+    let (first, second) = (host.first.inner.clone(), host.second.inner.clone());
+    *raced.act.lock().unwrap() = Some(Box::new(move || {
+        let entry = second.read(&key()).unwrap().unwrap();
+        first.swap(&key(), Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
+        second.swap(&key(), Expected::Version(entry.version()), None).unwrap();
+    }));
+    let next = builder(&host.provider, &host.clock).store(host.first.clone()).fallback_store(raced.clone());
+    let next = next.build().unwrap();
+    assert_eq!((text(&next).as_str(), host.provider.calls()), ("token-1", 1));
+    assert!(raced.act.lock().unwrap().is_none(), "the race was had");
+    assert_eq!(host.first.inner.len(), 1, "others wait for a lease under which nobody fetches");
+}
+
 /// The record of the first store is held, so a renewal does not read it again.
 #[test]
 fn promise_4_a_rejection_in_the_second_store_outlives_a_renewal_that_fails() {

@@ -101,6 +101,7 @@ impl Keeper {
         let held = ticket.held.as_ref().and_then(|held| held.base.clone());
         let mut seen = Record { version: held, number: ticket.number, ..Record::default() };
         let (mut wait, mut pause, mut has_brought) = (None, Duration::ZERO, false);
+        let leave_lease = || drop(self.note(sharing, sharing.release()));
         loop {
             if !sharing.stands_in() && self.store_rests() {
                 return self.fetch_without(sharing, ticket, give_up);
@@ -113,29 +114,30 @@ impl Keeper {
             match turn {
                 Err(_) => return self.fetch_without(sharing, ticket, give_up),
                 Ok(Turn::Found(mut record)) => {
-                    if let Some(arrival) = self.bring_over(sharing, ticket, &mut record) {
-                        return Ok(arrival);
-                    }
-                    if let Some(arrival) = self.use_record(&record, ticket) {
+                    let brought = self.bring_over(sharing, ticket, &mut record).map(Ok);
+                    if let Some(arrival) = brought.or_else(|| self.use_record(&record, ticket)) {
+                        if has_brought {
+                            leave_lease();
+                        }
                         return arrival;
                     }
                     seen = record;
                 }
                 Ok(Turn::Leased(until)) => {
-                    if !has_brought && self.in_second_store(sharing).is_some() {
+                    if !has_brought && self.stand_in.is_some() && !sharing.stands_in() {
                         has_brought = true;
                         let brought = self.bring_over(sharing, ticket, &mut seen);
                         // Another may have come first.
                         if let Some(arrival) = brought.or_else(|| self.use_record(&seen, ticket)?.ok()) {
-                            drop(self.note(sharing, sharing.release()));
+                            leave_lease();
                             return Ok(arrival);
                         }
-                        // The lease once more, for the whole of its time.
+                        // The lease once more, for the whole of its time; or what another has brought over just now.
                         continue;
                     }
                     if sharing.stands_in() && self.profile.new_token_ends_old {
                         // Other hosts are without the first store too, and each takes the token from the others.
-                        self.take_unshared_turn().inspect_err(|_| drop(self.note(sharing, sharing.release())))?;
+                        self.take_unshared_turn().inspect_err(|_| leave_lease())?;
                     }
                     return self.fetch_leased(sharing, ticket, seen, until);
                 }
