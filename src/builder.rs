@@ -163,6 +163,10 @@ impl TokenManagerBuilder {
     /// [`unshared_interval`](TokenManagerBuilder::unshared_interval), for the sake of other hosts. Pushed tickets, refresh
     /// tokens and quotas are kept in the first store alone: a refresh token that was used twice could end a sign-in.
     ///
+    /// A fetch that is under way by way of the second store when the first is back does not keep others from fetching by
+    /// way of the first. When the first comes and goes, programs that live briefly may fetch once per outage. What is
+    /// adopted is compared with the second store first, so a slow one slows each adoption.
+    ///
     /// ```no_run
     /// # #[cfg(feature = "redis")] {
     /// use evertoken::{FileStore, RedisStore, TokenManager, WeCom};
@@ -333,15 +337,15 @@ impl TokenManagerBuilder {
             log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
         }
         let recorded = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
-        let stand_in = self.fallback_store.map(|store| {
-            let (key, limit) = (key.clone(), settings.lease_limit(false));
-            Box::new(Sharing::new(store, key, recorded.clone(), None, limit, self.time.clone()).standing_in())
-        });
         let sharing = self.store.map(|store| {
             let rotating = keeping.as_ref().filter(|keeping| keeping.profile.rotates);
             let state_of = rotating.map(|keeping| keeping.place.identity.clone());
             let limit = settings.lease_limit(rotating.is_some());
-            Box::new(Sharing::new(store, key.clone(), recorded, state_of, limit, self.time.clone()))
+            Box::new(Sharing::new(store, key.clone(), recorded.clone(), state_of, limit, self.time.clone()))
+        });
+        let stand_in = sharing.as_deref().zip(self.fallback_store).map(|(first, store)| {
+            let (key, limit) = (key.clone(), settings.lease_limit(false));
+            Box::new(Sharing::new(store, key, recorded, None, limit, self.time.clone()).standing_in_for(first))
         });
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
             id: ResidentId::new(),

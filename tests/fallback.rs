@@ -203,6 +203,33 @@ fn a_refresh_token_is_not_used_while_the_store_that_has_the_latest_is_down() {
     assert_eq!((text(&host.manager()), server.used_twice()), ("token-2".to_owned(), false));
 }
 
+/// The first store breaks after the refresh token was shown, so the next one is not in it; whoever has that lives on.
+#[test]
+fn a_refresh_token_that_only_the_second_store_tells_to_be_used_up_is_not_used() {
+    let server = Server::default();
+    let host = Host::of(refreshing(&server).gated());
+    let holder = host.manager();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| text(&holder));
+        assert!(host.provider.wait_for_calls(1, PATIENCE));
+        host.break_first(true);
+        host.provider.open();
+        assert_eq!(asking.join().unwrap(), "token-1");
+    });
+    *host.first.unwritable.lock().unwrap() = Some(":state");
+    host.break_first(false);
+    // The lease of the fetch is over.
+    host.clock.advance(60 * SECOND);
+    let next = host.manager();
+    assert_eq!(text(&next), "token-1");
+    assert_eq!(next.force_refresh().unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(server.shown(), ["refresh-0"]);
+    *host.first.unwritable.lock().unwrap() = None;
+    host.live(&holder);
+    host.clock.advance(3 * HOUR);
+    assert_eq!((text(&next).as_str(), server.used_twice()), ("token-2", false));
+}
+
 #[test]
 fn what_is_held_of_a_refreshed_token_is_handed_to_the_processes_of_the_host() {
     let server = Server::default();

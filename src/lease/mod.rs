@@ -41,7 +41,7 @@ pub(crate) struct Sharing {
     state_of: Option<String>,
     /// The number of the latest such state that is known of. It is recorded with every token, so that whoever finds an
     /// older one knows that it is used up.
-    state: AtomicU64,
+    state: Arc<AtomicU64>,
     /// The last record of another program, and the number that it was given here: it has none of its own, and came
     /// after whatever was there before.
     foreign: Mutex<Option<(Version, u64)>>,
@@ -145,15 +145,16 @@ impl Sharing {
         // Where the system has no random numbers those that a program can seed have to do.
         let owner = unique_name().unwrap_or_else(|_| format!("{:032x}", fastrand::u128(..)));
         let lease = lease_of(fetch_limit);
-        let (number, state, foreign) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        let (number, state, foreign) = (AtomicU64::new(0), Arc::default(), Mutex::default());
         let (store, reported) = (BoundedStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));
         let stands_in = None;
         Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, stands_in }
     }
 
-    /// The same, as a second store that stands in while the first is down.
-    pub(crate) fn standing_in(self) -> Sharing {
-        Sharing { stands_in: Some(AtomicBool::new(false)), ..self }
+    /// The same, as a second store that stands in while the first is down. What either knows of the state is one.
+    pub(crate) fn standing_in_for(self, first: &Sharing) -> Sharing {
+        let (state_of, state) = (first.state_of.clone(), first.state.clone());
+        Sharing { state_of, state, stands_in: Some(AtomicBool::new(false)), ..self }
     }
 
     /// True when this stands in while the first store is down.
