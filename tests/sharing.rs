@@ -581,6 +581,21 @@ fn promise_7_a_token_that_was_granted_later_stays_even_if_it_ends_sooner() {
 }
 
 #[test]
+fn promise_4_a_token_is_not_recorded_again_when_a_later_one_was_and_is_rejected() {
+    let group = Group::new();
+    let (late, tokens, other) = (group.manager(), group.manager(), group.manager());
+    let first = late.token().unwrap();
+    assert_eq!([text(&tokens), text(&other)], ["token-1", "token-1"]);
+    let second = tokens.force_refresh().unwrap();
+    // The store has no room for this: another one is recorded.
+    other.reject(&first).unwrap();
+    tokens.reject(&second).unwrap();
+    group.clock.advance(61 * SECOND);
+    live(&late, &group);
+    assert_eq!(text(&group.manager()), "token-3");
+}
+
+#[test]
 fn a_pause_for_the_sake_of_a_store_ends_when_the_store_is_back() {
     let group = Group::new();
     let unshared = builder(&group.provider, &group.clock).unshared_interval(300 * SECOND);

@@ -316,6 +316,8 @@ impl Keeper {
             }
             // Newer than the held one, but of no use.
             Some(token) if held.is_older_than(record.number, token.end()) => Arrival::Nothing,
+            // A later one was recorded, and taken out of use since. What was before it is nothing to begin anew with.
+            None if held.version.is_some() && held.number < record.number => Arrival::Nothing,
             // Only this shows whether the store takes what it is given, so it is what counts.
             _ => return self.write_back(sharing, ticket, record, false),
         };
