@@ -103,7 +103,7 @@ fn a_lead_shorter_than_the_margin_still_renews_in_the_background() {
 }
 
 #[test]
-fn no_jitter_moves_a_renewal_into_the_safety_margin() {
+fn the_largest_jitter_moves_no_renewal_into_the_safety_margin() {
     for _ in 0..100 {
         let tokens = builder(&FakeProvider::new(), &FakeClock::new()).jitter(1.0).build().unwrap();
         text(&tokens);
@@ -179,7 +179,7 @@ fn a_manager_has_no_more_than_sixty_four_subscriptions() {
 }
 
 #[test]
-fn no_provider_shows_the_password_or_query_of_its_url() {
+fn neither_oauth2_nor_wecom_shows_the_password_or_query_of_its_url() {
     let url = "https://user:hunter2@host/t?key=hunter2#hunter2";
     let oauth2 = OAuth2::new(url, "id", "secret").resource(url).audience(url);
     let wecom = WeCom::new("corp", "secret").base_url(url);
