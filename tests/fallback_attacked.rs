@@ -353,6 +353,52 @@ fn a_token_that_many_threads_find_at_once_is_adopted_once() {
     }
 }
 
+/// A long outage, in which a rejected token is granted again. What is brought over from the second store has its number from
+/// there, or it would count as older than what the others hold.
+#[test]
+fn promise_4_a_token_that_was_granted_again_in_an_outage_is_not_recorded_over_a_later_rejection() {
+    for is_replaced in [false, true] {
+        let names = ["a", "b", "c", "c", "d", "e"];
+        let host = Host::of(names.into_iter().fold(FakeProvider::new(), |all, name| all.then_grant(name, 5 * HOUR)));
+        let lasting = host.manager();
+        text(&lasting);
+        host.break_first(true);
+        for expected in ["a", "b", "c"] {
+            host.clock.advance(100 * SECOND);
+            let token = lasting.token().unwrap();
+            assert_eq!(token.expose(), expected);
+            lasting.reject(&token).unwrap_err();
+        }
+        assert_eq!(text(&lasting), "c");
+        host.break_first(false);
+        let next = host.manager();
+        let bad = next.token().unwrap();
+        assert_eq!(bad.expose(), "c");
+        next.reject(&bad).unwrap();
+        if is_replaced {
+            assert_eq!(text(&next), "d");
+        }
+        host.live(&lasting);
+        assert_ne!(text(&host.manager()), "c", "replaced: {is_replaced}");
+    }
+}
+
+#[test]
+fn one_store_that_is_given_twice_is_told_to_be_up_again() {
+    let host = Host::new();
+    let tokens = builder(&host.provider, &host.clock).store(host.first.clone());
+    let tokens = tokens.fallback_store(host.first.clone()).build().unwrap();
+    let events = tokens.events();
+    text(&tokens);
+    host.break_first(true);
+    host.live(&tokens);
+    host.break_first(false);
+    host.live(&tokens);
+    let of_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(of_store).collect();
+    assert!(matches!(told[..], [EventKind::StoreDown { .. }, EventKind::StoreUp]), "{told:#?}");
+}
+
 /// A store that is known to lack the token gets it, though nobody asks for one again.
 #[test]
 fn promise_7_a_token_that_nobody_uses_again_is_written_to_the_first_store_when_that_is_back() {

@@ -1046,7 +1046,11 @@ fn a_claim_of_a_short_life_is_kept_in_real_time() {
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
 mod on_redis {
+    use std::sync::atomic::AtomicBool;
+
+    use evertoken::TokenManager;
     use evertoken::store::RedisStore;
+    use evertoken::testing::FakeProvider;
     use proxy::Proxy;
     use redis_server::{Monitor, RedisServer};
 
@@ -1121,6 +1125,35 @@ mod on_redis {
                     assert_eq!(ran.unwrap(), number);
                 });
             }
+        });
+    }
+
+    #[test]
+    fn who_fetches_a_token_does_not_queue_behind_all_that_is_done_once_on_the_same_redis() {
+        let server = RedisServer::start();
+        let proxy = Proxy::to(server.addr());
+        let store = RedisStore::open(&proxy.url()).unwrap();
+        let once = Idempotency::new(store.clone());
+        complete(&claim(&once), "receipt").unwrap();
+        proxy.set(proxy::Fault::Delay(Duration::from_millis(10)));
+        let (done, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for worker in 0..64 {
+                let (once, done, is_over) = (&once, &done, &is_over);
+                scope.spawn(move || {
+                    for number in (0..).take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                        let ran = once.run(format!("{worker}-{number}"), "", || Ok::<_, io::Error>(number));
+                        done.fetch_add(usize::from(ran.is_ok()), Ordering::SeqCst);
+                    }
+                });
+            }
+            eventually("all are at it", || done.load(Ordering::SeqCst) > 64);
+            let tokens = TokenManager::builder(FakeProvider::new()).store(store.clone()).build().unwrap();
+            let asked = Instant::now();
+            let got = tokens.token_within(PATIENCE).map(|token| token.expose().to_owned());
+            is_over.store(true, Ordering::SeqCst);
+            assert_eq!(got.unwrap(), "token-1");
+            assert!(asked.elapsed() < 3 * SECOND, "{:?}", asked.elapsed());
         });
     }
 

@@ -519,9 +519,14 @@ impl Store for Elusive {
 
 #[test]
 fn a_step_takes_three_seconds_at_most_however_many_operations_it_is() {
-    let asked = Instant::now();
-    let error = Idempotency::new(Elusive).begin::<u32>("job", "").unwrap_err();
-    assert!(error.kind() == ErrorKind::Store && asked.elapsed() < 4 * SECOND, "{error} after {:?}", asked.elapsed());
+    let once = Idempotency::new(Elusive);
+    // The last operation of the first had less time than one may take, which says nothing of the store.
+    for job in ["one", "another"] {
+        let asked = Instant::now();
+        let error = once.begin::<u32>(job, "").unwrap_err();
+        let took = asked.elapsed();
+        assert!(error.kind() == ErrorKind::Store && took > 2 * SECOND && took < 4 * SECOND, "{error} after {took:?}");
+    }
 }
 
 #[test]
@@ -673,7 +678,7 @@ impl Store for SlowState {
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
         let is_state = key.as_str().ends_with(":state");
         if is_state {
-            thread::sleep(Duration::from_millis(1_500));
+            thread::sleep(Duration::from_millis(1_200));
         }
         let swapped = self.inner.swap(key, expected, new);
         self.written.fetch_or(is_state, Ordering::SeqCst);

@@ -374,8 +374,8 @@ impl Attempt<'_> {
 
 const LONGEST_KEY: usize = 1024;
 
-/// How long the store is waited for in a step, all in all. Longer than for a token, because there is no going on without the store, and some disks
-/// take their time.
+/// How long the store is waited for in a step, all in all. Longer than for a token, because there is no going on without the
+/// store, and some disks take their time.
 const LONGEST_STEP: Duration = Duration::from_secs(3);
 
 /// How often a step starts over because something came first.

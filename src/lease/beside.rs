@@ -110,8 +110,8 @@ impl Sharing {
     /// again, for the answer may have been lost.
     pub(crate) fn take_state(&self, place: &Place, limit: Duration) -> Result<Option<StateTurn>, Error> {
         let (lock, owner) = (place.key.lease(), self.owner());
-        // It is ended when what came of the fetch is stored. Left alone it lasts for some tries to store it.
-        let lease = limit.saturating_add(2 * LONGEST_OPERATION).saturating_add(TRIES_TO_STORE);
+        // It is ended when what came of the fetch is stored, for which there is time to look and to write.
+        let lease = limit.saturating_add(LONGEST_OPERATION).saturating_add(LONGEST_STATE_WRITE);
         let asked = lock.clone();
         let swap = self.store.ask(move |store| {
             let mine = Some((owner.as_bytes(), lease));
@@ -144,8 +144,8 @@ impl Sharing {
         admit: impl Fn(&mut Counted, Duration) -> Result<T, Error>,
     ) -> Result<(Result<T, Error>, Counted, Duration), Error> {
         for _ in 0..MOST_EDITS {
-            let known_at = self.time.now();
             let entry = self.read(&place.key)?;
+            let known_at = self.time.now();
             let (before, passed) = entry.as_ref().and_then(|entry| WireCount::of(entry, place)).unwrap_or_default();
             let (before, passed) = before.on_the_day(passed);
             let mut counted = before;
@@ -254,10 +254,7 @@ impl WireCount {
 }
 
 /// How long a state that is written is waited for. Some disks take their time.
-const LONGEST_STATE_WRITE: Duration = Duration::from_secs(3);
-
-/// How long others wait when a process cannot store what it got.
-const TRIES_TO_STORE: Duration = Duration::from_secs(1);
+const LONGEST_STATE_WRITE: Duration = Duration::from_secs(2);
 
 /// What quotas are counted in.
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);

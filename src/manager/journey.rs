@@ -302,6 +302,7 @@ impl Keeper {
         let again = ticket.granted_again.as_deref() == Some(name)
             && held.source == Source::Provider
             && held.version.is_none()
+            && record.token.is_none()
             && held.number >= record.number;
         let arrival = match &record.token {
             _ if record.rejects(name) && (sharing.stands_in() || !again) => Arrival::RejectedElsewhere,

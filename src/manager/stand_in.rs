@@ -64,6 +64,7 @@ impl Keeper {
         let mut recorded = read()?;
         if Some(&version) == recorded.version.as_ref() {
             // One store, given twice.
+            self.note_trouble_of(sharing, None);
             return None;
         }
         if let Some(token) = recorded.token.take_if(|token| found.rejects(&token.fingerprint)) {
@@ -85,7 +86,7 @@ impl Keeper {
         let fits = |token: &RecordedToken| self.fits(token, found.number, &elsewhere(ticket), Phase::Due);
         let of_use = better.clone().filter(fits);
         if better.is_some() {
-            recorded.number = next_number(recorded.number.max(ticket.number));
+            recorded.number = next_number(recorded.number.max(found.number).max(ticket.number));
             (recorded.token, recorded.failure) = (better, None);
         }
         let number = recorded.number;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Stopwatch};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::lock::lock;
 use crate::store::Store;
@@ -16,8 +16,8 @@ pub(crate) struct BoundedStore {
     store: Arc<dyn Store>,
     /// How long an operation is waited for, if nothing else is said.
     patience: Duration,
-    /// An operation of this process that has not come back in time, and may never: as long as its thread lives, the
-    /// store is not asked again.
+    /// An operation of this process that has not come back in the time that it has, and may never: as long as its thread
+    /// lives, the store is not asked again.
     hung: Mutex<Option<(u32, Weak<()>)>>,
 }
 
@@ -46,7 +46,7 @@ impl BoundedStore {
         if self.hangs() {
             return Err(Error::new(ErrorKind::Store, "an operation of the shared store has not returned yet"));
         }
-        let (store, alive) = (self.store.clone(), Arc::new(()));
+        let (store, alive, watch) = (self.store.clone(), Arc::new(()), Stopwatch::start());
         let watched = Arc::downgrade(&alive);
         let done = aside("evertoken-store", deadline, move || {
             let done = catch_panic(|| operation(&*store));
@@ -56,7 +56,10 @@ impl BoundedStore {
         let done =
             done.map_err(|error| error.recast(ErrorKind::Store, "no thread could be started to ask the store"))?;
         let Some(done) = done else {
-            *lock(&self.hung) = Some((std::process::id(), watched));
+            // One that began late has been given up before its time.
+            if watch.elapsed() >= self.patience {
+                *lock(&self.hung) = Some((std::process::id(), watched));
+            }
             return Err(Error::new(ErrorKind::Store, "the shared store did not answer in time"));
         };
         done.map_err(|error| match error.kind() {

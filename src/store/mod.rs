@@ -37,7 +37,7 @@ use crate::secret::hex;
 /// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_its_trouble`](Store::logs_its_trouble) and
 /// [`is_sealed`](Store::is_sealed) are optional. Managers whose stores hold the same bytes act as one: they share the
 /// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
-/// treats a slow store as one that is down.
+/// waits for a second, or two to store a refresh token, and treats a slower store as one that is down.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What is under `key`. `None` when there is nothing or its life is over.
     ///

@@ -97,7 +97,11 @@ impl Name {
 
     /// How long its change waits for its turn: longer if it must not be lost.
     pub(super) fn longest_queue(&self) -> Duration {
-        if self.is_done_once() || self.0.ends_with(STATE) { LONGEST_QUEUE_BESIDE } else { LONGEST_QUEUE }
+        match self.0.rsplit_once('.') {
+            Some((_, "once")) => Duration::from_millis(2_500),
+            Some((_, "state")) => Duration::from_millis(1_500),
+            _ => LONGEST_QUEUE,
+        }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -525,9 +529,9 @@ fn fault(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Store, format!("{path:?} {what}: {error}"))
 }
 
-/// How long a change waits for its turn: managers wait a second for the store, and three for a state or what is done once.
-pub(super) const LONGEST_QUEUE: Duration = Duration::from_millis(800);
-const LONGEST_QUEUE_BESIDE: Duration = Duration::from_millis(2_500);
+/// How long a change waits for its turn. Managers wait a second for the store, two for a state that is written, and three for
+/// what is done once, and then it is to be written.
+pub(super) const LONGEST_QUEUE: Duration = Duration::from_millis(700);
 
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
@@ -544,9 +548,8 @@ const HASH: usize = 32;
 /// What a file ends in that is not whole yet.
 const NEW: &str = ".new";
 
-/// What the files end in of what is done once, and of what a provider is asked with.
+/// What the files end in of what is done once.
 const ONCE: &str = ".once";
-const STATE: &str = ".state";
 
 /// One write out of so many clears away what is over, and takes that long at most.
 const CLEAR_EVERY: u32 = 64;

@@ -9,8 +9,8 @@ use super::link::Link;
 use crate::clock::Deadline;
 use crate::lock::{lock, wait};
 
-/// Hands the connection to one operation after another, in the order in which they come, the urgent ones first. No lock is
-/// held while one uses it.
+/// Hands the connection to one operation after another, by their rank and in the order in which they come. No lock is held
+/// while one uses it.
 #[derive(Default)]
 pub(super) struct Lane(Mutex<State>);
 
@@ -36,9 +36,19 @@ struct Current {
     is_taken: bool,
 }
 
+/// Who comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Others wait for what it writes.
+    Writing,
+    Reading,
+    /// It waits longer for its turn, and is not to keep those from theirs that do not.
+    Patient,
+}
+
 struct Waiter {
     number: u64,
-    urgent: bool,
+    rank: Rank,
     bell: Arc<Condvar>,
 }
 
@@ -54,13 +64,13 @@ pub(super) struct Turn<'a> {
 impl Lane {
     /// Waits for a turn. `None`: none came before `deadline`. Whoever has taken much longer than its time is waited for
     /// no more: what it still brings back is not used.
-    pub(super) fn enter(&self, deadline: Deadline, urgent: bool) -> Option<Turn<'_>> {
+    pub(super) fn enter(&self, deadline: Deadline, rank: Rank) -> Option<Turn<'_>> {
         let bell = Arc::new(Condvar::new());
         let mut state = self.lock();
         state.last += 1;
         let number = state.last;
-        let place = if urgent { state.queue.partition_point(|waiter| waiter.urgent) } else { state.queue.len() };
-        state.queue.insert(place, Waiter { number, urgent, bell: bell.clone() });
+        let place = state.queue.partition_point(|waiter| waiter.rank <= rank);
+        state.queue.insert(place, Waiter { number, rank, bell: bell.clone() });
         let mut after_a_hang = false;
         loop {
             after_a_hang |= state.hand_on();
@@ -150,19 +160,19 @@ mod tests {
         let lane = Lane::default();
         let hanging: Vec<_> = (0..MOST_LOST)
             .map(|_| {
-                let turn = lane.enter(soon(), false).expect("it is free");
+                let turn = lane.enter(soon(), Rank::Reading).expect("it is free");
                 if let Some(current) = &mut lane.lock().turn {
                     current.until = Deadline::within(Duration::ZERO);
                 }
                 turn
             })
             .collect();
-        let next = lane.enter(soon(), false).expect("it is taken over");
+        let next = lane.enter(soon(), Rank::Reading).expect("it is taken over");
         assert!(next.after_a_hang && lane.hangs());
         drop(hanging);
         assert!(!lane.hangs());
         drop(next);
-        assert!(!lane.enter(soon(), false).expect("it is free").after_a_hang);
+        assert!(!lane.enter(soon(), Rank::Reading).expect("it is free").after_a_hang);
     }
 
     #[test]
@@ -170,18 +180,18 @@ mod tests {
         let lane = Lane::default();
         for _ in 0..10 {
             overdue(&lane, false);
-            assert!(!lane.enter(soon(), false).expect("it is taken over").after_a_hang);
+            assert!(!lane.enter(soon(), Rank::Reading).expect("it is taken over").after_a_hang);
         }
         assert!(!lane.hangs());
         overdue(&lane, true);
-        assert!(lane.enter(soon(), false).expect("it is taken over").after_a_hang);
+        assert!(lane.enter(soon(), Rank::Reading).expect("it is taken over").after_a_hang);
     }
 
     #[test]
     fn nobody_waits_for_longer_than_it_said() {
         let lane = Lane::default();
-        let _turn = lane.enter(soon(), false).expect("it is free");
-        assert!(lane.enter(Deadline::within(Duration::from_millis(10)), true).is_none());
+        let _turn = lane.enter(soon(), Rank::Reading).expect("it is free");
+        assert!(lane.enter(Deadline::within(Duration::from_millis(10)), Rank::Writing).is_none());
         assert!(lane.lock().queue.is_empty());
     }
 }

@@ -22,7 +22,7 @@ use crate::key::Key;
 use crate::lock::lock;
 use crate::store::{Cursor, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
 use breaker::Breaker;
-use lane::{Lane, Turn};
+use lane::{Lane, Rank, Turn};
 use link::{Fault, FaultKind, Link};
 use scripts::{Question, Reply};
 use waiting::Waiting;
@@ -32,8 +32,8 @@ use watching::Watching;
 ///
 /// Nothing is connected before it is needed. Every operation is one script on the server. It waits for its turn, for 0.4 s at
 /// most and for 2 s if it is about what is [done once](crate::Idempotency); then it has half a second, and when its answer is
-/// lost it is repeated within that. A server that sends its answer byte by byte can exceed that, so managers
-/// ask on a thread aside and wait a second at most. They treat a server that does not answer as
+/// lost it is repeated within that. A server that sends its answer byte by byte can exceed that, so managers ask on a thread
+/// aside and wait a second at most, or two to store a refresh token. They treat a server that does not answer as
 /// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone, for
 /// 1 s at first and 30 s at most; after one that lasts until somebody mends a setting, for 30 s at once. The log says once
 /// that it cannot be used, and once that it works again.
@@ -114,7 +114,7 @@ impl Store for RedisStore {
         lease: Duration,
     ) -> Result<Leasing, Error> {
         let question = scripts::read_or_lease(key, not, at_least, owner, lease);
-        let leasing = self.0.ask(&question, Queueing::PLAIN, Reply::into_leasing)?;
+        let leasing = self.0.ask(&question, Rank::Reading, Reply::into_leasing)?;
         // Where many want something at once, this one comes again.
         let later = || Leasing::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
         Ok(leasing.unwrap_or_else(later))
@@ -150,7 +150,7 @@ impl Inner {
     fn ask<T>(
         &self,
         question: &Question,
-        queueing: Queueing,
+        rank: Rank,
         read: impl Fn(Reply) -> Result<T, Fault>,
     ) -> Result<Option<T>, Error> {
         let left_alone = |rest| {
@@ -161,7 +161,7 @@ impl Inner {
         if let Some(rest) = rest {
             return Err(left_alone(rest));
         }
-        let Some(turn) = self.lane.enter(Deadline::within(queueing.longest), queueing.urgent) else { return Ok(None) };
+        let Some(turn) = self.lane.enter(Deadline::within(rank.queue()), rank) else { return Ok(None) };
         if turn.after_a_hang {
             self.note_failure(&Fault::lost("redis did not answer in time"));
         }
@@ -206,9 +206,9 @@ impl Inner {
         question: &Question,
         read: impl Fn(Reply) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        let queueing = if key.is_done_once() { Queueing::PATIENT } else { Queueing::URGENT };
+        let rank = if key.is_done_once() { Rank::Patient } else { Rank::Writing };
         let too_much = || Error::new(ErrorKind::Store, "too much is asked of redis at once");
-        self.ask(question, queueing, read)?.ok_or_else(too_much)
+        self.ask(question, rank, read)?.ok_or_else(too_much)
     }
 
     /// The answer, and whether something was written.
@@ -258,20 +258,11 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// How an operation waits for its turn.
-#[derive(Clone, Copy)]
-struct Queueing {
-    /// Before those that are not.
-    urgent: bool,
-    longest: Duration,
-}
-
-impl Queueing {
-    const URGENT: Queueing = Queueing { urgent: true, longest: QUEUE };
-    const PLAIN: Queueing = Queueing { urgent: false, longest: QUEUE };
-    /// What is to be done once is not done without the store, so whoever asks waits longer. Those who have a token to write do
-    /// not, so they go first.
-    const PATIENT: Queueing = Queueing { urgent: false, longest: LONG_QUEUE };
+impl Rank {
+    /// How long an operation waits for its turn. What is to be done once is not done without the store, so it waits longer.
+    fn queue(self) -> Duration {
+        if self == Rank::Patient { LONG_QUEUE } else { QUEUE }
+    }
 }
 
 const QUEUE: Duration = Duration::from_millis(400);

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::link::{Fault, FaultKind, Link};
 use super::scripts::{self, Reply};
-use super::{Inner, OPERATION, Queueing};
+use super::{Inner, OPERATION, Rank};
 use crate::clock::Deadline;
 use crate::error::Error;
 use crate::key::Key;
@@ -98,7 +98,7 @@ impl Inner {
             if deadline.has_passed() {
                 return Ok(());
             }
-            let moved = self.ask(&scripts::look_at(key), Queueing::PLAIN, |reply: Reply| reply.has_moved(cursor))?;
+            let moved = self.ask(&scripts::look_at(key), Rank::Reading, |reply: Reply| reply.has_moved(cursor))?;
             if moved == Some(true) {
                 return Ok(());
             }
