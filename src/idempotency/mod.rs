@@ -52,9 +52,10 @@ use crate::store::{BoundedStore, Entry, Expected, Store, Swap, Version};
 /// has said what came of it; where that matters, let what the thing is done with know the key too.
 ///
 /// Of key and request only hashes stand in the store; the result stands there as JSON. Every call takes three seconds at
-/// most, if nothing else is said; a store that does not answer is an error. A store that forgets, such as a Redis that evicts keys,
-/// lets things be done again, and so does one whose records cannot be read any more: they count as none, are reported once
-/// and replaced. So give all programs a new sealing key to read with before any of them writes with it.
+/// most, if nothing else is said; a store that does not answer is an error. A store that forgets, such as a Redis that evicts
+/// keys or a cache directory that is cleared, lets things be done again, and so does one whose records cannot be read any more:
+/// they count as none, are reported once and replaced. So give all programs a new sealing key to read with before any of them
+/// writes with it.
 ///
 /// Clones are cheap and work on the same things. A wrong setting is kept, and returned by every call.
 #[derive(Clone, Debug)]
