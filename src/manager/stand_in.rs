@@ -34,9 +34,6 @@ impl Keeper {
         if ticket.held.is_none() || matches!(arrival, Arrival::Adopted { .. } | Arrival::RejectedElsewhere) {
             return arrival;
         }
-        if self.in_second_store(sharing).is_none() {
-            return arrival;
-        }
         self.bring_over(sharing, ticket, &mut Record::default()).unwrap_or(arrival)
     }
 
