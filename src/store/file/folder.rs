@@ -95,15 +95,6 @@ impl Name {
         self.0.ends_with(ONCE)
     }
 
-    /// How long its change waits for its turn: longer if it must not be lost.
-    pub(super) fn longest_queue(&self) -> Duration {
-        match self.0.rsplit_once('.') {
-            Some((_, "once")) => Duration::from_millis(2_500),
-            Some((_, "state")) => Duration::from_millis(1_500),
-            _ => LONGEST_QUEUE,
-        }
-    }
-
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -529,8 +520,8 @@ fn fault(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Store, format!("{path:?} {what}: {error}"))
 }
 
-/// How long a change waits for its turn. Managers wait a second for the store, two for a state that is written, and three for
-/// what is done once, and then it is to be written.
+/// How long a change waits for its turn, if nothing else is said. Managers wait a second for the store, and then it is to be
+/// written.
 pub(super) const LONGEST_QUEUE: Duration = Duration::from_millis(700);
 
 const FIRST_PAUSE: Duration = Duration::from_micros(200);

@@ -306,7 +306,7 @@ impl Inner {
         new: Option<(&[u8], Duration)>,
     ) -> Result<Swap, Error> {
         let asked_at = self.time.on_this_host();
-        let guard = self.folder.guard_within(name, name.longest_queue())?;
+        let guard = self.folder.guard_within(name, longest_queue(key))?;
         let guard = guard.ok_or_else(|| self.folder.kept_out(name))?;
         let current = self.record(name, key)?;
         if !expected.fits(current.as_ref()) {
@@ -402,6 +402,18 @@ impl Inner {
 impl fmt::Debug for FileStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("FileStore").field(&self.directory()).finish()
+    }
+}
+
+/// How long the change of a record waits for its turn: longer where the store is waited for longer, two seconds for a state
+/// and three for what is done once.
+fn longest_queue(key: &Key) -> Duration {
+    if key.is_done_once() {
+        Duration::from_millis(2_500)
+    } else if key.is_state() {
+        Duration::from_millis(1_500)
+    } else {
+        LONGEST_QUEUE
     }
 }
 
