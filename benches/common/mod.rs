@@ -9,6 +9,8 @@ use std::fmt::Display;
 use std::fs;
 use std::time::Duration;
 
+use evertoken::{Idempotency, Outcome};
+
 /// False when `cargo test --all-targets` starts a benchmark: then it need only start.
 pub(crate) fn asked_to_measure() -> bool {
     std::env::args().any(|argument| argument == "--bench")
@@ -80,6 +82,14 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 /// The median of what each round's `these` were to its `those`: what slows a whole round down cancels out.
 pub(crate) fn median_ratio(these: &[f64], those: &[f64]) -> f64 {
     median(these.iter().zip(those).map(|(this, that)| this / that).collect())
+}
+
+/// Begins what nobody has begun, and completes it.
+pub(crate) fn do_once(once: &Idempotency, key: &str) {
+    match once.begin::<String>(key, b"100 EUR").unwrap() {
+        Outcome::New(claim) => claim.complete(&"receipt".to_owned()).unwrap(),
+        _ => panic!("{key} is new"),
+    }
 }
 
 /// How often a call took how long, to a few percent.

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use evertoken::Idempotency;
 use evertoken::store::RedisStore;
-use evertoken::{Idempotency, Outcome};
 
-use crate::common::{Table, median, median_ratio};
+use crate::common::{Table, do_once, median, median_ratio};
 use crate::plain;
 use crate::redis_server::RedisServer;
 
@@ -13,10 +13,6 @@ pub(crate) fn measure(server: &RedisServer) {
     let title = format!("begin() and complete() of a thing that is done once, {THINGS} things");
     let mut table = Table::new(&title);
     let once = Idempotency::new(RedisStore::open(&server.url()).unwrap());
-    let do_once = |key: &str| match once.begin::<String>(key, b"100 EUR").unwrap() {
-        Outcome::New(claim) => claim.complete(&"receipt".to_owned()).unwrap(),
-        _ => panic!("{key} is new"),
-    };
     let (mut connection, record) = (plain::connect(&server.url()), "x".repeat(RECORD));
     let mut set_twice = |key: &str| {
         assert!(plain::set_new(&mut connection, key, &record, 30), "{key} is new");
@@ -28,11 +24,11 @@ pub(crate) fn measure(server: &RedisServer) {
         start.elapsed().as_nanos() as f64 / 1e3
     };
     // The first one connects, and hands the server its script.
-    do_once("first");
+    do_once(&once, "first");
     let (mut these, mut those) = (Vec::new(), Vec::new());
     for number in 0..THINGS {
         let key = format!("order-{number}");
-        these.push(timed(&mut |key| do_once(key), &key));
+        these.push(timed(&mut |key| do_once(&once, key), &key));
         those.push(timed(&mut set_twice, &key));
     }
     let ratio = median_ratio(&these, &those);
