@@ -6,8 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// Why there is no token.
 ///
 /// Its text is this crate's own: no address, no reply and no credential is ever quoted. What the provider said is in
@@ -28,7 +26,7 @@ struct Inner {
 }
 
 /// What kind of trouble it is, which is to say: what helps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A setting is wrong, or what was handed in. The text says which; mend it and build the manager anew.

@@ -331,6 +331,51 @@ fn a_record_that_cannot_be_read_is_replaced() {
 }
 
 #[test]
+fn a_recorded_failure_that_this_version_does_not_know_leaves_the_token_beside_it_in_use() {
+    for failure in [
+        r#"{"kind":"Denied","exact_kind":"OfALaterVersion","message":"x","code":null,"status":null,"retry_ms":1,"count":1}"#,
+        r#"{"kind":"OfALaterVersion","message":"x","code":null,"status":null,"retry_ms":1,"count":1}"#,
+        r#"{"kind":{"of":"a later version"}}"#,
+        "[]",
+    ] {
+        let group = Group::new();
+        assert_eq!(text(&group.manager()), "token-1");
+        let entry = group.record().unwrap();
+        let mut record: serde_json::Value = serde_json::from_slice(entry.bytes()).unwrap();
+        record["failure"] = serde_json::from_str(failure).unwrap();
+        let bytes = record.to_string().into_bytes();
+        let key = group.manager().key().clone();
+        group.store.inner.swap(&key, Expected::Any, Some((&bytes, entry.remaining()))).unwrap();
+        assert_eq!(text(&group.manager()), "token-1", "{failure}");
+        assert_eq!(group.provider.calls(), 1, "{failure}");
+    }
+}
+
+#[test]
+fn a_recorded_failure_keeps_the_words_of_the_first_version() {
+    for (kind, word) in [
+        (ErrorKind::Config, "Config"),
+        (ErrorKind::Denied, "Denied"),
+        (ErrorKind::NotAllowed, "NotAllowed"),
+        (ErrorKind::Throttled, "Throttled"),
+        (ErrorKind::TicketStale, "TicketStale"),
+        (ErrorKind::Unavailable, "Unavailable"),
+        (ErrorKind::Protocol, "Protocol"),
+        (ErrorKind::Panicked, "Panicked"),
+    ] {
+        let group = Group::new();
+        group.provider.always_fail(Some(Error::new(kind, "this is a test")));
+        let error = group.manager().token().unwrap_err();
+        assert_eq!(error.kind(), kind);
+        let record: serde_json::Value = serde_json::from_slice(group.record().unwrap().bytes()).unwrap();
+        assert_eq!(record["failure"]["kind"], word);
+        // Another manager reads the same kind back.
+        assert_eq!(group.manager().token().unwrap_err().kind(), kind);
+        assert_eq!(group.provider.calls(), 1, "{word}");
+    }
+}
+
+#[test]
 fn a_record_of_another_credential_under_the_same_key_is_not_used() {
     let group = Group::new();
     let stranger = FakeProvider::new().then_grant("a-strangers", HOUR).with_identity(Identity::new("stranger"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Failure, MOST_REJECTED, Record, RecordedToken, RejectedToken};
@@ -40,7 +40,7 @@ pub(super) struct Wire {
     pub(super) state: Option<StateMark>,
     #[serde(default)]
     pub(super) rejected: Vec<WireRejected>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable_failure")]
     pub(super) failure: Option<WireFailure>,
 }
 
@@ -77,7 +77,10 @@ impl WireRejected {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct WireFailure {
-    kind: ErrorKind,
+    kind: WireKind,
+    /// The kind by its present name, where `kind` has only the nearest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exact_kind: Option<WireKind>,
     message: String,
     code: Option<String>,
     status: Option<u16>,
@@ -85,6 +88,71 @@ pub(super) struct WireFailure {
     request: Option<String>,
     retry_ms: u64,
     count: u32,
+}
+
+/// The kinds of errors that records name.
+///
+/// These words belong to the record format and stay as they are when [`ErrorKind`] changes. The first version of this
+/// crate fails to read a record with a word that it does not know, and discards the token beside it. So a kind that is
+/// newer than that version is written as the nearest older one, and precisely in a field of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum WireKind {
+    Config,
+    Denied,
+    NotAllowed,
+    Throttled,
+    TicketStale,
+    Unavailable,
+    Protocol,
+    Rejected,
+    Store,
+    ClaimLost,
+    TimedOut,
+    Panicked,
+    Shutdown,
+    /// A kind of a later version. Retried, because nothing is known against a retry.
+    #[serde(other)]
+    Unknown,
+}
+
+impl WireKind {
+    /// The word for `kind` that every version can read, and the precise word where that is another.
+    fn of(kind: ErrorKind) -> (WireKind, Option<WireKind>) {
+        let word = match kind {
+            ErrorKind::Config => WireKind::Config,
+            ErrorKind::Denied => WireKind::Denied,
+            ErrorKind::NotAllowed => WireKind::NotAllowed,
+            ErrorKind::Throttled => WireKind::Throttled,
+            ErrorKind::TicketStale => WireKind::TicketStale,
+            ErrorKind::Unavailable => WireKind::Unavailable,
+            ErrorKind::Protocol => WireKind::Protocol,
+            ErrorKind::Rejected => WireKind::Rejected,
+            ErrorKind::Store => WireKind::Store,
+            ErrorKind::ClaimLost => WireKind::ClaimLost,
+            ErrorKind::TimedOut => WireKind::TimedOut,
+            ErrorKind::Panicked => WireKind::Panicked,
+            ErrorKind::Shutdown => WireKind::Shutdown,
+        };
+        (word, None)
+    }
+
+    fn to_kind(self) -> ErrorKind {
+        match self {
+            WireKind::Config => ErrorKind::Config,
+            WireKind::Denied => ErrorKind::Denied,
+            WireKind::NotAllowed => ErrorKind::NotAllowed,
+            WireKind::Throttled => ErrorKind::Throttled,
+            WireKind::TicketStale => ErrorKind::TicketStale,
+            WireKind::Unavailable | WireKind::Unknown => ErrorKind::Unavailable,
+            WireKind::Protocol => ErrorKind::Protocol,
+            WireKind::Rejected => ErrorKind::Rejected,
+            WireKind::Store => ErrorKind::Store,
+            WireKind::ClaimLost => ErrorKind::ClaimLost,
+            WireKind::TimedOut => ErrorKind::TimedOut,
+            WireKind::Panicked => ErrorKind::Panicked,
+            WireKind::Shutdown => ErrorKind::Shutdown,
+        }
+    }
 }
 
 impl Wire {
@@ -140,8 +208,10 @@ impl Wire {
 impl WireFailure {
     pub(super) fn of(failure: &Failure) -> WireFailure {
         let error = &failure.error;
+        let (kind, exact_kind) = WireKind::of(error.kind());
         WireFailure {
-            kind: error.kind(),
+            kind,
+            exact_kind,
             message: error.message().to_owned(),
             code: error.code().map(str::to_owned),
             status: error.status(),
@@ -154,7 +224,7 @@ impl WireFailure {
     /// The text comes from a store that others can write, so it is kept short and printable.
     fn to_error(&self) -> Error {
         let message: String = self.message.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect();
-        let mut error = Error::new(self.kind, message);
+        let mut error = Error::new(self.exact_kind.unwrap_or(self.kind).to_kind(), message);
         if let Some(code) = &self.code {
             error = error.with_code(code);
         }
@@ -166,6 +236,12 @@ impl WireFailure {
             None => error,
         }
     }
+}
+
+/// A failure that this version cannot read counts as none, so that the token beside it stays in use.
+fn readable_failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WireFailure>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(WireFailure::deserialize(value).ok())
 }
 
 /// Only a JSON object: serde would take an array of the fields as well.
