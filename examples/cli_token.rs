@@ -159,10 +159,10 @@ impl Options {
 
 fn advice(error: &Error) -> Option<String> {
     Some(match error.kind() {
-        ErrorKind::Denied => "the id or the secret is wrong; trying again cannot help".into(),
-        ErrorKind::NotAllowed => "the credential is right; ask its owner to allow this machine".into(),
-        ErrorKind::TicketStale => "hand in the next ticket; the configuration names it".into(),
-        ErrorKind::Protocol => "is the address right, and is there a proxy in between?".into(),
+        ErrorKind::InvalidCredentials => "the id or the secret is wrong; trying again cannot help".into(),
+        ErrorKind::Forbidden => "the credential is right; ask its owner to allow this machine".into(),
+        ErrorKind::TicketRequired => "hand in the next ticket; the configuration names it".into(),
+        ErrorKind::InvalidResponse => "is the address right, and is there a proxy in between?".into(),
         ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::TimedOut => {
             let wait = error.retry_after().unwrap_or(Duration::from_secs(1));
             format!("try again in {} s", wait.as_secs().max(1))
@@ -174,7 +174,7 @@ fn advice(error: &Error) -> Option<String> {
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error.kind() {
         ErrorKind::Config => 2,
-        ErrorKind::Denied | ErrorKind::NotAllowed => 3,
+        ErrorKind::InvalidCredentials | ErrorKind::Forbidden => 3,
         _ if error.is_retryable() => 4,
         _ => 1,
     })

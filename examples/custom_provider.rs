@@ -44,7 +44,11 @@ impl Provider for Warehouse {
             .bearer(&self.api_key)
             .send()?;
         match reply.status() {
-            401 => return Err(Error::new(ErrorKind::Denied, "the API key is unknown; create one").with_status(401)),
+            401 => {
+                return Err(
+                    Error::new(ErrorKind::InvalidCredentials, "the API key is unknown; create one").with_status(401)
+                );
+            }
             _ if !reply.is_success() => return Err(reply.refusal()),
             _ => {}
         }

@@ -109,7 +109,7 @@ impl Vendor {
         let answer = response.body_mut().read_to_vec().ok();
         let answer: Option<serde_json::Value> = answer.and_then(|body| serde_json::from_slice(&body).ok());
         let message = answer.as_ref().and_then(|answer| answer["msgid"].as_str());
-        let refused = || Error::new(ErrorKind::Protocol, "the vendor did not take the message");
+        let refused = || Error::new(ErrorKind::InvalidResponse, "the vendor did not take the message");
         Ok(Receipt { message: message.ok_or_else(refused)?.to_owned() })
     }
 }

@@ -32,21 +32,21 @@ pub enum ErrorKind {
     /// A setting is wrong, or what was handed in. The text says which; mend it and build the manager anew.
     Config,
     /// The provider refuses this credential: unknown, wrong, expired or switched off. Calling again cannot help.
-    Denied,
+    InvalidCredentials,
     /// The credential is right but not allowed here: an address that is not on the provider's list, a policy.
-    NotAllowed,
+    Forbidden,
     /// Too many calls. Wait for [`Error::retry_after`].
     Throttled,
     /// A pushed ticket that the provider needs is missing or too old. Hand in the next one.
-    TicketStale,
+    TicketRequired,
     /// The provider cannot be reached, or says that it is busy or broken. It passes.
     Unavailable,
     /// The answer made no sense: not JSON, no token in it, a life that is over. Often a proxy in between. Of a thing that is
     /// [done once](crate::Idempotency): its result is of another type.
-    Protocol,
+    InvalidResponse,
     /// The service refuses new tokens too: two in a row for one request, or three within seconds of their grant. Then
     /// fetching pauses; look at rights and clocks rather than fetch more.
-    Rejected,
+    TokenRejected,
     /// The shared store cannot be used.
     Store,
     /// The [claim](crate::Claim) has run out, and what is to be done once may be another's now; or it was completed or
@@ -69,7 +69,7 @@ impl Error {
     /// ```
     /// use evertoken::{Error, ErrorKind};
     ///
-    /// let error = Error::new(ErrorKind::Denied, "the key is unknown; create one in the console").with_code("E17");
+    /// let error = Error::new(ErrorKind::InvalidCredentials, "the key is unknown; create one in the console").with_code("E17");
     /// assert_eq!(error.to_string(), "the key is unknown; create one in the console (code E17)");
     /// ```
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
@@ -89,8 +89,8 @@ impl Error {
         Error::new(ErrorKind::Config, message)
     }
 
-    pub(crate) fn protocol(message: impl Into<Cow<'static, str>>) -> Error {
-        Error::new(ErrorKind::Protocol, message)
+    pub(crate) fn invalid_response(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::InvalidResponse, message)
     }
 
     /// Adds the provider's own code. Anything but a plain short word is dropped: a code is not a place for a text.
@@ -157,7 +157,7 @@ impl Error {
     /// True when the same call may work later without anybody mending anything.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::*;
-        matches!(self.0.kind, Throttled | Unavailable | Protocol | Store | TimedOut)
+        matches!(self.0.kind, Throttled | Unavailable | InvalidResponse | Store | TimedOut)
     }
 
     /// How long to wait before asking again: what is left of the pause that the manager keeps, or what the provider

@@ -410,7 +410,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Unavailable`] when there is no reply; [`ErrorKind::Protocol`] when it
+    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Unavailable`] when there is no reply; [`ErrorKind::InvalidResponse`] when it
     /// is too large, a redirect, or not HTTP; [`ErrorKind::Config`] when the address is not one that a credential may
     /// be sent to.
     pub fn send(mut self) -> Result<Reply, Error> {
@@ -464,14 +464,14 @@ impl Reply {
         let status = head.status.as_u16();
         if head.status.is_redirection() {
             // Followed, it would carry the credential to wherever it points.
-            return Err(Error::protocol("the provider answered with a redirect").with_status(status));
+            return Err(Error::invalid_response("the provider answered with a redirect").with_status(status));
         }
         // All of it at once: a buffer that grows leaves copies of a token behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_REPLY + 1));
         let read = body.as_reader().take(LONGEST_REPLY as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|cause| error_of(&ureq::Error::from(cause)).with_status(status))?;
         if bytes.len() > LONGEST_REPLY {
-            return Err(Error::protocol("the provider's reply is larger than 64 KiB").with_status(status));
+            return Err(Error::invalid_response("the provider's reply is larger than 64 KiB").with_status(status));
         }
         Ok(Reply { status, headers: head.headers, body: bytes })
     }
@@ -504,11 +504,11 @@ impl Reply {
     /// What the HTTP status alone says: the kind of trouble, the status, and how long the provider asks to wait.
     pub fn refusal(&self) -> Error {
         let (kind, text) = match self.status {
-            401 => (ErrorKind::Denied, "the credential was refused"),
-            403 => (ErrorKind::NotAllowed, "the credential is not allowed here"),
+            401 => (ErrorKind::InvalidCredentials, "the credential was refused"),
+            403 => (ErrorKind::Forbidden, "the credential is not allowed here"),
             429 => (ErrorKind::Throttled, "there were too many calls"),
             408 | 425 | 500..=599 => (ErrorKind::Unavailable, "the provider is busy or broken"),
-            _ => (ErrorKind::Protocol, "the provider's answer makes no sense"),
+            _ => (ErrorKind::InvalidResponse, "the provider's answer makes no sense"),
         };
         let error = Error::new(kind, text).with_status(self.status);
         match self.retry_after() {
@@ -521,9 +521,10 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`] when it is anything else: another kind of JSON, a page, nothing.
+    /// [`ErrorKind::InvalidResponse`] when it is anything else: another kind of JSON, a page, nothing.
     pub fn json(&self) -> Result<Json, Error> {
-        let no_object = |_| Error::protocol("the provider's reply is not a JSON object").with_status(self.status);
+        let no_object =
+            |_| Error::invalid_response("the provider's reply is not a JSON object").with_status(self.status);
         let json = serde_json::from_slice(&self.body).or_else(|_| {
             // Vendors let letters slip into their texts for people that JSON does not allow.
             let text = Zeroizing::new(String::from_utf8_lossy(&self.body).replace(char::is_control, " "));
@@ -547,11 +548,11 @@ impl Json {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`] when it is missing or no text.
+    /// [`ErrorKind::InvalidResponse`] when it is missing or no text.
     pub fn take_secret(&mut self, name: &str) -> Result<Secret, Error> {
         match self.0.get_mut(name) {
             Some(Value::String(text)) => Ok(Secret::new(std::mem::take(text))),
-            _ => Err(Error::protocol(format!("the provider's reply has no {name} in it"))),
+            _ => Err(Error::invalid_response(format!("the provider's reply has no {name} in it"))),
         }
     }
 
@@ -581,7 +582,7 @@ impl Json {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`] when it is less than a second, or no number at all.
+    /// [`ErrorKind::InvalidResponse`] when it is less than a second, or no number at all.
     pub fn life(&self, name: &str) -> Result<Option<Duration>, Error> {
         let seconds = match self.0.get(name) {
             None | Some(Value::Null) => return Ok(None),
@@ -593,8 +594,8 @@ impl Json {
             Some(seconds) if seconds >= 1.0 => {
                 Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFE.as_secs_f64()) as u64)))
             }
-            Some(_) => Err(Error::protocol("the provider granted a token whose life is over")),
-            None => Err(Error::protocol("the provider granted a token whose life is no number")),
+            Some(_) => Err(Error::invalid_response("the provider granted a token whose life is over")),
+            None => Err(Error::invalid_response("the provider granted a token whose life is no number")),
         }
     }
 }
@@ -739,7 +740,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
 
 /// Our own words for what `ureq` says: its texts quote addresses, and with them secrets.
 pub(crate) fn error_of(cause: &ureq::Error) -> Error {
-    use ErrorKind::{Config, Protocol, TimedOut, Unavailable};
+    use ErrorKind::{Config, InvalidResponse, TimedOut, Unavailable};
     use ureq::Error as Cause;
     let (kind, text) = match cause {
         Cause::Timeout(Timeout::Resolve) => (TimedOut, "looking up the host took too long"),
@@ -753,9 +754,11 @@ pub(crate) fn error_of(cause: &ureq::Error) -> Error {
         Cause::InvalidProxyUrl => (Config, "the proxy's URL cannot be read"),
         Cause::BadUri(_) | Cause::RequireHttpsOnly(_) => (Config, "the URL is not one that a credential is sent to"),
         Cause::Http(_) => (Config, "the request is not one that HTTP allows"),
-        Cause::TooManyRedirects | Cause::RedirectFailed => (Protocol, "the reply is a redirect that is not followed"),
-        Cause::LargeResponseHeader(..) => (Protocol, "the head of the reply is too large"),
-        _ => (Protocol, "the reply is not proper HTTP"),
+        Cause::TooManyRedirects | Cause::RedirectFailed => {
+            (InvalidResponse, "the reply is a redirect that is not followed")
+        }
+        Cause::LargeResponseHeader(..) => (InvalidResponse, "the head of the reply is too large"),
+        _ => (InvalidResponse, "the reply is not proper HTTP"),
     };
     Error::new(kind, text)
 }
@@ -858,7 +861,7 @@ mod tests {
         for value in
             ["0", "-1", "0.5", "\"0\"", "\"-1\"", "\"NaN\"", "\"inf\"", "\"1e9\"", "\"\"", "\".\"", "true", "{}", "[1]"]
         {
-            assert_eq!(life(value), Err(ErrorKind::Protocol), "{value}");
+            assert_eq!(life(value), Err(ErrorKind::InvalidResponse), "{value}");
         }
     }
 
@@ -1032,7 +1035,7 @@ mod tests {
             (ureq::Error::Io(std::io::Error::other(secret)), ErrorKind::Unavailable),
             (ureq::Error::Timeout(Timeout::Resolve), ErrorKind::TimedOut),
             (ureq::Error::HostNotFound, ErrorKind::Unavailable),
-            (ureq::Error::BodyStalled, ErrorKind::Protocol),
+            (ureq::Error::BodyStalled, ErrorKind::InvalidResponse),
         ] {
             let error = error_of(&cause);
             assert_eq!(error.kind(), kind);

@@ -136,10 +136,10 @@ impl Policy {
             let asked = asked.saturating_mul(1 << doublings);
             return asked.clamp(self.backoff_min.min(LONGEST_PAUSE), LONGEST_PAUSE);
         }
-        if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotAllowed | ErrorKind::Config) {
+        if matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::Forbidden | ErrorKind::Config) {
             return DENIAL_PAUSE;
         }
-        if error.kind() == ErrorKind::TicketStale {
+        if error.kind() == ErrorKind::TicketRequired {
             return TICKET_PAUSE;
         }
         let doubled = self.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(30));
@@ -333,6 +333,6 @@ mod tests {
 
     #[test]
     fn a_denial_pauses_thirty_seconds() {
-        assert_eq!(policy().pause(1, &Error::new(ErrorKind::Denied, "x"), 0.5), 30 * SECOND);
+        assert_eq!(policy().pause(1, &Error::new(ErrorKind::InvalidCredentials, "x"), 0.5), 30 * SECOND);
     }
 }

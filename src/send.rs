@@ -95,7 +95,7 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Rejected`] when two tokens were refused, or one and the body was a stream: then that token is out
+    /// [`ErrorKind::TokenRejected`] when two tokens were refused, or one and the body was a stream: then that token is out
     /// of use, and the request can be put together again. [`ErrorKind::Throttled`] when there were too many calls; it
     /// is not sent again. [`ErrorKind::Config`] for an address that a token must not be sent to. Else what
     /// [`token`](TokenManager::token) fails with, or that there was no proper answer. No error quotes address or
@@ -112,7 +112,7 @@ impl TokenManager {
         };
         self.give_up(&token);
         if !sending.payload.is_repeatable() {
-            return Err(refusal.recast(ErrorKind::Rejected, NOT_REPEATED));
+            return Err(refusal.recast(ErrorKind::TokenRejected, NOT_REPEATED));
         }
         match sending.attempt(&self.token()?)? {
             Attempt::Answered(response) => Ok(response),
@@ -210,7 +210,7 @@ impl Sending<'_> {
         };
         match verdict {
             Verdict::Accepted => Ok(Attempt::Answered(response)),
-            Verdict::Rejected => Ok(Attempt::Refused(refused(ErrorKind::Rejected, REFUSED_TWICE))),
+            Verdict::Rejected => Ok(Attempt::Refused(refused(ErrorKind::TokenRejected, REFUSED_TWICE))),
             Verdict::Throttled { retry_after: None } => Err(refused(ErrorKind::Throttled, TOO_MANY)),
             Verdict::Throttled { retry_after: Some(wait) } => {
                 Err(refused(ErrorKind::Throttled, TOO_MANY).with_retry_after(wait))

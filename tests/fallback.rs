@@ -45,9 +45,9 @@ fn while_the_first_store_works_the_second_is_not_written() {
 fn a_failed_fetch_answers_the_processes_of_a_host() {
     let host = Host::new();
     host.break_first(true);
-    host.provider.always_fail(Some(Error::new(ErrorKind::Denied, "the secret is wrong")));
+    host.provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong")));
     for _ in 0..5 {
-        assert_eq!(host.manager().token().unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(host.manager().token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
     }
     assert_eq!(host.provider.calls(), 1);
 }

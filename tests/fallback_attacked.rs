@@ -73,13 +73,13 @@ fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_
     let provider = (0..5).fold(FakeProvider::new().with_state(keeps), |provider, _| {
         provider.then(|context| match context.state() {
             Some(ticket) => Ok(Grant::new(format!("{}-token", ticket.expose()), 2 * HOUR)),
-            None => Err(Error::new(ErrorKind::TicketStale, "there is no ticket")),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
     });
     let host = Host::of(provider);
     host.break_first(true);
     let tokens = host.manager();
-    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale);
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     let _ = tokens.set_ticket("ticket");
     assert_eq!(text(&tokens), "ticket-token");
 }

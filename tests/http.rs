@@ -60,7 +60,7 @@ fn a_body_that_never_ends_is_cut_at_64_kib() {
         drip(stream, &[b'x'; 4096], Duration::ZERO);
     });
     let error = ask(&host).unwrap_err();
-    assert_eq!((error.kind(), error.status()), (ErrorKind::Protocol, Some(200)));
+    assert_eq!((error.kind(), error.status()), (ErrorKind::InvalidResponse, Some(200)));
     assert_silent(&error);
 }
 
@@ -73,7 +73,7 @@ fn a_body_of_64_kib_is_read_and_one_byte_more_is_not() {
     };
     assert_eq!(padded(65_536).len(), 65_536);
     assert_eq!(ask(&answering(&padded(65_536))).unwrap().token().expose(), "t-1");
-    assert_eq!(ask(&answering(&padded(65_537))).unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(ask(&answering(&padded(65_537))).unwrap_err().kind(), ErrorKind::InvalidResponse);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_connection_that_breaks_off_is_unavailable() {
 fn what_is_not_http_is_a_protocol_error() {
     for noise in ["SSH-2.0-OpenSSH_9.6\r\n\r\n", "HTTP/1.1 banana\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n"] {
         let error = ask(&canned(noise)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol, "{noise:?}: {error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{noise:?}: {error}");
         assert_silent(&error);
     }
 }
@@ -161,7 +161,7 @@ fn headers_without_end_are_a_protocol_error() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
         drip(stream, &b"x-a: 0123456789abcdef\r\n".repeat(100), Duration::ZERO);
     });
-    assert_eq!(ask(&host).unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(ask(&host).unwrap_err().kind(), ErrorKind::InvalidResponse);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_redirect_is_not_followed_and_its_target_learns_nothing() {
         let get = ask(&host).unwrap_err();
         let post = OAuth2::new(host.url(), "id", "hunter2").fetch(&context()).unwrap_err();
         for error in [get, post] {
-            assert_eq!(error.kind(), ErrorKind::Protocol, "{status}");
+            assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{status}");
             assert_eq!(error.status(), status[..3].parse().ok());
             assert_silent(&error);
         }
@@ -256,7 +256,7 @@ fn a_lent_agent_keeps_its_name_and_gets_our_rules() {
     let host = canned(reply("302 Found", &location, ""));
     let agent = ureq::Agent::config_builder().user_agent("mine/1").max_redirects(5).build().new_agent();
     let error = wecom(&host.url()).fetch(&Context::new(agent, Duration::from_secs(5))).unwrap_err();
-    assert_eq!((error.kind(), error.status(), target.calls()), (ErrorKind::Protocol, Some(302), 0));
+    assert_eq!((error.kind(), error.status(), target.calls()), (ErrorKind::InvalidResponse, Some(302), 0));
     assert!(host.request().1.contains(&"user-agent: mine/1".to_owned()));
 }
 

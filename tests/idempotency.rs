@@ -510,7 +510,7 @@ fn a_result_of_another_type_is_an_error_and_stays(bed: &Bed) {
         once.get::<u32>("order-17").unwrap_err(),
         once.begin_within::<u32>("order-17", "100 EUR", HOUR).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse);
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
     assert_eq!(told(begin(&bed.once())), "hunter2");

@@ -320,7 +320,7 @@ mod failures {
         let tokens = TokenManager::builder(provider).clock(clock.clone()).build().unwrap();
         for _ in 0..50 {
             let error = tokens.token().unwrap_err();
-            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Denied, false));
+            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::InvalidCredentials, false));
         }
         assert_eq!(host.calls(), 1);
         clock.advance(29 * SECOND);
@@ -386,7 +386,7 @@ mod failures {
 
     #[test]
     fn invalidate_ends_the_pause_and_forgets_the_token() {
-        let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::Denied, "wrong"));
+        let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "wrong"));
         let (tokens, _clock) = on_clock(&provider);
         tokens.token().unwrap_err();
         tokens.invalidate().unwrap();
@@ -701,7 +701,7 @@ mod closures {
     fn a_closure_is_a_provider() {
         let provider = evertoken::provider::from_fn("mine", |_| Ok(Grant::new("from a closure", SECOND)));
         let error = TokenManager::new(provider).token().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol, "a blank is no part of a token");
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse, "a blank is no part of a token");
         let provider = evertoken::provider::from_fn("mine", |_| Ok(Grant::new("closure", None)));
         let token = TokenManager::new(provider).token().unwrap();
         assert!(token.remaining() > 290 * SECOND && token.remaining() <= 300 * SECOND);

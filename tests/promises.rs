@@ -184,7 +184,7 @@ mod promise_2_never_a_dead_token {
         let provider = FakeProvider::new().life(Duration::from_nanos(1));
         let (tokens, _clock) = on_clock(&provider);
         for _ in 0..10 {
-            assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Protocol);
+            assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::InvalidResponse);
         }
         assert_eq!(provider.calls(), 1);
     }
@@ -451,7 +451,7 @@ mod promise_4_a_rejected_token_is_gone {
             tokens.reject(&token).unwrap();
         }
         let error = tokens.token().unwrap_err();
-        assert_eq!((error.kind(), provider.calls()), (ErrorKind::Rejected, 3));
+        assert_eq!((error.kind(), provider.calls()), (ErrorKind::TokenRejected, 3));
         clock.advance(error.retry_after().unwrap());
         assert_eq!(text(&tokens), "token-4");
     }

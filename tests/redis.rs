@@ -68,7 +68,7 @@ fn promise_3_many_managers_on_one_redis_cost_one_fetch() {
 #[test]
 fn promise_3_a_failed_fetch_answers_the_others_until_its_retry_time() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    provider.always_fail(Some(Error::new(ErrorKind::Denied, "the secret is wrong").with_code("40001")));
+    provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong").with_code("40001")));
     let first = manager(&provider, &server).token().unwrap_err();
     for _ in 0..5 {
         let other = manager(&provider, &server).token().unwrap_err();

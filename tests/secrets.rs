@@ -55,7 +55,7 @@ fn promise_8_no_public_type_shows_a_secret() {
             Profile::default()
         ),
         shown!(host, host.requests()),
-        shown!(Error::new(ErrorKind::Denied, "x").with_code(format!("{SECRET} {TOKEN}"))),
+        shown!(Error::new(ErrorKind::InvalidCredentials, "x").with_code(format!("{SECRET} {TOKEN}"))),
         format!("{} {} {}", tokens.status(), tokens.metrics(), tokens.key()),
         shown!(Answer::new(200, &headers, TOKEN.as_bytes()).status()),
         token.fingerprint().to_owned(),
@@ -83,8 +83,10 @@ fn promise_8_no_error_shows_a_secret_whatever_the_vendor_does() {
 fn promise_8_no_event_and_no_log_shows_a_secret() {
     record_logs();
     let clock = FakeClock::new();
-    let provider =
-        FakeProvider::new().then_grant(TOKEN, HOUR).then_same().then_fail(Error::new(ErrorKind::Denied, "no"));
+    let provider = FakeProvider::new()
+        .then_grant(TOKEN, HOUR)
+        .then_same()
+        .then_fail(Error::new(ErrorKind::InvalidCredentials, "no"));
     let tokens = builder(&provider, &clock).store(MemoryStore::new()).log_report_every(SECOND).build().unwrap();
     let events = tokens.events();
     let token = tokens.token().unwrap();

@@ -227,13 +227,13 @@ fn a_second_refusal_is_returned_with_the_vendors_code() {
     let refusal = r#"{"errcode":40014,"errmsg":"invalid access_token"}"#;
     let host = ProviderHost::wecom().business_reply(200, &[], refusal).business_reply(200, &[], refusal);
     let error = wecom(&host).send(&agent(), get(host.business_url())).unwrap_err();
-    assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::Rejected, Some("40014"), Some(200)));
+    assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::TokenRejected, Some("40014"), Some(200)));
     assert_eq!(host.business_calls(), 2);
 
     let host = ProviderHost::oauth2().business_reply(401, &[], "").business_reply(401, &[], "");
     let tokens = oauth2(&host);
     let error = tokens.send(&agent(), get(host.business_url())).unwrap_err();
-    assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::Rejected, None, Some(401)));
+    assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::TokenRejected, None, Some(401)));
     assert_eq!((host.calls(), host.business_calls()), (2, 2));
     assert_eq!(tokens.token().unwrap().expose(), host.granted()[1], "the second token is not rejected");
 }
@@ -280,7 +280,7 @@ fn a_stream_is_sent_once_and_the_refused_token_is_gone() {
         request.body(Payload::reader(Cursor::new("stream"))).unwrap()
     };
     let error = tokens.send(&agent(), stream()).unwrap_err();
-    assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(401)));
+    assert_eq!((error.kind(), error.status()), (ErrorKind::TokenRejected, Some(401)));
     assert!(error.to_string().contains("stream"), "{error}");
     assert_eq!((host.calls(), host.business_calls()), (1, 1));
 
@@ -388,10 +388,10 @@ fn the_agents_own_settings_stay() {
 
 #[test]
 fn without_a_token_nothing_is_sent() {
-    let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::Denied, "on purpose"));
+    let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "on purpose"));
     let service = canned(reply("200 OK", "", ""));
     let error = TokenManager::new(provider).send(&agent(), get(service.url())).unwrap_err();
-    assert_eq!((error.kind(), service.calls()), (ErrorKind::Denied, 0));
+    assert_eq!((error.kind(), service.calls()), (ErrorKind::InvalidCredentials, 0));
 }
 
 // ---- secrets --------------------------------------------------------------------------------------------------------
@@ -517,13 +517,17 @@ fn the_middleware_keeps_the_token_when_only_a_right_is_missing() {
 
 #[test]
 fn the_middleware_tells_why_there_is_no_token() {
-    let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::Denied, "on purpose"));
+    let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "on purpose"));
     let tokens = TokenManager::new(provider);
     let service = canned(reply("200 OK", "", ""));
     let agent = Agent::config_builder().middleware(tokens.middleware()).build().new_agent();
-    assert_eq!(ours(agent.get(service.url()).call().unwrap_err()).kind(), ErrorKind::Denied);
+    assert_eq!(ours(agent.get(service.url()).call().unwrap_err()).kind(), ErrorKind::InvalidCredentials);
     let sent = carrying(Carry::bearer()).send(&agent, get(service.url()));
-    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Denied, "out of `send` too, when its agent has the middleware");
+    assert_eq!(
+        sent.unwrap_err().kind(),
+        ErrorKind::InvalidCredentials,
+        "out of `send` too, when its agent has the middleware"
+    );
     assert_eq!(service.calls(), 0);
 }
 
@@ -607,10 +611,10 @@ fn what_a_closure_fails_with_is_returned_at_once() {
 
 #[test]
 fn a_call_without_a_token_says_why() {
-    let denied = || Error::new(ErrorKind::Denied, "on purpose");
+    let denied = || Error::new(ErrorKind::InvalidCredentials, "on purpose");
     let tokens = TokenManager::new(FakeProvider::new().then_fail(denied()));
     let answer = tokens.call(|_| Ok::<(), CallError<io::Error>>(()));
-    assert!(matches!(answer, Err(CallError::Token(error)) if error.kind() == ErrorKind::Denied));
+    assert!(matches!(answer, Err(CallError::Token(error)) if error.kind() == ErrorKind::InvalidCredentials));
 
     let tokens = TokenManager::new(FakeProvider::new().then_grant("t-1", HOUR).then_fail(denied()));
     let mut calls = 0;
@@ -640,7 +644,7 @@ fn a_call_error_leads_to_its_source_and_does_not_repeat_it() {
         (failed.to_string(), failed.source().unwrap().to_string()),
         ("the call failed".into(), "the reason".into())
     );
-    let token = CallError::<io::Error>::Token(Error::new(ErrorKind::Denied, "refused"));
+    let token = CallError::<io::Error>::Token(Error::new(ErrorKind::InvalidCredentials, "refused"));
     assert_eq!(
         (token.to_string(), token.source().unwrap().to_string()),
         ("there is no token to call with".into(), "refused".into())

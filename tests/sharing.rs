@@ -66,7 +66,9 @@ fn promise_3_many_managers_with_nothing_held_cost_one_fetch() {
 #[test]
 fn promise_3_a_failure_of_one_manager_answers_the_others_until_its_retry_time() {
     let group = Group::new();
-    group.provider.always_fail(Some(Error::new(ErrorKind::Denied, "the secret is wrong").with_code("40001")));
+    group
+        .provider
+        .always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong").with_code("40001")));
     let (one, other) = (group.manager(), group.manager());
     let first = one.token().unwrap_err();
     for _ in 0..10 {
@@ -355,12 +357,12 @@ fn a_recorded_failure_that_this_version_does_not_know_leaves_the_token_beside_it
 fn a_recorded_failure_keeps_the_words_of_the_first_version() {
     for (kind, word) in [
         (ErrorKind::Config, "Config"),
-        (ErrorKind::Denied, "Denied"),
-        (ErrorKind::NotAllowed, "NotAllowed"),
+        (ErrorKind::InvalidCredentials, "Denied"),
+        (ErrorKind::Forbidden, "NotAllowed"),
         (ErrorKind::Throttled, "Throttled"),
-        (ErrorKind::TicketStale, "TicketStale"),
+        (ErrorKind::TicketRequired, "TicketStale"),
         (ErrorKind::Unavailable, "Unavailable"),
-        (ErrorKind::Protocol, "Protocol"),
+        (ErrorKind::InvalidResponse, "Protocol"),
         (ErrorKind::Panicked, "Panicked"),
     ] {
         let group = Group::new();
@@ -488,7 +490,7 @@ fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has
     let (begun, fail, hold_up) = held_up();
     let group = Group::of(FakeProvider::new().then(move |_| {
         hold_up();
-        Err(Error::new(ErrorKind::Denied, "the secret is wrong"))
+        Err(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong"))
     }));
     let (late, other) = (group.manager(), group.manager());
     thread::scope(|scope| {
@@ -498,7 +500,7 @@ fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has
         group.clock.advance(60 * SECOND);
         assert_eq!(text(&other), "token-1");
         fail.send(()).unwrap();
-        assert_eq!(failing.join().unwrap().unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(failing.join().unwrap().unwrap_err().kind(), ErrorKind::InvalidCredentials);
     });
     let next = group.manager();
     assert_eq!((text(&next).as_str(), next.status().retry_in), ("token-1", None));

@@ -28,7 +28,7 @@ fn ticketed(fetches: usize) -> FakeProvider {
     (0..fetches).fold(FakeProvider::new().with_state(keeps), |provider, at| {
         provider.then(move |context| match context.state() {
             Some(ticket) => Ok(Grant::new(format!("{}-{at}", ticket.expose()), 2 * HOUR)),
-            None => Err(Error::new(ErrorKind::TicketStale, "there is no ticket")),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
     })
 }
@@ -186,7 +186,7 @@ fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
             meanwhile.inner.swap(&key, Expected::Any, Some((bytes.as_bytes(), entry.remaining()))).unwrap();
             // What it is asked with here is used up.
             assert_eq!(context.state().unwrap().expose(), "refresh-1");
-            Err(Error::new(ErrorKind::Denied, "this refresh token was used before"))
+            Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"))
         })
         .then(move |context| third.grant(context));
     let tokens = builder(&provider, &clock).store(store).build().unwrap();
@@ -231,8 +231,8 @@ fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let tokens = builder(&ticketed(3), &clock).store(store.clone()).build().unwrap();
-    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale);
-    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale);
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     tokens.set_ticket("ticket-1").unwrap();
     assert_eq!(text(&tokens), "ticket-1-1");
     assert!(tokens.status().state_age.is_some());
@@ -243,14 +243,14 @@ fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
     let corp = builder(&corp, &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&corp), "ticket-1", "all of one suite have the ticket");
     let elsewhere = builder(&corp_provider_without_a_ticket(), &clock).store(store).build().unwrap();
-    assert_eq!(elsewhere.token().unwrap_err().kind(), ErrorKind::TicketStale);
+    assert_eq!(elsewhere.token().unwrap_err().kind(), ErrorKind::TicketRequired);
 }
 
 fn corp_provider_without_a_ticket() -> FakeProvider {
     let keeps = StateProfile::ticket(Identity::new("another suite"), HOUR / 2);
     FakeProvider::new().with_identity(Identity::new("a third")).with_state(keeps).then(|context| {
         assert!(context.state().is_none());
-        Err(Error::new(ErrorKind::TicketStale, "there is no ticket"))
+        Err(Error::new(ErrorKind::TicketRequired, "there is no ticket"))
     })
 }
 
@@ -263,7 +263,7 @@ fn a_ticket_that_is_too_old_is_none() {
         let tokens = if store { tokens.store(memory).build() } else { tokens.build() }.unwrap();
         tokens.set_ticket("ticket-1").unwrap();
         clock.advance(HOUR / 2);
-        assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale, "store: {store}");
+        assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired, "store: {store}");
         tokens.set_ticket("ticket-2").unwrap();
         assert_eq!(text(&tokens), "ticket-2-1");
     }
@@ -329,7 +329,7 @@ fn derived(parent: &FakeProvider, clock: &FakeClock, refused: &'static [&'static
         child.then(move |context| {
             let token = context.parent()?.expose().to_owned();
             if refused.contains(&token.as_str()) {
-                return Err(Error::new(ErrorKind::Rejected, "the parent's token is refused"));
+                return Err(Error::new(ErrorKind::TokenRejected, "the parent's token is refused"));
             }
             Ok(Grant::new(format!("{at}-of-{token}"), HOUR))
         })
@@ -359,8 +359,8 @@ fn a_parents_token_that_is_refused_is_replaced_once() {
 
     let (clock, provider) = (FakeClock::new(), FakeProvider::new());
     let (parent, child) = derived(&provider, &clock, &["token-1", "token-2", "token-3"]);
-    assert_eq!(child.token().unwrap_err().kind(), ErrorKind::Rejected);
-    assert_eq!(child.token().unwrap_err().kind(), ErrorKind::Rejected, "no loop");
+    assert_eq!(child.token().unwrap_err().kind(), ErrorKind::TokenRejected);
+    assert_eq!(child.token().unwrap_err().kind(), ErrorKind::TokenRejected, "no loop");
     assert_eq!(provider.calls(), 2);
     assert_eq!(text(&parent), "token-2", "the second is not rejected: there must be another reason");
 }
@@ -510,7 +510,7 @@ fn a_refresh_token_that_came_with_a_useless_token_is_kept() {
         .then(move |context| Ok(Grant::new("not a token", HOUR).with_state(first.grant(context)?.state().unwrap())))
         .then(move |context| then.grant(context));
     let tokens = builder(&provider, &clock).store(MemoryStore::with_clock(clock.clone())).build().unwrap();
-    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::InvalidResponse);
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-2");
     assert_eq!(server.shown(), ["refresh-0", "refresh-1"]);
 }

@@ -110,7 +110,7 @@ fn ticketed() -> FakeProvider {
             let at = count.fetch_add(1, Ordering::SeqCst);
             Ok(Grant::new(format!("{}/{at}", ticket.expose()), 2 * HOUR))
         }
-        None => Err(Error::new(ErrorKind::TicketStale, "there is no ticket")),
+        None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
     })
 }
 
@@ -367,13 +367,13 @@ fn a_parents_token_that_was_taken_since_it_was_refused_is_replaced_when_it_is_re
         child.then(move |context| {
             let parent = context.parent()?.expose().to_owned();
             if refuses.lock().unwrap().contains(&parent) {
-                return Err(Error::new(ErrorKind::Rejected, "the parent's token is refused"));
+                return Err(Error::new(ErrorKind::TokenRejected, "the parent's token is refused"));
             }
             Ok(Grant::new(format!("child-{at}-of-{parent}"), HOUR))
         })
     });
     let tokens = builder(&child, &clock).build().unwrap();
-    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Rejected);
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TokenRejected);
     // A hiccup of the service: now it takes it.
     refused.lock().unwrap().remove("token-2");
     clock.advance(SECOND * 120);
@@ -479,7 +479,7 @@ fn a_manager_that_missed_a_ticket_does_not_look_at_the_store_for_ever() {
     let clock = FakeClock::new();
     let store = Tapped::of(&MemoryStore::with_clock(clock.clone()));
     let tokens = builder(&ticketed(), &clock).store(store.clone()).build().unwrap();
-    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale);
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     for _ in 0..30 {
         clock.advance(SECOND * 61);
         thread::sleep(SECOND / 50);

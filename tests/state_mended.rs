@@ -92,7 +92,7 @@ fn ticketed() -> FakeProvider {
     (0..9).fold(FakeProvider::new().with_state(keeps), |provider, at| {
         provider.then(move |context| match context.state() {
             Some(ticket) => Ok(Grant::new(format!("{}-{at}", ticket.expose()), 2 * HOUR)),
-            None => Err(Error::new(ErrorKind::TicketStale, "there is no ticket")),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
     })
 }
@@ -390,7 +390,7 @@ fn a_newer_ticket_is_not_lost_to_an_older_one_after_a_flush() {
     assert!(got.starts_with("ticket-2"), "{got}");
 }
 
-/// A ticket that comes while a fetch without one is under way. The fetch comes back with `TicketStale`, and its pause
+/// A ticket that comes while a fetch without one is under way. The fetch comes back with `TicketRequired`, and its pause
 /// holds although the ticket is there: here, and in the record for all.
 #[test]
 fn a_ticket_that_comes_during_a_fetch_leaves_no_pause_for_want_of_one() {
@@ -415,7 +415,7 @@ fn come_during_a_fetch(shared: bool) {
                 assert!(context.state().is_none());
                 entered.send(()).unwrap();
                 let _ = may_go.recv_timeout(SECOND * 5);
-                Err(Error::new(ErrorKind::TicketStale, "there is no ticket"))
+                Err(Error::new(ErrorKind::TicketRequired, "there is no ticket"))
             })
             .then(|context| Ok(Grant::new(context.state().unwrap().clone(), HOUR)));
         let tokens = builder(&provider, &clock);
@@ -552,7 +552,7 @@ fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_each_time() {
     let granting = FakeProvider::new().life(24 * HOUR);
     let parent = builder(&granting, &clock).build().unwrap();
     let child = FakeProvider::new().with_parent(parent.clone());
-    child.always_fail(Some(Error::new(ErrorKind::Rejected, "the parent's token is refused")));
+    child.always_fail(Some(Error::new(ErrorKind::TokenRejected, "the parent's token is refused")));
     let tokens = builder(&child, &clock).build().unwrap();
     for _ in 0..60 {
         let _ = tokens.token();
@@ -608,7 +608,7 @@ fn a_ticket_ends_the_pause_of_other_processes_within_their_local_max_age() {
         tokens.backoff(HOUR / 2, HOUR / 2).local_max_age(SECOND * 60).build().unwrap()
     };
     let (one, another) = (manager(), manager());
-    assert_eq!(another.token().unwrap_err().kind(), ErrorKind::TicketStale);
+    assert_eq!(another.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     one.set_ticket("ticket-1").unwrap();
     clock.advance(SECOND * 61);
     eventually("it has looked", || another.token().is_ok());

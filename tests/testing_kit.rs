@@ -476,13 +476,13 @@ fn fails(kind: ErrorKind) -> Error {
 
 #[test]
 fn an_outage_of_a_fake_provider_lasts_until_it_is_ended_and_keeps_the_script() {
-    let provider = FakeProvider::new().then_fail(fails(ErrorKind::Denied));
+    let provider = FakeProvider::new().then_fail(fails(ErrorKind::InvalidCredentials));
     provider.always_fail(Some(fails(ErrorKind::Unavailable)));
     for _ in 0..3 {
         assert_eq!(fetch(&provider), Err(ErrorKind::Unavailable));
     }
     provider.always_fail(None);
-    assert_eq!(fetch(&provider), Err(ErrorKind::Denied));
+    assert_eq!(fetch(&provider), Err(ErrorKind::InvalidCredentials));
     assert!(fetch(&provider).is_ok());
 }
 
@@ -520,8 +520,8 @@ fn what_a_gated_fetch_brings_is_decided_at_the_gate() {
         thread::spawn(move || fetch(&provider))
     };
     assert!(provider.wait_for_calls(1, LONG));
-    provider.clone().then_fail(fails(ErrorKind::NotAllowed)).permit(1);
-    assert_eq!(fetching.join().unwrap(), Err(ErrorKind::NotAllowed));
+    provider.clone().then_fail(fails(ErrorKind::Forbidden)).permit(1);
+    assert_eq!(fetching.join().unwrap(), Err(ErrorKind::Forbidden));
 }
 
 #[test]

@@ -461,7 +461,7 @@ fn a_wrong_secret_costs_one_call_per_pause_and_says_what_is_wrong() {
         let tokens = (kind.wrong)(&vendor);
         for _ in 0..20 {
             let error = tokens.token().unwrap_err();
-            let fits = matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotAllowed | ErrorKind::Config);
+            let fits = matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::Forbidden | ErrorKind::Config);
             assert!(fits && error.code().is_some(), "{}: {error:?}", kind.name);
             assert!(!error.is_retryable() && error.retry_after().is_some(), "{}: {error:?}", kind.name);
         }
@@ -506,9 +506,9 @@ fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time()
 fn garbage_and_outages_of_every_vendor_pass() {
     for kind in KINDS {
         for (outage, fits) in [
-            (Outage::Garbage, &[ErrorKind::Protocol, ErrorKind::Throttled][..]),
-            (Outage::Drop, &[ErrorKind::Unavailable, ErrorKind::Protocol]),
-            (Outage::HalfReply, &[ErrorKind::Unavailable, ErrorKind::Protocol]),
+            (Outage::Garbage, &[ErrorKind::InvalidResponse, ErrorKind::Throttled][..]),
+            (Outage::Drop, &[ErrorKind::Unavailable, ErrorKind::InvalidResponse]),
+            (Outage::HalfReply, &[ErrorKind::Unavailable, ErrorKind::InvalidResponse]),
             (Outage::Status(503), &[ErrorKind::Unavailable]),
         ] {
             let vendor = Vendor::of(kind);
@@ -560,9 +560,9 @@ fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
     // A program with a store of its own uses the first one, which ends all that came of it.
     let lonely = vendor.manage(RefreshToken::new(OAuth2::public(vendor.host.token_url(), "client"), "refresh-1"));
     let error = lonely.token().unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Denied, Some("invalid_grant")));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidCredentials, Some("invalid_grant")));
     assert!(error.to_string().contains("sign in again"), "{error}");
-    assert_eq!(manager().token().unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(manager().token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
 }
 
 #[test]
@@ -582,7 +582,7 @@ fn a_person_signs_in_on_another_device() {
 
     let prompt = sign_in.begin().unwrap();
     host.deny(prompt.user_code());
-    assert_eq!(prompt.wait().unwrap_err().kind(), ErrorKind::NotAllowed);
+    assert_eq!(prompt.wait().unwrap_err().kind(), ErrorKind::Forbidden);
 }
 
 #[test]
@@ -615,7 +615,7 @@ fn what_a_sign_in_may_not_show_or_ask_is_refused() {
     ] {
         let host = common::answering(body);
         let sign_in = DeviceSignIn::new(host.url(), OAuth2::public(host.url(), "client"));
-        assert_eq!(sign_in.begin().unwrap_err().kind(), ErrorKind::Protocol, "{body}");
+        assert_eq!(sign_in.begin().unwrap_err().kind(), ErrorKind::InvalidResponse, "{body}");
     }
     for url in ["http://elsewhere.example/device", "ftp://h", ""] {
         let sign_in = DeviceSignIn::new(url, OAuth2::public("https://h/token", "client"));
@@ -705,7 +705,7 @@ fn a_ticket_of_another_app_is_stale_and_says_so() {
         let Some(tokens) = vendor.ticketed.borrow().first().cloned() else { continue };
         tokens.set_ticket("ticket-of-another-app").unwrap();
         let error = tokens.token().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TicketStale, "{}: {error}", kind.name);
+        assert_eq!(error.kind(), ErrorKind::TicketRequired, "{}: {error}", kind.name);
         assert!(error.code().is_some(), "{}: {error}", kind.name);
         for told in ["that of another", "`set_ticket`"] {
             assert!(error.to_string().contains(told), "{}: {error}", kind.name);

@@ -207,7 +207,7 @@ impl Idempotency {
     /// # Errors
     ///
     /// [`ErrorKind::Store`] when the store cannot be used. If a claim was recorded nevertheless it runs out.
-    /// [`ErrorKind::Protocol`] when there is a result that is no `T`; it stays. [`ErrorKind::Config`] for a wrong setting
+    /// [`ErrorKind::InvalidResponse`] when there is a result that is no `T`; it stays. [`ErrorKind::Config`] for a wrong setting
     /// or key. [`ErrorKind::Unavailable`] where the system gives no random numbers.
     pub fn begin<T: DeserializeOwned>(
         &self,
@@ -311,7 +311,8 @@ fn is_over(head: &Head, entry: &Entry) -> bool {
 }
 
 fn recorded<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
-    result_of(entry.bytes()).ok_or_else(|| Error::protocol("it has been done, and its result is of another type"))
+    result_of(entry.bytes())
+        .ok_or_else(|| Error::invalid_response("it has been done, and its result is of another type"))
 }
 
 /// One who wants to do a thing. It has one name however often it asks, so that it knows a claim of its own.

@@ -101,7 +101,7 @@ impl Keeper {
         let latest = || self.latest_state(keeping, asking.sharing).map_err(|error| error.of(self.provider.name()));
         let mut used = latest()?;
         let mut answer = self.ask_with_parent(asking, used.as_ref(), forced);
-        let refused = answer.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::Denied);
+        let refused = answer.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::InvalidCredentials);
         if refused && keeping.profile.rotates {
             // Somebody who does not take turns may have used it, and stored the one that came for it.
             let later = latest().ok().flatten();
@@ -124,7 +124,7 @@ impl Keeper {
             let Some(source) = self.provider.parent() else { return self.ask(asking, state, None, forced) };
             let token = self.parents_token(source, asking)?;
             let refused = match self.ask(asking, state, Some(token.clone()), forced) {
-                Err(refused) if refused.kind() == ErrorKind::Rejected => refused,
+                Err(refused) if refused.kind() == ErrorKind::TokenRejected => refused,
                 answer => {
                     self.lock().parent_refused = None;
                     return answer;
@@ -138,7 +138,7 @@ impl Keeper {
             drop(source.reject(&token));
             let token = self.parents_token(source, asking)?;
             let answer = self.ask(asking, state, Some(token.clone()), forced);
-            let refused = answer.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::Rejected);
+            let refused = answer.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::TokenRejected);
             self.lock().parent_refused = refused.then(|| token.fingerprint().to_owned());
             answer
         })
@@ -147,7 +147,7 @@ impl Keeper {
     fn parents_token(&self, source: &dyn TokenSource, asking: &Asking<'_>) -> Result<Token, Error> {
         source.token_within(asking.deadline.remaining()).map_err(|error| {
             // The parent pauses, and does not when the ticket comes. To ask it again costs nothing.
-            let at_once = error.kind() == ErrorKind::TicketStale;
+            let at_once = error.kind() == ErrorKind::TicketRequired;
             let error = if at_once { error.with_retry_after(Duration::ZERO) } else { error };
             error.of(self.provider.name())
         })

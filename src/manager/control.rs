@@ -314,7 +314,7 @@ impl Ticket {
 
 impl Pause {
     pub(crate) fn is_for_want_of_a_ticket(&self) -> bool {
-        self.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::TicketStale)
+        self.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::TicketRequired)
     }
 }
 

@@ -262,8 +262,8 @@ impl Keeper {
     fn concerns_all(&self, sharing: &Sharing, error: &Error, ticket: &Ticket) -> bool {
         match error.kind() {
             ErrorKind::Shutdown | ErrorKind::Store => false,
-            ErrorKind::TicketStale if sharing.stands_in() => false,
-            ErrorKind::TicketStale => self.lock().tickets == ticket.tickets,
+            ErrorKind::TicketRequired if sharing.stands_in() => false,
+            ErrorKind::TicketRequired => self.lock().tickets == ticket.tickets,
             _ => true,
         }
     }

@@ -418,7 +418,7 @@ fn still_the_same() -> Error {
 }
 
 fn refused() -> Error {
-    Error::new(ErrorKind::Rejected, "the service refused several new tokens in a row; fetching pauses")
+    Error::new(ErrorKind::TokenRejected, "the service refused several new tokens in a row; fetching pauses")
 }
 
 /// A token that is rejected so soon after it came was probably not the reason for the rejection.

@@ -102,7 +102,9 @@ impl Keeper {
                 _ if control.generation != ticket.generation => Ok(Landed::Nothing),
                 Ok(arrival) => landing.take_in(&mut control, arrival),
                 // The ticket that it missed has come.
-                Err(trouble) if trouble.error.kind() == ErrorKind::TicketStale && control.tickets != ticket.tickets => {
+                Err(trouble)
+                    if trouble.error.kind() == ErrorKind::TicketRequired && control.tickets != ticket.tickets =>
+                {
                     Ok(Landed::Nothing)
                 }
                 // Whoever gave the flight up has told of its failure.
@@ -129,7 +131,7 @@ impl Keeper {
         control.failures = failures;
         control.pause = Some(Pause { until: now.after(retry_in), error: Some(error.clone()) });
         control.last_error = Some((error.clone(), now));
-        if error.kind() == ErrorKind::TicketStale && self.sharing.is_some() {
+        if error.kind() == ErrorKind::TicketRequired && self.sharing.is_some() {
             // Another process may be the one that hears of the next ticket.
             control.store.look_at = Some(now.after(self.settings.local_max_age));
         }
@@ -365,7 +367,7 @@ impl Landing<'_> {
     }
 
     fn dead_on_arrival(&mut self, control: &mut Control) -> Error {
-        let error = Error::protocol("the provider granted a token whose life was over when it arrived");
+        let error = Error::invalid_response("the provider granted a token whose life was over when it arrived");
         self.keeper.note_trouble(control, error.into(), self.now, self.news)
     }
 

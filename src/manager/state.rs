@@ -253,7 +253,11 @@ impl Keeper {
 
     /// A ticket has come: that there was none is no reason any more for anybody to pause.
     fn forget_want_of_a_ticket(&self, keeping: &Keeping, sharing: &Sharing) -> Result<(), Error> {
-        if keeping.profile.rotates { Ok(()) } else { self.note_store(sharing.forget_failure(ErrorKind::TicketStale)) }
+        if keeping.profile.rotates {
+            Ok(())
+        } else {
+            self.note_store(sharing.forget_failure(ErrorKind::TicketRequired))
+        }
     }
 
     /// Takes over what is stored. True when it is another one than before.

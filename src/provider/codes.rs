@@ -56,7 +56,7 @@ impl Codes {
             None if wait.is_some() || reply.status() == 429 => TOO_MANY,
             None => UNKNOWN,
         };
-        let error = match told_address(json).filter(|_| kind == ErrorKind::NotAllowed) {
+        let error = match told_address(json).filter(|_| kind == ErrorKind::Forbidden) {
             Some(address) => Error::new(kind, format!("{advice}; the address is {address}")),
             None => Error::new(kind, advice),
         };
@@ -158,6 +158,6 @@ fn told_address(json: &Json) -> Option<IpAddr> {
 
 /// A code that is new to us may be anything, so it is asked again, with growing pauses.
 pub(super) const UNKNOWN: (ErrorKind, &str) =
-    (ErrorKind::Protocol, "the token was refused with a code that is not known here");
+    (ErrorKind::InvalidResponse, "the token was refused with a code that is not known here");
 
 const TOO_MANY: (ErrorKind, &str) = (ErrorKind::Throttled, "there were too many calls");

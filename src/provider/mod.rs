@@ -61,7 +61,7 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     ///
     /// The [kind](crate::ErrorKind) decides what the manager does next: how long it pauses, and whether callers may
-    /// retry. [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) says that the token of the [`parent`](Provider::parent) was refused: it is
+    /// retry. [`ErrorKind::TokenRejected`](crate::ErrorKind::TokenRejected) says that the token of the [`parent`](Provider::parent) was refused: it is
     /// rejected, and this is called once more with another one.
     fn fetch(&self, context: &Context) -> Result<Grant, Error>;
 
@@ -273,10 +273,10 @@ impl Grant {
 
     /// The token and its life, when both make sense.
     pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Life), Error> {
-        check_text(&self.token).map_err(Error::protocol)?;
+        check_text(&self.token).map_err(Error::invalid_response)?;
         let life = self.life.unwrap_or(profile.default_life).min(LONGEST_LIFE);
         if life.is_zero() {
-            return Err(Error::protocol("the provider granted a token whose life is over"));
+            return Err(Error::invalid_response("the provider granted a token whose life is over"));
         }
         Ok((self.token, Life { whole: life, renew_in: self.refresh_in }))
     }
@@ -290,7 +290,7 @@ fn granted(json: Json) -> Result<Grant, Error> {
 /// The grant in a reply that has the token and its life in these fields.
 fn granted_as(mut json: Json, token: &str, life: &str) -> Result<Grant, Error> {
     let token = json.take_secret(token)?;
-    check_text(&token).map_err(Error::protocol)?;
+    check_text(&token).map_err(Error::invalid_response)?;
     Ok(Grant::new(token, json.life(life)?))
 }
 

@@ -345,12 +345,12 @@ mod tests {
         let provider = FakeProvider::new()
             .then_grant("t-1", HOUR / 2)
             .then_same()
-            .then_fail(Error::new(ErrorKind::Denied, "on purpose"))
+            .then_fail(Error::new(ErrorKind::InvalidCredentials, "on purpose"))
             .then(|context| Ok(Grant::new("t-2", context.remaining().max(HOUR))))
             .then_same();
         assert_eq!(fetch(&provider), granted("t-1", HOUR / 2));
         assert_eq!(fetch(&provider), granted("t-1", HOUR / 2));
-        assert_eq!(fetch(&provider), Err(ErrorKind::Denied));
+        assert_eq!(fetch(&provider), Err(ErrorKind::InvalidCredentials));
         assert_eq!(fetch(&provider), granted("t-2", HOUR));
         assert_eq!(fetch(&provider), granted("t-1", HOUR / 2), "what a closure grants is not remembered");
         assert_eq!(fetch(&provider), granted("token-1", 2 * HOUR));

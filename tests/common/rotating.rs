@@ -37,7 +37,7 @@ impl Server {
         server.0.push(shown.clone());
         let calls = server.0.len();
         if !server.1.insert(shown) {
-            return Err(Error::new(ErrorKind::Denied, "this refresh token was used before"));
+            return Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"));
         }
         Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_state(format!("refresh-{calls}")))
     }

@@ -17,14 +17,26 @@ const REFUSALS: &[Refusal] = &[
     (
         "400 Bad Request",
         r#"{"code":"invalidClientIdOrSecret","message":"hunter2"}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("invalidClientIdOrSecret"),
         None,
     ),
-    ("200 OK", r#"{"code":"invalidClientIdOrSecret"}"#, ErrorKind::Denied, Some("invalidClientIdOrSecret"), None),
-    ("400 Bad Request", r#"{"code":"invalid.client"}"#, ErrorKind::Denied, Some("invalid.client"), None),
-    ("401 Unauthorized", r#"{"code":"unauthorized.client"}"#, ErrorKind::Denied, Some("unauthorized.client"), None),
-    ("401 Unauthorized", r#"{"code":"authFailed"}"#, ErrorKind::Denied, Some("authFailed"), None),
+    (
+        "200 OK",
+        r#"{"code":"invalidClientIdOrSecret"}"#,
+        ErrorKind::InvalidCredentials,
+        Some("invalidClientIdOrSecret"),
+        None,
+    ),
+    ("400 Bad Request", r#"{"code":"invalid.client"}"#, ErrorKind::InvalidCredentials, Some("invalid.client"), None),
+    (
+        "401 Unauthorized",
+        r#"{"code":"unauthorized.client"}"#,
+        ErrorKind::InvalidCredentials,
+        Some("unauthorized.client"),
+        None,
+    ),
+    ("401 Unauthorized", r#"{"code":"authFailed"}"#, ErrorKind::InvalidCredentials, Some("authFailed"), None),
     ("400 Bad Request", r#"{"code":"Missingbody"}"#, ErrorKind::Config, Some("Missingbody"), None),
     (
         "400 Bad Request",
@@ -36,20 +48,20 @@ const REFUSALS: &[Refusal] = &[
     (
         "403 Forbidden",
         r#"{"code":"Forbidden.AccessDenied.IpNotInWhiteList"}"#,
-        ErrorKind::NotAllowed,
+        ErrorKind::Forbidden,
         Some("Forbidden.AccessDenied.IpNotInWhiteList"),
         None,
     ),
     (
         "403 Forbidden",
         r#"{"code":"Forbidden.AccessDenied.AccessTokenPermissionDenied"}"#,
-        ErrorKind::NotAllowed,
+        ErrorKind::Forbidden,
         Some("Forbidden.AccessDenied.AccessTokenPermissionDenied"),
         None,
     ),
-    ("400 Bad Request", r#"{"code":"apiPermissionDenied"}"#, ErrorKind::NotAllowed, Some("apiPermissionDenied"), None),
-    ("403 Forbidden", "{}", ErrorKind::NotAllowed, None, None),
-    ("403 Forbidden", "", ErrorKind::NotAllowed, None, None),
+    ("400 Bad Request", r#"{"code":"apiPermissionDenied"}"#, ErrorKind::Forbidden, Some("apiPermissionDenied"), None),
+    ("403 Forbidden", "{}", ErrorKind::Forbidden, None, None),
+    ("403 Forbidden", "", ErrorKind::Forbidden, None, None),
     ("500 Oops", r#"{"code":"server.error"}"#, ErrorKind::Unavailable, Some("server.error"), None),
     ("500 Oops", r#"{"code":"unknownError","message":"hunter2"}"#, ErrorKind::Unavailable, Some("unknownError"), None),
     (
@@ -76,30 +88,42 @@ const REFUSALS: &[Refusal] = &[
     ("400 Bad Request", r#"{"code":"qps.exceed.limit"}"#, ErrorKind::Throttled, Some("qps.exceed.limit"), Some(2)),
     ("400 Bad Request", r#"{"code":"request.overlimit"}"#, ErrorKind::Throttled, Some("request.overlimit"), Some(2)),
     ("429 Slow", r#"{"code":"new.one"}"#, ErrorKind::Throttled, Some("new.one"), None),
-    ("400 Bad Request", r#"{"code":"new.one"}"#, ErrorKind::Protocol, Some("new.one"), None),
+    ("400 Bad Request", r#"{"code":"new.one"}"#, ErrorKind::InvalidResponse, Some("new.one"), None),
     // Shapes of the old host.
-    ("200 OK", r#"{"errcode":40096,"errmsg":"hunter2"}"#, ErrorKind::Denied, Some("40096"), None),
-    ("200 OK", r#"{"errcode":"40089"}"#, ErrorKind::Denied, Some("40089"), None),
-    ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Denied, Some("40001"), None),
-    ("200 OK", r#"{"errcode":900103}"#, ErrorKind::Denied, Some("900103"), None),
-    ("200 OK", r#"{"errcode":40088}"#, ErrorKind::Denied, Some("40088"), None),
-    ("200 OK", r#"{"errcode":52010}"#, ErrorKind::Denied, Some("52010"), None),
-    ("200 OK", r#"{"errcode":33001}"#, ErrorKind::Denied, Some("33001"), None),
+    ("200 OK", r#"{"errcode":40096,"errmsg":"hunter2"}"#, ErrorKind::InvalidCredentials, Some("40096"), None),
+    ("200 OK", r#"{"errcode":"40089"}"#, ErrorKind::InvalidCredentials, Some("40089"), None),
+    ("200 OK", r#"{"errcode":40001}"#, ErrorKind::InvalidCredentials, Some("40001"), None),
+    ("200 OK", r#"{"errcode":900103}"#, ErrorKind::InvalidCredentials, Some("900103"), None),
+    ("200 OK", r#"{"errcode":40088}"#, ErrorKind::InvalidCredentials, Some("40088"), None),
+    ("200 OK", r#"{"errcode":52010}"#, ErrorKind::InvalidCredentials, Some("52010"), None),
+    ("200 OK", r#"{"errcode":33001}"#, ErrorKind::InvalidCredentials, Some("33001"), None),
     ("200 OK", r#"{"errcode":40035,"errmsg":"corpid or appkey"}"#, ErrorKind::Config, Some("40035"), None),
     ("200 OK", r#"{"errcode":22}"#, ErrorKind::Config, Some("22"), None),
     ("200 OK", r#"{"errcode":404,"errmsg":"请求的URI地址不存在"}"#, ErrorKind::Config, Some("404"), None),
-    ("200 OK", r#"{"errcode":60020}"#, ErrorKind::NotAllowed, Some("60020"), None),
-    ("200 OK", r#"{"errcode":60011}"#, ErrorKind::NotAllowed, Some("60011"), None),
+    ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
+    ("200 OK", r#"{"errcode":60011}"#, ErrorKind::Forbidden, Some("60011"), None),
     ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
     ("200 OK", r#"{"errcode":90002}"#, ErrorKind::Throttled, Some("90002"), Some(1)),
     ("200 OK", r#"{"errcode":90018}"#, ErrorKind::Throttled, Some("90018"), Some(2)),
-    ("200 OK", r#"{"errcode":424242}"#, ErrorKind::Protocol, Some("424242"), None),
-    ("200 OK", r#"{"errcode":88,"sub_code":"40001","sub_msg":"hunter2"}"#, ErrorKind::Denied, Some("40001"), None),
+    ("200 OK", r#"{"errcode":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
+    (
+        "200 OK",
+        r#"{"errcode":88,"sub_code":"40001","sub_msg":"hunter2"}"#,
+        ErrorKind::InvalidCredentials,
+        Some("40001"),
+        None,
+    ),
     ("200 OK", r#"{"errcode":88,"sub_code":"90018"}"#, ErrorKind::Throttled, Some("90018"), Some(2)),
-    ("200 OK", r#"{"errcode":88}"#, ErrorKind::Protocol, Some("88"), None),
+    ("200 OK", r#"{"errcode":88}"#, ErrorKind::InvalidResponse, Some("88"), None),
     // A token beside a code is no token.
-    ("200 OK", r#"{"errcode":40096,"access_token":"t","accessToken":"t"}"#, ErrorKind::Denied, Some("40096"), None),
-    ("200 OK", r#"{"errcode":0}"#, ErrorKind::Protocol, None, None),
+    (
+        "200 OK",
+        r#"{"errcode":40096,"access_token":"t","accessToken":"t"}"#,
+        ErrorKind::InvalidCredentials,
+        Some("40096"),
+        None,
+    ),
+    ("200 OK", r#"{"errcode":0}"#, ErrorKind::InvalidResponse, None, None),
     // A ban has no code at all.
     (
         "200 OK",
@@ -222,14 +246,14 @@ const TICKET_REFUSALS: &[Refusal] = &[
     (
         "400 Bad Request",
         r#"{"code":"invalidSuiteTicket","message":"hunter2-state"}"#,
-        ErrorKind::TicketStale,
+        ErrorKind::TicketRequired,
         Some("invalidSuiteTicket"),
         None,
     ),
     (
         "400 Bad Request",
         r#"{"code":"invalidSuiteKey","message":"hunter2"}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("invalidSuiteKey"),
         None,
     ),
@@ -251,13 +275,13 @@ const TICKET_REFUSALS: &[Refusal] = &[
     (
         "403 Forbidden",
         r#"{"code":"Forbidden.AccessDenied.IpNotInWhiteList"}"#,
-        ErrorKind::NotAllowed,
+        ErrorKind::Forbidden,
         Some("Forbidden.AccessDenied.IpNotInWhiteList"),
         None,
     ),
     ("400 Bad Request", r#"{"code":"Missingbody"}"#, ErrorKind::Config, Some("Missingbody"), None),
     ("200 OK", r#"{"errcode":404,"errmsg":"请求的URI地址不存在"}"#, ErrorKind::Config, Some("404"), None),
-    ("400 Bad Request", r#"{"code":"new.one"}"#, ErrorKind::Protocol, Some("new.one"), None),
+    ("400 Bad Request", r#"{"code":"new.one"}"#, ErrorKind::InvalidResponse, Some("new.one"), None),
     ("200 OK", r#"{"punish":"deny"}"#, ErrorKind::Throttled, None, Some(300)),
 ];
 
@@ -289,7 +313,7 @@ fn without_a_ticket_dingtalk_is_not_asked() {
         &DingTalkAuthorizedCorp::new("k", "hunter2", "c").base_url(host.url()),
     ] {
         let error = provider.fetch(&context()).unwrap_err();
-        assert_eq!((error.kind(), error.code()), (ErrorKind::TicketStale, None));
+        assert_eq!((error.kind(), error.code()), (ErrorKind::TicketRequired, None));
         assert!(error.to_string().starts_with(&format!("{}: ", provider.name())), "{error}");
         assert!(error.to_string().contains("set_ticket"), "{error}");
         assert_eq!(host.calls(), 0);
@@ -341,13 +365,13 @@ fn a_page_of_dingtalk_is_a_ban_unless_its_status_says_otherwise() {
         }
     }
     for (status, kind) in [
-        ("401 Unauthorized", ErrorKind::Denied),
-        ("404 Not Found", ErrorKind::Protocol),
+        ("401 Unauthorized", ErrorKind::InvalidCredentials),
+        ("404 Not Found", ErrorKind::InvalidResponse),
         ("502 Bad Gateway", ErrorKind::Unavailable),
     ] {
         assert_eq!(refusal(&page(status, "text/html")).kind(), kind, "{status}");
     }
-    assert_eq!(refusal(&page("200 OK", "text/plain")).kind(), ErrorKind::Protocol);
+    assert_eq!(refusal(&page("200 OK", "text/plain")).kind(), ErrorKind::InvalidResponse);
 }
 
 #[test]

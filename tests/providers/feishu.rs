@@ -23,18 +23,18 @@ const JSON: &[&str] = &["accept: application/json", "content-type: application/j
 const OWN_BODY: Body = Body::Exactly(r#"{"app_id":"cli","app_secret":"hunter2"}"#);
 
 const OWN_REFUSALS: &[Refusal] = &[
-    ("200 OK", r#"{"code":10014,"msg":"app secret invalid"}"#, ErrorKind::Denied, Some("10014"), None),
-    ("400 Bad Request", r#"{"code":"10014","msg":"hunter2"}"#, ErrorKind::Denied, Some("10014"), None),
-    ("200 OK", r#"{"code":10012}"#, ErrorKind::Denied, Some("10012"), None),
-    ("200 OK", r#"{"code":10015}"#, ErrorKind::Denied, Some("10015"), None),
-    ("200 OK", r#"{"code":20002}"#, ErrorKind::Denied, Some("20002"), None),
-    ("200 OK", r#"{"code":11207}"#, ErrorKind::Denied, Some("11207"), None),
-    ("200 OK", r#"{"code":11209}"#, ErrorKind::Denied, Some("11209"), None),
-    ("200 OK", r#"{"code":99991543}"#, ErrorKind::Denied, Some("99991543"), None),
-    ("200 OK", r#"{"code":99991662}"#, ErrorKind::Denied, Some("99991662"), None),
+    ("200 OK", r#"{"code":10014,"msg":"app secret invalid"}"#, ErrorKind::InvalidCredentials, Some("10014"), None),
+    ("400 Bad Request", r#"{"code":"10014","msg":"hunter2"}"#, ErrorKind::InvalidCredentials, Some("10014"), None),
+    ("200 OK", r#"{"code":10012}"#, ErrorKind::InvalidCredentials, Some("10012"), None),
+    ("200 OK", r#"{"code":10015}"#, ErrorKind::InvalidCredentials, Some("10015"), None),
+    ("200 OK", r#"{"code":20002}"#, ErrorKind::InvalidCredentials, Some("20002"), None),
+    ("200 OK", r#"{"code":11207}"#, ErrorKind::InvalidCredentials, Some("11207"), None),
+    ("200 OK", r#"{"code":11209}"#, ErrorKind::InvalidCredentials, Some("11209"), None),
+    ("200 OK", r#"{"code":99991543}"#, ErrorKind::InvalidCredentials, Some("99991543"), None),
+    ("200 OK", r#"{"code":99991662}"#, ErrorKind::InvalidCredentials, Some("99991662"), None),
     ("200 OK", r#"{"code":10003,"data":{},"msg":"invalid param"}"#, ErrorKind::Config, Some("10003"), None),
     ("200 OK", r#"{"code":10005}"#, ErrorKind::Config, Some("10005"), None),
-    ("200 OK", r#"{"code":99991401}"#, ErrorKind::NotAllowed, Some("99991401"), None),
+    ("200 OK", r#"{"code":99991401}"#, ErrorKind::Forbidden, Some("99991401"), None),
     ("200 OK", r#"{"code":1500}"#, ErrorKind::Unavailable, Some("1500"), None),
     ("200 OK", r#"{"code":1663}"#, ErrorKind::Unavailable, Some("1663"), None),
     ("200 OK", r#"{"code":1668}"#, ErrorKind::Unavailable, Some("1668"), None),
@@ -48,17 +48,17 @@ const OWN_REFUSALS: &[Refusal] = &[
     ("200 OK", r#"{"code":1000004}"#, ErrorKind::Throttled, Some("1000004"), Some(1)),
     ("200 OK", r#"{"code":1000005}"#, ErrorKind::Throttled, Some("1000005"), Some(1)),
     ("429 Slow", r#"{"code":424242}"#, ErrorKind::Throttled, Some("424242"), None),
-    ("200 OK", r#"{"code":424242}"#, ErrorKind::Protocol, Some("424242"), None),
+    ("200 OK", r#"{"code":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
     // A token beside a code is no token, and one under another name is none either.
     (
         "200 OK",
         r#"{"code":10014,"app_access_token":"t","tenant_access_token":"t"}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("10014"),
         None,
     ),
-    ("200 OK", r#"{"code":0,"access_token":"t-1","expires_in":7200}"#, ErrorKind::Protocol, None, None),
-    ("404 Not Found", "404 page not found", ErrorKind::Protocol, None, None),
+    ("200 OK", r#"{"code":0,"access_token":"t-1","expires_in":7200}"#, ErrorKind::InvalidResponse, None, None),
+    ("404 Not Found", "404 page not found", ErrorKind::InvalidResponse, None, None),
 ];
 
 const KINDS: &[Kind] = &[
@@ -127,15 +127,21 @@ const KINDS: &[Kind] = &[
             (
                 "400 Bad Request",
                 r#"{"error":"invalid_grant","error_description":"hunter2","code":20003}"#,
-                ErrorKind::Denied,
+                ErrorKind::InvalidCredentials,
                 Some("invalid_grant"),
                 None,
             ),
-            ("400 Bad Request", r#"{"error":"invalid_client"}"#, ErrorKind::Denied, Some("invalid_client"), None),
+            (
+                "400 Bad Request",
+                r#"{"error":"invalid_client"}"#,
+                ErrorKind::InvalidCredentials,
+                Some("invalid_client"),
+                None,
+            ),
             (
                 "200 OK",
                 r#"{"error":"invalid_client","access_token":"t"}"#,
-                ErrorKind::Denied,
+                ErrorKind::InvalidCredentials,
                 Some("invalid_client"),
                 None,
             ),
@@ -143,7 +149,7 @@ const KINDS: &[Kind] = &[
             (
                 "400 Bad Request",
                 r#"{"error":"invalid_grant","code":"99991543"}"#,
-                ErrorKind::Denied,
+                ErrorKind::InvalidCredentials,
                 Some("99991543"),
                 None,
             ),
@@ -167,7 +173,7 @@ const KINDS: &[Kind] = &[
             (
                 "400 Bad Request",
                 r#"{"error":"unauthorized_client"}"#,
-                ErrorKind::Denied,
+                ErrorKind::InvalidCredentials,
                 Some("unauthorized_client"),
                 None,
             ),
@@ -179,9 +185,9 @@ const KINDS: &[Kind] = &[
                 None,
             ),
             ("429 Slow", r#"{"error":"strange","code":424242}"#, ErrorKind::Throttled, Some("strange"), None),
-            ("400 Bad Request", r#"{"error":"strange"}"#, ErrorKind::Protocol, Some("strange"), None),
-            ("400 Bad Request", r#"{"code":424242}"#, ErrorKind::Protocol, Some("424242"), None),
-            ("404 Not Found", "404 page not found", ErrorKind::Protocol, None, None),
+            ("400 Bad Request", r#"{"error":"strange"}"#, ErrorKind::InvalidResponse, Some("strange"), None),
+            ("400 Bad Request", r#"{"code":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
+            ("404 Not Found", "404 page not found", ErrorKind::InvalidResponse, None, None),
         ],
     },
     Kind {
@@ -203,12 +209,12 @@ const KINDS: &[Kind] = &[
         granting: r#"{"code":0,"msg":"success","app_access_token":"TOKEN","expire":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"code":10014,"msg":"hunter2-state"}"#, ErrorKind::Denied, Some("10014"), None),
+            ("200 OK", r#"{"code":10014,"msg":"hunter2-state"}"#, ErrorKind::InvalidCredentials, Some("10014"), None),
             ("200 OK", r#"{"code":"10003"}"#, ErrorKind::Config, Some("10003"), None),
             ("200 OK", r#"{"code":2200}"#, ErrorKind::Unavailable, Some("2200"), None),
             ("200 OK", r#"{"code":99991400}"#, ErrorKind::Throttled, Some("99991400"), Some(1)),
-            ("200 OK", r#"{"code":424242}"#, ErrorKind::Protocol, Some("424242"), None),
-            ("404 Not Found", "404 page not found", ErrorKind::Protocol, None, None),
+            ("200 OK", r#"{"code":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
+            ("404 Not Found", "404 page not found", ErrorKind::InvalidResponse, None, None),
         ],
     },
     Kind {
@@ -230,18 +236,18 @@ const KINDS: &[Kind] = &[
         granting: r#"{"code":0,"msg":"ok","tenant_access_token":"TOKEN","expire":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"code":20014,"msg":"hunter2-parent"}"#, ErrorKind::Rejected, Some("20014"), None),
-            ("400 Bad Request", r#"{"code":"20014"}"#, ErrorKind::Rejected, Some("20014"), None),
-            ("400 Bad Request", r#"{"code":99991664}"#, ErrorKind::Rejected, Some("99991664"), None),
-            ("400 Bad Request", r#"{"code":99991671}"#, ErrorKind::Rejected, Some("99991671"), None),
-            ("200 OK", r#"{"code":10013}"#, ErrorKind::Denied, Some("10013"), None),
-            ("200 OK", r#"{"code":20009}"#, ErrorKind::Denied, Some("20009"), None),
-            ("200 OK", r#"{"code":11210}"#, ErrorKind::Denied, Some("11210"), None),
+            ("200 OK", r#"{"code":20014,"msg":"hunter2-parent"}"#, ErrorKind::TokenRejected, Some("20014"), None),
+            ("400 Bad Request", r#"{"code":"20014"}"#, ErrorKind::TokenRejected, Some("20014"), None),
+            ("400 Bad Request", r#"{"code":99991664}"#, ErrorKind::TokenRejected, Some("99991664"), None),
+            ("400 Bad Request", r#"{"code":99991671}"#, ErrorKind::TokenRejected, Some("99991671"), None),
+            ("200 OK", r#"{"code":10013}"#, ErrorKind::InvalidCredentials, Some("10013"), None),
+            ("200 OK", r#"{"code":20009}"#, ErrorKind::InvalidCredentials, Some("20009"), None),
+            ("200 OK", r#"{"code":11210}"#, ErrorKind::InvalidCredentials, Some("11210"), None),
             ("200 OK", r#"{"code":10003}"#, ErrorKind::Config, Some("10003"), None),
             ("200 OK", r#"{"code":2200}"#, ErrorKind::Unavailable, Some("2200"), None),
             ("429 Slow", r#"{"code":99991400}"#, ErrorKind::Throttled, Some("99991400"), Some(1)),
-            ("200 OK", r#"{"code":424242}"#, ErrorKind::Protocol, Some("424242"), None),
-            ("404 Not Found", "404 page not found", ErrorKind::Protocol, None, None),
+            ("200 OK", r#"{"code":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
+            ("404 Not Found", "404 page not found", ErrorKind::InvalidResponse, None, None),
         ],
     },
 ];
@@ -277,7 +283,7 @@ fn assert_asks_for_a_ticket(request: &str) {
 fn without_a_ticket_feishu_is_asked_once_to_push_one() {
     let host = canned(reply("200 OK", "", r#"{"code":0,"msg":"success"}"#));
     let error = store_app(&host).fetch(&context()).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::TicketStale, None));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::TicketRequired, None));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
     assert!(error.to_string().contains("set_ticket"), "{error}");
     assert_eq!(host.calls(), 1);
@@ -288,7 +294,7 @@ fn without_a_ticket_feishu_is_asked_once_to_push_one() {
 fn with_a_bad_ticket_feishu_is_asked_once_to_push_another() {
     let host = in_turn([r#"{"code":10012,"msg":"hunter2-state"}"#, r#"{"code":0,"msg":"success"}"#]);
     let error = store_app(&host).fetch(&context().with_state(Some("hunter2-state".into()))).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::TicketStale, Some("10012")));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::TicketRequired, Some("10012")));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
     let shown = format!("{error} {error:?}");
     assert!(shown.contains("set_ticket") && !shown.contains("hunter2"), "{shown}");
@@ -301,7 +307,7 @@ fn with_a_bad_ticket_feishu_is_asked_once_to_push_another() {
 fn what_keeps_feishu_from_pushing_a_ticket_is_told_instead() {
     for (refusal, kind, code) in [
         (r#"{"code":10016,"msg":"hunter2"}"#, ErrorKind::Config, "10016"),
-        (r#"{"code":10014}"#, ErrorKind::Denied, "10014"),
+        (r#"{"code":10014}"#, ErrorKind::InvalidCredentials, "10014"),
         (r#"{"code":"99991400"}"#, ErrorKind::Throttled, "99991400"),
         (r#"{"code":2200}"#, ErrorKind::Unavailable, "2200"),
     ] {
@@ -508,7 +514,7 @@ fn a_code_of_feishu_that_quotes_what_was_sent_is_not_told() {
     // Asked to push another one, Feishu knows the ticket as well.
     let host = in_turn([r#"{"code":10012}"#, r#"{"code":"x-the-ticket"}"#]);
     let error = store_app(&host).fetch(&context().with_state(Some("the-ticket".into()))).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Protocol, None));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidResponse, None));
 }
 
 #[test]
@@ -516,7 +522,7 @@ fn nobody_asks_feishu_for_a_ticket_twice_and_one_that_is_handed_in_ends_the_wait
     let host = in_turn([r#"{"code":0,"msg":"success"}"#, r#"{"code":0,"app_access_token":"a-1","expire":7200}"#]);
     let tokens = TokenManager::new(store_app(&host));
     for _ in 0..3 {
-        assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketStale);
+        assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     }
     assert_eq!(host.calls(), 1);
     assert_asks_for_a_ticket(&host.requests()[0]);

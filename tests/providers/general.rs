@@ -85,9 +85,9 @@ fn a_life_that_is_over_or_no_number_is_refused() {
         ["0", "-1", "-7200", "0.9", "\"0\"", "\"-5\"", "\"NaN\"", "\"inf\"", "\"soon\"", "\"\"", "true", "{}", "[7200]"]
     {
         let body = format!(r#"{{"access_token":"t-1","expires_in":{value}}}"#);
-        assert_refused(&reply("200 OK", "", &body), ErrorKind::Protocol);
+        assert_refused(&reply("200 OK", "", &body), ErrorKind::InvalidResponse);
     }
-    assert_refused(&reply("200 OK", "", r#"{"access_token":"t-1","expires_in":1e999}"#), ErrorKind::Protocol);
+    assert_refused(&reply("200 OK", "", r#"{"access_token":"t-1","expires_in":1e999}"#), ErrorKind::InvalidResponse);
 }
 
 #[test]
@@ -95,11 +95,11 @@ fn a_token_that_cannot_travel_is_refused() {
     let long = "x".repeat(8 * 1024 + 1);
     for token in ["", "  ", "a b", r"a\r\nx-evil: 1", r"a\u0000", r"\u00e9", r"a\u007f", &long] {
         let body = format!(r#"{{"access_token":"{token}","expires_in":7200}}"#);
-        assert_refused(&reply("200 OK", "", &body), ErrorKind::Protocol);
+        assert_refused(&reply("200 OK", "", &body), ErrorKind::InvalidResponse);
     }
     for value in ["null", "1", "true", "{}", r#"["t-1"]"#] {
         let body = format!(r#"{{"access_token":{value},"expires_in":7200}}"#);
-        assert_refused(&reply("200 OK", "", &body), ErrorKind::Protocol);
+        assert_refused(&reply("200 OK", "", &body), ErrorKind::InvalidResponse);
     }
     assert_granted(&GRANTED.replace("t-1", &long[1..]), &long[1..], Some(7200));
 }
@@ -123,11 +123,11 @@ fn a_body_that_is_no_object_is_refused() {
         "{}",
         "{\"access_token\":\"t\u{1}\"}",
     ] {
-        assert_refused(&reply("200 OK", "", body), ErrorKind::Protocol);
+        assert_refused(&reply("200 OK", "", body), ErrorKind::InvalidResponse);
     }
-    assert_refused(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{\xff", ErrorKind::Protocol);
-    assert_refused(b"HTTP/1.1 204 No Content\r\n\r\n", ErrorKind::Protocol);
-    assert_refused(&reply("206 Partial Content", "", &GRANTED[..20]), ErrorKind::Protocol);
+    assert_refused(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{\xff", ErrorKind::InvalidResponse);
+    assert_refused(b"HTTP/1.1 204 No Content\r\n\r\n", ErrorKind::InvalidResponse);
+    assert_refused(&reply("206 Partial Content", "", &GRANTED[..20]), ErrorKind::InvalidResponse);
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn fields_that_are_new_to_us_do_no_harm_and_the_last_of_two_counts() {
 #[test]
 fn a_status_counts_when_the_body_says_nothing() {
     for (status, kind) in [
-        ("401 Unauthorized", ErrorKind::Denied),
-        ("403 Forbidden", ErrorKind::NotAllowed),
-        ("404 Not Found", ErrorKind::Protocol),
+        ("401 Unauthorized", ErrorKind::InvalidCredentials),
+        ("403 Forbidden", ErrorKind::Forbidden),
+        ("404 Not Found", ErrorKind::InvalidResponse),
         ("408 Request Timeout", ErrorKind::Unavailable),
         ("429 Too Many Requests", ErrorKind::Throttled),
         ("500 Internal Server Error", ErrorKind::Unavailable),
@@ -175,18 +175,18 @@ fn wecom_asks_by_get_with_everything_encoded() {
 fn wecoms_codes_are_understood_as_numbers_and_as_texts() {
     for (code, kind, wait) in [
         ("-1", ErrorKind::Unavailable, None),
-        ("40001", ErrorKind::Denied, None),
-        ("40013", ErrorKind::Denied, None),
-        ("40091", ErrorKind::Denied, None),
+        ("40001", ErrorKind::InvalidCredentials, None),
+        ("40013", ErrorKind::InvalidCredentials, None),
+        ("40091", ErrorKind::InvalidCredentials, None),
         ("41002", ErrorKind::Config, None),
         ("41004", ErrorKind::Config, None),
         ("45009", ErrorKind::Throttled, Some(60)),
-        ("45031", ErrorKind::Denied, None),
+        ("45031", ErrorKind::InvalidCredentials, None),
         ("45033", ErrorKind::Throttled, Some(1)),
-        ("50003", ErrorKind::Denied, None),
-        ("60020", ErrorKind::NotAllowed, None),
-        ("301042", ErrorKind::NotAllowed, None),
-        ("99999", ErrorKind::Protocol, None),
+        ("50003", ErrorKind::InvalidCredentials, None),
+        ("60020", ErrorKind::Forbidden, None),
+        ("301042", ErrorKind::Forbidden, None),
+        ("99999", ErrorKind::InvalidResponse, None),
     ] {
         for value in [code.to_owned(), format!("\"{code}\""), format!("{code}.0")] {
             // A token beside a code is no token.
@@ -198,7 +198,7 @@ fn wecoms_codes_are_understood_as_numbers_and_as_texts() {
                 let shown = format!("{error} {error:?}");
                 assert!(shown.starts_with("wecom: ") && !shown.contains("hunter2"), "{shown}");
                 // Whoever mends the list of trusted addresses needs this one; else it is nobody's business.
-                assert_eq!(shown.contains("1.2.3.4"), kind == ErrorKind::NotAllowed, "{shown}");
+                assert_eq!(shown.contains("1.2.3.4"), kind == ErrorKind::Forbidden, "{shown}");
             }
         }
     }
@@ -297,15 +297,15 @@ fn oauth2_asks_for_what_it_is_told() {
 #[test]
 fn oauth2s_codes_count_whatever_the_status() {
     for (code, kind) in [
-        ("invalid_client", ErrorKind::Denied),
-        ("unauthorized_client", ErrorKind::Denied),
-        ("invalid_grant", ErrorKind::Denied),
+        ("invalid_client", ErrorKind::InvalidCredentials),
+        ("unauthorized_client", ErrorKind::InvalidCredentials),
+        ("invalid_grant", ErrorKind::InvalidCredentials),
         ("invalid_scope", ErrorKind::Config),
         ("invalid_request", ErrorKind::Config),
         ("unsupported_grant_type", ErrorKind::Config),
         ("invalid_resource", ErrorKind::Config),
         ("invalid_target", ErrorKind::Config),
-        ("access_denied", ErrorKind::NotAllowed),
+        ("access_denied", ErrorKind::Forbidden),
         ("temporarily_unavailable", ErrorKind::Unavailable),
         ("server_error", ErrorKind::Unavailable),
         ("internal_failure", ErrorKind::Unavailable),
@@ -326,9 +326,9 @@ fn oauth2s_codes_count_whatever_the_status() {
 #[test]
 fn oauth2s_unknown_codes_leave_it_to_the_status() {
     for (status, kind) in [
-        ("200 OK", ErrorKind::Protocol),
-        ("400 Bad Request", ErrorKind::Protocol),
-        ("401 Unauthorized", ErrorKind::Denied),
+        ("200 OK", ErrorKind::InvalidResponse),
+        ("400 Bad Request", ErrorKind::InvalidResponse),
+        ("401 Unauthorized", ErrorKind::InvalidCredentials),
         ("500 Oops", ErrorKind::Unavailable),
     ] {
         let error = oauth2(&canned(reply(status, "", r#"{"error":"E17","access_token":"t"}"#))).fetch(&context());

@@ -178,7 +178,7 @@ fn takes_lives_as_numbers_and_as_texts(kind: &Kind) {
         assert_eq!(grant.life(), Some(Duration::from_secs(seconds)), "{}: {value}", kind.name);
     }
     for value in ["0", "-1", "\"0\"", "\"soon\"", "true", "{}"] {
-        kind.assert_refused(&reply("200 OK", "", &kind.granting("t-1", value)), ErrorKind::Protocol);
+        kind.assert_refused(&reply("200 OK", "", &kind.granting("t-1", value)), ErrorKind::InvalidResponse);
     }
     let missing = kind.granting("t-1", "null");
     assert_eq!(kind.ask(&canned(reply("200 OK", "", &missing))).unwrap().life(), None, "{}", kind.name);
@@ -186,12 +186,12 @@ fn takes_lives_as_numbers_and_as_texts(kind: &Kind) {
 
 fn refuses_what_makes_no_sense(kind: &Kind) {
     for body in ["", "null", "[]", "<html><body>Sign in</body></html>", "{}", &kind.granting("t-1", "7200")[..20]] {
-        kind.assert_refused(&reply("200 OK", "", body), ErrorKind::Protocol);
+        kind.assert_refused(&reply("200 OK", "", body), ErrorKind::InvalidResponse);
     }
     for token in ["", "  ", "a b", r"a\r\nx-evil: 1", r"\u00e9"] {
-        kind.assert_refused(&reply("200 OK", "", &kind.granting(token, "7200")), ErrorKind::Protocol);
+        kind.assert_refused(&reply("200 OK", "", &kind.granting(token, "7200")), ErrorKind::InvalidResponse);
     }
-    kind.assert_refused(&reply("302 Found", "location: http://127.0.0.1:1/\r\n", ""), ErrorKind::Protocol);
+    kind.assert_refused(&reply("302 Found", "location: http://127.0.0.1:1/\r\n", ""), ErrorKind::InvalidResponse);
 }
 
 fn goes_by_the_status_when_the_body_says_nothing(kind: &Kind) {
@@ -245,7 +245,11 @@ fn says_what_is_missing(kind: &Kind) {
     if kind.needs_state {
         let parent = kind.needs_parent.then(|| parent("hunter2-parent"));
         let error = (kind.provider)(&host.url()).fetch(&context().with_parent(parent)).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::TicketStale | ErrorKind::Denied), "{}: {error}", kind.name);
+        assert!(
+            matches!(error.kind(), ErrorKind::TicketRequired | ErrorKind::InvalidCredentials),
+            "{}: {error}",
+            kind.name
+        );
     }
     if kind.needs_parent {
         let error = (kind.provider)(&host.url()).fetch(&context().with_state(Some("s".into()))).unwrap_err();

@@ -26,21 +26,21 @@ const REFUSALS: &[Refusal] = &[
     (
         "401 Unauthorized",
         r#"{"error":"invalid_client","error_description":"AADSTS7000215: hunter2","error_codes":[7000215]}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("AADSTS7000215"),
         None,
     ),
     (
         "401 Unauthorized",
         r#"{"error":"invalid_client","error_codes":["7000222"]}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("AADSTS7000222"),
         None,
     ),
     (
         "400 Bad Request",
         r#"{"error":"unauthorized_client","error_codes":[700016]}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("AADSTS700016"),
         None,
     ),
@@ -61,7 +61,7 @@ const REFUSALS: &[Refusal] = &[
     (
         "400 Bad Request",
         r#"{"error":"invalid_grant","error_codes":[53003]}"#,
-        ErrorKind::NotAllowed,
+        ErrorKind::Forbidden,
         Some("AADSTS53003"),
         None,
     ),
@@ -73,13 +73,19 @@ const REFUSALS: &[Refusal] = &[
         None,
     ),
     // A number that is new to us leaves it to the word.
-    ("400 Bad Request", r#"{"error":"invalid_client","error_codes":[1]}"#, ErrorKind::Denied, Some("AADSTS1"), None),
-    ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::Denied, Some("invalid_grant"), None),
+    (
+        "400 Bad Request",
+        r#"{"error":"invalid_client","error_codes":[1]}"#,
+        ErrorKind::InvalidCredentials,
+        Some("AADSTS1"),
+        None,
+    ),
+    ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
     // What is no number is not told as one.
     (
         "400 Bad Request",
         r#"{"error":"invalid_grant","error_codes":["hunter2"]}"#,
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         Some("invalid_grant"),
         None,
     ),
@@ -234,8 +240,14 @@ const KINDS: &[Kind] = &[
                 None,
             ),
             ("400 Bad Request", r#"{"error":"invalid_resource"}"#, ErrorKind::Config, Some("invalid_resource"), None),
-            ("400 Bad Request", r#"{"error":"bad_request_102"}"#, ErrorKind::Denied, Some("bad_request_102"), None),
-            ("400 Bad Request", "", ErrorKind::Denied, None, None),
+            (
+                "400 Bad Request",
+                r#"{"error":"bad_request_102"}"#,
+                ErrorKind::InvalidCredentials,
+                Some("bad_request_102"),
+                None,
+            ),
+            ("400 Bad Request", "", ErrorKind::InvalidCredentials, None, None),
             ("404 Not Found", r#"{"error":"not_found"}"#, ErrorKind::Unavailable, None, None),
             ("410 Gone", "", ErrorKind::Unavailable, None, None),
             ("429 Slow", "", ErrorKind::Throttled, None, Some(5)),
@@ -538,7 +550,7 @@ fn an_end_instead_of_a_life_counts_from_now() {
         ("\"1/1/2026 12:00:00 AM +00:00\"".to_owned(), "no number"),
     ] {
         let error = ask(&end).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol, "{end}");
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{end}");
         assert!(error.to_string().contains(told), "{end}: {error}");
     }
     assert!(ask("99999999999999").unwrap() <= 30 * 86_400);

@@ -30,10 +30,16 @@ const BASIC: &[&str] = &[
 ];
 
 const REFUSALS: &[Refusal] = &[
-    ("401 Unauthorized", r#"{"error":"invalid_client"}"#, ErrorKind::Denied, Some("invalid_client"), None),
-    ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::Denied, Some("invalid_grant"), None),
+    ("401 Unauthorized", r#"{"error":"invalid_client"}"#, ErrorKind::InvalidCredentials, Some("invalid_client"), None),
+    ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
     ("200 OK", r#"{"error":"invalid_scope"}"#, ErrorKind::Config, Some("invalid_scope"), None),
-    ("400 Bad Request", r#"{"error":"unauthorized_client"}"#, ErrorKind::Denied, Some("unauthorized_client"), None),
+    (
+        "400 Bad Request",
+        r#"{"error":"unauthorized_client"}"#,
+        ErrorKind::InvalidCredentials,
+        Some("unauthorized_client"),
+        None,
+    ),
     ("400 Bad Request", r#"{"error":"slow_down"}"#, ErrorKind::Throttled, Some("slow_down"), Some(5)),
     ("429 Slow", "", ErrorKind::Throttled, None, Some(5)),
     ("400 Bad Request", r#"{"error":"server_error"}"#, ErrorKind::Unavailable, Some("server_error"), None),
@@ -348,7 +354,10 @@ fn a_refused_assertion_makes_one_look_at_the_clock() {
         OAuth2::private_key_jwt(host.url(), "id", rsa()).fetch(&context()).unwrap_err(),
         secret_jwt(&host.url(), "secret").fetch(&context()).unwrap_err(),
     ] {
-        assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::Denied, Some("invalid_grant"), Some(400)));
+        assert_eq!(
+            (error.kind(), error.code(), error.status()),
+            (ErrorKind::InvalidCredentials, Some("invalid_grant"), Some(400))
+        );
         let text = error.to_string();
         assert!(text.contains("this machine's clock") && text.contains("fresh one"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
@@ -509,12 +518,12 @@ const REFRESH: &[Kind] = &[Kind {
     granting: r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFE,"refresh_token":"next"}"#,
     odd_life: false,
     refusals: &[
-        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::Denied, Some("invalid_grant"), None),
-        ("200 OK", r#"{"error":"invalid_client"}"#, ErrorKind::Denied, Some("invalid_client"), None),
+        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
+        ("200 OK", r#"{"error":"invalid_client"}"#, ErrorKind::InvalidCredentials, Some("invalid_client"), None),
         ("400 Bad Request", r#"{"error":"invalid_scope"}"#, ErrorKind::Config, Some("invalid_scope"), None),
         ("429 Too Many Requests", r#"{"error":"slow_down"}"#, ErrorKind::Throttled, Some("slow_down"), Some(5)),
         ("503 Busy", r#"{"error":"server_error"}"#, ErrorKind::Unavailable, Some("server_error"), None),
-        ("400 Bad Request", r#"{"error":"hunter2-state"}"#, ErrorKind::Protocol, None, None),
+        ("400 Bad Request", r#"{"error":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
     ],
 }];
 

@@ -76,20 +76,20 @@ const KINDS: &[Kind] = &[
         granting: r#"{"component_access_token":"TOKEN","expires_in":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"errcode":61005,"errmsg":"hunter2-state"}"#, ErrorKind::TicketStale, Some("61005"), None),
-            ("200 OK", r#"{"errcode":"61006"}"#, ErrorKind::TicketStale, Some("61006"), None),
-            ("200 OK", r#"{"errcode":61011}"#, ErrorKind::Denied, Some("61011"), None),
-            ("200 OK", r#"{"errcode":40125}"#, ErrorKind::Denied, Some("40125"), None),
-            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Denied, Some("40001"), None),
+            ("200 OK", r#"{"errcode":61005,"errmsg":"hunter2-state"}"#, ErrorKind::TicketRequired, Some("61005"), None),
+            ("200 OK", r#"{"errcode":"61006"}"#, ErrorKind::TicketRequired, Some("61006"), None),
+            ("200 OK", r#"{"errcode":61011}"#, ErrorKind::InvalidCredentials, Some("61011"), None),
+            ("200 OK", r#"{"errcode":40125}"#, ErrorKind::InvalidCredentials, Some("40125"), None),
+            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::InvalidCredentials, Some("40001"), None),
             ("200 OK", r#"{"errcode":41004}"#, ErrorKind::Config, Some("41004"), None),
             ("200 OK", r#"{"errcode":47001}"#, ErrorKind::Config, Some("47001"), None),
-            ("200 OK", r#"{"errcode":48001}"#, ErrorKind::NotAllowed, Some("48001"), None),
-            ("200 OK", r#"{"errcode":61004}"#, ErrorKind::NotAllowed, Some("61004"), None),
+            ("200 OK", r#"{"errcode":48001}"#, ErrorKind::Forbidden, Some("48001"), None),
+            ("200 OK", r#"{"errcode":61004}"#, ErrorKind::Forbidden, Some("61004"), None),
             ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(600)),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
+            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
             // It quotes what was sent.
-            ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::Protocol, None, None),
+            ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
     Kind {
@@ -113,20 +113,20 @@ const KINDS: &[Kind] = &[
         granting: r#"{"authorizer_access_token":"TOKEN","expires_in":LIFE,"authorizer_refresh_token":"hunter2-next"}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Rejected, Some("40001"), None),
-            ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::Rejected, Some("40014"), None),
-            ("200 OK", r#"{"errcode":42001}"#, ErrorKind::Rejected, Some("42001"), None),
-            ("200 OK", r#"{"errcode":40013}"#, ErrorKind::Denied, Some("40013"), None),
-            ("200 OK", r#"{"errcode":61003}"#, ErrorKind::Denied, Some("61003"), None),
-            ("200 OK", r#"{"errcode":61023}"#, ErrorKind::Denied, Some("61023"), None),
-            ("200 OK", r#"{"errcode":61007}"#, ErrorKind::NotAllowed, Some("61007"), None),
-            ("200 OK", r#"{"errcode":61024}"#, ErrorKind::NotAllowed, Some("61024"), None),
-            ("200 OK", r#"{"errcode":61004}"#, ErrorKind::NotAllowed, Some("61004"), None),
+            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::TokenRejected, Some("40001"), None),
+            ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::TokenRejected, Some("40014"), None),
+            ("200 OK", r#"{"errcode":42001}"#, ErrorKind::TokenRejected, Some("42001"), None),
+            ("200 OK", r#"{"errcode":40013}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
+            ("200 OK", r#"{"errcode":61003}"#, ErrorKind::InvalidCredentials, Some("61003"), None),
+            ("200 OK", r#"{"errcode":61023}"#, ErrorKind::InvalidCredentials, Some("61023"), None),
+            ("200 OK", r#"{"errcode":61007}"#, ErrorKind::Forbidden, Some("61007"), None),
+            ("200 OK", r#"{"errcode":61024}"#, ErrorKind::Forbidden, Some("61024"), None),
+            ("200 OK", r#"{"errcode":61004}"#, ErrorKind::Forbidden, Some("61004"), None),
             ("200 OK", r#"{"errcode":45011}"#, ErrorKind::Throttled, Some("45011"), Some(60)),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
-            ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::Protocol, None, None),
-            ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::Protocol, None, None),
+            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
+            ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::InvalidResponse, None, None),
+            ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
     Kind {
@@ -163,42 +163,48 @@ const KINDS: &[Kind] = &[
 ];
 
 const APP_REFUSALS: &[Refusal] = &[
-    ("200 OK", r#"{"errcode":40001,"errmsg":"invalid credential hunter2"}"#, ErrorKind::Denied, Some("40001"), None),
-    ("200 OK", r#"{"errcode":"40013","errmsg":"invalid appid"}"#, ErrorKind::Denied, Some("40013"), None),
-    ("200 OK", r#"{"errcode":40125}"#, ErrorKind::Denied, Some("40125"), None),
-    ("200 OK", r#"{"errcode":40243}"#, ErrorKind::Denied, Some("40243"), None),
-    ("200 OK", r#"{"errcode":50004}"#, ErrorKind::Denied, Some("50004"), None),
-    ("200 OK", r#"{"errcode":50007}"#, ErrorKind::Denied, Some("50007"), None),
+    (
+        "200 OK",
+        r#"{"errcode":40001,"errmsg":"invalid credential hunter2"}"#,
+        ErrorKind::InvalidCredentials,
+        Some("40001"),
+        None,
+    ),
+    ("200 OK", r#"{"errcode":"40013","errmsg":"invalid appid"}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
+    ("200 OK", r#"{"errcode":40125}"#, ErrorKind::InvalidCredentials, Some("40125"), None),
+    ("200 OK", r#"{"errcode":40243}"#, ErrorKind::InvalidCredentials, Some("40243"), None),
+    ("200 OK", r#"{"errcode":50004}"#, ErrorKind::InvalidCredentials, Some("50004"), None),
+    ("200 OK", r#"{"errcode":50007}"#, ErrorKind::InvalidCredentials, Some("50007"), None),
     ("200 OK", r#"{"errcode":40002}"#, ErrorKind::Config, Some("40002"), None),
     ("200 OK", r#"{"errcode":41002}"#, ErrorKind::Config, Some("41002"), None),
     ("200 OK", r#"{"errcode":41004}"#, ErrorKind::Config, Some("41004"), None),
     ("200 OK", r#"{"errcode":43002}"#, ErrorKind::Config, Some("43002"), None),
-    ("200 OK", r#"{"errcode":40164}"#, ErrorKind::NotAllowed, Some("40164"), None),
-    ("200 OK", r#"{"errcode":45035}"#, ErrorKind::NotAllowed, Some("45035"), None),
-    ("200 OK", r#"{"errcode":48004}"#, ErrorKind::NotAllowed, Some("48004"), None),
-    ("200 OK", r#"{"errcode":61024}"#, ErrorKind::NotAllowed, Some("61024"), None),
-    ("200 OK", r#"{"errcode":89501}"#, ErrorKind::NotAllowed, Some("89501"), None),
-    ("200 OK", r#"{"errcode":89503}"#, ErrorKind::NotAllowed, Some("89503"), None),
-    ("200 OK", r#"{"errcode":89506}"#, ErrorKind::NotAllowed, Some("89506"), Some(86_400)),
-    ("200 OK", r#"{"errcode":"89507"}"#, ErrorKind::NotAllowed, Some("89507"), Some(3600)),
+    ("200 OK", r#"{"errcode":40164}"#, ErrorKind::Forbidden, Some("40164"), None),
+    ("200 OK", r#"{"errcode":45035}"#, ErrorKind::Forbidden, Some("45035"), None),
+    ("200 OK", r#"{"errcode":48004}"#, ErrorKind::Forbidden, Some("48004"), None),
+    ("200 OK", r#"{"errcode":61024}"#, ErrorKind::Forbidden, Some("61024"), None),
+    ("200 OK", r#"{"errcode":89501}"#, ErrorKind::Forbidden, Some("89501"), None),
+    ("200 OK", r#"{"errcode":89503}"#, ErrorKind::Forbidden, Some("89503"), None),
+    ("200 OK", r#"{"errcode":89506}"#, ErrorKind::Forbidden, Some("89506"), Some(86_400)),
+    ("200 OK", r#"{"errcode":"89507"}"#, ErrorKind::Forbidden, Some("89507"), Some(3600)),
     ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(600)),
     ("200 OK", r#"{"errcode":"45011"}"#, ErrorKind::Throttled, Some("45011"), Some(60)),
     ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-    ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
+    ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
 ];
 
 const TICKET_REFUSALS: &[Refusal] = &[
-    ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Rejected, Some("40001"), None),
-    ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::Rejected, Some("40014"), None),
-    ("200 OK", r#"{"errcode":42001}"#, ErrorKind::Rejected, Some("42001"), None),
-    ("200 OK", r#"{"errcode":42007}"#, ErrorKind::Rejected, Some("42007"), None),
+    ("200 OK", r#"{"errcode":40001}"#, ErrorKind::TokenRejected, Some("40001"), None),
+    ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::TokenRejected, Some("40014"), None),
+    ("200 OK", r#"{"errcode":42001}"#, ErrorKind::TokenRejected, Some("42001"), None),
+    ("200 OK", r#"{"errcode":42007}"#, ErrorKind::TokenRejected, Some("42007"), None),
     ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(600)),
-    ("200 OK", r#"{"errcode":48001}"#, ErrorKind::NotAllowed, Some("48001"), None),
-    ("200 OK", r#"{"errcode":40164}"#, ErrorKind::NotAllowed, Some("40164"), None),
-    ("200 OK", r#"{"errcode":50007}"#, ErrorKind::Denied, Some("50007"), None),
+    ("200 OK", r#"{"errcode":48001}"#, ErrorKind::Forbidden, Some("48001"), None),
+    ("200 OK", r#"{"errcode":40164}"#, ErrorKind::Forbidden, Some("40164"), None),
+    ("200 OK", r#"{"errcode":50007}"#, ErrorKind::InvalidCredentials, Some("50007"), None),
     ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-    ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
-    ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::Protocol, None, None),
+    ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
+    ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::InvalidResponse, None, None),
 ];
 
 fn authorizer(parent: &'static str, component: &str, account: &str, refresh_token: &str) -> WeChatAuthorizer {
@@ -329,15 +335,27 @@ fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
     let host = canned(reply("200 OK", "", body));
     let derived = || context().with_parent(Some(parent("hunter2-parent"))).with_state(Some("r".into()));
     let kinds: [(Result<Grant, Error>, ErrorKind, &str); 5] = [
-        (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::Denied, "appsecret"),
-        (WeChatClassic::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::Denied, "appsecret"),
-        (WeChatComponent::new("a", "s").base_url(host.url()).fetch(&derived()), ErrorKind::Denied, "appsecret"),
+        (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::InvalidCredentials, "appsecret"),
+        (
+            WeChatClassic::new("a", "s").base_url(host.url()).fetch(&context()),
+            ErrorKind::InvalidCredentials,
+            "appsecret",
+        ),
+        (
+            WeChatComponent::new("a", "s").base_url(host.url()).fetch(&derived()),
+            ErrorKind::InvalidCredentials,
+            "appsecret",
+        ),
         (
             authorizer("c", "c", "a", "r").base_url(host.url()).fetch(&derived()),
-            ErrorKind::Rejected,
+            ErrorKind::TokenRejected,
             "component's token",
         ),
-        (WeChatJsTicket::new(Source("a")).base_url(host.url()).fetch(&derived()), ErrorKind::Rejected, "access token"),
+        (
+            WeChatJsTicket::new(Source("a")).base_url(host.url()).fetch(&derived()),
+            ErrorKind::TokenRejected,
+            "access token",
+        ),
     ];
     for (answer, kind, about) in kinds {
         let error = answer.unwrap_err();
@@ -352,7 +370,7 @@ fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
 fn a_component_without_a_ticket_says_what_to_do_and_asks_nobody() {
     let host = answering(r#"{"component_access_token":"t-1","expires_in":7200}"#);
     let error = WeChatComponent::new("app", "hunter2").base_url(host.url()).fetch(&context()).unwrap_err();
-    assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketStale, 0));
+    assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketRequired, 0));
     assert!(error.to_string().contains("`set_ticket`"), "{error}");
 }
 
@@ -391,7 +409,7 @@ fn an_account_without_a_refresh_token_must_be_authorized_again_and_nobody_is_ask
     let host = answering(r#"{"authorizer_access_token":"t-1","expires_in":7200}"#);
     let provider = authorizer("c", "c", "a", "refresh-1").base_url(host.url());
     let error = provider.fetch(&context().with_parent(Some(parent("p")))).unwrap_err();
-    assert_eq!((error.kind(), host.calls()), (ErrorKind::Denied, 0));
+    assert_eq!((error.kind(), host.calls()), (ErrorKind::InvalidCredentials, 0));
     assert!(error.to_string().contains("authorize again"), "{error}");
 }
 

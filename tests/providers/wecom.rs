@@ -31,12 +31,18 @@ const KINDS: &[Kind] = &[
         granting: r#"{"errcode":0,"errmsg":"ok","access_token":"TOKEN","expires_in":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"errcode":40001,"errmsg":"invalid credential"}"#, ErrorKind::Denied, Some("40001"), None),
-            ("200 OK", r#"{"errcode":"40013"}"#, ErrorKind::Denied, Some("40013"), None),
+            (
+                "200 OK",
+                r#"{"errcode":40001,"errmsg":"invalid credential"}"#,
+                ErrorKind::InvalidCredentials,
+                Some("40001"),
+                None,
+            ),
+            ("200 OK", r#"{"errcode":"40013"}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
             ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(60)),
-            ("200 OK", r#"{"errcode":60020}"#, ErrorKind::NotAllowed, Some("60020"), None),
+            ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
+            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
         ],
     },
     Kind {
@@ -56,19 +62,19 @@ const KINDS: &[Kind] = &[
         granting: r#"{"suite_access_token":"TOKEN","expires_in":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"errcode":40085,"errmsg":"hunter2-state"}"#, ErrorKind::TicketStale, Some("40085"), None),
-            ("200 OK", r#"{"errcode":"41023"}"#, ErrorKind::TicketStale, Some("41023"), None),
-            ("200 OK", r#"{"errcode":40080}"#, ErrorKind::Denied, Some("40080"), None),
-            ("200 OK", r#"{"errcode":40083}"#, ErrorKind::Denied, Some("40083"), None),
-            ("200 OK", r#"{"errcode":41021}"#, ErrorKind::Denied, Some("41021"), None),
-            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Denied, Some("40001"), None),
+            ("200 OK", r#"{"errcode":40085,"errmsg":"hunter2-state"}"#, ErrorKind::TicketRequired, Some("40085"), None),
+            ("200 OK", r#"{"errcode":"41023"}"#, ErrorKind::TicketRequired, Some("41023"), None),
+            ("200 OK", r#"{"errcode":40080}"#, ErrorKind::InvalidCredentials, Some("40080"), None),
+            ("200 OK", r#"{"errcode":40083}"#, ErrorKind::InvalidCredentials, Some("40083"), None),
+            ("200 OK", r#"{"errcode":41021}"#, ErrorKind::InvalidCredentials, Some("41021"), None),
+            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::InvalidCredentials, Some("40001"), None),
             ("200 OK", r#"{"errcode":41004}"#, ErrorKind::Config, Some("41004"), None),
             ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(60)),
-            ("200 OK", r#"{"errcode":60020}"#, ErrorKind::NotAllowed, Some("60020"), None),
+            ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
+            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
             // It quotes what was sent.
-            ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::Protocol, None, None),
+            ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
     Kind {
@@ -89,16 +95,16 @@ const KINDS: &[Kind] = &[
         granting: r#"{"access_token":"TOKEN","expires_in":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"errcode":40082}"#, ErrorKind::Rejected, Some("40082"), None),
-            ("200 OK", r#"{"errcode":"42009"}"#, ErrorKind::Rejected, Some("42009"), None),
-            ("200 OK", r#"{"errcode":41022}"#, ErrorKind::Rejected, Some("41022"), None),
-            ("200 OK", r#"{"errcode":40084}"#, ErrorKind::Denied, Some("40084"), None),
-            ("200 OK", r#"{"errcode":40013}"#, ErrorKind::Denied, Some("40013"), None),
+            ("200 OK", r#"{"errcode":40082}"#, ErrorKind::TokenRejected, Some("40082"), None),
+            ("200 OK", r#"{"errcode":"42009"}"#, ErrorKind::TokenRejected, Some("42009"), None),
+            ("200 OK", r#"{"errcode":41022}"#, ErrorKind::TokenRejected, Some("41022"), None),
+            ("200 OK", r#"{"errcode":40084}"#, ErrorKind::InvalidCredentials, Some("40084"), None),
+            ("200 OK", r#"{"errcode":40013}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
             ("200 OK", r#"{"errcode":45033}"#, ErrorKind::Throttled, Some("45033"), Some(1)),
-            ("200 OK", r#"{"errcode":301042}"#, ErrorKind::NotAllowed, Some("301042"), None),
+            ("200 OK", r#"{"errcode":301042}"#, ErrorKind::Forbidden, Some("301042"), None),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
-            ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::Protocol, None, None),
+            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
+            ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
     Kind {
@@ -118,14 +124,14 @@ const KINDS: &[Kind] = &[
         granting: r#"{"provider_access_token":"TOKEN","expires_in":LIFE}"#,
         odd_life: false,
         refusals: &[
-            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Denied, Some("40001"), None),
-            ("200 OK", r#"{"errcode":"40013"}"#, ErrorKind::Denied, Some("40013"), None),
-            ("200 OK", r#"{"errcode":40091}"#, ErrorKind::Denied, Some("40091"), None),
+            ("200 OK", r#"{"errcode":40001}"#, ErrorKind::InvalidCredentials, Some("40001"), None),
+            ("200 OK", r#"{"errcode":"40013"}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
+            ("200 OK", r#"{"errcode":40091}"#, ErrorKind::InvalidCredentials, Some("40091"), None),
             ("200 OK", r#"{"errcode":41004}"#, ErrorKind::Config, Some("41004"), None),
             ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(60)),
-            ("200 OK", r#"{"errcode":60020}"#, ErrorKind::NotAllowed, Some("60020"), None),
+            ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
+            ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
         ],
     },
     Kind {
@@ -162,16 +168,16 @@ const KINDS: &[Kind] = &[
 ];
 
 const TICKET_REFUSALS: &[Refusal] = &[
-    ("200 OK", r#"{"errcode":40001}"#, ErrorKind::Rejected, Some("40001"), None),
-    ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::Rejected, Some("40014"), None),
-    ("200 OK", r#"{"errcode":42001}"#, ErrorKind::Rejected, Some("42001"), None),
+    ("200 OK", r#"{"errcode":40001}"#, ErrorKind::TokenRejected, Some("40001"), None),
+    ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::TokenRejected, Some("40014"), None),
+    ("200 OK", r#"{"errcode":42001}"#, ErrorKind::TokenRejected, Some("42001"), None),
     ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(60)),
-    ("200 OK", r#"{"errcode":48002}"#, ErrorKind::NotAllowed, Some("48002"), None),
-    ("200 OK", r#"{"errcode":60020}"#, ErrorKind::NotAllowed, Some("60020"), None),
-    ("200 OK", r#"{"errcode":50003}"#, ErrorKind::Denied, Some("50003"), None),
+    ("200 OK", r#"{"errcode":48002}"#, ErrorKind::Forbidden, Some("48002"), None),
+    ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
+    ("200 OK", r#"{"errcode":50003}"#, ErrorKind::InvalidCredentials, Some("50003"), None),
     ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
-    ("200 OK", r#"{"errcode":99999}"#, ErrorKind::Protocol, Some("99999"), None),
-    ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::Protocol, None, None),
+    ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
+    ("200 OK", r#"{"errcode":"hunter2-parent"}"#, ErrorKind::InvalidResponse, None, None),
 ];
 
 #[test]
@@ -250,7 +256,7 @@ fn a_ticket_of_wecom_is_asked_about_again_halfway_through_the_life_that_is_told(
 fn a_suite_without_a_ticket_says_what_to_do_and_asks_nobody() {
     let host = answering(r#"{"suite_access_token":"t-1","expires_in":7200}"#);
     let error = WeComSuite::new("suite", "hunter2").base_url(host.url()).fetch(&context()).unwrap_err();
-    assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketStale, 0));
+    assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketRequired, 0));
     assert!(error.to_string().contains("`set_ticket`") && error.to_string().starts_with("wecom suite: "), "{error}");
 }
 

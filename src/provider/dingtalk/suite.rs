@@ -13,7 +13,7 @@ use crate::secret::Secret;
 ///
 /// DingTalk pushes the ticket about every five hours, and then no longer takes the one before. The program hands it in
 /// with [`set_ticket`](crate::TokenManager::set_ticket) each time one comes. Without one, and with one that DingTalk no
-/// longer takes, the error is [`ErrorKind::TicketStale`]. In a shared store the ticket is that of all managers of the
+/// longer takes, the error is [`ErrorKind::TicketRequired`]. In a shared store the ticket is that of all managers of the
 /// suite: those of [`DingTalkAuthorizedCorp`](crate::DingTalkAuthorizedCorp) too.
 ///
 /// ```
@@ -73,7 +73,7 @@ impl Suite {
 
 /// The latest ticket.
 pub(super) fn ticket_of(context: &Context) -> Result<&Secret, Error> {
-    context.state().ok_or_else(|| Error::new(ErrorKind::TicketStale, MISSING))
+    context.state().ok_or_else(|| Error::new(ErrorKind::TicketRequired, MISSING))
 }
 
 impl DingTalkSuite {

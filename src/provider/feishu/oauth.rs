@@ -98,13 +98,13 @@ const WORDS: Codes = Codes { field: "error", refusals: REFUSALS, throttles: &[("
 const WRONG: &str = "the app id or app secret is wrong, or the app is disabled";
 
 const REFUSALS: &[Row] = &[
-    ("access_denied", ErrorKind::NotAllowed, "the app is not allowed this token"),
-    ("invalid_client", ErrorKind::Denied, WRONG),
-    ("invalid_grant", ErrorKind::Denied, WRONG),
+    ("access_denied", ErrorKind::Forbidden, "the app is not allowed this token"),
+    ("invalid_client", ErrorKind::InvalidCredentials, WRONG),
+    ("invalid_grant", ErrorKind::InvalidCredentials, WRONG),
     ("invalid_request", ErrorKind::Config, "a parameter is missing or makes no sense"),
     ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this app"),
     ("server_error", ErrorKind::Unavailable, "the system has an internal fault"),
     ("temporarily_unavailable", ErrorKind::Unavailable, "the system is busy"),
-    ("unauthorized_client", ErrorKind::Denied, "the app may not use client credentials; only own apps may"),
+    ("unauthorized_client", ErrorKind::InvalidCredentials, "the app may not use client credentials; only own apps may"),
     ("unsupported_grant_type", ErrorKind::Config, "the host does not know client credentials"),
 ];

@@ -16,7 +16,7 @@ use crate::secret::Secret;
 ///
 /// Feishu pushes the ticket as an `app_ticket` event, every hour. The program hands it in with
 /// [`set_ticket`](crate::TokenManager::set_ticket) each time one comes. When there is none, or Feishu no longer takes
-/// it, Feishu is asked to push another at once, and the error is [`ErrorKind::TicketStale`] until that has been handed
+/// it, Feishu is asked to push another at once, and the error is [`ErrorKind::TicketRequired`] until that has been handed
 /// in. It is asked once a minute at most, for all that share the credential.
 ///
 /// ```
@@ -57,13 +57,13 @@ impl FeishuStoreApp {
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let Some(ticket) = context.state() else {
-            return Err(self.ask_for_ticket(context.http(), Error::new(ErrorKind::TicketStale, MISSING), &[]));
+            return Err(self.ask_for_ticket(context.http(), Error::new(ErrorKind::TicketRequired, MISSING), &[]));
         };
         let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
         let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
         match CODES.accept_at(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
             Ok(json) => granted_as(json, "app_access_token", "expire"),
-            Err(error) if error.kind() == ErrorKind::TicketStale => {
+            Err(error) if error.kind() == ErrorKind::TicketRequired => {
                 Err(self.ask_for_ticket(context.http(), error, &[ticket]))
             }
             Err(error) => Err(error),
@@ -122,7 +122,7 @@ const STALE: &str = "the app ticket is not taken any more, or is that of another
                      hand it in with `set_ticket` from the callback";
 
 /// "The app token could not be obtained": for a store app it is the ticket.
-const AT_STORE_APP: &[Row] = &[("10012", ErrorKind::TicketStale, STALE)];
+const AT_STORE_APP: &[Row] = &[("10012", ErrorKind::TicketRequired, STALE)];
 
 /// A push takes seconds, and its callback may get lost.
 const RESEND_PAUSE: Duration = Duration::from_secs(60);

@@ -106,7 +106,7 @@ const APP_TOKEN: &str = "the app token was refused";
 
 /// The codes that are about the app token, which is shown at this endpoint only.
 const AT_TENANT: &[Row] = &[
-    ("20014", ErrorKind::Rejected, APP_TOKEN),
-    ("99991664", ErrorKind::Rejected, APP_TOKEN),
-    ("99991671", ErrorKind::Rejected, APP_TOKEN),
+    ("20014", ErrorKind::TokenRejected, APP_TOKEN),
+    ("99991664", ErrorKind::TokenRejected, APP_TOKEN),
+    ("99991671", ErrorKind::TokenRejected, APP_TOKEN),
 ];

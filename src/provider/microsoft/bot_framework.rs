@@ -130,7 +130,7 @@ const MULTI_TENANT: Dialect = Dialect { refusals: &[NOT_MULTI_TENANT, REFUSALS],
 
 const NOT_MULTI_TENANT: &[Row] = &[(
     "AADSTS700016",
-    ErrorKind::Denied,
+    ErrorKind::InvalidCredentials,
     "the app is not known to the directory of all bots; a single-tenant bot names its own with `tenant`, else check the \
      app id",
 )];

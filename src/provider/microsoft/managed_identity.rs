@@ -116,7 +116,7 @@ impl ManagedIdentity {
             404 | 410 => Err(reply.refusal().recast(ErrorKind::Unavailable, GONE)),
             400 => DIALECT.accept(reply, secret.as_slice()).map_err(|error| match error.kind() {
                 // Whatever it is, asking again does not help.
-                ErrorKind::Protocol => error.recast(ErrorKind::Denied, REFUSED),
+                ErrorKind::InvalidResponse => error.recast(ErrorKind::InvalidCredentials, REFUSED),
                 _ => error,
             }),
             _ => DIALECT.accept(reply, secret.as_slice()),
@@ -202,5 +202,5 @@ const REFUSALS: &[Row] = &[
         ErrorKind::Config,
         "no managed identity is assigned here, or none with this client id, or the resource is wrong",
     ),
-    ("unauthorized_client", ErrorKind::Denied, "the managed identity may not have this token"),
+    ("unauthorized_client", ErrorKind::InvalidCredentials, "the managed identity may not have this token"),
 ];

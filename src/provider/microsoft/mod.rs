@@ -51,12 +51,12 @@ fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Err
     if json.code("expires_on").is_none() {
         return Ok(None);
     }
-    let no_number = || Error::protocol("the provider granted a token whose end is no number");
+    let no_number = || Error::invalid_response("the provider granted a token whose end is no number");
     let end = u64::try_from(json.integer("expires_on").ok_or_else(no_number)?).unwrap_or_default();
     let now = asked_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_secs(end).saturating_sub(now) {
         left if left < Duration::from_secs(1) => {
-            Err(Error::protocol("the provider granted a token whose life is over; check this machine's clock"))
+            Err(Error::invalid_response("the provider granted a token whose life is over; check this machine's clock"))
         }
         left => Ok(Some(left)),
     }
@@ -104,9 +104,9 @@ const PASSING: &str = "Entra is busy or broken";
 /// The numbers, as far as they say more than the word they come with; and Entra's use of the words.
 const REFUSALS: &[Row] = &[
     ("AADSTS50196", ErrorKind::Throttled, "the same was asked too often; look for what asks again and again"),
-    ("AADSTS53003", ErrorKind::NotAllowed, "a conditional access policy does not allow it"),
-    ("AADSTS70001", ErrorKind::Denied, "the app is disabled, or not in this directory"),
-    ("AADSTS70021", ErrorKind::Denied, NO_MATCH),
+    ("AADSTS53003", ErrorKind::Forbidden, "a conditional access policy does not allow it"),
+    ("AADSTS70001", ErrorKind::InvalidCredentials, "the app is disabled, or not in this directory"),
+    ("AADSTS70021", ErrorKind::InvalidCredentials, NO_MATCH),
     ("AADSTS90002", ErrorKind::Config, "the tenant does not exist; check its id or domain, and the cloud"),
     ("AADSTS90006", ErrorKind::Unavailable, PASSING),
     ("AADSTS90012", ErrorKind::Unavailable, PASSING),
@@ -119,40 +119,48 @@ const REFUSALS: &[Row] = &[
         ErrorKind::Config,
         "the resource of the scope is not known in this directory; check its name, or have it installed there",
     ),
-    ("AADSTS700011", ErrorKind::Denied, OTHER_DIRECTORY),
-    ("AADSTS700016", ErrorKind::Denied, OTHER_DIRECTORY),
+    ("AADSTS700011", ErrorKind::InvalidCredentials, OTHER_DIRECTORY),
+    ("AADSTS700016", ErrorKind::InvalidCredentials, OTHER_DIRECTORY),
     (
         "AADSTS700024",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the assertion is too old or not valid yet; check this machine's clock (each try signs a fresh one)",
     ),
     (
         "AADSTS700027",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the assertion's signature is not accepted; check that the certificate is one of the app's and has not expired, \
          and this machine's clock",
     ),
-    ("AADSTS700211", ErrorKind::Denied, NO_MATCH),
-    ("AADSTS700212", ErrorKind::Denied, NO_MATCH),
-    ("AADSTS700213", ErrorKind::Denied, NO_MATCH),
+    ("AADSTS700211", ErrorKind::InvalidCredentials, NO_MATCH),
+    ("AADSTS700212", ErrorKind::InvalidCredentials, NO_MATCH),
+    ("AADSTS700213", ErrorKind::InvalidCredentials, NO_MATCH),
     ("AADSTS1002012", ErrorKind::Config, "the scope must end with /.default"),
     (
         "AADSTS7000215",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the client secret is wrong; the secret's value is wanted, not its id, and of this very app",
     ),
-    ("AADSTS7000216", ErrorKind::Denied, "the app wants a secret or a certificate"),
-    ("AADSTS7000218", ErrorKind::Denied, "the app wants a secret or a certificate"),
+    ("AADSTS7000216", ErrorKind::InvalidCredentials, "the app wants a secret or a certificate"),
+    ("AADSTS7000218", ErrorKind::InvalidCredentials, "the app wants a secret or a certificate"),
     (
         "AADSTS7000222",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the client secret has expired; create another one (right after that this may be told for a moment)",
     ),
-    ("invalid_client", ErrorKind::Denied, "the client id, secret, certificate or assertion is not accepted"),
+    (
+        "invalid_client",
+        ErrorKind::InvalidCredentials,
+        "the client id, secret, certificate or assertion is not accepted",
+    ),
     (
         "invalid_grant",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the credential is not accepted, or a policy forbids it; check this machine's clock if it is an assertion",
     ),
-    ("unauthorized_client", ErrorKind::Denied, "the app is not known here, disabled, or may not use this grant"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the app is not known here, disabled, or may not use this grant",
+    ),
 ];

@@ -35,8 +35,8 @@ pub(in crate::provider) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:clie
 /// How servers refuse an assertion of the client.
 pub(super) const DIALECT: Dialect = Dialect {
     refusals: &[&[
-        ("invalid_client", ErrorKind::Denied, NOT_ACCEPTED),
-        ("invalid_grant", ErrorKind::Denied, NOT_ACCEPTED),
+        ("invalid_client", ErrorKind::InvalidCredentials, NOT_ACCEPTED),
+        ("invalid_grant", ErrorKind::InvalidCredentials, NOT_ACCEPTED),
     ]],
     ..Dialect::STANDARD
 };

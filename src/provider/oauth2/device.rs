@@ -50,7 +50,7 @@ impl DeviceSignIn {
     ///
     /// # Errors
     ///
-    /// As a fetch: [`ErrorKind::Config`] for a setting or scope that is wrong, [`ErrorKind::Denied`] for a client that
+    /// As a fetch: [`ErrorKind::Config`] for a setting or scope that is wrong, [`ErrorKind::InvalidCredentials`] for a client that
     /// may not do this, and what the network brings.
     pub fn begin(&self) -> Result<DevicePrompt, Error> {
         self.ask().map_err(|error| error.of(NAME))
@@ -133,8 +133,8 @@ impl DevicePrompt {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] when the code is over, [`ErrorKind::NotAllowed`] when the person refused,
-    /// [`ErrorKind::Protocol`] when the server gives no refresh token, perhaps for want of a scope. A network that
+    /// [`ErrorKind::TimedOut`] when the code is over, [`ErrorKind::Forbidden`] when the person refused,
+    /// [`ErrorKind::InvalidResponse`] when the server gives no refresh token, perhaps for want of a scope. A network that
     /// fails meanwhile is tried again.
     pub fn wait(mut self) -> Result<RefreshToken, Error> {
         loop {
@@ -181,7 +181,7 @@ impl DevicePrompt {
         let grant = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.expose())];
         let mut json = client.exchange(&context, &grant, &[&self.device_code], &DIALECT)?;
         let refresh_token = json.take_secret("refresh_token").ok().filter(|token| !token.is_blank());
-        let refresh_token = refresh_token.ok_or_else(|| Error::protocol(NO_REFRESH_TOKEN))?;
+        let refresh_token = refresh_token.ok_or_else(|| Error::invalid_response(NO_REFRESH_TOKEN))?;
         Ok(RefreshToken::new(client.clone(), refresh_token))
     }
 
@@ -215,7 +215,7 @@ fn shown(json: &Json, name: &str) -> Result<String, Error> {
     let text = json.text(name).filter(|text| !text.is_empty() && text.len() <= LONGEST_TEXT);
     match text.filter(|text| text.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
         Some(text) => Ok(text.to_owned()),
-        None => Err(Error::protocol(format!("the server's reply has no {name} that can be shown"))),
+        None => Err(Error::invalid_response(format!("the server's reply has no {name} that can be shown"))),
     }
 }
 
@@ -223,7 +223,9 @@ fn address(json: &Json, name: &str) -> Result<String, Error> {
     let url = shown(json, name)?;
     match check_url(url.split('#').next().unwrap_or_default()) {
         Ok(()) => Ok(url),
-        Err(_) => Err(Error::protocol("the server wants the code entered at no address that a person should trust")),
+        Err(_) => {
+            Err(Error::invalid_response("the server wants the code entered at no address that a person should trust"))
+        }
     }
 }
 
@@ -258,8 +260,8 @@ const NO_REFRESH_TOKEN: &str =
 const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
 
 const REFUSALS: &[Row] = &[
-    ("access_denied", ErrorKind::NotAllowed, "the person has refused to sign in"),
+    ("access_denied", ErrorKind::Forbidden, "the person has refused to sign in"),
     ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
     ("expired_token", ErrorKind::TimedOut, OVER),
-    ("invalid_grant", ErrorKind::Denied, "the server does not know the code; begin again"),
+    ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not know the code; begin again"),
 ];

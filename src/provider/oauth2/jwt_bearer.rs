@@ -214,18 +214,18 @@ const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
 const REFUSALS: &[Row] = &[
     (
         "invalid_grant",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the signed assertion is not accepted; check this machine's clock, whether the key was revoked, the issuer, \
              subject and audience (each try signs a fresh one)",
     ),
     (
         "invalid_client",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the issuer of the assertion is not known, or the client must show itself in another way",
     ),
     (
         "unauthorized_client",
-        ErrorKind::Denied,
+        ErrorKind::InvalidCredentials,
         "the issuer may not have a token for this subject and scope; have it authorised, by an administrator if it is \
              for another person",
     ),

@@ -66,7 +66,7 @@ impl Dialect {
         match own.and_then(find).or_else(|| find(word)) {
             // Too many calls is too many calls, whatever code comes with it.
             Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
-            _ if reply.is_success() => by_status.recast(ErrorKind::Protocol, "the token was refused"),
+            _ if reply.is_success() => by_status.recast(ErrorKind::InvalidResponse, "the token was refused"),
             _ => by_status,
         }
     }
@@ -95,10 +95,14 @@ fn with_params(mut identity: Identity, params: &[(String, Secret)]) -> Identity 
 
 /// The codes of the token endpoint: the standards', and those that servers have made up beside them.
 const CODES: &[Row] = &[
-    ("access_denied", ErrorKind::NotAllowed, "the server does not allow this client the token"),
+    ("access_denied", ErrorKind::Forbidden, "the server does not allow this client the token"),
     ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
-    ("invalid_client", ErrorKind::Denied, "the client id or secret is wrong, or is sent in another way than wanted"),
-    ("invalid_grant", ErrorKind::Denied, "the server does not accept the grant"),
+    (
+        "invalid_client",
+        ErrorKind::InvalidCredentials,
+        "the client id or secret is wrong, or is sent in another way than wanted",
+    ),
+    ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not accept the grant"),
     ("invalid_request", ErrorKind::Config, "the server misses or does not know a parameter"),
     ("invalid_resource", ErrorKind::Config, "the server does not know the resource"),
     ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this client"),
@@ -106,6 +110,6 @@ const CODES: &[Row] = &[
     ("server_error", ErrorKind::Unavailable, "the server has an internal fault"),
     ("slow_down", ErrorKind::Throttled, "there were too many calls"),
     ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy"),
-    ("unauthorized_client", ErrorKind::Denied, "the client may not use this kind of grant"),
+    ("unauthorized_client", ErrorKind::InvalidCredentials, "the client may not use this kind of grant"),
     ("unsupported_grant_type", ErrorKind::Config, "the server does not know this kind of grant"),
 ];

@@ -46,7 +46,7 @@ impl RefreshToken {
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let latest = context.state().ok_or_else(|| Error::new(ErrorKind::Denied, SIGN_IN))?;
+        let latest = context.state().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
         let json = self.client.exchange(context, &grant, &[latest], &DIALECT)?;
         granted_with_state(json, "access_token", "expires_in", "refresh_token")
@@ -87,6 +87,6 @@ const NAME: &str = "refresh token";
 
 const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
 
-const REFUSALS: &[Row] = &[("invalid_grant", ErrorKind::Denied, SIGN_IN)];
+const REFUSALS: &[Row] = &[("invalid_grant", ErrorKind::InvalidCredentials, SIGN_IN)];
 
 const SIGN_IN: &str = "the refresh token is over, was revoked or was used before; sign in again";

@@ -71,7 +71,8 @@ impl WeChatAuthorizer {
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let component = context.parent()?;
-        let refresh_token = context.state().ok_or_else(|| Error::new(ErrorKind::Denied, NO_REFRESH_TOKEN))?;
+        let refresh_token =
+            context.state().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, NO_REFRESH_TOKEN))?;
         let body = Body {
             component_appid: &self.component_appid,
             authorizer_appid: &self.authorizer_appid,

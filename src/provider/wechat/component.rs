@@ -15,7 +15,7 @@ use crate::secret::Secret;
 ///
 /// WeChat pushes a `component_verify_ticket` to the platform's callback every ten minutes, good for twelve hours, and
 /// grants the token for it. Hand each one in with [`set_ticket`](crate::TokenManager::set_ticket). While there is none
-/// that is young enough the answer is [`ErrorKind::TicketStale`](crate::ErrorKind::TicketStale), and WeChat is not
+/// that is young enough the answer is [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired), and WeChat is not
 /// asked. When no ticket comes at all, a call of `api_start_push_ticket` starts the pushes again.
 ///
 /// ```
@@ -48,7 +48,7 @@ impl WeChatComponent {
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketStale, STALE))?;
+        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
         let body = Body {
             component_appid: &self.appid,
             component_appsecret: self.secret.expose(),

@@ -44,55 +44,59 @@ const UNTRUSTED: &str = "this machine's address is not a trusted IP of the app; 
 /// The codes of the token endpoints, as far as they say what to do.
 const REFUSALS: &[Row] = &[
     ("-1", ErrorKind::Unavailable, "the system is busy"),
-    ("40001", ErrorKind::Denied, "the app secret is wrong or was reset, or the app is disabled"),
-    ("40013", ErrorKind::Denied, "the corp id is wrong"),
-    ("40080", ErrorKind::Denied, "the suite secret is wrong"),
-    ("40083", ErrorKind::Denied, "the suite id is wrong"),
-    ("40084", ErrorKind::Denied, "the permanent code is wrong, or the corp has withdrawn it"),
-    ("40085", ErrorKind::TicketStale, STALE),
-    ("40091", ErrorKind::Denied, "the app secret is wrong, or belongs to another corp"),
+    ("40001", ErrorKind::InvalidCredentials, "the app secret is wrong or was reset, or the app is disabled"),
+    ("40013", ErrorKind::InvalidCredentials, "the corp id is wrong"),
+    ("40080", ErrorKind::InvalidCredentials, "the suite secret is wrong"),
+    ("40083", ErrorKind::InvalidCredentials, "the suite id is wrong"),
+    ("40084", ErrorKind::InvalidCredentials, "the permanent code is wrong, or the corp has withdrawn it"),
+    ("40085", ErrorKind::TicketRequired, STALE),
+    ("40091", ErrorKind::InvalidCredentials, "the app secret is wrong, or belongs to another corp"),
     ("41002", ErrorKind::Config, "the corp id is missing"),
     ("41004", ErrorKind::Config, "the app secret is missing"),
-    ("41021", ErrorKind::Denied, "the suite id is missing"),
-    ("41023", ErrorKind::TicketStale, STALE),
+    ("41021", ErrorKind::InvalidCredentials, "the suite id is missing"),
+    ("41023", ErrorKind::TicketRequired, STALE),
     ("41024", ErrorKind::Config, "the app secret is missing"),
     ("45009", ErrorKind::Throttled, "there were too many calls"),
-    ("45031", ErrorKind::Denied, "the app secret is too weak and must be reset"),
+    ("45031", ErrorKind::InvalidCredentials, "the app secret is too weak and must be reset"),
     ("45033", ErrorKind::Throttled, "there were too many calls at once"),
-    ("48002", ErrorKind::NotAllowed, "the app may not call this interface"),
-    ("50003", ErrorKind::Denied, "the app is disabled"),
-    ("60020", ErrorKind::NotAllowed, UNTRUSTED),
-    ("301042", ErrorKind::NotAllowed, UNTRUSTED),
+    ("48002", ErrorKind::Forbidden, "the app may not call this interface"),
+    ("50003", ErrorKind::InvalidCredentials, "the app is disabled"),
+    ("60020", ErrorKind::Forbidden, UNTRUSTED),
+    ("301042", ErrorKind::Forbidden, UNTRUSTED),
 ];
 
 /// What codes mean where a suite's token is asked for.
 const AT_SUITE: &[Row] = &[
-    ("40001", ErrorKind::Denied, "the suite secret is wrong or was reset, or the suite is disabled"),
-    ("40013", ErrorKind::Denied, "the suite id is wrong"),
+    ("40001", ErrorKind::InvalidCredentials, "the suite secret is wrong or was reset, or the suite is disabled"),
+    ("40013", ErrorKind::InvalidCredentials, "the suite id is wrong"),
     ("41004", ErrorKind::Config, "the suite secret is missing"),
 ];
 
 /// What codes mean where a suite's token is shown to get the token of a corp.
 const AT_AUTHORIZED_CORP: &[Row] = &[
-    ("40013", ErrorKind::Denied, "the id of the corp is wrong, or is not the one that it has for this suite"),
-    ("40082", ErrorKind::Rejected, REFUSED_SUITE),
-    ("41022", ErrorKind::Rejected, REFUSED_SUITE),
-    ("42009", ErrorKind::Rejected, REFUSED_SUITE),
+    (
+        "40013",
+        ErrorKind::InvalidCredentials,
+        "the id of the corp is wrong, or is not the one that it has for this suite",
+    ),
+    ("40082", ErrorKind::TokenRejected, REFUSED_SUITE),
+    ("41022", ErrorKind::TokenRejected, REFUSED_SUITE),
+    ("42009", ErrorKind::TokenRejected, REFUSED_SUITE),
 ];
 
 /// What codes mean where a service provider's token is asked for.
 const AT_SERVICE_PROVIDER: &[Row] = &[
-    ("40001", ErrorKind::Denied, "the provider secret is wrong or was reset"),
-    ("40013", ErrorKind::Denied, "the provider's corp id is wrong"),
-    ("40091", ErrorKind::Denied, "the provider secret is wrong, or belongs to another corp"),
+    ("40001", ErrorKind::InvalidCredentials, "the provider secret is wrong or was reset"),
+    ("40013", ErrorKind::InvalidCredentials, "the provider's corp id is wrong"),
+    ("40091", ErrorKind::InvalidCredentials, "the provider secret is wrong, or belongs to another corp"),
     ("41004", ErrorKind::Config, "the provider secret is missing"),
 ];
 
 /// What codes mean where an access token is shown to get a ticket: here they are about that token.
 const AT_TICKET: &[Row] = &[
-    ("40001", ErrorKind::Rejected, REFUSED_TOKEN),
-    ("40014", ErrorKind::Rejected, REFUSED_TOKEN),
-    ("42001", ErrorKind::Rejected, REFUSED_TOKEN),
+    ("40001", ErrorKind::TokenRejected, REFUSED_TOKEN),
+    ("40014", ErrorKind::TokenRejected, REFUSED_TOKEN),
+    ("42001", ErrorKind::TokenRejected, REFUSED_TOKEN),
 ];
 
 const REFUSED_TOKEN: &str = "the access token that the ticket was asked with was refused";

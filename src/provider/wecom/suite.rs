@@ -15,7 +15,7 @@ use crate::secret::Secret;
 ///
 /// WeCom pushes a `suite_ticket` to the app's callback every ten minutes, good for thirty, and grants the token for it.
 /// Hand each one in with [`set_ticket`](crate::TokenManager::set_ticket). While there is none that is young enough the
-/// answer is [`ErrorKind::TicketStale`](crate::ErrorKind::TicketStale), and WeCom is not asked.
+/// answer is [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired), and WeCom is not asked.
 ///
 /// ```
 /// use evertoken::{Provider, WeComSuite};
@@ -47,7 +47,7 @@ impl WeComSuite {
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketStale, STALE))?;
+        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
         let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&self.base_url.at("/cgi-bin/service/get_suite_token"), &body).send()?;
         let json = CODES.accept_at(AT_SUITE, &reply, &[&self.secret, ticket])?;
