@@ -118,7 +118,7 @@ fn renewals(title: &str, lead: Duration, spread: Duration) {
     service.at_most.store(0, Ordering::Relaxed);
     let before = core_time();
 
-    let renewed = || managers.iter().filter(|manager| manager.metrics().refreshes_ahead > 0).count();
+    let renewed = || managers.iter().filter(|manager| manager.metrics().background_refreshes > 0).count();
     while renewed() < FLEET && start.elapsed() < lead + Duration::from_secs(30) {
         thread::sleep(Duration::from_millis(10));
     }

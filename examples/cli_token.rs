@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use evertoken::testing::ProviderHost;
 use evertoken::{
-    Error, ErrorKind, EventKind, FileStore, HttpConfig, ProviderConfig, Source, Status, TokenManager,
-    TokenManagerBuilder, WeCom, provider,
+    Error, ErrorKind, EventKind, FileStore, HttpConfig, ProviderConfig, Status, TokenManager, TokenManagerBuilder,
+    TokenOrigin, WeCom, provider,
 };
 use pico_args::Arguments;
 
@@ -105,9 +105,9 @@ fn stand_in() -> ProviderHost {
 fn kept(store: Option<&FileStore>, status: &Status) -> String {
     let Some(store) = store else { return "in memory only; it goes with this process".into() };
     let directory = store.directory().display();
-    match status.source {
+    match status.origin {
         _ if status.store_down_for.is_some() => format!("in memory only; {directory} cannot be used"),
-        Some(Source::Store) => format!("in {directory}; it was there already, and nothing was fetched"),
+        Some(TokenOrigin::Store) => format!("in {directory}; it was there already, and nothing was fetched"),
         Some(_) => format!("in {directory}; it was fetched, and the next start finds it there"),
         None => format!("in {directory}, once there is one"),
     }

@@ -80,7 +80,7 @@ impl Window {
                 }
                 recv(self.events) -> event => {
                     let Ok(event) = event else { break };
-                    renewed = matches!(event.kind, EventKind::Granted { ahead: true, .. });
+                    renewed = matches!(event.kind, EventKind::Granted { in_background: true, .. });
                     self.show(&event.kind.to_string());
                 }
                 recv(saved) -> outcome => match outcome {

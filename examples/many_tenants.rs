@@ -49,7 +49,7 @@ fn run() -> Result<(), Error> {
     let metrics = pool.metrics();
     println!("  calls      {calls}, of which {} waited; the slowest took {slowest:.1?}", metrics.waits);
     println!("  fetched    {} tokens", metrics.fetches_ok);
-    println!("  adopted    {} tokens that another process had fetched", metrics.adoptions);
+    println!("  adopted    {} tokens that another process had fetched", metrics.tokens_from_store);
     if metrics.store_errors > 0 {
         println!("  redis      did not work {} times; meanwhile tokens were fetched without it", metrics.store_errors);
     }

@@ -74,7 +74,7 @@ fn stand_in() -> Result {
 
     timeline.chapter("The provider is asked too early, and gives the same token again");
     tokens.force_refresh()?;
-    timeline.wait_for(|kind| matches!(kind, EventKind::SameToken { .. }))?;
+    timeline.wait_for(|kind| matches!(kind, EventKind::Unchanged { .. }))?;
     timeline.note("manager", "does not take that for a renewal: the token ends when it ended before");
 
     timeline.chapter("A service refuses the token");
@@ -238,7 +238,7 @@ fn on_all_threads<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
 }
 
 fn is_renewal(kind: &EventKind) -> bool {
-    matches!(kind, EventKind::Granted { ahead: true, .. })
+    matches!(kind, EventKind::Granted { in_background: true, .. })
 }
 
 fn is_failure(kind: &EventKind) -> bool {
@@ -274,7 +274,7 @@ impl Timeline {
     }
 
     fn tell_what_is_next(&self, tokens: &TokenManager) {
-        let due = tokens.status().due_in.unwrap_or_default();
+        let due = tokens.status().refresh_in.unwrap_or_default();
         self.note("manager", &format!("renews the token in {} ms", due.as_millis()));
     }
 

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use evertoken::store::RedisStore;
-use evertoken::{Error, ErrorKind, Event, EventKind, Grant, Source, Token, TokenManager, provider};
+use evertoken::{Error, ErrorKind, Event, EventKind, Grant, Token, TokenManager, TokenOrigin, provider};
 use pico_args::Arguments;
 
 fn main() -> ExitCode {
@@ -95,8 +95,8 @@ impl Calls {
 
 fn tell(event: &Event, tokens: &TokenManager) {
     let who = match &event.kind {
-        EventKind::Granted { source: Source::Provider, .. } => "fetched",
-        EventKind::Granted { source: Source::Store, fingerprint, .. } => {
+        EventKind::Granted { origin: TokenOrigin::Provider, .. } => "fetched",
+        EventKind::Granted { origin: TokenOrigin::Store, fingerprint, .. } => {
             let token = tokens.try_token().filter(|token| token.fingerprint() == fingerprint);
             let asker = token.map_or("another process".to_owned(), |token| format!("process {}", asker(&token)));
             return say(event.at, "adopted", &format!("{event}; {asker} fetched it"));

@@ -31,19 +31,19 @@ pub enum EventKind {
         /// Names the token without telling it.
         fingerprint: String,
         /// Where it came from.
-        source: Source,
+        origin: TokenOrigin,
         /// How long it lives from now on.
         remaining: Duration,
         /// How long the fetch took.
         took: Duration,
         /// True when it was renewed in the background while the one before it was still handed out.
-        ahead: bool,
+        in_background: bool,
     },
     /// The provider gave the token that is held already.
     #[non_exhaustive]
-    SameToken {
+    Unchanged {
         /// When it is asked again, from now.
-        next_try: Duration,
+        retry_in: Duration,
     },
     /// A fetch failed. Callers get the held token if it is not dead, else this error.
     #[non_exhaustive]
@@ -61,7 +61,7 @@ pub enum EventKind {
     },
     /// The provider granted a token again that had been rejected, so it is used again.
     #[non_exhaustive]
-    GrantedAgain {
+    Reinstated {
         /// Names the token without telling it.
         fingerprint: String,
     },
@@ -78,7 +78,7 @@ pub enum EventKind {
     /// What the provider needs for the next token, a refresh token, could not be stored. It is kept in memory, and
     /// nothing is fetched until it is stored: should the process end before, somebody has to sign in again.
     #[non_exhaustive]
-    StateUnsaved {
+    RenewalSecretNotStored {
         /// Why.
         error: Error,
     },
@@ -87,18 +87,18 @@ pub enum EventKind {
 /// Where a token came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Source {
+pub enum TokenOrigin {
     /// The provider granted it to this manager.
     Provider,
     /// Another manager recorded it in the shared store, or in the one that stands in for that.
     Store,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for TokenOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Source::Provider => "provider",
-            Source::Store => "shared store",
+            TokenOrigin::Provider => "provider",
+            TokenOrigin::Store => "shared store",
         })
     }
 }
@@ -115,20 +115,20 @@ impl fmt::Display for Event {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventKind::Granted { fingerprint, source, remaining, took, ahead } => {
-                let when = if *ahead { " ahead of time" } else { "" };
+            EventKind::Granted { fingerprint, origin, remaining, took, in_background } => {
+                let when = if *in_background { " ahead of time" } else { "" };
                 let (token, took, left) = (short(fingerprint), seconds(*took), seconds(*remaining));
-                write!(f, "token {token} from the {source}{when}, took {took}, lives {left}")
+                write!(f, "token {token} from the {origin}{when}, took {took}, lives {left}")
             }
-            EventKind::SameToken { next_try } => write!(f, "same token again, next try in {}", seconds(*next_try)),
+            EventKind::Unchanged { retry_in } => write!(f, "same token again, next try in {}", seconds(*retry_in)),
             EventKind::Failed { error, retry_in } => write!(f, "no token: {error}; next try in {}", seconds(*retry_in)),
             EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short(fingerprint)),
-            EventKind::GrantedAgain { fingerprint } => {
+            EventKind::Reinstated { fingerprint } => {
                 write!(f, "rejected token {} was granted again and is used again", short(fingerprint))
             }
             EventKind::Invalidated => f.write_str("all forgotten"),
             EventKind::StoreDown { error } => write!(f, "the shared store cannot be used: {error}"),
-            EventKind::StateUnsaved { error } => {
+            EventKind::RenewalSecretNotStored { error } => {
                 write!(f, "what the next token is asked with could not be stored: {error}")
             }
             EventKind::StoreUp => f.write_str("the shared store can be used again"),

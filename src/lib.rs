@@ -121,11 +121,11 @@ mod token;
 pub use builder::TokenManagerBuilder;
 pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
-pub use event::{Event, EventKind, Source};
+pub use event::{Event, EventKind, TokenOrigin};
 pub use http::{HeaderMap, HttpConfig};
 pub use idempotency::{Claim, Deed, DeedStatus, Idempotency, Outcome, RunError};
 pub use key::{Identity, Key};
-pub use manager::{QuotaStatus, State, Status, TokenManager};
+pub use manager::{QuotaStatus, Status, TokenManager, TokenState};
 pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
 pub use provider::{

@@ -35,21 +35,21 @@ pub struct Metrics {
     /// Fetches from the provider that failed.
     pub fetches_failed: u64,
     /// Renewals in the background that brought a new token.
-    pub refreshes_ahead: u64,
+    pub background_refreshes: u64,
     /// Fetches that brought the token that was held already.
-    pub same_tokens: u64,
+    pub unchanged_tokens: u64,
     /// Tokens taken over from the shared store.
-    pub adoptions: u64,
+    pub tokens_from_store: u64,
     /// Rejections that took a token out of use.
     pub rejections: u64,
     /// Tokens that the provider granted again after they had been rejected.
-    pub granted_again: u64,
+    pub reinstated_tokens: u64,
     /// Operations of the store that failed.
     pub store_errors: u64,
     /// Time that fetches from the provider took.
-    pub fetching: Timing,
+    pub fetch_time: Timing,
     /// Time that callers waited.
-    pub waiting: Timing,
+    pub wait_time: Timing,
 }
 
 /// How often something was timed, and how long it took.
@@ -59,7 +59,7 @@ pub struct Timing {
     /// How often.
     pub count: u64,
     /// All together.
-    pub sum: Duration,
+    pub total: Duration,
     /// The longest.
     pub max: Duration,
 }
@@ -79,12 +79,12 @@ impl Metrics {
 impl Timing {
     /// The average. Zero when nothing was timed.
     pub fn mean(&self) -> Duration {
-        let nanoseconds = self.sum.as_nanos() / u128::from(self.count.max(1));
+        let nanoseconds = self.total.as_nanos() / u128::from(self.count.max(1));
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 
     fn include(&mut self, took: Duration) {
-        *self = *self + Timing { count: 1, sum: took, max: took };
+        *self = *self + Timing { count: 1, total: took, max: took };
     }
 }
 
@@ -94,7 +94,7 @@ impl Add for Timing {
     fn add(self, other: Timing) -> Timing {
         Timing {
             count: self.count + other.count,
-            sum: self.sum.saturating_add(other.sum),
+            total: self.total.saturating_add(other.total),
             max: self.max.max(other.max),
         }
     }
@@ -110,14 +110,14 @@ impl Add for Metrics {
             waits: self.waits + other.waits,
             fetches_ok: self.fetches_ok + other.fetches_ok,
             fetches_failed: self.fetches_failed + other.fetches_failed,
-            refreshes_ahead: self.refreshes_ahead + other.refreshes_ahead,
-            same_tokens: self.same_tokens + other.same_tokens,
-            adoptions: self.adoptions + other.adoptions,
+            background_refreshes: self.background_refreshes + other.background_refreshes,
+            unchanged_tokens: self.unchanged_tokens + other.unchanged_tokens,
+            tokens_from_store: self.tokens_from_store + other.tokens_from_store,
             rejections: self.rejections + other.rejections,
-            granted_again: self.granted_again + other.granted_again,
+            reinstated_tokens: self.reinstated_tokens + other.reinstated_tokens,
             store_errors: self.store_errors + other.store_errors,
-            fetching: self.fetching + other.fetching,
-            waiting: self.waiting + other.waiting,
+            fetch_time: self.fetch_time + other.fetch_time,
+            wait_time: self.wait_time + other.wait_time,
         }
     }
 }
@@ -135,11 +135,11 @@ impl fmt::Display for Metrics {
         writeln!(f, "token performance report")?;
         writeln!(f, "  hit rate       {:>7}  {} of {calls} calls from memory", percent(self.hit_rate()), self.hits)?;
         writeln!(f, "  fetch success  {:>7}  {} of {fetches} fetches", percent(self.success_rate()), self.fetches_ok)?;
-        writeln!(f, "  renewed ahead  {:>7}  {} same token again", self.refreshes_ahead, self.same_tokens)?;
-        writeln!(f, "  from the store {:>7}  {} store errors", self.adoptions, self.store_errors)?;
-        writeln!(f, "  rejected       {:>7}  {} granted again", self.rejections, self.granted_again)?;
-        writeln!(f, "  fetching       {}", self.fetching)?;
-        write!(f, "  callers waited {}", self.waiting)
+        writeln!(f, "  renewed ahead  {:>7}  {} same token again", self.background_refreshes, self.unchanged_tokens)?;
+        writeln!(f, "  from the store {:>7}  {} store errors", self.tokens_from_store, self.store_errors)?;
+        writeln!(f, "  rejected       {:>7}  {} granted again", self.rejections, self.reinstated_tokens)?;
+        writeln!(f, "  fetching       {}", self.fetch_time)?;
+        write!(f, "  callers waited {}", self.wait_time)
     }
 }
 
@@ -163,13 +163,13 @@ impl Recorder {
     pub(crate) fn waited(&self, took: Duration) {
         self.count(|metrics| {
             metrics.waits += 1;
-            metrics.waiting.include(took);
+            metrics.wait_time.include(took);
         });
     }
 
     pub(crate) fn fetched(&self, took: Duration, well: bool) {
         self.count(|metrics| {
-            metrics.fetching.include(took);
+            metrics.fetch_time.include(took);
             if well { metrics.fetches_ok += 1 } else { metrics.fetches_failed += 1 }
         });
     }
@@ -201,8 +201,8 @@ mod tests {
         recorder.waited(Duration::from_millis(5));
         let sum: Metrics = [recorder.read(3), recorder.read(4)].into_iter().sum();
         assert_eq!((sum.hits, sum.fetches_ok, sum.fetches_failed, sum.waits), (7, 2, 2, 2));
-        assert_eq!(sum.fetching.max, Duration::from_millis(30));
-        assert_eq!(sum.fetching.mean(), Duration::from_millis(20));
+        assert_eq!(sum.fetch_time.max, Duration::from_millis(30));
+        assert_eq!(sum.fetch_time.mean(), Duration::from_millis(20));
         assert_eq!(sum.success_rate(), Some(0.5));
     }
 

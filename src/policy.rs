@@ -66,19 +66,19 @@ pub(crate) struct Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Fresh,
-    Due,
-    Late,
-    Dead,
+    RefreshDue,
+    Expiring,
+    Expired,
 }
 
 impl Schedule {
     pub(crate) fn phase(&self, now: Moment) -> Phase {
         if now.reaches(self.dead) {
-            Phase::Dead
+            Phase::Expired
         } else if now.reaches(self.late) {
-            Phase::Late
+            Phase::Expiring
         } else if now.reaches(self.due) {
-            Phase::Due
+            Phase::RefreshDue
         } else {
             Phase::Fresh
         }
@@ -262,9 +262,9 @@ mod tests {
         let schedule = policy().schedule(start(), 7200 * SECOND, 7200 * SECOND, 0.5);
         let tick = Duration::from_nanos(1);
         for (moment, before, from) in [
-            (schedule.due, Phase::Fresh, Phase::Due),
-            (schedule.late, Phase::Due, Phase::Late),
-            (schedule.dead, Phase::Late, Phase::Dead),
+            (schedule.due, Phase::Fresh, Phase::RefreshDue),
+            (schedule.late, Phase::RefreshDue, Phase::Expiring),
+            (schedule.dead, Phase::Expiring, Phase::Expired),
         ] {
             assert_eq!(schedule.phase(moment.before(tick)), before);
             assert_eq!(schedule.phase(moment), from);
@@ -289,7 +289,7 @@ mod tests {
                     };
                     let schedule = policy.schedule(start(), life, life, 0.7);
                     assert!(schedule.dead.until(schedule.end) > Duration::ZERO || life == Duration::ZERO);
-                    assert_eq!(schedule.phase(schedule.end), Phase::Dead);
+                    assert_eq!(schedule.phase(schedule.end), Phase::Expired);
                     let _ = policy.pause(u32::MAX, &Error::new(ErrorKind::Unavailable, "x"), 0.3);
                     let _ = policy.pause(1, &Error::new(ErrorKind::Throttled, "x").with_retry_after(setting), 0.3);
                 }

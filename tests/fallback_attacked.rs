@@ -349,7 +349,7 @@ fn a_token_that_many_threads_find_at_once_is_adopted_once() {
             }
         });
         let granted = events.try_iter().filter(|event| matches!(event.kind, evertoken::EventKind::Granted { .. }));
-        assert_eq!((granted.count(), tokens.metrics().adoptions, provider.calls()), (1, 1, 1));
+        assert_eq!((granted.count(), tokens.metrics().tokens_from_store, provider.calls()), (1, 1, 1));
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use evertoken::testing::{FakeClock, FakeProvider, Outage, ProviderHost};
 use evertoken::{
-    Error, ErrorKind, EventKind, Grant, HttpConfig, Identity, Metrics, OAuth2, Source, State, TokenManager, TokenPool,
-    WeCom,
+    Error, ErrorKind, EventKind, Grant, HttpConfig, Identity, Metrics, OAuth2, TokenManager, TokenOrigin, TokenPool,
+    TokenState, WeCom,
 };
 use wait::*;
 
@@ -31,14 +31,14 @@ mod renewal {
         text(&tokens);
         wait_for_grant(&events);
         clock.advance(6899 * SECOND);
-        assert_eq!((tokens.status().state, provider.calls()), (State::Fresh, 1));
+        assert_eq!((tokens.status().state, provider.calls()), (TokenState::Fresh, 1));
         clock.advance(SECOND);
         let ahead = wait_for(&events, |kind| match kind {
-            EventKind::Granted { ahead, .. } => Some(*ahead),
+            EventKind::Granted { in_background, .. } => Some(*in_background),
             _ => None,
         });
         assert!(ahead);
-        assert_eq!((text(&tokens), tokens.metrics().refreshes_ahead), ("token-2".to_owned(), 1));
+        assert_eq!((text(&tokens), tokens.metrics().background_refreshes), ("token-2".to_owned(), 1));
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod renewal {
         tokens.warm_up();
         wait_for_grant(&events);
         clock.advance(8000 * SECOND);
-        eventually("it is wiped", || tokens.status().state == State::Empty);
+        eventually("it is wiped", || tokens.status().state == TokenState::Empty);
         assert_eq!(provider.calls(), 1);
     }
 
@@ -187,7 +187,7 @@ mod the_same_token_back {
         let again = tokens.token().unwrap();
         assert_eq!((again.expose(), again.remaining()), (first.expose(), 300 * SECOND));
         let metrics = tokens.metrics();
-        assert_eq!((metrics.refreshes_ahead, metrics.same_tokens, host.calls()), (0, 1, 2));
+        assert_eq!((metrics.background_refreshes, metrics.unchanged_tokens, host.calls()), (0, 1, 2));
         // Inside the margin nobody asks again in vain.
         clock.advance(250 * SECOND);
         assert_eq!(text(&tokens), first.expose());
@@ -245,7 +245,7 @@ mod the_same_token_back {
         text(&tokens);
         wait_for_grant(&events);
         clock.advance(7099 * SECOND);
-        assert_eq!(tokens.status().state, State::Fresh);
+        assert_eq!(tokens.status().state, TokenState::Fresh);
         clock.advance(SECOND);
         wait_for_grant(&events);
     }
@@ -505,20 +505,20 @@ mod calls {
     fn status_explains_itself() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
-        assert_eq!(tokens.status().state, State::Empty);
+        assert_eq!(tokens.status().state, TokenState::Empty);
         text(&tokens);
         clock.advance(60 * SECOND);
         let status = tokens.status();
-        assert_eq!((status.state, status.source), (State::Fresh, Some(Source::Provider)));
-        assert_eq!(status.age, Some(60 * SECOND));
-        assert_eq!((status.due_in, status.ends_in), (Some(6840 * SECOND), Some(7140 * SECOND)));
+        assert_eq!((status.state, status.origin), (TokenState::Fresh, Some(TokenOrigin::Provider)));
+        assert_eq!(status.held_for, Some(60 * SECOND));
+        assert_eq!((status.refresh_in, status.expires_in), (Some(6840 * SECOND), Some(7140 * SECOND)));
         let shown = status.to_string();
         assert!(shown.contains("fresh") && shown.contains("6840 s"), "{shown}");
         provider.always_fail(Some(outage()));
         clock.advance(7090 * SECOND);
         text(&tokens);
         let status = tokens.status();
-        assert_eq!(status.state, State::Late);
+        assert_eq!(status.state, TokenState::Expiring);
         assert!(status.retry_in.is_some() && status.to_string().contains("an outage"), "{status}");
     }
 
@@ -531,10 +531,10 @@ mod calls {
         }
         let metrics = tokens.metrics();
         assert_eq!((metrics.hits, metrics.misses, metrics.waits, metrics.fetches_ok), (9, 1, 1, 1));
-        assert_eq!((metrics.fetching.count, metrics.waiting.count), (1, 1));
+        assert_eq!((metrics.fetch_time.count, metrics.wait_time.count), (1, 1));
         assert_eq!(metrics.hit_rate(), Some(0.9));
         let sum: Metrics = [metrics, metrics].into_iter().sum();
-        assert_eq!((sum.hits, sum.waiting.count), (18, 2));
+        assert_eq!((sum.hits, sum.wait_time.count), (18, 2));
         let json = serde_json::to_value(metrics).unwrap();
         assert_eq!(json["hits"], 9);
     }
@@ -625,7 +625,7 @@ mod settings {
             assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         }
         assert!(tokens.try_token().is_none());
-        assert_eq!(tokens.status().state, State::Empty);
+        assert_eq!(tokens.status().state, TokenState::Empty);
     }
 
     #[test]

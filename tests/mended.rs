@@ -75,7 +75,7 @@ fn a_clock_that_panics_ends_no_other_managers_renewals() {
     eventually("the refresher reads the broken clock", || clock.panics.load(Ordering::SeqCst) > 0);
     time.advance(6900 * SECOND);
     wait_for_grant(&events);
-    assert_eq!(healthy.metrics().refreshes_ahead, 1);
+    assert_eq!(healthy.metrics().background_refreshes, 1);
     assert_eq!(clock.panics.load(Ordering::SeqCst), 1, "it is not read again and again");
     // When it is well again, its manager is looked after again.
     clock.broken.store(false, Ordering::SeqCst);
@@ -96,10 +96,10 @@ fn a_lead_shorter_than_the_margin_still_renews_in_the_background() {
     text(&tokens);
     wait_for_grant(&events);
     text(&tokens);
-    assert_eq!(tokens.status().due_in, Some(7140 * SECOND));
+    assert_eq!(tokens.status().refresh_in, Some(7140 * SECOND));
     clock.advance(7140 * SECOND);
     wait_for_grant(&events);
-    assert_eq!(tokens.metrics().refreshes_ahead, 1);
+    assert_eq!(tokens.metrics().background_refreshes, 1);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn the_largest_jitter_moves_no_renewal_into_the_safety_margin() {
     for _ in 0..100 {
         let tokens = builder(&FakeProvider::new(), &FakeClock::new()).jitter(1.0).build().unwrap();
         text(&tokens);
-        assert!(tokens.status().due_in.unwrap() <= 7140 * SECOND);
+        assert!(tokens.status().refresh_in.unwrap() <= 7140 * SECOND);
     }
 }
 

@@ -714,7 +714,7 @@ fn a_token_that_many_threads_find_in_a_file_at_once_is_told_of_once() {
             }
         });
         let told = events.try_iter().filter(|event| matches!(event.kind, EventKind::Granted { .. })).count();
-        assert_eq!((told, tokens.metrics().adoptions), (1, 1));
+        assert_eq!((told, tokens.metrics().tokens_from_store), (1, 1));
     }
     assert_eq!(provider.calls(), 1);
 }

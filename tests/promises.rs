@@ -408,7 +408,7 @@ mod promise_4_a_rejected_token_is_gone {
             tokens.reject(&token).unwrap();
             assert_eq!(text(&tokens), "same");
         }
-        assert_eq!((provider.calls(), tokens.metrics().granted_again), (2, 1));
+        assert_eq!((provider.calls(), tokens.metrics().reinstated_tokens), (2, 1));
         clock.advance(31 * SECOND);
         tokens.reject(&token).unwrap();
         assert_eq!((text(&tokens), provider.calls()), ("same".to_owned(), 3));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use evertoken::store::{Expected, Leasing, Owner, Publish, RedisConfig, RedisStore, Swap};
 use evertoken::testing::FakeProvider;
-use evertoken::{Error, ErrorKind, EventKind, Identity, Key, Source, Store, TokenManager, TokenManagerBuilder};
+use evertoken::{Error, ErrorKind, EventKind, Identity, Key, Store, TokenManager, TokenManagerBuilder, TokenOrigin};
 use proxy::Proxy;
 use redis_server::{Monitor, RedisServer};
 use wait::*;
@@ -487,10 +487,10 @@ fn the_lock_of_another_program_is_heeded_until_its_fetch_must_be_over() {
     eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
     other.writes("theirs", HOUR);
     let source = wait_for(&events, |kind| match kind {
-        EventKind::Granted { source, .. } => Some(*source),
+        EventKind::Granted { origin, .. } => Some(*origin),
         _ => None,
     });
-    assert_eq!((source, provider.calls()), (Source::Store, 0));
+    assert_eq!((source, provider.calls()), (TokenOrigin::Store, 0));
     one.invalidate().unwrap();
     // Their lock is still there; they never free it. It is too old to be anybody's.
     server.ask::<()>(&["DEL", &format!("{SHARED}:lock")]).unwrap();

@@ -788,7 +788,7 @@ fn act(port: &str) {
             "renew" => repeat(|| tokens.force_refresh(), || lines.next()),
             "ticket" => tokens.set_ticket(rest).map_or_else(|error| said(Err(error)), |()| "ok".to_owned()),
             "unsaved" => {
-                wait_for(events, |kind| matches!(kind, EventKind::StateUnsaved { .. }).then_some(()));
+                wait_for(events, |kind| matches!(kind, EventKind::RenewalSecretNotStored { .. }).then_some(()));
                 "ok".to_owned()
             }
             _ => panic!("{verb}?"),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use evertoken::store::{Entry, Expected};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Profile, Source, State, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Profile, Store, TokenManager, TokenOrigin, TokenState};
 use fragile::Fragile;
 use wait::*;
 
@@ -59,7 +59,7 @@ fn promise_3_many_managers_with_nothing_held_cost_one_fetch() {
     });
     assert!(answers.iter().all(|answer| answer == "token-1"));
     assert_eq!(provider.calls(), 1);
-    let adopted: u64 = managers.iter().map(|manager| manager.metrics().adoptions).sum();
+    let adopted: u64 = managers.iter().map(|manager| manager.metrics().tokens_from_store).sum();
     assert_eq!(adopted, 7);
 }
 
@@ -115,7 +115,7 @@ fn an_adopted_token_keeps_its_true_end_and_is_renewed_in_time() {
     let token = other.token().unwrap();
     assert_eq!((token.expose(), token.remaining()), ("token-1", 6200 * SECOND));
     let status = other.status();
-    assert_eq!((status.source, status.due_in), (Some(Source::Store), Some(5900 * SECOND)));
+    assert_eq!((status.origin, status.refresh_in), (Some(TokenOrigin::Store), Some(5900 * SECOND)));
 }
 
 #[test]
@@ -532,7 +532,7 @@ fn lives_that_end_are_replaced_once_however_many_managers_look() {
         assert!(group.provider.calls() <= 2 * life, "a renewal under way when the clock jumps is the most there is");
         group.clock.advance(101 * SECOND);
         for manager in &managers {
-            let at_rest = || matches!(manager.status().state, State::Empty | State::Fresh);
+            let at_rest = || matches!(manager.status().state, TokenState::Empty | TokenState::Fresh);
             eventually("what is dead is gone or replaced", at_rest);
         }
     }
@@ -721,7 +721,7 @@ fn a_token_that_is_granted_again_after_an_invalidation_that_could_not_be_told_wa
     group.store.broken.store(true, Ordering::SeqCst);
     assert!(one.invalidate().is_err());
     assert_eq!(text(&one), "t-1");
-    assert_eq!(one.metrics().granted_again, 0);
+    assert_eq!(one.metrics().reinstated_tokens, 0);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn a_refresh_token_that_cannot_be_stored_stops_fetching_until_it_is() {
     let events = tokens.events();
     *store.unwritable.lock().unwrap() = Some(":state");
     assert_eq!(text(&tokens), "token-1", "what was granted is handed out");
-    wait_for(&events, |kind| matches!(kind, EventKind::StateUnsaved { .. }).then_some(()));
+    wait_for(&events, |kind| matches!(kind, EventKind::RenewalSecretNotStored { .. }).then_some(()));
 
     for _ in 0..3 {
         let error = renewed(&tokens, &clock).unwrap_err();
@@ -235,7 +235,7 @@ fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     tokens.set_ticket("ticket-1").unwrap();
     assert_eq!(text(&tokens), "ticket-1-1");
-    assert!(tokens.status().state_age.is_some());
+    assert!(tokens.status().renewal_secret_age.is_some());
 
     let corp = FakeProvider::new().with_identity(Identity::new("another corp"));
     let corp = corp.with_state(StateProfile::ticket(Identity::new("suite"), HOUR / 2));
@@ -441,7 +441,7 @@ fn a_rejected_token_that_is_granted_again_is_forced_away() {
     assert_eq!(second.expose(), "t-2");
     // The quota is used up: it is granted again, and used again.
     tokens.reject(&second).unwrap();
-    assert_eq!((text(&tokens), tokens.metrics().granted_again), ("t-2".into(), 1));
+    assert_eq!((text(&tokens), tokens.metrics().reinstated_tokens), ("t-2".into(), 1));
     assert_eq!(provider.calls(), 4);
 }
 
@@ -486,7 +486,7 @@ fn what_a_provider_wants_renewed_sooner_is_renewed_sooner_by_those_who_adopt_it_
     let manager = || builder(&provider, &clock).store(store.clone()).build().unwrap();
     let (one, another) = (manager(), manager());
     assert_eq!((text(&one), text(&another)), ("t-1".into(), "t-1".into()));
-    assert_eq!(another.status().due_in, Some(HOUR * 12));
+    assert_eq!(another.status().refresh_in, Some(HOUR * 12));
     drop(one);
     let events = another.events();
     text(&another);

@@ -405,7 +405,7 @@ fn a_ticket_is_stored_when_the_store_is_back_though_the_held_token_is_due_and_un
     eventually("it has one", || tokens.status().fingerprint.is_some() && !tokens.status().fetching);
     clock.advance(HOUR * 3 / 2);
     thread::sleep(SECOND / 5);
-    assert_eq!(tokens.status().due_in, Some(Duration::ZERO));
+    assert_eq!(tokens.status().refresh_in, Some(Duration::ZERO));
     assert!(!tokens.status().fetching);
     let fails = Arc::new(AtomicBool::new(true));
     let failing = fails.clone();

@@ -664,7 +664,7 @@ fn the_reserve_is_not_used_up_by_renewals_after_a_rejection_that_is_settled() {
     tokens.reject(&first).unwrap();
     assert_eq!(text(&tokens), "t-2", "the rejected one is replaced");
     clock.advance(HOUR);
-    eventually("the refresher drops what is dead", || tokens.status().state == State::Empty);
+    eventually("the refresher drops what is dead", || tokens.status().state == TokenState::Empty);
     let error = tokens.token().map(|token| token.expose().to_owned());
     assert_eq!(error.map_err(|error| error.kind()), Err(ErrorKind::Throttled));
 }

@@ -73,8 +73,8 @@ impl Vendor {
         for tokens in &*self.managers.borrow() {
             eventually("what is due is renewed, or waits", || {
                 let status = tokens.status();
-                let is_due = status.due_in == Some(Duration::ZERO) && status.retry_in.is_none();
-                !status.fetching && (!is_due || status.state == State::Dead)
+                let is_due = status.refresh_in == Some(Duration::ZERO) && status.retry_in.is_none();
+                !status.fetching && (!is_due || status.state == TokenState::Expired)
             });
         }
     }
@@ -653,7 +653,7 @@ fn wechats_stable_token_is_forced_away_by_one_call_when_it_was_rejected() {
     // Within the 30 seconds nothing would come of it: it is used again.
     tokens.reject(&other).unwrap();
     assert_eq!(tokens.token().unwrap().expose(), other.expose());
-    assert_eq!(tokens.metrics().granted_again, 1);
+    assert_eq!(tokens.metrics().reinstated_tokens, 1);
 }
 
 #[test]

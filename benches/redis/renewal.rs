@@ -37,7 +37,7 @@ pub(crate) fn measure(server: &RedisServer) {
         (0, 0, vec![], vec![], vec![], vec![]);
     while renewals.len() < RENEWALS {
         let event = events.recv_timeout(Duration::from_secs(30)).unwrap();
-        let EventKind::Granted { took, ahead: true, .. } = event.kind else { continue };
+        let EventKind::Granted { took, in_background: true, .. } = event.kind else { continue };
         commands = commands.max(monitor.commands().len() - asked);
         // Just as long after the last use as the renewal was.
         let start = Instant::now();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, ErrorKind};
-use crate::event::Source;
+use crate::event::TokenOrigin;
 use crate::flight::Flight;
 use crate::lease::{MOST_REJECTED, StateTurn};
 use crate::manager::quota::Day;
@@ -71,7 +71,7 @@ pub(crate) struct Held {
     pub(crate) schedule: Schedule,
     /// Its whole life, as far as it was told.
     pub(crate) life: Life,
-    pub(crate) source: Source,
+    pub(crate) source: TokenOrigin,
     pub(crate) since: Moment,
     /// Its number among the tokens in the shared store: the higher, the later it was granted.
     pub(crate) number: u64,

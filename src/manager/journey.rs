@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, ErrorKind};
-use crate::event::{EventKind, Source};
+use crate::event::{EventKind, TokenOrigin};
 use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn, Wait, next_number};
 use crate::manager::asking::Asking;
 use crate::manager::control::{Down, Pause, Purpose, Ticket};
@@ -166,7 +166,7 @@ impl Keeper {
 
     /// What to make of a record that somebody left. `None`: it is of no use.
     pub(crate) fn use_record(&self, record: &Record, ticket: &Ticket) -> Option<Result<Arrival, Trouble>> {
-        let worst = if record.failure.is_some() { Phase::Late } else { Phase::Due };
+        let worst = if record.failure.is_some() { Phase::Expiring } else { Phase::RefreshDue };
         if let Some(token) = record.token.as_ref().filter(|token| self.fits(token, record.number, ticket, worst)) {
             return Some(Ok(Arrival::adopted(token, record)));
         }
@@ -300,7 +300,7 @@ impl Keeper {
         // By the provider, without the store, and nothing newer is recorded. That it is not recorded does not say so:
         // another may have brought it over from the second store, and the service have refused it then.
         let again = ticket.granted_again.as_deref() == Some(name)
-            && held.source == Source::Provider
+            && held.source == TokenOrigin::Provider
             && held.version.is_none()
             && record.token.is_none()
             && held.number >= record.number;
@@ -310,7 +310,9 @@ impl Keeper {
             Some(token) if token.fingerprint == name => {
                 Arrival::Recorded { version: record.version, number: record.number, end: token.end() }
             }
-            Some(token) if self.fits(token, record.number, ticket, Phase::Due) => Arrival::adopted(token, &record),
+            Some(token) if self.fits(token, record.number, ticket, Phase::RefreshDue) => {
+                Arrival::adopted(token, &record)
+            }
             // The others do not know yet that it was rejected here.
             Some(token) if ticket.rejected.contains(&token.fingerprint) => {
                 return self.write_back(sharing, ticket, record, true);
@@ -333,7 +335,7 @@ impl Keeper {
     /// two have left: numbers do not tell when one was granted without the store, or the store has lost its records.
     fn write_back(&self, sharing: &Sharing, ticket: &Ticket, mut record: Record, certain: bool) -> Arrival {
         let now = self.now();
-        let Some(held) = ticket.held.as_ref().filter(|held| held.schedule.phase(now) <= Phase::Due) else {
+        let Some(held) = ticket.held.as_ref().filter(|held| held.schedule.phase(now) <= Phase::RefreshDue) else {
             return Arrival::Nothing;
         };
         let name = held.token.fingerprint();
@@ -440,7 +442,7 @@ impl Keeper {
         // The first time with nothing in hand is free; with a token in hand there is time.
         let since = control.store.unshared_at.or_else(|| {
             let down = control.store.down.as_ref().map_or(now, |down| down.since);
-            control.peek(now, Phase::Late).map(|_| down)
+            control.peek(now, Phase::Expiring).map(|_| down)
         });
         let from = since.map(|since| since.after(self.settings.unshared_interval));
         match from.filter(|from| !now.reaches(*from)) {

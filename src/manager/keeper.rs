@@ -136,7 +136,7 @@ impl Keeper {
         }
         let mut control = self.lock();
         let now = self.now();
-        control.take(now, Phase::Due)
+        control.take(now, Phase::RefreshDue)
     }
 
     fn obtain_by(&self, deadline: Deadline, waited: &mut bool) -> Result<Token, Error> {
@@ -166,7 +166,7 @@ impl Keeper {
             let mut control = self.lock();
             let now = self.now();
             let spaced = control.forced_at.is_some_and(|at| !now.reaches(at.after(self.profile.forced_spacing)));
-            if spaced && let Some(token) = control.take(now, Phase::Due) {
+            if spaced && let Some(token) = control.take(now, Phase::RefreshDue) {
                 return Ok(token);
             }
             control.tokens
@@ -191,7 +191,7 @@ impl Keeper {
     fn token_since(&self, tokens: u64) -> Option<Token> {
         let mut control = self.lock();
         let now = self.now();
-        if control.tokens == tokens { None } else { control.take(now, Phase::Due) }
+        if control.tokens == tokens { None } else { control.take(now, Phase::RefreshDue) }
     }
 
     /// The held token if it is not dead; a flight for a better one is started where one is needed.
@@ -207,7 +207,7 @@ impl Keeper {
     pub(crate) fn warm_up(&self) {
         let held = {
             let control = self.lock();
-            control.peek(self.now(), Phase::Due).is_some()
+            control.peek(self.now(), Phase::RefreshDue).is_some()
         };
         if !held {
             // What it answers is of no interest: whoever asks next is told.
@@ -223,14 +223,14 @@ impl Keeper {
         let mut control = self.lock();
         let now = self.now();
         let answer = match purpose {
-            Purpose::Need => control.take(now, Phase::Due),
+            Purpose::Need => control.take(now, Phase::RefreshDue),
             _ => None,
         };
         if let Some(token) = answer {
             return Step::Answer(Ok(token));
         }
         let late = match purpose {
-            Purpose::Need => control.take(now, Phase::Late),
+            Purpose::Need => control.take(now, Phase::Expiring),
             _ => None,
         };
         if let Some(refusal) = self.refusal(&mut control, now) {
@@ -282,7 +282,7 @@ impl Keeper {
     fn late_or(&self, error: Error) -> Result<Token, Error> {
         let mut control = self.lock();
         let now = self.now();
-        control.take(now, Phase::Late).ok_or(error)
+        control.take(now, Phase::Expiring).ok_or(error)
     }
 
     /// Takes `token` out of use, here before it returns and for the others in the shared store.

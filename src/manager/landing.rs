@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Moment, Stopwatch};
 use crate::error::{Error, ErrorKind, catch_panic};
-use crate::event::{EventKind, Source};
+use crate::event::{EventKind, TokenOrigin};
 use crate::flight::Flight;
 use crate::lease::{Failure, OPERATION, RecordedToken, lease_of};
 use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, TOLERANCE, Ticket};
@@ -158,8 +158,8 @@ impl Keeper {
             EventKind::StoreDown { .. } | EventKind::StoreUp if is_told() => log::Level::Debug,
             EventKind::Failed { .. }
             | EventKind::StoreDown { .. }
-            | EventKind::GrantedAgain { .. }
-            | EventKind::StateUnsaved { .. } => log::Level::Warn,
+            | EventKind::Reinstated { .. }
+            | EventKind::RenewalSecretNotStored { .. } => log::Level::Warn,
             EventKind::StoreUp => log::Level::Info,
             _ => log::Level::Debug,
         };
@@ -181,7 +181,7 @@ struct Landing<'a> {
 /// Where a token comes from, and what is known of it besides its course.
 struct Origin {
     life: Life,
-    source: Source,
+    source: TokenOrigin,
     number: u64,
     version: Option<Version>,
     /// When it is over, by each clock for itself: when one is set, the other still knows.
@@ -233,7 +233,7 @@ impl Landing<'_> {
         let same = same || again.is_some();
         let end = again.filter(|_| !self.keeper.profile.same_token_extends).unwrap_or(end);
         let schedule = self.keeper.policy.schedule(asked_at, life, asked_at.until(end), fastrand::f64());
-        if schedule.phase(self.now) == Phase::Dead {
+        if schedule.phase(self.now) == Phase::Expired {
             return if same { Ok(self.wait_for_another(control, end)) } else { Err(self.dead_on_arrival(control)) };
         }
         let better = |held: &Held| held.token.fingerprint() != name && !held.schedule.end.ends_before(end);
@@ -245,19 +245,19 @@ impl Landing<'_> {
         }
         let ahead = self.is_ahead(control);
         self.keeper.recorder.count(|metrics| {
-            metrics.same_tokens += u64::from(same);
-            metrics.refreshes_ahead += u64::from(!same && ahead);
+            metrics.unchanged_tokens += u64::from(same);
+            metrics.background_refreshes += u64::from(!same && ahead);
         });
         let token = Token::new(secret, end, self.keeper.time.clone());
         if same {
             let until = self.next_change(&schedule);
-            self.news.push(EventKind::SameToken { next_try: self.now.until(until) });
-            self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version, end });
+            self.news.push(EventKind::Unchanged { retry_in: self.now.until(until) });
+            self.hold(control, token, schedule, Origin { life, source: TokenOrigin::Provider, number, version, end });
             control.pause = Some(Pause { until, error: None });
             return Ok(Landed::Same);
         }
-        self.tell_granted(&token, Source::Provider, ahead);
-        self.hold(control, token, schedule, Origin { life, source: Source::Provider, number, version, end });
+        self.tell_granted(&token, TokenOrigin::Provider, ahead);
+        self.hold(control, token, schedule, Origin { life, source: TokenOrigin::Provider, number, version, end });
         control.tokens += 1;
         Ok(Landed::New)
     }
@@ -277,15 +277,15 @@ impl Landing<'_> {
             .held
             .as_ref()
             .is_some_and(|held| held.token.fingerprint() == name || !held.is_older_than(number, schedule.end));
-        if control.is_rejected(name) || worse || schedule.phase(self.now) == Phase::Dead {
+        if control.is_rejected(name) || worse || schedule.phase(self.now) == Phase::Expired {
             return Landed::Nothing;
         }
-        self.keeper.recorder.count(|metrics| metrics.adoptions += 1);
+        self.keeper.recorder.count(|metrics| metrics.tokens_from_store += 1);
         let token = Token::new(recorded.secret, schedule.end, self.keeper.time.clone());
         let ahead = self.is_ahead(control);
-        self.tell_granted(&token, Source::Store, ahead);
+        self.tell_granted(&token, TokenOrigin::Store, ahead);
         let (life, end) = (recorded.life, schedule.end);
-        self.hold(control, token, schedule, Origin { life, source: Source::Store, number, version, end });
+        self.hold(control, token, schedule, Origin { life, source: TokenOrigin::Store, number, version, end });
         control.tokens += 1;
         Landed::New
     }
@@ -336,16 +336,16 @@ impl Landing<'_> {
 
     /// True when the flight was started in the background and lands while the token before it is still handed out.
     fn is_ahead(&self, control: &Control) -> bool {
-        self.ticket.purpose == Purpose::Ahead && control.peek(self.now, Phase::Late).is_some()
+        self.ticket.purpose == Purpose::Ahead && control.peek(self.now, Phase::Expiring).is_some()
     }
 
-    fn tell_granted(&mut self, token: &Token, source: Source, ahead: bool) {
+    fn tell_granted(&mut self, token: &Token, origin: TokenOrigin, ahead: bool) {
         self.news.push(EventKind::Granted {
             fingerprint: token.fingerprint().to_owned(),
-            source,
+            origin,
             remaining: token.remaining(),
             took: self.took,
-            ahead,
+            in_background: ahead,
         });
     }
 
@@ -361,8 +361,8 @@ impl Landing<'_> {
         let wait = pause.max(self.now.until(end).min(LONGEST_STOP));
         control.poll = Some(Poll { at: Deadline::within(wait), pause });
         control.come_back_at = Some(self.now.after(wait));
-        self.keeper.recorder.count(|metrics| metrics.same_tokens += 1);
-        self.news.push(EventKind::SameToken { next_try: wait });
+        self.keeper.recorder.count(|metrics| metrics.unchanged_tokens += 1);
+        self.news.push(EventKind::Unchanged { retry_in: wait });
         Landed::Same
     }
 
@@ -379,8 +379,8 @@ impl Landing<'_> {
             return;
         }
         control.granted_again = Some((name.to_owned(), self.now.after(IGNORED)));
-        self.keeper.recorder.count(|metrics| metrics.granted_again += 1);
-        self.news.push(EventKind::GrantedAgain { fingerprint: name.to_owned() });
+        self.keeper.recorder.count(|metrics| metrics.reinstated_tokens += 1);
+        self.news.push(EventKind::Reinstated { fingerprint: name.to_owned() });
     }
 
     fn drop_what_others_rejected(&mut self, control: &mut Control) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-pub use status::{QuotaStatus, State, Status};
+pub use status::{QuotaStatus, Status, TokenState};
 
 pub(crate) use control::Control;
 pub(crate) use keeper::{Keeper, Settings};

@@ -80,7 +80,7 @@ impl Keeper {
             |name: &String| recorded.rejects(name) || found.rejects(name) || ticket.rejected.contains(name);
         let better = found.token.clone().filter(|token| !is_rejected(&token.fingerprint) && lives_longer(token));
         let has_news = is_told_of_more || better.is_some();
-        let fits = |token: &RecordedToken| self.fits(token, found.number, &elsewhere(ticket), Phase::Due);
+        let fits = |token: &RecordedToken| self.fits(token, found.number, &elsewhere(ticket), Phase::RefreshDue);
         let of_use = better.clone().filter(fits);
         if better.is_some() {
             recorded.number = next_number(recorded.number.max(found.number).max(ticket.number));

@@ -189,7 +189,7 @@ impl Keeper {
             None => Ok(()),
         };
         if let Err(error) = stored {
-            self.announce(&EventKind::StateUnsaved { error });
+            self.announce(&EventKind::RenewalSecretNotStored { error });
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::event::{Source, seconds};
+use crate::event::{TokenOrigin, seconds};
 use crate::key::Key;
 use crate::lease::DAY;
 use crate::manager::keeper::Keeper;
@@ -19,17 +19,17 @@ pub struct Status {
     /// The name under which the token is recorded.
     pub key: Key,
     /// Where the held token is in its life.
-    pub state: State,
+    pub state: TokenState,
     /// Where the held token came from.
-    pub source: Option<Source>,
+    pub origin: Option<TokenOrigin>,
     /// Names the held token without telling it.
     pub fingerprint: Option<String>,
     /// How long it has been held.
-    pub age: Option<Duration>,
+    pub held_for: Option<Duration>,
     /// When it is renewed in the background. Zero: now.
-    pub due_in: Option<Duration>,
+    pub refresh_in: Option<Duration>,
     /// When the provider stops taking it.
-    pub ends_in: Option<Duration>,
+    pub expires_in: Option<Duration>,
     /// True while a fetch is under way.
     pub fetching: bool,
     /// When the provider is asked again, if it is left alone for now.
@@ -38,7 +38,7 @@ pub struct Status {
     pub last_error: Option<(Error, Duration)>,
     /// How old the ticket or the refresh token is that the provider is asked with. `None` as well for the refresh token
     /// that the program brought.
-    pub state_age: Option<Duration>,
+    pub renewal_secret_age: Option<Duration>,
     /// What was counted of the provider's quota, when it has one and something was counted here.
     pub quota: Option<QuotaStatus>,
     /// How long the shared store has been out of use.
@@ -70,17 +70,17 @@ pub struct QuotaStatus {
 /// Where a token is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
+pub enum TokenState {
     /// No token is held.
     Empty,
     /// Good, and not yet to be renewed.
     Fresh,
     /// Good, and to be renewed in the background.
-    Due,
+    RefreshDue,
     /// Inside the safety margin: callers ask for a new one, and get this if there is none.
-    Late,
+    Expiring,
     /// Nobody gets it any more.
-    Dead,
+    Expired,
 }
 
 impl Keeper {
@@ -94,17 +94,17 @@ impl Keeper {
         Status {
             provider,
             key: self.key.clone(),
-            state: held.map_or(State::Empty, |held| held.schedule.phase(now).into()),
-            source: held.map(|held| held.source),
+            state: held.map_or(TokenState::Empty, |held| held.schedule.phase(now).into()),
+            origin: held.map(|held| held.source),
             fingerprint: held.map(|held| held.token.fingerprint().to_owned()),
-            age: held.map(|held| now.since(held.since)),
-            due_in: held.map(|held| now.until(held.schedule.due)),
-            ends_in: held.map(|held| now.until(held.schedule.end)),
+            held_for: held.map(|held| now.since(held.since)),
+            refresh_in: held.map(|held| now.until(held.schedule.due)),
+            expires_in: held.map(|held| now.until(held.schedule.end)),
             fetching: control.in_the_air().is_some(),
             retry_in: control.pause_at(now).map(|pause| now.until(pause.until)),
             last_error: fault
                 .or_else(|| control.last_error.as_ref().map(|(error, at)| (error.clone(), now.since(*at)))),
-            state_age: control.state.as_ref().map(|state| now.since(state.kept.since)),
+            renewal_secret_age: control.state.as_ref().map(|state| now.since(state.kept.since)),
             quota: control.day.filter(|day| now.since(day.began) < DAY).map(|day| QuotaStatus {
                 calls: day.counted.calls,
                 calls_limit: self.profile.daily_quota.map(|quota| quota.calls),
@@ -120,25 +120,25 @@ impl Keeper {
     }
 }
 
-impl From<Phase> for State {
-    fn from(phase: Phase) -> State {
+impl From<Phase> for TokenState {
+    fn from(phase: Phase) -> TokenState {
         match phase {
-            Phase::Fresh => State::Fresh,
-            Phase::Due => State::Due,
-            Phase::Late => State::Late,
-            Phase::Dead => State::Dead,
+            Phase::Fresh => TokenState::Fresh,
+            Phase::RefreshDue => TokenState::RefreshDue,
+            Phase::Expiring => TokenState::Expiring,
+            Phase::Expired => TokenState::Expired,
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for TokenState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            State::Empty => "no token is held",
-            State::Fresh => "fresh",
-            State::Due => "due: it is being renewed",
-            State::Late => "late: callers wait for a new one",
-            State::Dead => "dead: nobody gets it",
+            TokenState::Empty => "no token is held",
+            TokenState::Fresh => "fresh",
+            TokenState::RefreshDue => "due: it is being renewed",
+            TokenState::Expiring => "late: callers wait for a new one",
+            TokenState::Expired => "dead: nobody gets it",
         })
     }
 }
@@ -161,10 +161,10 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}", self.provider, self.key)?;
         write!(f, "  token       {}", self.state)?;
-        if let (Some(source), Some(age)) = (self.source, self.age) {
+        if let (Some(source), Some(age)) = (self.origin, self.held_for) {
             write!(f, ", from the {source} {} ago", seconds(age))?;
         }
-        if let (Some(due), Some(end)) = (self.due_in, self.ends_in) {
+        if let (Some(due), Some(end)) = (self.refresh_in, self.expires_in) {
             write!(f, "\n  renewal     in {}, the token ends in {}", seconds(due), seconds(end))?;
         }
         if self.fetching {
@@ -174,10 +174,10 @@ impl fmt::Display for Status {
             write!(f, "\n  next try    in {}", seconds(retry))?;
         }
         if let Some((error, ago)) = &self.last_error {
-            let since = if self.age.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
+            let since = if self.held_for.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
             write!(f, "\n  last error  {} ago{since}: {error}", seconds(*ago))?;
         }
-        if let Some(age) = self.state_age {
+        if let Some(age) = self.renewal_secret_age {
             write!(f, "\n  asked with  a ticket or refresh token that came {} ago", seconds(age))?;
         }
         if let Some(quota) = &self.quota {

@@ -163,7 +163,7 @@ impl Keeper {
             }
             return self.next_moment(&control, now).map_or(Next::Leave, Next::At);
         }
-        if control.held.as_ref().is_some_and(|held| held.schedule.phase(now) == Phase::Dead) {
+        if control.held.as_ref().is_some_and(|held| held.schedule.phase(now) == Phase::Expired) {
             // Nobody gets it any more, so it need not lie about.
             control.held = None;
             self.snapshot.clear();
@@ -190,7 +190,7 @@ impl Keeper {
             };
         };
         let phase = held.schedule.phase(now);
-        if phase >= Phase::Due && !waits {
+        if phase >= Phase::RefreshDue && !waits {
             let dead = held.schedule.dead;
             if held.is_used(hits) || keep_warm || self.is_read_after_arming(hits) {
                 return self.take_off(control, Purpose::Ahead);

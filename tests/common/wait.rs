@@ -82,7 +82,7 @@ pub(crate) fn wait_for_failure(events: &Receiver<Event>) -> Duration {
 
 pub(crate) fn wait_for_same(events: &Receiver<Event>) -> Duration {
     wait_for(events, |kind| match kind {
-        EventKind::SameToken { next_try, .. } => Some(*next_try),
+        EventKind::Unchanged { retry_in, .. } => Some(*retry_in),
         _ => None,
     })
 }
