@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use evertoken::{
-    Answer, Carry, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Profile, Provider, Secret, TokenManager,
-    Verdict, provider,
+    Context, Error, ErrorKind, Grant, HeaderMap, Identity, Profile, Provider, Secret, ServiceResponse, TokenManager,
+    TokenPlacement, Verdict, provider,
 };
 
 /// Sessions of one account.
@@ -49,7 +49,7 @@ impl Provider for Warehouse {
                     Error::new(ErrorKind::InvalidCredentials, "the API key is unknown; create one").with_status(401)
                 );
             }
-            _ if !reply.is_success() => return Err(reply.refusal()),
+            _ if !reply.is_success() => return Err(reply.status_error()),
             _ => {}
         }
         let mut json = reply.json()?;
@@ -69,12 +69,12 @@ impl Provider for Warehouse {
         Profile::default().default_life(Duration::from_secs(600)).refresh_ahead(Duration::from_secs(60))
     }
 
-    fn carry(&self) -> Carry {
-        Carry::header("X-Session")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::header("X-Session")
     }
 
     /// This service refuses a session with status 200 and a word of its own.
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         let over = answer.json().is_some_and(|json| json.get("error").is_some_and(|word| word == "session_over"));
         if over { Verdict::Rejected } else { answer.http_verdict() }
     }
@@ -112,13 +112,13 @@ fn main() -> Result<(), Box<dyn StdError>> {
     });
     // Only needed when the token is shared, see `from_fn`.
     let closure = closure.identity_part("url", &base_url).identity_part("account", account).secret(&key);
-    let tokens = TokenManager::new(closure.carry(Carry::header("X-Session")));
+    let tokens = TokenManager::new(closure.placement(TokenPlacement::header("X-Session")));
     println!("  the session        {:?}", tokens.token()?);
     Ok(())
 }
 
 fn judged(provider: &impl Provider) -> Verdict {
-    provider.verdict(&Answer::new(200, &HeaderMap::new(), br#"{"error": "session_over"}"#))
+    provider.verdict(&ServiceResponse::new(200, &HeaderMap::new(), br#"{"error": "session_over"}"#))
 }
 
 // ---- the made-up service --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ use base64::Engine;
 use once_cell::sync::Lazy;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
-use ureq::http::{HeaderName, HeaderValue, Method, Request as Outgoing, Response, Uri, header};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody, Body, Proxy, Timeout};
 use zeroize::Zeroizing;
@@ -278,13 +278,13 @@ impl Http {
     }
 
     /// A GET request.
-    pub fn get(&self, url: &str) -> Request {
-        Request::new(self.clone(), Method::GET, url)
+    pub fn get(&self, url: &str) -> TokenRequest {
+        TokenRequest::new(self.clone(), Method::GET, url)
     }
 
     /// A POST request with `body` as JSON.
-    pub fn post_json(&self, url: &str, body: &impl serde::Serialize) -> Request {
-        let request = Request::new(self.clone(), Method::POST, url).header("content-type", "application/json");
+    pub fn post_json(&self, url: &str, body: &impl serde::Serialize) -> TokenRequest {
+        let request = TokenRequest::new(self.clone(), Method::POST, url).header("content-type", "application/json");
         match serde_json::to_vec(body) {
             Ok(bytes) => request.body(bytes),
             Err(_) => request.fault("the request's body cannot be written as JSON"),
@@ -292,10 +292,10 @@ impl Http {
     }
 
     /// A POST request with `fields` as a form.
-    pub fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> Request {
+    pub fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> TokenRequest {
         let pair = |(name, value): &(&str, &str)| format!("{}={}", *form_encoded(name), *form_encoded(value));
         let pairs = Zeroizing::new(fields.iter().map(pair).collect::<Vec<_>>());
-        Request::new(self.clone(), Method::POST, url)
+        TokenRequest::new(self.clone(), Method::POST, url)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(pairs.join("&").into_bytes())
     }
@@ -310,7 +310,7 @@ impl Http {
     }
 
     /// `direct` is for what a proxy must never see.
-    fn exchange(&self, mut request: Outgoing<impl AsSendBody>, direct: bool) -> Result<Response<Body>, Error> {
+    fn exchange(&self, mut request: Request<impl AsSendBody>, direct: bool) -> Result<Response<Body>, Error> {
         let secure = request.uri().scheme_str() == Some("https");
         let direct = direct || request.uri().host().is_some_and(is_loopback);
         let time_left = self.time_left()?;
@@ -343,9 +343,9 @@ impl fmt::Debug for Http {
 
 /// A request that is being put together.
 ///
-/// A mistake in it, such as a header value with a line break, is told by [`send`](Request::send).
+/// A mistake in it, such as a header value with a line break, is told by [`send`](TokenRequest::send).
 #[must_use = "it is sent by `send`"]
-pub struct Request {
+pub struct TokenRequest {
     http: Http,
     method: Method,
     url: String,
@@ -356,19 +356,19 @@ pub struct Request {
     fault: Option<Error>,
 }
 
-impl Request {
-    fn new(http: Http, method: Method, url: &str) -> Request {
+impl TokenRequest {
+    fn new(http: Http, method: Method, url: &str) -> TokenRequest {
         let (url, query) = url.split_once('?').unwrap_or((url, ""));
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         // A compressed reply could be a thousand times as large as it looks.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let query = Zeroizing::new(query.to_owned());
-        Request { http, method, url: url.to_owned(), query, headers, body: None, link_local: false, fault: None }
+        TokenRequest { http, method, url: url.to_owned(), query, headers, body: None, link_local: false, fault: None }
     }
 
     /// Adds a parameter to the query.
-    pub fn query(mut self, name: &str, value: &str) -> Request {
+    pub fn query(mut self, name: &str, value: &str) -> TokenRequest {
         if !self.query.is_empty() {
             self.query.push('&');
         }
@@ -379,7 +379,7 @@ impl Request {
     }
 
     /// Sets a header. Its value is treated as a secret.
-    pub fn header(mut self, name: &str, value: &str) -> Request {
+    pub fn header(mut self, name: &str, value: &str) -> TokenRequest {
         let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
             return self.fault("a header of the request has a name or a value that HTTP does not allow");
         };
@@ -389,21 +389,21 @@ impl Request {
     }
 
     /// Signs in with `id` and `secret` as they are (HTTP Basic).
-    pub fn basic(self, id: &str, secret: &Secret) -> Request {
+    pub fn basic(self, id: &str, secret: &Secret) -> TokenRequest {
         let pair = Zeroizing::new(format!("{id}:{}", secret.expose()));
         let pair = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()));
         self.header("authorization", &Zeroizing::new(format!("Basic {}", *pair)))
     }
 
     /// Signs in with a token.
-    pub fn bearer(self, token: &Secret) -> Request {
+    pub fn bearer(self, token: &Secret) -> TokenRequest {
         self.header("authorization", &Zeroizing::new(format!("Bearer {}", token.expose())))
     }
 
     /// Asks a service of this very machine or its host, such as a cloud's for its machines: plain HTTP is allowed to an
     /// address that no router passes on (169.254.0.0/16), and no proxy is used whatever the address is.
-    pub(crate) fn link_local(self) -> Request {
-        Request { link_local: true, ..self }
+    pub(crate) fn link_local(self) -> TokenRequest {
+        TokenRequest { link_local: true, ..self }
     }
 
     /// Sends it and reads the reply, whatever its status. Blocks up to the time limit.
@@ -413,11 +413,11 @@ impl Request {
     /// [`ErrorKind::TimedOut`] and [`ErrorKind::Unavailable`] when there is no reply; [`ErrorKind::InvalidResponse`] when it
     /// is too large, a redirect, or not HTTP; [`ErrorKind::Config`] when the address is not one that a credential may
     /// be sent to.
-    pub fn send(mut self) -> Result<Reply, Error> {
+    pub fn send(mut self) -> Result<TokenResponse, Error> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
-        let mut request = Outgoing::new(());
+        let mut request = Request::new(());
         *request.uri_mut() = self.address()?;
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
@@ -425,7 +425,7 @@ impl Request {
             Some(body) => self.http.exchange(request.map(|()| body.as_slice()), self.link_local),
             None => self.http.exchange(request, self.link_local),
         };
-        Reply::read(response?)
+        TokenResponse::read(response?)
     }
 
     /// The whole address, put together only now and kept nowhere.
@@ -435,31 +435,31 @@ impl Request {
         address(&Zeroizing::new([&self.url, mark, &self.query].concat()), near).map_err(Error::config)
     }
 
-    fn body(self, body: Vec<u8>) -> Request {
-        Request { body: Some(Zeroizing::new(body)), ..self }
+    fn body(self, body: Vec<u8>) -> TokenRequest {
+        TokenRequest { body: Some(Zeroizing::new(body)), ..self }
     }
 
-    fn fault(self, text: &'static str) -> Request {
-        Request { fault: Some(Error::config(text)), ..self }
+    fn fault(self, text: &'static str) -> TokenRequest {
+        TokenRequest { fault: Some(Error::config(text)), ..self }
     }
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers = self.headers.keys().collect::<Vec<_>>();
-        f.debug_struct("Request").field("method", &self.method).field("headers", &headers).finish_non_exhaustive()
+        f.debug_struct("TokenRequest").field("method", &self.method).field("headers", &headers).finish_non_exhaustive()
     }
 }
 
 /// A provider's reply, read to its end.
-pub struct Reply {
+pub struct TokenResponse {
     status: u16,
     headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
 }
 
-impl Reply {
-    fn read(response: Response<Body>) -> Result<Reply, Error> {
+impl TokenResponse {
+    fn read(response: Response<Body>) -> Result<TokenResponse, Error> {
         let (head, mut body) = response.into_parts();
         let status = head.status.as_u16();
         if head.status.is_redirection() {
@@ -473,7 +473,7 @@ impl Reply {
         if bytes.len() > LONGEST_REPLY {
             return Err(Error::invalid_response("the provider's reply is larger than 64 KiB").with_status(status));
         }
-        Ok(Reply { status, headers: head.headers, body: bytes })
+        Ok(TokenResponse { status, headers: head.headers, body: bytes })
     }
 
     /// The HTTP status.
@@ -502,7 +502,7 @@ impl Reply {
     }
 
     /// What the HTTP status alone says: the kind of trouble, the status, and how long the provider asks to wait.
-    pub fn refusal(&self) -> Error {
+    pub fn status_error(&self) -> Error {
         let (kind, text) = match self.status {
             401 => (ErrorKind::InvalidCredentials, "the credential was refused"),
             403 => (ErrorKind::Forbidden, "the credential is not allowed here"),
@@ -534,9 +534,9 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for TokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("status", &self.status).field("length", &self.body.len()).finish()
+        f.debug_struct("TokenResponse").field("status", &self.status).field("length", &self.body.len()).finish()
     }
 }
 
@@ -665,7 +665,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), &'static str> {
     address(url, is_loopback).map(drop)
 }
 
-/// The same for a request that is [`link_local`](Request::link_local).
+/// The same for a request that is [`link_local`](TokenRequest::link_local).
 pub(crate) fn check_link_local_url(url: &str) -> Result<(), &'static str> {
     address(url, is_link_local).map(drop)
 }
@@ -934,7 +934,7 @@ mod tests {
             assert!(check_link_local_url(bad).is_err(), "{bad}");
         }
         let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
-        let kind = |request: Request| request.send().expect_err("there is no time").kind();
+        let kind = |request: TokenRequest| request.send().expect_err("there is no time").kind();
         assert_eq!(kind(http.get(url)), ErrorKind::Config, "it is not even tried");
         assert_eq!(kind(http.get(url).link_local()), ErrorKind::TimedOut, "it is tried");
     }

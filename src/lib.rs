@@ -129,15 +129,15 @@ pub use manager::{QuotaStatus, Status, TokenManager, TokenState};
 pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
 pub use provider::{
-    Answer, BotFramework, Carry, Certificate, ClientAuth, Cloud, Context, DevicePrompt, DeviceSignIn, DingTalk,
+    BotFramework, Certificate, ClientAuth, Cloud, Context, DevicePrompt, DeviceSignIn, DingTalk,
     DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Entra, Feishu, FeishuAppToken,
     FeishuOAuth, FeishuStoreApp, FeishuTenant, GoogleServiceAccount, Grant, JsSignature, JwtBearer, ManagedIdentity,
-    OAuth2, Profile, Provider, ProviderConfig, RefreshToken, SigningKey, StateProfile, Verdict, WeChat,
-    WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp, WeComJsTicket,
-    WeComServiceProvider, WeComSuite,
+    OAuth2, Profile, Provider, ProviderConfig, RefreshToken, ServiceResponse, SigningKey, StateProfile, TokenPlacement,
+    Verdict, WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp,
+    WeComJsTicket, WeComServiceProvider, WeComSuite,
 };
 pub use secret::Secret;
-pub use send::{CallError, Payload, TokenMiddleware};
+pub use send::{CallError, RequestBody, TokenMiddleware};
 pub use store::{FileStore, MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use store::{RedisConfig, RedisStore};

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::http::{HeaderMap, check_uri, code, error_of, query_encoded};
 use crate::manager::TokenManager;
-use crate::provider::{Answer, Carry, JsSignature, Verdict, nonce, signed_part};
+use crate::provider::{JsSignature, ServiceResponse, TokenPlacement, Verdict, nonce, signed_part};
 use crate::token::Token;
 
 /// Using the token. The token goes where the provider wants it, and a rejected one is replaced.
@@ -67,7 +67,7 @@ impl TokenManager {
     /// empty when it was not read. This changes nothing: a refused token is rejected by
     /// [`reject`](TokenManager::reject).
     pub fn verdict(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Verdict {
-        let answer = Answer::new(status, headers, body);
+        let answer = ServiceResponse::new(status, headers, body);
         let judged = catch_panic(|| Ok(self.keeper().provider.verdict(&answer)));
         judged.unwrap_or_else(|_| answer.http_verdict())
     }
@@ -76,7 +76,7 @@ impl TokenManager {
     ///
     /// The token goes where the provider wants it; a header or a parameter of the same name that is there already is
     /// replaced. A refusal is known by the status or by the vendor's code in the body. The request is repeated when its
-    /// body is held as bytes; a [stream](Payload::reader) is sent once.
+    /// body is held as bytes; a [stream](RequestBody::reader) is sent once.
     ///
     /// `agent` is used as it is set, except that
     /// - an error status is an answer: it is returned, for the caller to look at;
@@ -100,11 +100,12 @@ impl TokenManager {
     /// is not sent again. [`ErrorKind::Config`] for an address that a token must not be sent to. Else what
     /// [`token`](TokenManager::token) fails with, or that there was no proper answer. No error quotes address or
     /// answer.
-    pub fn send<B: Into<Payload>>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, Error> {
+    pub fn send<B: Into<RequestBody>>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
         let payload = body.into();
         check_uri(&head.uri).map_err(Error::config)?;
-        let mut sending = Sending { tokens: self, agent, head, carry: self.carry()?, payload, shown: Vec::new() };
+        let mut sending =
+            Sending { tokens: self, agent, head, placement: self.placement()?, payload, shown: Vec::new() };
         let token = self.token()?;
         let refusal = match sending.attempt(&token)? {
             Attempt::Answered(response) => return Ok(response),
@@ -134,9 +135,9 @@ impl TokenManager {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use evertoken::{Carry, Grant, TokenManager, provider};
+    /// # use evertoken::{TokenPlacement, Grant, TokenManager, provider};
     /// # let granting = |_: &_| Ok(Grant::new("ticket-1", Duration::from_secs(7200)));
-    /// # let tickets = TokenManager::new(provider::from_fn("demo", granting).carry(Carry::Nowhere));
+    /// # let tickets = TokenManager::new(provider::from_fn("demo", granting).placement(TokenPlacement::NotSent));
     /// let signed = tickets.js_signature("https://shop.example/cart?id=1#top")?;
     /// assert_eq!(signed.signature.len(), 40);
     /// # Ok::<(), evertoken::Error>(())
@@ -147,7 +148,7 @@ impl TokenManager {
     /// [`ErrorKind::Config`] when `url` is not a whole address, or what the provider grants is no ticket but a token
     /// that travels with requests. Else as `token`.
     pub fn js_signature(&self, url: &str) -> Result<JsSignature, Error> {
-        if self.carry()? != Carry::Nowhere {
+        if self.placement()? != TokenPlacement::NotSent {
             return Err(Error::config("only tickets sign pages, and this provider grants tokens"));
         }
         let url = signed_part(url)?;
@@ -156,8 +157,8 @@ impl TokenManager {
         Ok(JsSignature::sign(ticket.secret(), url, nonce(), since_1970.as_secs()))
     }
 
-    fn carry(&self) -> Result<Carry, Error> {
-        catch_panic(|| Ok(self.keeper().provider.carry()))
+    fn placement(&self) -> Result<TokenPlacement, Error> {
+        catch_panic(|| Ok(self.keeper().provider.placement()))
     }
 
     fn give_up(&self, refused: &Token) {
@@ -184,8 +185,8 @@ struct Sending<'a> {
     tokens: &'a TokenManager,
     agent: &'a Agent,
     head: request::Parts,
-    carry: Carry,
-    payload: Payload,
+    placement: TokenPlacement,
+    payload: RequestBody,
     /// The tokens that the service has seen, and could quote.
     shown: Vec<Token>,
 }
@@ -194,9 +195,9 @@ impl Sending<'_> {
     /// Sends the request once.
     fn attempt(&mut self, token: &Token) -> Result<Attempt, Error> {
         let mut head = self.head.clone();
-        load(&mut head, &self.carry, token)?;
+        load(&mut head, &self.placement, token)?;
         self.shown.push(token.clone());
-        let response = self.payload.run(self.agent, head, &self.carry)?;
+        let response = self.payload.run(self.agent, head, &self.placement)?;
         let status = response.status().as_u16();
         let unreadable = |cause: io::Error| error_of(&cause.into()).with_status(status);
         let Judged { response, verdict, code } = self.tokens.judge(response).map_err(unreadable)?;
@@ -270,8 +271,8 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
 }
 
 /// The body of a request that [`TokenManager::send`] sends: nothing, bytes or text, which can be sent again, or a
-/// [stream](Payload::reader), which cannot.
-pub struct Payload(Content);
+/// [stream](RequestBody::reader), which cannot.
+pub struct RequestBody(Content);
 
 enum Content {
     Nothing,
@@ -279,75 +280,80 @@ enum Content {
     Stream(Box<dyn Read + Send>),
 }
 
-impl Payload {
+impl RequestBody {
     /// A stream, sent in chunks unless the request has a `Content-Length`. It is read once, so a request with it is not
     /// repeated when the token is refused.
-    pub fn reader(reader: impl Read + Send + 'static) -> Payload {
-        Payload(Content::Stream(Box::new(reader)))
+    pub fn reader(reader: impl Read + Send + 'static) -> RequestBody {
+        RequestBody(Content::Stream(Box::new(reader)))
     }
 
     fn is_repeatable(&self) -> bool {
         !matches!(self.0, Content::Stream(_))
     }
 
-    fn run(&mut self, agent: &Agent, head: request::Parts, carry: &Carry) -> Result<Response<Body>, Error> {
+    fn run(
+        &mut self,
+        agent: &Agent,
+        head: request::Parts,
+        placement: &TokenPlacement,
+    ) -> Result<Response<Body>, Error> {
         let wants_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
         match &mut self.0 {
-            Content::Nothing if !wants_body => run(agent, Request::from_parts(head, ()), carry),
+            Content::Nothing if !wants_body => run(agent, Request::from_parts(head, ()), placement),
             // So that it is said to be of length zero, which many servers insist on.
-            Content::Nothing => run(agent, Request::from_parts(head, [].as_slice()), carry),
-            Content::Bytes(bytes) => run(agent, Request::from_parts(head, bytes.as_slice()), carry),
+            Content::Nothing => run(agent, Request::from_parts(head, [].as_slice()), placement),
+            Content::Bytes(bytes) => run(agent, Request::from_parts(head, bytes.as_slice()), placement),
             Content::Stream(reader) => {
                 let mut stream = Watched { reader, failed: false };
-                let outcome = run(agent, Request::from_parts(head, SendBody::from_reader(&mut stream)), carry);
+                let outcome = run(agent, Request::from_parts(head, SendBody::from_reader(&mut stream)), placement);
                 if stream.failed { Err(Error::config("the request's body could not be read")) } else { outcome }
             }
         }
     }
 }
 
-impl From<()> for Payload {
-    fn from((): ()) -> Payload {
-        Payload(Content::Nothing)
+impl From<()> for RequestBody {
+    fn from((): ()) -> RequestBody {
+        RequestBody(Content::Nothing)
     }
 }
 
-impl From<Vec<u8>> for Payload {
-    fn from(bytes: Vec<u8>) -> Payload {
-        Payload(Content::Bytes(bytes))
+impl From<Vec<u8>> for RequestBody {
+    fn from(bytes: Vec<u8>) -> RequestBody {
+        RequestBody(Content::Bytes(bytes))
     }
 }
 
-impl From<&[u8]> for Payload {
-    fn from(bytes: &[u8]) -> Payload {
+impl From<&[u8]> for RequestBody {
+    fn from(bytes: &[u8]) -> RequestBody {
         bytes.to_vec().into()
     }
 }
 
-impl<const N: usize> From<&[u8; N]> for Payload {
-    fn from(bytes: &[u8; N]) -> Payload {
+impl<const N: usize> From<&[u8; N]> for RequestBody {
+    fn from(bytes: &[u8; N]) -> RequestBody {
         bytes.to_vec().into()
     }
 }
 
-impl From<String> for Payload {
-    fn from(text: String) -> Payload {
+impl From<String> for RequestBody {
+    fn from(text: String) -> RequestBody {
         text.into_bytes().into()
     }
 }
 
-impl From<&str> for Payload {
-    fn from(text: &str) -> Payload {
+impl From<&str> for RequestBody {
+    fn from(text: &str) -> RequestBody {
         text.as_bytes().into()
     }
 }
 
-impl fmt::Debug for Payload {
+impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Content::Nothing => f.write_str("Payload(nothing)"),
-            Content::Bytes(bytes) => write!(f, "Payload({} bytes)", bytes.len()),
-            Content::Stream(_) => f.write_str("Payload(stream)"),
+            Content::Nothing => f.write_str("RequestBody(nothing)"),
+            Content::Bytes(bytes) => write!(f, "RequestBody({} bytes)", bytes.len()),
+            Content::Stream(_) => f.write_str("RequestBody(stream)"),
         }
     }
 }
@@ -393,14 +399,14 @@ pub struct TokenMiddleware(TokenManager);
 impl TokenMiddleware {
     fn load<'a>(&self, request: Request<SendBody<'a>>) -> Result<(Request<SendBody<'a>>, Token), Error> {
         check_uri(request.uri()).map_err(Error::config)?;
-        let carry = self.0.carry()?;
+        let placement = self.0.placement()?;
         let token = self.0.token()?;
         let (mut head, body) = request.into_parts();
-        load(&mut head, &carry, &token)?;
+        load(&mut head, &placement, &token)?;
         let plain = is_plain(&head.uri);
         let config = Request::from_parts(head, body).middleware_config();
         let config = config.ok_or_else(|| Error::config("another middleware has dropped the request's extensions"))?;
-        Ok((restrain(config, &carry, plain).build(), token))
+        Ok((restrain(config, &placement, plain).build(), token))
     }
 }
 
@@ -452,9 +458,9 @@ fn hidden(cause: ureq::Error) -> ureq::Error {
     }
 }
 
-fn run(agent: &Agent, request: Request<impl AsSendBody>, carry: &Carry) -> Result<Response<Body>, Error> {
+fn run(agent: &Agent, request: Request<impl AsSendBody>, placement: &TokenPlacement) -> Result<Response<Body>, Error> {
     let plain = is_plain(request.uri());
-    let config = restrain(agent.configure_request(request), carry, plain).http_status_as_error(false);
+    let config = restrain(agent.configure_request(request), placement, plain).http_status_as_error(false);
     agent.run(config.build()).map_err(|cause| match cause {
         // From our own middleware, if the agent has it too.
         ureq::Error::Other(other) => match other.downcast::<Error>() {
@@ -468,14 +474,14 @@ fn run(agent: &Agent, request: Request<impl AsSendBody>, carry: &Carry) -> Resul
 /// What a request that carries a token needs, whatever the agent is set to.
 fn restrain<S: AsSendBody>(
     config: ConfigBuilder<HttpCrateScope<S>>,
-    carry: &Carry,
+    placement: &TokenPlacement,
     plain: bool,
 ) -> ConfigBuilder<HttpCrateScope<S>> {
     // Plain HTTP goes to loopback only; by a proxy it would leave the machine.
     let config = if plain { config.proxy(None) } else { config };
-    match carry {
+    match placement {
         // `SameHost` does not look at the port, so a redirect could carry the token to another service.
-        Carry::Header { name, .. } if name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str()) => {
+        TokenPlacement::Header { name, .. } if name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str()) => {
             config.redirect_auth_headers(RedirectAuthHeaders::Never).save_redirect_history(true)
         }
         // `ureq` would take another header along to any host; a query comes back in the address that a server names.
@@ -488,9 +494,9 @@ fn is_plain(uri: &Uri) -> bool {
 }
 
 /// Puts the token where the provider wants it.
-fn load(head: &mut request::Parts, carry: &Carry, token: &Token) -> Result<(), Error> {
-    match carry {
-        Carry::Header { name, scheme } => {
+fn load(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) -> Result<(), Error> {
+    match placement {
+        TokenPlacement::Header { name, scheme } => {
             let fault = || Error::config("the provider wants the token in a header that HTTP does not allow");
             let name = HeaderName::try_from(&**name).map_err(|_| fault())?;
             let before = scheme.as_ref().map(|scheme| format!("{scheme} ")).unwrap_or_default();
@@ -499,8 +505,10 @@ fn load(head: &mut request::Parts, carry: &Carry, token: &Token) -> Result<(), E
             value.set_sensitive(true);
             head.headers.insert(name, value);
         }
-        Carry::Query { name } => head.uri = with_parameter(&head.uri, name, token.expose())?,
-        Carry::Nowhere => return Err(Error::config("this token signs pages and does not travel with requests")),
+        TokenPlacement::Query { name } => head.uri = with_parameter(&head.uri, name, token.expose())?,
+        TokenPlacement::NotSent => {
+            return Err(Error::config("this token signs pages and does not travel with requests"));
+        }
     }
     Ok(())
 }

@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 use evertoken::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, RedisStore, Swap, Version, Watch};
 use evertoken::testing::ProviderHost;
 use evertoken::{
-    Answer, Carry, Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key,
-    OAuth2, Profile, Provider, RefreshToken, StateProfile, Store, Token, TokenManager, TokenSource, Verdict, Wake,
-    WeChat, WeComSuite,
+    Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key, OAuth2,
+    Profile, Provider, RefreshToken, ServiceResponse, StateProfile, Store, Token, TokenManager, TokenPlacement,
+    TokenSource, Verdict, Wake, WeChat, WeComSuite,
 };
 use process::{Process, each};
 use proxy::{Fault, Proxy};
@@ -876,11 +876,11 @@ impl Provider for Stopping {
         self.inner.state()
     }
 
-    fn carry(&self) -> Carry {
-        self.inner.carry()
+    fn placement(&self) -> TokenPlacement {
+        self.inner.placement()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         self.inner.verdict(answer)
     }
 }

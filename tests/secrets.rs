@@ -51,13 +51,13 @@ fn promise_8_no_public_type_shows_a_secret() {
         shown!(
             Entry::new(TOKEN.as_bytes().to_vec(), HOUR),
             TokenPool::<u8>::new(),
-            Carry::bearer(),
+            TokenPlacement::bearer(),
             Profile::default()
         ),
         shown!(host, host.requests()),
         shown!(Error::new(ErrorKind::InvalidCredentials, "x").with_code(format!("{SECRET} {TOKEN}"))),
         format!("{} {} {}", tokens.status(), tokens.metrics(), tokens.key()),
-        shown!(Answer::new(200, &headers, TOKEN.as_bytes()).status()),
+        shown!(ServiceResponse::new(200, &headers, TOKEN.as_bytes()).status()),
         token.fingerprint().to_owned(),
     ];
     shown.iter().for_each(|shown| assert_clean(shown));

@@ -14,8 +14,8 @@ use common::{Canned, canned, closed_port, host, reply};
 use evertoken::store::{Entry, Expected, Store, Swap};
 use evertoken::testing::{FakeProvider, ProviderHost};
 use evertoken::{
-    Answer, CallError, Carry, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Key, OAuth2, Payload, Provider,
-    TokenManager, Verdict, WeCom, provider,
+    CallError, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Key, OAuth2, Provider, RequestBody,
+    ServiceResponse, TokenManager, TokenPlacement, Verdict, WeCom, provider,
 };
 use ureq::http::{Request, Response};
 use ureq::middleware::MiddlewareNext;
@@ -32,7 +32,7 @@ fn oauth2(host: &ProviderHost) -> TokenManager {
 }
 
 /// A manager whose first token is `secret-token-1`, carried like this.
-fn carrying(carry: Carry) -> TokenManager {
+fn carrying(placement: TokenPlacement) -> TokenManager {
     let granted = Mutex::new(0);
     TokenManager::new(
         provider::from_fn("demo", move |_| {
@@ -40,7 +40,7 @@ fn carrying(carry: Carry) -> TokenManager {
             *granted += 1;
             Ok(Grant::new(format!("secret-token-{granted}"), HOUR))
         })
-        .carry(carry),
+        .placement(placement),
     )
 }
 
@@ -113,13 +113,13 @@ fn the_token_goes_into_the_query_beside_what_is_there() {
 fn the_token_goes_into_a_header_in_place_of_what_is_there() {
     let service = canned(reply("200 OK", "", ""));
     let request = Request::get(service.url()).header("Authorization", "Basic old").body(()).unwrap();
-    carrying(Carry::bearer()).send(&agent(), request).unwrap();
+    carrying(TokenPlacement::bearer()).send(&agent(), request).unwrap();
     let (_, headers, _) = service.request();
     let found: Vec<_> = headers.iter().filter(|line| line.starts_with("authorization")).collect();
     assert_eq!(found, ["authorization: Bearer secret-token-1"]);
 
     let service = canned(reply("200 OK", "", ""));
-    carrying(Carry::header("x-acs-dingtalk-access-token")).send(&agent(), get(service.url())).unwrap();
+    carrying(TokenPlacement::header("x-acs-dingtalk-access-token")).send(&agent(), get(service.url())).unwrap();
     assert!(service.request().1.contains(&"x-acs-dingtalk-access-token: secret-token-1".to_owned()));
 }
 
@@ -134,7 +134,7 @@ fn every_kind_of_body_arrives() {
     tokens.send(&agent, post(&url, [3, 4].as_slice())).unwrap();
     tokens.send(&agent, post(&url, b"bytes")).unwrap();
     let stream = Request::post(&url).header("content-length", "6");
-    tokens.send(&agent, stream.body(Payload::reader(Cursor::new("stream"))).unwrap()).unwrap();
+    tokens.send(&agent, stream.body(RequestBody::reader(Cursor::new("stream"))).unwrap()).unwrap();
     let expected: [&[u8]; 7] = [b"", &[1, 2], b"text", b"str", &[3, 4], b"bytes", b"stream"];
     assert_eq!(bodies(&host), expected);
 }
@@ -155,7 +155,7 @@ fn a_token_is_not_sent_over_plain_http_except_to_loopback() {
 #[test]
 fn plain_http_to_loopback_goes_by_no_proxy() {
     let proxy = Proxy::new(&format!("http://127.0.0.1:{}", closed_port())).unwrap();
-    let tokens = carrying(Carry::bearer());
+    let tokens = carrying(TokenPlacement::bearer());
     let service = canned(reply("200 OK", "", ""));
     let through = Agent::config_builder().proxy(Some(proxy.clone())).build().new_agent();
     tokens.send(&through, get(service.url())).unwrap();
@@ -166,7 +166,7 @@ fn plain_http_to_loopback_goes_by_no_proxy() {
 
 #[test]
 fn a_token_in_a_custom_header_or_in_the_query_follows_no_redirect() {
-    for carry in [Carry::header("x-api-key"), Carry::query("key")] {
+    for carry in [TokenPlacement::header("x-api-key"), TokenPlacement::query("key")] {
         let tokens = carrying(carry);
         let elsewhere = canned(reply("200 OK", "", "elsewhere"));
         let service = redirect_to(&elsewhere);
@@ -181,7 +181,7 @@ fn a_token_in_a_custom_header_or_in_the_query_follows_no_redirect() {
 fn a_token_in_authorization_stays_behind_when_a_redirect_is_followed() {
     let elsewhere = canned(reply("401 Unauthorized", "", "elsewhere"));
     let service = redirect_to(&elsewhere);
-    let tokens = carrying(Carry::bearer());
+    let tokens = carrying(TokenPlacement::bearer());
     let same_host = ureq::config::RedirectAuthHeaders::SameHost;
     let agent = || Agent::config_builder().redirect_auth_headers(same_host).http_status_as_error(false);
     let response = tokens.send(&agent().build().new_agent(), get(service.url())).unwrap();
@@ -277,7 +277,7 @@ fn a_stream_is_sent_once_and_the_refused_token_is_gone() {
     host.revoke(tokens.token().unwrap().expose());
     let stream = || {
         let request = Request::post(host.business_url()).header("content-length", "6");
-        request.body(Payload::reader(Cursor::new("stream"))).unwrap()
+        request.body(RequestBody::reader(Cursor::new("stream"))).unwrap()
     };
     let error = tokens.send(&agent(), stream()).unwrap_err();
     assert_eq!((error.kind(), error.status()), (ErrorKind::TokenRejected, Some(401)));
@@ -297,8 +297,8 @@ fn a_stream_that_fails_is_the_callers_fault_not_the_hosts() {
         }
     }
     let service = canned(reply("200 OK", "", ""));
-    let request = post(service.url(), Payload::reader(Broken));
-    let error = carrying(Carry::bearer()).send(&agent(), request).unwrap_err();
+    let request = post(service.url(), RequestBody::reader(Broken));
+    let error = carrying(TokenPlacement::bearer()).send(&agent(), request).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("body"), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret-token"));
@@ -321,7 +321,7 @@ fn a_body_of_more_than_64_kib_passes_whole_and_is_no_refusal() {
 
 #[test]
 fn a_body_that_was_read_ahead_is_as_it_was() {
-    let tokens = carrying(Carry::bearer());
+    let tokens = carrying(TokenPlacement::bearer());
     let headers = "content-type: text/plain; charset=utf-8\r\nx-more: 1\r\n";
     let service = canned(reply("200 OK", headers, "{\"a\": \u{4e2d}}"));
     let response = tokens.send(&agent(), get(service.url())).unwrap();
@@ -359,7 +359,7 @@ fn a_stream_of_text_is_handed_out_before_it_ends() {
             let in_time = released.lock().unwrap().recv_timeout(Duration::from_secs(10)).is_ok();
             let _ = stream.write_all(if in_time { b"two\n" } else { b"too late\n" });
         });
-        let response = carrying(Carry::bearer()).send(&agent(), get(service.url())).unwrap();
+        let response = carrying(TokenPlacement::bearer()).send(&agent(), get(service.url())).unwrap();
         let mut reader = response.into_body().into_reader();
         let mut first = [0; 4];
         reader.read_exact(&mut first).unwrap();
@@ -378,12 +378,12 @@ fn the_agents_own_settings_stay() {
         let _ = stream.read(&mut [0; 64]);
     });
     let agent = Agent::config_builder().timeout_global(Some(Duration::from_millis(50))).build().new_agent();
-    let error = carrying(Carry::bearer()).send(&agent, get(service.url())).unwrap_err();
+    let error = carrying(TokenPlacement::bearer()).send(&agent, get(service.url())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
 
     let agent = self::agent();
     let request = agent.configure_request(get(service.url())).timeout_global(Some(Duration::from_millis(50))).build();
-    assert_eq!(carrying(Carry::bearer()).send(&agent, request).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(carrying(TokenPlacement::bearer()).send(&agent, request).unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
 #[test]
@@ -413,7 +413,9 @@ fn no_error_tells_the_token() {
     ];
     let urls = hosts.iter().map(|host| host.url() + "/?a=1").chain([refused, "/x".into(), "http://h.example".into()]);
     let mut errors = 0;
-    for (url, carry) in urls.flat_map(|url| [(url.clone(), Carry::bearer()), (url, Carry::query("key"))]) {
+    for (url, carry) in
+        urls.flat_map(|url| [(url.clone(), TokenPlacement::bearer()), (url, TokenPlacement::query("key"))])
+    {
         for https_only in [false, true] {
             let tokens = carrying(carry.clone());
             let config = || Agent::config_builder().https_only(https_only);
@@ -441,7 +443,7 @@ fn a_header_with_the_token_hides_it_from_other_middleware() {
         next.handle(request)
     };
     let service = canned(reply("200 OK", "", ""));
-    let agent = Agent::config_builder().middleware(carrying(Carry::bearer()).middleware()).middleware(look);
+    let agent = Agent::config_builder().middleware(carrying(TokenPlacement::bearer()).middleware()).middleware(look);
     agent.build().new_agent().get(service.url()).call().unwrap();
     let shown = shown.lock().unwrap();
     assert!(shown.contains("authorization") && !shown.contains("secret-token"), "{shown}");
@@ -451,13 +453,13 @@ fn a_header_with_the_token_hides_it_from_other_middleware() {
 fn bodies_and_middleware_hide_themselves() {
     let shown = format!(
         "{:?} {:?} {:?} {:?}",
-        Payload::from("hunter2"),
-        Payload::reader(Cursor::new("hunter2")),
-        Payload::from(()),
-        carrying(Carry::bearer()).middleware()
+        RequestBody::from("hunter2"),
+        RequestBody::reader(Cursor::new("hunter2")),
+        RequestBody::from(()),
+        carrying(TokenPlacement::bearer()).middleware()
     );
     assert!(!shown.contains("hunter2") && !shown.contains("secret-token"), "{shown}");
-    assert!(shown.starts_with("Payload(7 bytes) Payload(stream) Payload(nothing)"), "{shown}");
+    assert!(shown.starts_with("RequestBody(7 bytes) RequestBody(stream) RequestBody(nothing)"), "{shown}");
 }
 
 // ---- the middleware -------------------------------------------------------------------------------------------------
@@ -522,7 +524,7 @@ fn the_middleware_tells_why_there_is_no_token() {
     let service = canned(reply("200 OK", "", ""));
     let agent = Agent::config_builder().middleware(tokens.middleware()).build().new_agent();
     assert_eq!(ours(agent.get(service.url()).call().unwrap_err()).kind(), ErrorKind::InvalidCredentials);
-    let sent = carrying(Carry::bearer()).send(&agent, get(service.url()));
+    let sent = carrying(TokenPlacement::bearer()).send(&agent, get(service.url()));
     assert_eq!(
         sent.unwrap_err().kind(),
         ErrorKind::InvalidCredentials,
@@ -679,12 +681,12 @@ impl Provider for Panicking {
         Ok(Grant::new("secret-token-1", HOUR))
     }
 
-    fn carry(&self) -> Carry {
+    fn placement(&self) -> TokenPlacement {
         assert!(!self.carry, "on purpose");
-        Carry::bearer()
+        TokenPlacement::bearer()
     }
 
-    fn verdict(&self, _: &Answer<'_>) -> Verdict {
+    fn verdict(&self, _: &ServiceResponse<'_>) -> Verdict {
         panic!("on purpose")
     }
 }

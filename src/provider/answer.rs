@@ -8,7 +8,7 @@ use crate::http::HeaderMap;
 /// How a token travels with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Carry {
+pub enum TokenPlacement {
     /// In a header, after a scheme (`Bearer`) when there is one.
     Header {
         /// The header's name.
@@ -22,38 +22,38 @@ pub enum Carry {
         name: Cow<'static, str>,
     },
     /// Not with requests: a ticket that signs pages stays at home.
-    Nowhere,
+    NotSent,
 }
 
-impl Carry {
+impl TokenPlacement {
     /// `Authorization: Bearer <token>`
-    pub fn bearer() -> Carry {
-        Carry::Header { name: "authorization".into(), scheme: Some("Bearer".into()) }
+    pub fn bearer() -> TokenPlacement {
+        TokenPlacement::Header { name: "authorization".into(), scheme: Some("Bearer".into()) }
     }
 
     /// `<name>: <token>`
-    pub fn header(name: impl Into<Cow<'static, str>>) -> Carry {
-        Carry::Header { name: name.into(), scheme: None }
+    pub fn header(name: impl Into<Cow<'static, str>>) -> TokenPlacement {
+        TokenPlacement::Header { name: name.into(), scheme: None }
     }
 
     /// `?<name>=<token>`
-    pub fn query(name: impl Into<Cow<'static, str>>) -> Carry {
-        Carry::Query { name: name.into() }
+    pub fn query(name: impl Into<Cow<'static, str>>) -> TokenPlacement {
+        TokenPlacement::Query { name: name.into() }
     }
 }
 
 /// A service's answer to a request that carried a token.
 #[derive(Clone, Copy)]
-pub struct Answer<'a> {
+pub struct ServiceResponse<'a> {
     status: u16,
     headers: &'a HeaderMap,
     body: &'a [u8],
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ServiceResponse<'a> {
     /// An answer of which `body` may be empty when it was not read.
-    pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> Answer<'a> {
-        Answer { status, headers, body }
+    pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> ServiceResponse<'a> {
+        ServiceResponse { status, headers, body }
     }
 
     /// The HTTP status.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Json, Reply, code};
-use crate::provider::{Answer, Verdict};
+use crate::http::{Json, TokenResponse, code};
+use crate::provider::{ServiceResponse, Verdict};
 use crate::secret::Secret;
 
 /// The codes of one vendor.
@@ -25,7 +25,7 @@ pub(super) type Row = (&'static str, ErrorKind, &'static str);
 impl Codes {
     /// The object in a reply of the token endpoint, unless it is a refusal. `secrets` are what was sent and must not be
     /// told.
-    pub(super) fn accept(&self, reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
+    pub(super) fn accept(&self, reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
         self.accept_json(reply.json(), reply, secrets)
     }
 
@@ -33,7 +33,7 @@ impl Codes {
     pub(super) fn accept_json(
         &self,
         json: Result<Json, Error>,
-        reply: &Reply,
+        reply: &TokenResponse,
         secrets: &[&Secret],
     ) -> Result<Json, Error> {
         // A refusal often comes with HTTP 200; with another status the code still says more.
@@ -43,13 +43,13 @@ impl Codes {
         }
         match json {
             Ok(json) if reply.is_success() => Ok(json),
-            Ok(json) => Err(told(reply.refusal(), None, reply, &json, secrets)),
-            Err(_) if !reply.is_success() => Err(reply.refusal()),
+            Ok(json) => Err(told(reply.status_error(), None, reply, &json, secrets)),
+            Err(_) if !reply.is_success() => Err(reply.status_error()),
             Err(error) => Err(error),
         }
     }
 
-    fn refusal(&self, code: &str, reply: &Reply, json: &Json) -> Error {
+    fn refusal(&self, code: &str, reply: &TokenResponse, json: &Json) -> Error {
         let wait = self.throttle(code);
         let (kind, advice) = match self.refusals.iter().find(|(known, ..)| *known == code) {
             Some((_, kind, advice)) => (*kind, *advice),
@@ -82,13 +82,18 @@ impl Codes {
 
     /// What an answer of the service says about the token, where `rejections` are the codes that refuse it. A code says
     /// more than the status it comes with.
-    pub(super) fn verdict(&self, answer: &Answer<'_>, rejections: &[&str]) -> Verdict {
+    pub(super) fn verdict(&self, answer: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
         let found = answer.json().and_then(|json| code(json.get(self.field)?));
         self.verdict_of(found, answer, rejections)
     }
 
     /// The same for an answer in which this code was found.
-    pub(super) fn verdict_of(&self, found: Option<String>, answer: &Answer<'_>, rejections: &[&str]) -> Verdict {
+    pub(super) fn verdict_of(
+        &self,
+        found: Option<String>,
+        answer: &ServiceResponse<'_>,
+        rejections: &[&str],
+    ) -> Verdict {
         let Some(found) = found.filter(|code| !is_success(code)) else { return answer.http_verdict() };
         if rejections.contains(&found.as_str()) {
             return Verdict::Rejected;
@@ -102,7 +107,7 @@ impl Codes {
 
     /// As [`accept`](Codes::accept), at an endpoint where some codes mean what they say `here`, whatever they mean
     /// elsewhere.
-    pub(super) fn accept_at(&self, here: &[Row], reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
+    pub(super) fn accept_at(&self, here: &[Row], reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
         self.accept(reply, secrets).map_err(|error| {
             match here.iter().find(|(known, ..)| error.code() == Some(*known)) {
                 Some((_, kind, advice)) => error.recast(*kind, advice),
@@ -124,7 +129,13 @@ fn is_success(code: &str) -> bool {
 }
 
 /// Adds what support asks for: the vendor's code and its name for the request, unless they quote a secret.
-pub(super) fn told(error: Error, code: Option<String>, reply: &Reply, json: &Json, secrets: &[&Secret]) -> Error {
+pub(super) fn told(
+    error: Error,
+    code: Option<String>,
+    reply: &TokenResponse,
+    json: &Json,
+    secrets: &[&Secret],
+) -> Error {
     let telling = |text: &String| secrets.iter().any(|secret| !secret.is_blank() && text.contains(secret.expose()));
     let error = match code.filter(|code| !telling(code)) {
         Some(code) => error.with_code(code),
@@ -137,7 +148,7 @@ pub(super) fn told(error: Error, code: Option<String>, reply: &Reply, json: &Jso
 }
 
 /// The vendor's name for a request: in a field, in a header, or in the text for people.
-fn request_id(reply: &Reply, json: &Json) -> Option<String> {
+fn request_id(reply: &TokenResponse, json: &Json) -> Option<String> {
     let field = ["request_id", "requestid", "trace_id", "log_id"].into_iter().find_map(|name| json.text(name));
     let header = || ["x-tt-logid", "x-ms-request-id"].into_iter().find_map(|name| reply.header(name));
     let text = || {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::key::Identity;
-use crate::provider::{Carry, Context, Grant, Profile, Provider};
+use crate::provider::{Context, Grant, Profile, Provider, TokenPlacement};
 use crate::secret::Secret;
 
 /// Makes a provider out of a closure.
@@ -22,7 +22,7 @@ use crate::secret::Secret;
 /// let provider = from_fn("my-service", move |context| {
 ///     let reply = context.http().get("https://service.example/token").bearer(&shown).send()?;
 ///     if !reply.is_success() {
-///         return Err(reply.refusal());
+///         return Err(reply.status_error());
 ///     }
 ///     Ok(Grant::new(reply.json()?.take_secret("token")?, Duration::from_secs(600)))
 /// })
@@ -35,7 +35,7 @@ pub fn from_fn(
 ) -> FromFn {
     let name = name.into();
     let identity = Identity::new(&name);
-    FromFn { name, identity, profile: Profile::default(), carry: Carry::bearer(), fetch: Box::new(fetch) }
+    FromFn { name, identity, profile: Profile::default(), placement: TokenPlacement::bearer(), fetch: Box::new(fetch) }
 }
 
 /// A provider out of a closure; see [`from_fn`].
@@ -43,7 +43,7 @@ pub struct FromFn {
     name: String,
     identity: Identity,
     profile: Profile,
-    carry: Carry,
+    placement: TokenPlacement,
     fetch: Box<Fetch>,
 }
 
@@ -68,10 +68,10 @@ impl FromFn {
         FromFn { profile, ..self }
     }
 
-    /// Where the service wants the token. Default: [`Carry::bearer`].
+    /// Where the service wants the token. Default: [`TokenPlacement::bearer`].
     #[must_use]
-    pub fn carry(self, carry: Carry) -> FromFn {
-        FromFn { carry, ..self }
+    pub fn placement(self, placement: TokenPlacement) -> FromFn {
+        FromFn { placement, ..self }
     }
 }
 
@@ -92,8 +92,8 @@ impl Provider for FromFn {
         self.profile.clone()
     }
 
-    fn carry(&self) -> Carry {
-        self.carry.clone()
+    fn placement(&self) -> TokenPlacement {
+        self.placement.clone()
     }
 }
 

@@ -19,7 +19,7 @@ mod wecom;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use answer::{Answer, Carry, Verdict};
+pub use answer::{ServiceResponse, TokenPlacement, Verdict};
 pub use config::{ProviderConfig, from_env};
 pub use dingtalk::{DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
 pub use feishu::{Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
@@ -34,7 +34,7 @@ pub use wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider,
 
 pub(crate) use js_signature::{nonce, signed_part};
 
-pub use crate::http::{Http, Json, Reply, Request};
+pub use crate::http::{Http, Json, TokenRequest, TokenResponse};
 
 use crate::clock::{Deadline, Time};
 use crate::error::Error;
@@ -90,14 +90,14 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// Where the service wants the token.
-    fn carry(&self) -> Carry {
-        Carry::bearer()
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::bearer()
     }
 
     /// What an answer of the *service* (not of the token endpoint) says about the token it was asked with.
     ///
     /// The default knows HTTP: 401 and `invalid_token` reject it, 429 throttles.
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         answer.http_verdict()
     }
 }
@@ -131,11 +131,11 @@ impl Provider for Box<dyn Provider> {
         (**self).state()
     }
 
-    fn carry(&self) -> Carry {
-        (**self).carry()
+    fn placement(&self) -> TokenPlacement {
+        (**self).placement()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         (**self).verdict(answer)
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evertoken::{
-    Answer, Carry, DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Error, ErrorKind,
-    HeaderMap, Provider, Verdict,
+    DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Error, ErrorKind, HeaderMap,
+    Provider, ServiceResponse, TokenPlacement, Verdict,
 };
 
 use crate::common::{answering, canned, reply};
@@ -400,7 +400,8 @@ fn dingtalks_name_for_a_request_and_the_address_it_saw_are_told() {
 fn dingtalk_tells_a_refused_token_from_a_refused_request() {
     for provider in kinds() {
         let name = provider.name();
-        let verdict = |status, body: &str| provider.verdict(&Answer::new(status, &HeaderMap::new(), body.as_bytes()));
+        let verdict =
+            |status, body: &str| provider.verdict(&ServiceResponse::new(status, &HeaderMap::new(), body.as_bytes()));
         for body in [
             r#"{"errcode":40014}"#,
             r#"{"errcode":"40014"}"#,
@@ -448,7 +449,8 @@ fn dingtalk_tells_how_long_to_wait() {
     page.insert("content-type", "text/html;charset=utf-8".parse().unwrap());
     for provider in kinds() {
         let name = provider.name();
-        let verdict = |status, body: &str| provider.verdict(&Answer::new(status, &HeaderMap::new(), body.as_bytes()));
+        let verdict =
+            |status, body: &str| provider.verdict(&ServiceResponse::new(status, &HeaderMap::new(), body.as_bytes()));
         for code in (90001..=90014).chain([90017, 90018, 90019]) {
             let expected = wait(if code == 90002 { 1 } else { 2 });
             assert_eq!(verdict(200, &format!(r#"{{"errcode":{code}}}"#)), expected, "{name}: {code}");
@@ -473,11 +475,11 @@ fn dingtalk_tells_how_long_to_wait() {
         }
         for status in [200, 403] {
             assert_eq!(verdict(status, r#"{"status":1111,"wait":5,"punish":"deny"}"#), wait(300), "{name}");
-            assert_eq!(provider.verdict(&Answer::new(status, &page, b"<html>")), wait(300), "{name}");
+            assert_eq!(provider.verdict(&ServiceResponse::new(status, &page, b"<html>")), wait(300), "{name}");
         }
         // The page of a gateway is none of the vendor's.
-        assert_eq!(provider.verdict(&Answer::new(502, &page, b"<html>")), Verdict::Accepted, "{name}");
-        assert_eq!(provider.verdict(&Answer::new(401, &page, b"<html>")), Verdict::Rejected, "{name}");
+        assert_eq!(provider.verdict(&ServiceResponse::new(502, &page, b"<html>")), Verdict::Accepted, "{name}");
+        assert_eq!(provider.verdict(&ServiceResponse::new(401, &page, b"<html>")), Verdict::Rejected, "{name}");
         assert_eq!(verdict(200, r#"{"punish":"none"}"#), Verdict::Accepted, "{name}");
     }
 }
@@ -486,10 +488,10 @@ fn dingtalk_tells_how_long_to_wait() {
 fn the_tokens_of_dingtalk_travel_where_the_host_looks_for_them() {
     for provider in kinds() {
         let expected = match provider.name() {
-            "dingtalk classic" => Carry::query("access_token"),
-            _ => Carry::header("x-acs-dingtalk-access-token"),
+            "dingtalk classic" => TokenPlacement::query("access_token"),
+            _ => TokenPlacement::header("x-acs-dingtalk-access-token"),
         };
-        assert_eq!(provider.carry(), expected, "{}", provider.name());
+        assert_eq!(provider.placement(), expected, "{}", provider.name());
         let host = if provider.name() == "dingtalk classic" { "oapi" } else { "api" };
         let shown = format!("{:?}", provider.identity());
         assert!(shown.contains(&format!("(\"url\", \"https://{host}.dingtalk.com\")")), "{shown}");

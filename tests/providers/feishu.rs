@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use evertoken::testing::FakeProvider;
 use evertoken::{
-    Answer, Carry, ErrorKind, Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant, HeaderMap, Provider,
-    TokenManager, TokenSource, Verdict,
+    ErrorKind, Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant, HeaderMap, Provider, ServiceResponse,
+    TokenManager, TokenPlacement, TokenSource, Verdict,
 };
 
 use crate::common::{Canned, canned, host, reply};
@@ -390,7 +390,7 @@ fn each_kind_of_feishu_asks_the_host_of_its_vendor() {
 }
 
 fn verdict(provider: &dyn Provider, status: u16, body: &str) -> Verdict {
-    provider.verdict(&Answer::new(status, &HeaderMap::new(), body.as_bytes()))
+    provider.verdict(&ServiceResponse::new(status, &HeaderMap::new(), body.as_bytes()))
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn feishu_tells_a_refused_token_from_a_refused_request() {
         assert_eq!(verdict(provider, 200, "the text 99991663 and 99991664 in a page"), Verdict::Accepted);
         assert_eq!(verdict(provider, 404, "404 page not found"), Verdict::Accepted);
         assert_eq!(verdict(provider, 401, ""), Verdict::Rejected);
-        assert_eq!(provider.carry(), Carry::bearer());
+        assert_eq!(provider.placement(), TokenPlacement::bearer());
     }
 }
 
@@ -439,15 +439,19 @@ fn feishu_tells_how_long_to_wait() {
             for code in ["99991400", "\"99991400\"", "1000004", "1000005"] {
                 let body = format!(r#"{{"code":{code}}}"#);
                 assert_eq!(verdict(provider, status, &body), wait(1), "{body}");
-                assert_eq!(provider.verdict(&Answer::new(status, &reset, body.as_bytes())), wait(42), "{body}");
+                assert_eq!(
+                    provider.verdict(&ServiceResponse::new(status, &reset, body.as_bytes())),
+                    wait(42),
+                    "{body}"
+                );
             }
             // The quota of the month is not there again in a second.
             assert_eq!(verdict(provider, status, r#"{"code":99991403}"#), wait(3600));
-            assert_eq!(provider.verdict(&Answer::new(status, &reset, br#"{"code":99991403}"#)), wait(3600));
+            assert_eq!(provider.verdict(&ServiceResponse::new(status, &reset, br#"{"code":99991403}"#)), wait(3600));
         }
         for body in ["", "<html>", r#"{"code":230020}"#] {
             assert_eq!(verdict(provider, 429, body), wait(1), "{body}");
-            assert_eq!(provider.verdict(&Answer::new(429, &reset, body.as_bytes())), wait(42), "{body}");
+            assert_eq!(provider.verdict(&ServiceResponse::new(429, &reset, body.as_bytes())), wait(42), "{body}");
         }
     }
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::common::{Canned, answering, canned, reply};
 use evertoken::provider::from_fn;
 use evertoken::{
-    Answer, Carry, ClientAuth, Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, OAuth2, Profile, Provider,
-    Secret, Verdict, WeCom,
+    ClientAuth, Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, OAuth2, Profile, Provider, Secret,
+    ServiceResponse, TokenPlacement, Verdict, WeCom,
 };
 
 const SECRET: &str = "a b+&%:\u{fc}";
@@ -215,7 +215,8 @@ fn wecom_grants_with_a_code_of_zero_and_without_one() {
 #[test]
 fn wecom_tells_a_refused_token_from_a_refused_request() {
     let provider = WeCom::new("c", "s");
-    let verdict = |status, body: &str| provider.verdict(&Answer::new(status, &HeaderMap::new(), body.as_bytes()));
+    let verdict =
+        |status, body: &str| provider.verdict(&ServiceResponse::new(status, &HeaderMap::new(), body.as_bytes()));
     for code in ["40001", "40014", "42001", "\"42001\""] {
         assert_eq!(verdict(200, &format!(r#"{{"errcode":{code}}}"#)), Verdict::Rejected, "{code}");
     }
@@ -227,7 +228,7 @@ fn wecom_tells_a_refused_token_from_a_refused_request() {
     assert_eq!(verdict(200, r#"{"errcode":45033}"#), wait(1));
     assert_eq!(verdict(200, "the text 42001 in a page"), Verdict::Accepted);
     assert_eq!(verdict(401, "<html>"), Verdict::Rejected);
-    assert_eq!(provider.carry(), Carry::query("access_token"));
+    assert_eq!(provider.placement(), TokenPlacement::query("access_token"));
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn a_refused_token_is_noticed_whatever_letters_are_in_the_text_for_people() {
     let provider = WeCom::new("c", "s");
     for text in [&b"a\x01b\nc\td"[..], b"\x00\x1f\x7f", b"\xb2\xbb\xba\xcf\xb7\xa8"] {
         let body = [br#"{"errcode":40014,"errmsg":""#, text, br#""}"#].concat();
-        let verdict = provider.verdict(&Answer::new(200, &HeaderMap::new(), &body));
+        let verdict = provider.verdict(&ServiceResponse::new(200, &HeaderMap::new(), &body));
         assert_eq!(verdict, Verdict::Rejected, "{text:?}");
     }
 }
@@ -255,7 +256,11 @@ fn each_of_several_challenges_is_read() {
             for challenge in challenges {
                 headers.append("www-authenticate", challenge.parse().unwrap());
             }
-            assert_eq!(provider.verdict(&Answer::new(status, &headers, b"")), expected, "{status} {challenges:?}");
+            assert_eq!(
+                provider.verdict(&ServiceResponse::new(status, &headers, b"")),
+                expected,
+                "{status} {challenges:?}"
+            );
         }
     }
 }
@@ -458,9 +463,9 @@ fn a_closure_is_a_provider() {
         Ok(Grant::new(reply.json()?.take_secret("token").unwrap(), None))
     })
     .profile(profile)
-    .carry(Carry::header("x-token"));
+    .placement(TokenPlacement::header("x-token"));
     assert_eq!(provider.fetch(&context()).unwrap().token().expose(), "t-9");
-    assert_eq!((provider.name(), Provider::carry(&provider)), ("own", Carry::header("x-token")));
+    assert_eq!((provider.name(), Provider::placement(&provider)), ("own", TokenPlacement::header("x-token")));
     assert_eq!(Provider::profile(&provider).default_life, Duration::from_secs(9));
     let (first, headers, body) = host.request();
     assert_eq!((first.as_str(), body.as_str()), ("POST /?q=1%202 HTTP/1.1", r#"["a"]"#));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evertoken::provider::from_fn;
 use evertoken::{
-    Answer, Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, Identity, Provider, Token, TokenManager,
+    Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, Identity, Provider, ServiceResponse, Token, TokenManager,
     TokenSource, Verdict,
 };
 
@@ -122,7 +122,7 @@ impl TokenSource for Source {
 pub(crate) fn verdict(provider: &dyn Provider, code: &str) -> [Verdict; 2] {
     [code.to_owned(), format!("\"{code}\"")].map(|code| {
         let body = format!(r#"{{"errcode":{code},"errmsg":"access_token 42001 40001 40082"}}"#);
-        provider.verdict(&Answer::new(200, &HeaderMap::new(), body.as_bytes()))
+        provider.verdict(&ServiceResponse::new(200, &HeaderMap::new(), body.as_bytes()))
     })
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use evertoken::testing::FakeClock;
 use evertoken::{
-    Answer, BotFramework, Certificate, Cloud, Context, Entra, Error, ErrorKind, HeaderMap, HttpConfig, ManagedIdentity,
-    Provider, Secret, TokenManager, Verdict,
+    BotFramework, Certificate, Cloud, Context, Entra, Error, ErrorKind, HeaderMap, HttpConfig, ManagedIdentity,
+    Provider, Secret, ServiceResponse, TokenManager, Verdict,
 };
 use serde_json::json;
 
@@ -280,7 +280,7 @@ fn thumbprint() -> String {
 fn verdict(provider: &dyn Provider, status: u16, challenge: &str, body: &str) -> Verdict {
     let mut headers = HeaderMap::new();
     headers.insert("www-authenticate", challenge.parse().unwrap());
-    provider.verdict(&Answer::new(status, &headers, body.as_bytes()))
+    provider.verdict(&ServiceResponse::new(status, &headers, body.as_bytes()))
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use evertoken::provider::from_fn;
 use evertoken::testing::FakeClock;
 use evertoken::{
-    Carry, Context, Error, ErrorKind, Grant, Provider, TokenManager, Verdict, WeChat, WeChatAuthorizer, WeChatClassic,
-    WeChatComponent, WeChatJsTicket, WeComJsTicket,
+    Context, Error, ErrorKind, Grant, Provider, TokenManager, TokenPlacement, Verdict, WeChat, WeChatAuthorizer,
+    WeChatClassic, WeChatComponent, WeChatJsTicket, WeComJsTicket,
 };
 
 use crate::common::{answering, canned, reply};
@@ -223,11 +223,11 @@ fn each_token_of_wechat_is_refused_by_codes_of_its_own() {
     for provider in [&stable as &dyn Provider, &classic, &account] {
         let others = ["41001", "48001", "40125", "61007", "61023", "89506", "89507"];
         assert_judges(provider, &["40001", "40014", "42001", "42007"], &others);
-        assert_eq!(provider.carry(), Carry::query("access_token"));
+        assert_eq!(provider.placement(), TokenPlacement::query("access_token"));
     }
     let component = WeChatComponent::new("c", "s");
     assert_judges(&component, &["40001", "40014", "42001"], &["61007", "61005", "42007", "48001"]);
-    assert_eq!(component.carry(), Carry::query("component_access_token"));
+    assert_eq!(component.placement(), TokenPlacement::query("component_access_token"));
     for provider in [&stable as &dyn Provider, &classic, &account, &component] {
         for (code, seconds) in [("45009", 600), ("45011", 60)] {
             let throttled = Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
@@ -239,7 +239,7 @@ fn each_token_of_wechat_is_refused_by_codes_of_its_own() {
 #[test]
 fn a_ticket_of_wechat_stays_at_home_and_no_answer_is_about_it() {
     for provider in [WeChatJsTicket::new(Source("app")), WeChatJsTicket::card(Source("app"))] {
-        assert_eq!(provider.carry(), Carry::Nowhere);
+        assert_eq!(provider.placement(), TokenPlacement::NotSent);
         for code in ["40001", "40014", "42001", "42007", "45009"] {
             assert_eq!(verdict(&provider, code), [Verdict::Accepted, Verdict::Accepted], "{code}");
         }
@@ -464,7 +464,10 @@ fn a_setting_of_wechat_that_is_empty_is_named() {
 /// A manager that holds this ticket.
 fn tickets(ticket: &'static str, clock: &FakeClock) -> TokenManager {
     let granting = move |_: &Context| Ok(Grant::new(ticket, Duration::from_secs(7200)));
-    TokenManager::builder(from_fn("tickets", granting).carry(Carry::Nowhere)).clock(clock.clone()).build().unwrap()
+    TokenManager::builder(from_fn("tickets", granting).placement(TokenPlacement::NotSent))
+        .clock(clock.clone())
+        .build()
+        .unwrap()
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use evertoken::{
-    Carry, ErrorKind, Provider, Verdict, WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
+    ErrorKind, Provider, TokenPlacement, Verdict, WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider,
+    WeComSuite,
 };
 
 use crate::common::{answering, canned, reply};
@@ -191,14 +192,14 @@ fn each_token_of_wecom_is_refused_by_codes_of_its_own() {
     let (app, corp) = (WeCom::new("c", "s"), WeComAuthorizedCorp::new(Source("suite"), "c", "s"));
     for provider in [&app as &dyn Provider, &corp] {
         assert_judges(provider, &["40001", "40014", "42001"], &not_of_a_corp);
-        assert_eq!(provider.carry(), Carry::query("access_token"));
+        assert_eq!(provider.placement(), TokenPlacement::query("access_token"));
     }
     let suite = WeComSuite::new("s", "s");
     assert_judges(&suite, &["40082", "42009"], &["40084", "40085", "40001", "42001", "60020"]);
-    assert_eq!(suite.carry(), Carry::query("suite_access_token"));
+    assert_eq!(suite.placement(), TokenPlacement::query("suite_access_token"));
     let service_provider = WeComServiceProvider::new("c", "s");
     assert_judges(&service_provider, &["40082"], &["40084", "42009", "60020"]);
-    assert_eq!(service_provider.carry(), Carry::query("provider_access_token"));
+    assert_eq!(service_provider.placement(), TokenPlacement::query("provider_access_token"));
     for provider in [&app as &dyn Provider, &corp, &suite, &service_provider] {
         for (code, seconds) in [("45009", 60), ("45033", 1)] {
             let throttled = Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
@@ -210,7 +211,7 @@ fn each_token_of_wecom_is_refused_by_codes_of_its_own() {
 #[test]
 fn a_ticket_of_wecom_stays_at_home_and_no_answer_is_about_it() {
     for provider in [WeComJsTicket::corp(Source("app")), WeComJsTicket::agent(Source("app"))] {
-        assert_eq!(provider.carry(), Carry::Nowhere);
+        assert_eq!(provider.placement(), TokenPlacement::NotSent);
         for code in ["40001", "40014", "42001", "40093", "42012", "91040", "45009"] {
             assert_eq!(verdict(&provider, code), [Verdict::Accepted, Verdict::Accepted], "{code}");
         }

@@ -7,7 +7,9 @@ use crate::http::{Http, query_encoded};
 use crate::key::Identity;
 use crate::provider::dingtalk::{CLASSIC, NEW, TWO_HOURS, accept, app_profile, header, verdict};
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted, granted_as,
+};
 use crate::secret::Secret;
 
 /// Grants the token of an own app (企业内部应用) for the new interfaces, those of `api.dingtalk.com`.
@@ -76,11 +78,11 @@ impl Provider for DingTalk {
         app_profile()
     }
 
-    fn carry(&self) -> Carry {
+    fn placement(&self) -> TokenPlacement {
         header()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }
@@ -147,12 +149,12 @@ impl Provider for DingTalkClassic {
         app_profile()
     }
 
-    fn carry(&self) -> Carry {
+    fn placement(&self) -> TokenPlacement {
         // The old interfaces look nowhere else.
-        Carry::query("access_token")
+        TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }
@@ -250,11 +252,11 @@ impl Provider for DingTalkUnified {
         Profile { default_life: TWO_HOURS, ..Profile::default() }
     }
 
-    fn carry(&self) -> Carry {
+    fn placement(&self) -> TokenPlacement {
         header()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }

@@ -5,7 +5,9 @@ use crate::key::Identity;
 use crate::provider::dingtalk::suite::{Suite, ticket_of};
 use crate::provider::dingtalk::{accept, header, suite_profile, verdict};
 use crate::provider::settings::check_texts;
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+};
 use crate::secret::Secret;
 
 /// Grants the token of a corp that has installed a suite (第三方企业应用), for the ticket that DingTalk pushes to the suite.
@@ -93,11 +95,11 @@ impl Provider for DingTalkAuthorizedCorp {
         Some(self.suite.ticket())
     }
 
-    fn carry(&self) -> Carry {
+    fn placement(&self) -> TokenPlacement {
         header()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }

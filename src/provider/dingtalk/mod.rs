@@ -11,9 +11,9 @@ pub use authorized_corp::DingTalkAuthorizedCorp;
 pub use suite::DingTalkSuite;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{HeaderMap, Json, Reply, code};
+use crate::http::{HeaderMap, Json, TokenResponse, code};
 use crate::provider::codes::{Codes, Row};
-use crate::provider::{Answer, Carry, Profile, Verdict};
+use crate::provider::{Profile, ServiceResponse, TokenPlacement, Verdict};
 use crate::secret::Secret;
 
 /// The host of the new interfaces. Its refusals have a `code` that is a word, and a status of 400 and more.
@@ -23,8 +23,8 @@ const NEW: &str = "https://api.dingtalk.com";
 const CLASSIC: &str = "https://oapi.dingtalk.com";
 
 /// Where the new interfaces want a token. They ignore `Authorization` and the query.
-fn header() -> Carry {
-    Carry::header("x-acs-dingtalk-access-token")
+fn header() -> TokenPlacement {
+    TokenPlacement::header("x-acs-dingtalk-access-token")
 }
 
 /// How the token of an app is treated: one for each app, which is given back and extended when it is asked for again.
@@ -47,7 +47,7 @@ fn suite_profile() -> Profile {
 }
 
 /// The object in a reply of a token endpoint, unless it is a refusal.
-fn accept(reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
+fn accept(reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
     let json = reply.json();
     let field = |name: &str| json.as_ref().ok().and_then(|json| json.code(name));
     if is_ban(reply.status(), reply.headers(), field) {
@@ -57,7 +57,7 @@ fn accept(reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
 }
 
 /// What an answer of a service says about the token.
-fn verdict(answer: &Answer<'_>) -> Verdict {
+fn verdict(answer: &ServiceResponse<'_>) -> Verdict {
     let json = answer.json();
     let field = |name: &str| code(json.as_ref()?.get(name)?);
     if is_ban(answer.status(), answer.headers(), field) {

@@ -6,7 +6,9 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::dingtalk::{NEW, accept, header, suite_profile, verdict};
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+};
 use crate::secret::Secret;
 
 /// Grants the token of a suite (第三方企业应用), for the ticket that DingTalk pushes to it.
@@ -122,11 +124,11 @@ impl Provider for DingTalkSuite {
         Some(self.suite.ticket())
     }
 
-    fn carry(&self) -> Carry {
+    fn placement(&self) -> TokenPlacement {
         header()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, TENANT_REJECTIONS, profile, verdict};
-use crate::provider::{Answer, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted_as};
 use crate::secret::Secret;
 
 /// Grants the tenant token of an own app (企业自建应用): what nearly every call of Feishu and Lark wants.
@@ -69,7 +69,7 @@ impl Provider for Feishu {
         profile()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer, TENANT_REJECTIONS)
     }
 }
@@ -136,7 +136,7 @@ impl Provider for FeishuAppToken {
         profile()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer, APP_REJECTIONS)
     }
 }

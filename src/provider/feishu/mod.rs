@@ -13,11 +13,11 @@ pub use store_app::FeishuStoreApp;
 pub use tenant::FeishuTenant;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, Reply};
+use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
 use crate::provider::codes::{Codes, Row};
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Answer, Profile, Verdict};
+use crate::provider::{Profile, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
 const FEISHU: &str = "https://open.feishu.cn";
@@ -52,7 +52,7 @@ impl App {
     }
 
     /// Asks with what the app shows of itself and nothing else.
-    fn ask(&self, http: &Http, path: &str) -> Result<Reply, Error> {
+    fn ask(&self, http: &Http, path: &str) -> Result<TokenResponse, Error> {
         post(http, &self.host, path, &self.shown())
     }
 
@@ -68,7 +68,7 @@ impl App {
     }
 }
 
-fn post(http: &Http, host: &Host, path: &str, body: &impl serde::Serialize) -> Result<Reply, Error> {
+fn post(http: &Http, host: &Host, path: &str, body: &impl serde::Serialize) -> Result<TokenResponse, Error> {
     http.post_json(&host.at(path), body).header("content-type", "application/json; charset=utf-8").send()
 }
 
@@ -87,7 +87,7 @@ fn profile() -> Profile {
 }
 
 /// What an answer of the service says about the token, where `rejections` are the codes that refuse it.
-fn verdict(answer: &Answer<'_>, rejections: &[&str]) -> Verdict {
+fn verdict(answer: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
     match CODES.verdict(answer, rejections) {
         Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(SOON) },
         verdict => verdict,

@@ -1,11 +1,11 @@
 //! Feishu and Lark: the token of an own app by OAuth 2.0 (`/oauth/v3/token`).
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, Reply};
+use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
 use crate::provider::codes::{Codes, Row};
 use crate::provider::feishu::{App, CODES, TENANT_REJECTIONS, TWO_HOURS, verdict};
-use crate::provider::{Answer, Context, Grant, Profile, Provider, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted};
 use crate::secret::Secret;
 
 /// Grants the token of an own app by OAuth 2.0 client credentials, the newer way beside [`Feishu`](crate::Feishu).
@@ -51,7 +51,7 @@ impl FeishuOAuth {
         self.judge(&http.post_form(&self.app.host.at("/oauth/v3/token"), &form).send()?)
     }
 
-    fn judge(&self, reply: &Reply) -> Result<Grant, Error> {
+    fn judge(&self, reply: &TokenResponse) -> Result<Grant, Error> {
         let json = reply.json();
         let code = |field| json.as_ref().ok().and_then(|json| json.code(field));
         // The number says more than the standard's word beside it, where it is known.
@@ -85,7 +85,7 @@ impl Provider for FeishuOAuth {
         Profile { default_life: TWO_HOURS, ..Profile::default() }
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer, TENANT_REJECTIONS)
     }
 }

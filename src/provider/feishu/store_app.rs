@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::codes::Row;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
-use crate::provider::{Answer, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, StateProfile, Verdict, granted_as};
 use crate::secret::Secret;
 
 /// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
@@ -109,7 +109,7 @@ impl Provider for FeishuStoreApp {
         Some(StateProfile::ticket(identity, TICKET_LIFE))
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer, APP_REJECTIONS)
     }
 }

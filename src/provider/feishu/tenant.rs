@@ -6,7 +6,7 @@ use crate::provider::codes::Row;
 use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Answer, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted_as};
 use crate::token::TokenSource;
 
 /// Grants the tenant token of a company that has installed a store app.
@@ -95,7 +95,7 @@ impl Provider for FeishuTenant {
         Some(self.app.source())
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer, TENANT_REJECTIONS)
     }
 }

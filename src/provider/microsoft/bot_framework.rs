@@ -6,7 +6,7 @@ use crate::provider::codes::Row;
 use crate::provider::microsoft::{ENTRA, REFUSALS, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::Dialect;
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Answer, Context, Grant, Provider, Verdict};
+use crate::provider::{Context, Grant, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
 /// Grants the tokens with which a bot (Teams, Bot Framework) calls the connector of its channels.
@@ -111,7 +111,7 @@ impl Provider for BotFramework {
             .map_err(|error| error.of(NAME))
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }

@@ -11,7 +11,7 @@ use crate::provider::jwt::{Certificate, Signer, SigningKey};
 use crate::provider::microsoft::{ENTRA, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::{ASSERTION_TYPE, client_assertion};
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Answer, Context, Grant, Profile, Provider, Verdict};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
 /// Grants an app's own tokens at Microsoft Entra ID (formerly Azure AD): client credentials, version 2.
@@ -222,7 +222,7 @@ impl Provider for Entra {
         Profile::default()
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }

@@ -4,13 +4,13 @@ use std::env;
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, Json, Reply, Request, check_link_local_url};
+use crate::http::{Http, Json, TokenRequest, TokenResponse, check_link_local_url};
 use crate::key::Identity;
 use crate::provider::codes::Row;
 use crate::provider::microsoft::{granted_at, verdict};
 use crate::provider::oauth2::Dialect;
 use crate::provider::settings::check_texts;
-use crate::provider::{Answer, Context, Grant, Profile, Provider, Verdict};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::{Secret, plain_url};
 
 /// Grants the tokens of the managed identity that this machine or app has in Azure, without any secret.
@@ -76,7 +76,7 @@ impl ManagedIdentity {
         ManagedIdentity { source: Source::Machine { base_url: url.trim_end_matches('/').to_owned() }, ..self }
     }
 
-    fn request(&self, http: &Http) -> Request {
+    fn request(&self, http: &Http) -> TokenRequest {
         let request = match &self.source {
             Source::Machine { base_url } => http
                 .get(&format!("{base_url}/metadata/identity/oauth2/token"))
@@ -106,14 +106,14 @@ impl ManagedIdentity {
         Ok(grant.with_refresh_in(refresh_in))
     }
 
-    fn accept(&self, reply: &Reply) -> Result<Json, Error> {
+    fn accept(&self, reply: &TokenResponse) -> Result<Json, Error> {
         let secret = match &self.source {
             Source::AppService { header, .. } => Some(header),
             Source::Machine { .. } => None,
         };
         match reply.status() {
             // While it is updated, which takes up to 70 s.
-            404 | 410 => Err(reply.refusal().recast(ErrorKind::Unavailable, GONE)),
+            404 | 410 => Err(reply.status_error().recast(ErrorKind::Unavailable, GONE)),
             400 => DIALECT.accept(reply, secret.as_slice()).map_err(|error| match error.kind() {
                 // Whatever it is, asking again does not help.
                 ErrorKind::InvalidResponse => error.recast(ErrorKind::InvalidCredentials, REFUSED),
@@ -161,7 +161,7 @@ impl Provider for ManagedIdentity {
         Profile { same_token_extends: true, ..Profile::default() }
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         verdict(answer)
     }
 }

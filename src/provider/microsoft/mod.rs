@@ -15,7 +15,7 @@ use crate::http::Json;
 use crate::provider::codes::Row;
 use crate::provider::oauth2::Dialect;
 use crate::provider::settings::Host;
-use crate::provider::{Answer, Context, Grant, Verdict, granted};
+use crate::provider::{Context, Grant, ServiceResponse, Verdict, granted};
 use crate::secret::Secret;
 
 /// Where a tenant's tokens come from.
@@ -64,7 +64,7 @@ fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Err
 
 /// What an answer of Graph, a bot's connector or another service says about the token. 403 is about rights, whatever
 /// else it says.
-fn verdict(answer: &Answer<'_>) -> Verdict {
+fn verdict(answer: &ServiceResponse<'_>) -> Verdict {
     match answer.status() {
         403 => Verdict::Accepted,
         _ => answer.http_verdict(),

@@ -18,7 +18,7 @@ pub(super) use assertion::{ASSERTION_TYPE, client_assertion};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Json, Reply};
+use crate::http::{Json, TokenResponse};
 use crate::key::Identity;
 use crate::provider::codes::{Row, told};
 use crate::secret::Secret;
@@ -40,7 +40,7 @@ impl Dialect {
 
     /// The object in a reply of the token endpoint, unless it is a refusal. `secrets` are what was sent and must not be
     /// told.
-    pub(super) fn accept(&self, reply: &Reply, secrets: &[&Secret]) -> Result<Json, Error> {
+    pub(super) fn accept(&self, reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
         let json = reply.json();
         // Some servers send an error with HTTP 200.
         let found = json.as_ref().ok().and_then(|json| Some((json, json.code("error")?)));
@@ -50,15 +50,15 @@ impl Dialect {
             return Err(told(refusal, own.or(Some(word)), reply, json, secrets));
         }
         if !reply.is_success() {
-            return Err(self.paused(reply.refusal()));
+            return Err(self.paused(reply.status_error()));
         }
         json
     }
 
     /// What an error of the token endpoint means: its own code says more than the word, and the word more than the
     /// status.
-    fn refusal(&self, reply: &Reply, own: Option<&str>, word: &str) -> Error {
-        let by_status = reply.refusal();
+    fn refusal(&self, reply: &TokenResponse, own: Option<&str>, word: &str) -> Error {
+        let by_status = reply.status_error();
         let find = |code: &str| {
             let mut rows = self.refusals.iter().copied().flatten().chain(CODES);
             rows.find(|(known, ..)| *known == code)

@@ -9,7 +9,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wechat::{CODES, LIFE, PUBLIC, REJECTIONS, SERVICES};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
 use crate::secret::Secret;
 
 /// Grants the stable access token of an Official Account or a Mini Program (`/cgi-bin/stable_token`).
@@ -92,11 +92,11 @@ impl Provider for WeChat {
         }
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         SERVICES.verdict(answer, REJECTIONS)
     }
 }
@@ -168,11 +168,11 @@ impl Provider for WeChatClassic {
         .daily_quota(2000, 200)
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         SERVICES.verdict(answer, REJECTIONS)
     }
 }

@@ -7,7 +7,9 @@ use crate::key::Identity;
 use crate::provider::parent::Parent;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_with_state};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_with_state,
+};
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
@@ -132,11 +134,11 @@ impl Provider for WeChatAuthorizer {
         Some(StateProfile::refresh_token(self.authorization(), &self.refresh_token))
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         SERVICES.verdict(answer, REJECTIONS)
     }
 }

@@ -8,7 +8,9 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wechat::{CODES, COMPONENT_REJECTIONS, PUBLIC, SERVICES, STALE, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+};
 use crate::secret::Secret;
 
 /// Grants the `component_access_token` of a third-party platform (`/cgi-bin/component/api_component_token`).
@@ -96,11 +98,11 @@ impl Provider for WeChatComponent {
         Some(StateProfile::ticket(self.app(), TICKET_LIFE))
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("component_access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("component_access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         SERVICES.verdict(answer, COMPONENT_REJECTIONS)
     }
 }

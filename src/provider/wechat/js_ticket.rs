@@ -5,7 +5,7 @@ use crate::key::Identity;
 use crate::provider::parent::Parent;
 use crate::provider::settings::Host;
 use crate::provider::wechat::{AT_TICKET, CODES, PUBLIC, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
 use crate::token::TokenSource;
 
 /// Grants the ticket that signs pages for WeChat's JavaScript interface (`/cgi-bin/ticket/getticket`).
@@ -90,12 +90,12 @@ impl Provider for WeChatJsTicket {
         Some(self.tokens.source())
     }
 
-    fn carry(&self) -> Carry {
-        Carry::Nowhere
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::NotSent
     }
 
     /// No answer is about a ticket, because none is sent.
-    fn verdict(&self, _: &Answer<'_>) -> Verdict {
+    fn verdict(&self, _: &ServiceResponse<'_>) -> Verdict {
         Verdict::Accepted
     }
 }

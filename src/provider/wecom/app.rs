@@ -5,7 +5,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wecom::{CODES, PUBLIC, REJECTIONS, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
 use crate::secret::Secret;
 
 /// Grants the access token of one app of one corp (`/cgi-bin/gettoken`).
@@ -73,11 +73,11 @@ impl Provider for WeCom {
         profile()
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         CODES.verdict(answer, REJECTIONS)
     }
 }

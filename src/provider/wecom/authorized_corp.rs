@@ -7,7 +7,7 @@ use crate::key::Identity;
 use crate::provider::parent::Parent;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wecom::{AT_AUTHORIZED_CORP, CODES, PUBLIC, REJECTIONS, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
@@ -100,11 +100,11 @@ impl Provider for WeComAuthorizedCorp {
         Some(self.suite.source())
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         CODES.verdict(answer, REJECTIONS)
     }
 }

@@ -5,7 +5,7 @@ use crate::key::Identity;
 use crate::provider::parent::Parent;
 use crate::provider::settings::Host;
 use crate::provider::wecom::{AT_TICKET, CODES, LIFE, PUBLIC, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
 use crate::token::TokenSource;
 
 /// Grants the ticket that signs pages for WeCom's JavaScript interface: of the corp (`/cgi-bin/get_jsapi_ticket`) or of
@@ -105,12 +105,12 @@ impl Provider for WeComJsTicket {
         Some(self.tokens.source())
     }
 
-    fn carry(&self) -> Carry {
-        Carry::Nowhere
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::NotSent
     }
 
     /// No answer is about a ticket, because none is sent.
-    fn verdict(&self, _: &Answer<'_>) -> Verdict {
+    fn verdict(&self, _: &ServiceResponse<'_>) -> Verdict {
         Verdict::Accepted
     }
 }

@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wecom::{AT_SERVICE_PROVIDER, CODES, PUBLIC, SERVICE_PROVIDER_REJECTIONS, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
 use crate::secret::Secret;
 
 /// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
@@ -74,11 +74,11 @@ impl Provider for WeComServiceProvider {
         profile()
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("provider_access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("provider_access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         CODES.verdict(answer, SERVICE_PROVIDER_REJECTIONS)
     }
 }

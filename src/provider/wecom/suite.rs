@@ -8,7 +8,9 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wecom::{AT_SUITE, CODES, PUBLIC, STALE, SUITE_REJECTIONS, profile};
-use crate::provider::{Answer, Carry, Context, Grant, Profile, Provider, StateProfile, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+};
 use crate::secret::Secret;
 
 /// Grants the `suite_access_token` of a service provider's app (`/cgi-bin/service/get_suite_token`).
@@ -90,11 +92,11 @@ impl Provider for WeComSuite {
         Some(StateProfile::ticket(self.app(), TICKET_LIFE))
     }
 
-    fn carry(&self) -> Carry {
-        Carry::query("suite_access_token")
+    fn placement(&self) -> TokenPlacement {
+        TokenPlacement::query("suite_access_token")
     }
 
-    fn verdict(&self, answer: &Answer<'_>) -> Verdict {
+    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         CODES.verdict(answer, SUITE_REJECTIONS)
     }
 }
