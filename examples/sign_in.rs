@@ -35,7 +35,7 @@ fn main() -> Result<(), Error> {
     }
 
     let provider = signed_in(&mut prompt)?;
-    // A program that is started again keeps `provider.first()` where it keeps its secrets, and brings it each time. What
+    // A program that is started again keeps `provider.initial_refresh_token()` where it keeps its secrets, and brings it each time. What
     // comes after it is kept in the store that all of its processes share: `.store(..)`.
     let tokens = TokenManager::new(provider);
     println!("Signed in. The token lives for {} s.", tokens.token()?.remaining().as_secs());

@@ -294,7 +294,7 @@ impl TokenManagerBuilder {
         // The provider is the user's, so even its answers to simple questions may panic.
         let asked = catch_panic(|| {
             self.provider.check()?;
-            Ok((self.provider.identity(), self.provider.profile(), self.provider.state()))
+            Ok((self.provider.identity(), self.provider.profile(), self.provider.renewal()))
         });
         let mut fault = asked.as_ref().err().cloned();
         let nothing = |_| (Identity::new("unknown"), Profile::default(), None);

@@ -132,9 +132,9 @@ pub use provider::{
     BotFramework, Certificate, ClientAuth, Cloud, Context, DevicePrompt, DeviceSignIn, DingTalk,
     DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Entra, Feishu, FeishuAppToken,
     FeishuOAuth, FeishuStoreApp, FeishuTenant, GoogleServiceAccount, Grant, JsSignature, JwtBearer, ManagedIdentity,
-    OAuth2, Profile, Provider, ProviderConfig, RefreshToken, ServiceResponse, SigningKey, StateProfile, TokenPlacement,
-    Verdict, WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp,
-    WeComJsTicket, WeComServiceProvider, WeComSuite,
+    OAuth2, Profile, Provider, ProviderConfig, RefreshToken, RenewalProfile, ServiceResponse, SigningKey,
+    TokenPlacement, Verdict, WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom,
+    WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
 };
 pub use secret::Secret;
 pub use send::{CallError, RequestBody, TokenMiddleware};

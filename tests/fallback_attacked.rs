@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use evertoken::store::{Entry, Expected, Swap};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, StateProfile, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, RenewalProfile, Store, TokenManager};
 use fragile::{AtHand, Fragile};
 use host::Host;
 use wait::*;
@@ -69,9 +69,9 @@ fn promise_7_a_token_that_was_brought_over_is_newer_for_those_who_hold_an_older_
 /// What was wrong was the want of a ticket; the ticket has come.
 #[test]
 fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {
-    let keeps = StateProfile::ticket(Identity::new("suite"), HOUR / 2);
-    let provider = (0..5).fold(FakeProvider::new().with_state(keeps), |provider, _| {
-        provider.then(|context| match context.state() {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    let provider = (0..5).fold(FakeProvider::new().with_renewal(keeps), |provider, _| {
+        provider.then(|context| match context.renewal_secret() {
             Some(ticket) => Ok(Grant::new(format!("{}-token", ticket.expose()), 2 * HOUR)),
             None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })

@@ -26,7 +26,7 @@ use alone::{alone, not_tested};
 use evertoken::store::{Expected, FileStore, Leasing, Owner, Publish, Swap, Version};
 use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
 use evertoken::{
-    Clock, ErrorKind, Grant, Idempotency, Identity, Key, Moment, OAuth2, Outcome, RefreshToken, StateProfile, Store,
+    Clock, ErrorKind, Grant, Idempotency, Identity, Key, Moment, OAuth2, Outcome, RefreshToken, RenewalProfile, Store,
     TokenManager, TokenManagerBuilder,
 };
 use logs::{logged, record_logs};
@@ -348,10 +348,10 @@ fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
         unsafe { libc::umask(0) };
         let place = Place::new();
         let store = place.store();
-        let keeps = StateProfile::refresh_token(Identity::new("files"), SECRET);
-        let provider = provider()
-            .with_state(keeps)
-            .then(|_| Ok(Grant::new(format!("{SECRET}-token"), 2 * HOUR).with_state(format!("{SECRET}-refresh"))));
+        let keeps = RenewalProfile::refresh_token(Identity::new("files"), SECRET);
+        let provider = provider().with_renewal(keeps).then(|_| {
+            Ok(Grant::new(format!("{SECRET}-token"), 2 * HOUR).with_renewal_secret(format!("{SECRET}-refresh")))
+        });
         let tokens = builder_on(&provider, &store).build().unwrap();
         assert!(text(&tokens).contains(SECRET));
         let once = Idempotency::new(store.clone());

@@ -27,7 +27,7 @@ use evertoken::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, RedisSt
 use evertoken::testing::ProviderHost;
 use evertoken::{
     Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key, OAuth2,
-    Profile, Provider, RefreshToken, ServiceResponse, StateProfile, Store, Token, TokenManager, TokenPlacement,
+    Profile, Provider, RefreshToken, RenewalProfile, ServiceResponse, Store, Token, TokenManager, TokenPlacement,
     TokenSource, Verdict, Wake, WeChat, WeComSuite,
 };
 use process::{Process, each};
@@ -872,8 +872,8 @@ impl Provider for Stopping {
         self.inner.parent()
     }
 
-    fn state(&self) -> Option<StateProfile> {
-        self.inner.state()
+    fn renewal(&self) -> Option<RenewalProfile> {
+        self.inner.renewal()
     }
 
     fn placement(&self) -> TokenPlacement {

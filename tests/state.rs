@@ -16,7 +16,8 @@ use std::thread;
 use evertoken::store::Expected;
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{
-    Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, Profile, Secret, StateProfile, Store, TokenManager,
+    Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, Profile, RenewalProfile, Secret, Store,
+    TokenManager,
 };
 use fragile::Fragile;
 use rotating::*;
@@ -24,9 +25,9 @@ use wait::*;
 
 /// A provider that wants a ticket, and tells it in its token.
 fn ticketed(fetches: usize) -> FakeProvider {
-    let keeps = StateProfile::ticket(Identity::new("suite"), HOUR / 2);
-    (0..fetches).fold(FakeProvider::new().with_state(keeps), |provider, at| {
-        provider.then(move |context| match context.state() {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    (0..fetches).fold(FakeProvider::new().with_renewal(keeps), |provider, at| {
+        provider.then(move |context| match context.renewal_secret() {
             Some(ticket) => Ok(Grant::new(format!("{}-{at}", ticket.expose()), 2 * HOUR)),
             None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
@@ -113,7 +114,7 @@ fn a_refresh_token_that_an_outage_left_in_memory_is_stored_when_the_store_is_bac
     let broken = store.broken.clone();
     let provider = {
         let server = server.clone();
-        FakeProvider::new().with_state(keeps()).then(move |context| {
+        FakeProvider::new().with_renewal(keeps()).then(move |context| {
             broken.store(true, Ordering::SeqCst);
             server.grant(context)
         })
@@ -174,7 +175,7 @@ fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
     let (first, second, third) = (server.clone(), server.clone(), server.clone());
     let meanwhile = store.clone();
     let provider = FakeProvider::new()
-        .with_state(keeps())
+        .with_renewal(keeps())
         .then(move |context| first.grant(context))
         .then(move |context| {
             // Somebody who takes no turns.
@@ -185,7 +186,7 @@ fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
             let bytes = bytes.replace("refresh-1", "refresh-2").replace(r#""number":1"#, r#""number":2"#);
             meanwhile.inner.swap(&key, Expected::Any, Some((bytes.as_bytes(), entry.remaining()))).unwrap();
             // What it is asked with here is used up.
-            assert_eq!(context.state().unwrap().expose(), "refresh-1");
+            assert_eq!(context.renewal_secret().unwrap().expose(), "refresh-1");
             Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"))
         })
         .then(move |context| third.grant(context));
@@ -238,8 +239,8 @@ fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
     assert!(tokens.status().renewal_secret_age.is_some());
 
     let corp = FakeProvider::new().with_identity(Identity::new("another corp"));
-    let corp = corp.with_state(StateProfile::ticket(Identity::new("suite"), HOUR / 2));
-    let corp = corp.then(|context| Ok(Grant::new(context.state().unwrap().clone(), HOUR)));
+    let corp = corp.with_renewal(RenewalProfile::ticket(Identity::new("suite"), HOUR / 2));
+    let corp = corp.then(|context| Ok(Grant::new(context.renewal_secret().unwrap().clone(), HOUR)));
     let corp = builder(&corp, &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&corp), "ticket-1", "all of one suite have the ticket");
     let elsewhere = builder(&corp_provider_without_a_ticket(), &clock).store(store).build().unwrap();
@@ -247,9 +248,9 @@ fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
 }
 
 fn corp_provider_without_a_ticket() -> FakeProvider {
-    let keeps = StateProfile::ticket(Identity::new("another suite"), HOUR / 2);
-    FakeProvider::new().with_identity(Identity::new("a third")).with_state(keeps).then(|context| {
-        assert!(context.state().is_none());
+    let keeps = RenewalProfile::ticket(Identity::new("another suite"), HOUR / 2);
+    FakeProvider::new().with_identity(Identity::new("a third")).with_renewal(keeps).then(|context| {
+        assert!(context.renewal_secret().is_none());
         Err(Error::new(ErrorKind::TicketRequired, "there is no ticket"))
     })
 }
@@ -497,7 +498,7 @@ fn what_a_provider_wants_renewed_sooner_is_renewed_sooner_by_those_who_adopt_it_
 
 #[test]
 fn a_secret_that_came_as_a_state_is_a_secret() {
-    let grant = Grant::new("t", HOUR).with_state(Secret::from("hunter2"));
+    let grant = Grant::new("t", HOUR).with_renewal_secret(Secret::from("hunter2"));
     assert!(!format!("{grant:?}").contains("hunter2"));
 }
 
@@ -506,8 +507,10 @@ fn a_refresh_token_that_came_with_a_useless_token_is_kept() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let (first, then) = (server.clone(), server.clone());
     let provider = FakeProvider::new()
-        .with_state(keeps())
-        .then(move |context| Ok(Grant::new("not a token", HOUR).with_state(first.grant(context)?.state().unwrap())))
+        .with_renewal(keeps())
+        .then(move |context| {
+            Ok(Grant::new("not a token", HOUR).with_renewal_secret(first.grant(context)?.renewal_secret().unwrap()))
+        })
         .then(move |context| then.grant(context));
     let tokens = builder(&provider, &clock).store(MemoryStore::with_clock(clock.clone())).build().unwrap();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::InvalidResponse);

@@ -105,7 +105,7 @@ fn broken() -> Error {
 
 fn ticketed() -> FakeProvider {
     let count = Arc::new(AtomicUsize::new(0));
-    scripted(StateProfile::ticket(Identity::new("suite"), HOUR / 2), move |context| match context.state() {
+    scripted(RenewalProfile::ticket(Identity::new("suite"), HOUR / 2), move |context| match context.renewal_secret() {
         Some(ticket) => {
             let at = count.fetch_add(1, Ordering::SeqCst);
             Ok(Grant::new(format!("{}/{at}", ticket.expose()), 2 * HOUR))
@@ -153,7 +153,7 @@ fn a_refresh_token_is_not_used_when_hardly_any_time_is_left_for_the_answer() {
     let store = MemoryStore::new();
     let (slow, quick) = (server.clone(), server.clone());
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_state(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
         entered.send(()).unwrap();
         thread::sleep(Duration::from_millis(1700));
         slow.grant(context)
@@ -205,7 +205,7 @@ fn a_turn_lasts_until_what_came_of_it_is_stored() {
     });
     let granting = server.clone();
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_state(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
         entered.send(()).unwrap();
         thread::sleep(Duration::from_millis(850));
         slow_down.store(true, Ordering::SeqCst);
@@ -328,7 +328,7 @@ fn lands_late(shut_down: bool) {
     let (entered, has_entered) = bounded(1);
     let (go, may_go) = bounded::<()>(1);
     let granting = server.clone();
-    let provider = FakeProvider::new().with_state(keeps()).then(move |context| {
+    let provider = FakeProvider::new().with_renewal(keeps()).then(move |context| {
         entered.send(()).unwrap();
         let _ = may_go.recv_timeout(SECOND * 5);
         granting.grant(context)
@@ -513,7 +513,7 @@ fn a_glitch_that_is_shorter_than_the_turn_does_not_cost_the_sign_in() {
     });
     let granting = server.clone();
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_state(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
         entered.send(()).unwrap();
         *cut_off.lock().unwrap() = Some(Instant::now());
         granting.grant(context)
@@ -537,7 +537,7 @@ fn a_fetch_that_hangs_in_one_process_is_no_trouble_in_another() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = MemoryStore::with_clock(clock.clone());
     let (_go, may_go) = bounded::<()>(1);
-    let hanging = FakeProvider::new().with_state(keeps()).then(move |_| {
+    let hanging = FakeProvider::new().with_renewal(keeps()).then(move |_| {
         let _ = may_go.recv_timeout(SECOND * 60);
         Err(Error::new(ErrorKind::TimedOut, "it never came to ask"))
     });

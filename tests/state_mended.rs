@@ -88,9 +88,9 @@ fn broken() -> Error {
 }
 
 fn ticketed() -> FakeProvider {
-    let keeps = StateProfile::ticket(Identity::new("suite"), HOUR / 2);
-    (0..9).fold(FakeProvider::new().with_state(keeps), |provider, at| {
-        provider.then(move |context| match context.state() {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    (0..9).fold(FakeProvider::new().with_renewal(keeps), |provider, at| {
+        provider.then(move |context| match context.renewal_secret() {
             Some(ticket) => Ok(Grant::new(format!("{}-{at}", ticket.expose()), 2 * HOUR)),
             None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
@@ -187,7 +187,7 @@ fn use_at_once(own_key: bool) {
         let (entered, has_entered) = bounded(1);
         let (go, may_go) = bounded(1);
         let slow = server.clone();
-        let first = FakeProvider::new().with_state(keeps()).then(move |context| {
+        let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
             entered.send(()).unwrap();
             let _ = may_go.recv_timeout(SECOND * 3);
             slow.grant(context)
@@ -323,7 +323,7 @@ fn a_late_write_of_a_state_does_not_replace_a_newer_one() {
         Ok(())
     });
     let graceful = |server: &Server| {
-        (0..9).fold(FakeProvider::new().with_state(keeps()), |provider, _| {
+        (0..9).fold(FakeProvider::new().with_renewal(keeps()), |provider, _| {
             let server = server.clone();
             provider.then(move |context| server.grant_within_grace(context))
         })
@@ -406,18 +406,18 @@ fn a_ticket_that_comes_during_a_fetch_leaves_no_pause_for_all() {
 fn come_during_a_fetch(shared: bool) {
     {
         let clock = FakeClock::new();
-        let keeps = StateProfile::ticket(Identity::new("suite"), HOUR / 2);
+        let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
         let (entered, has_entered) = bounded(1);
         let (go, may_go) = bounded(1);
         let provider = FakeProvider::new()
-            .with_state(keeps)
+            .with_renewal(keeps)
             .then(move |context| {
-                assert!(context.state().is_none());
+                assert!(context.renewal_secret().is_none());
                 entered.send(()).unwrap();
                 let _ = may_go.recv_timeout(SECOND * 5);
                 Err(Error::new(ErrorKind::TicketRequired, "there is no ticket"))
             })
-            .then(|context| Ok(Grant::new(context.state().unwrap().clone(), HOUR)));
+            .then(|context| Ok(Grant::new(context.renewal_secret().unwrap().clone(), HOUR)));
         let tokens = builder(&provider, &clock);
         let store = MemoryStore::with_clock(clock.clone());
         let tokens = if shared { tokens.store(store) } else { tokens }.build().unwrap();
@@ -570,7 +570,7 @@ fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
     let shown = Arc::new(Mutex::new(String::new()));
     let seen = shown.clone();
     let provider = FakeProvider::new()
-        .with_state(keeps())
+        .with_renewal(keeps())
         .then(move |context| {
             let grant = slow.grant_within_grace(context);
             let _ = may_go.recv_timeout(SECOND * 20);
@@ -578,7 +578,7 @@ fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
         })
         .then(move |context| graceful.grant_within_grace(context))
         .then(move |context| {
-            *seen.lock().unwrap() = context.state().unwrap().expose().to_owned();
+            *seen.lock().unwrap() = context.renewal_secret().unwrap().expose().to_owned();
             last.grant_within_grace(context)
         });
     let http = HttpConfig::default().timeout(SECOND / 10);
@@ -677,7 +677,7 @@ fn a_refresh_token_with_which_a_lost_flight_still_asks_is_not_used_by_the_next_o
     let (go, may_go) = bounded::<()>(0);
     let (slow, next, last) = (server.clone(), server.clone(), server.clone());
     let provider = FakeProvider::new()
-        .with_state(keeps())
+        .with_renewal(keeps())
         .then(move |context| {
             let grant = slow.grant(context);
             let _ = may_go.recv_timeout(SECOND * 20);
@@ -707,7 +707,7 @@ fn a_provider_is_not_asked_when_the_time_of_the_fetch_is_over() {
         }
         Ok(())
     });
-    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_state(keeps());
+    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_renewal(keeps());
     let http = HttpConfig::default().timeout(SECOND / 10);
     let tokens = builder(&provider, &clock).http(http).store(store).build().unwrap();
     let _ = tokens.token();

@@ -169,7 +169,7 @@ impl Keeper {
             return Err(late.of(self.provider.name()));
         }
         let context = Context::until(&self.http, asking.deadline, self.time.clone());
-        let context = context.with_state(state.map(|state| state.secret.clone())).with_parent(parent);
-        self.provider.fetch(&context.with_force(*forced))
+        let context = context.with_renewal_secret(state.map(|state| state.secret.clone())).with_parent(parent);
+        self.provider.fetch(&context.with_forced(*forced))
     }
 }

@@ -9,14 +9,14 @@ use crate::event::EventKind;
 use crate::lease::{Found, Kept, Place, Sharing, StateTurn};
 use crate::manager::control::Control;
 use crate::manager::keeper::Keeper;
-use crate::provider::StateProfile;
+use crate::provider::RenewalProfile;
 use crate::secret::Secret;
 use crate::thread::{aside, spawn};
 
 /// How and where a provider's state is kept.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    pub(crate) profile: StateProfile,
+    pub(crate) profile: RenewalProfile,
     pub(crate) place: Place,
 }
 
@@ -50,7 +50,7 @@ impl HeldState {
 
 impl Keeping {
     fn first(&self, now: Moment) -> Option<Kept> {
-        let secret = self.profile.first.clone()?;
+        let secret = self.profile.initial.clone()?;
         Some(Kept { secret, number: 0, since: now, end: now.after(self.profile.life) })
     }
 }

@@ -28,7 +28,7 @@ pub use js_signature::JsSignature;
 pub use jwt::{Certificate, SigningKey};
 pub use microsoft::{BotFramework, Cloud, Entra, ManagedIdentity};
 pub use oauth2::{ClientAuth, DevicePrompt, DeviceSignIn, GoogleServiceAccount, JwtBearer, OAuth2, RefreshToken};
-pub use profile::{DailyQuota, Profile, StateProfile};
+pub use profile::{DailyQuota, Profile, RenewalProfile};
 pub use wechat::{WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
 pub use wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
 
@@ -85,7 +85,7 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// How its state is kept: [`Context::state`]. Default: it has none.
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         None
     }
 
@@ -127,8 +127,8 @@ impl Provider for Box<dyn Provider> {
         (**self).parent()
     }
 
-    fn state(&self) -> Option<StateProfile> {
-        (**self).state()
+    fn renewal(&self) -> Option<RenewalProfile> {
+        (**self).renewal()
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -146,7 +146,7 @@ pub struct Context {
     http: Http,
     deadline: Deadline,
     time: Time,
-    state: Option<Secret>,
+    renewal_secret: Option<Secret>,
     parent: Option<Token>,
     forced: bool,
 }
@@ -158,13 +158,13 @@ impl Context {
     }
 
     pub(crate) fn until(http: &Http, deadline: Deadline, time: Time) -> Context {
-        Context { http: http.until(deadline), deadline, time, state: None, parent: None, forced: false }
+        Context { http: http.until(deadline), deadline, time, renewal_secret: None, parent: None, forced: false }
     }
 
     /// With this [state](Context::state).
     #[must_use]
-    pub fn with_state(self, state: Option<Secret>) -> Context {
-        Context { state, ..self }
+    pub fn with_renewal_secret(self, renewal_secret: Option<Secret>) -> Context {
+        Context { renewal_secret, ..self }
     }
 
     /// With this token of the [parent](Context::parent).
@@ -175,13 +175,13 @@ impl Context {
 
     /// [Forced](Context::is_forced) or not.
     #[must_use]
-    pub fn with_force(self, forced: bool) -> Context {
+    pub fn with_forced(self, forced: bool) -> Context {
         Context { forced, ..self }
     }
 
-    /// The latest state: a ticket that was handed in, a refresh token. `None` when there is none, or it is too old.
-    pub fn state(&self) -> Option<&Secret> {
-        self.state.as_ref()
+    /// The latest renewal secret: a ticket that was handed in, a refresh token. `None` when there is none, or it is too old.
+    pub fn renewal_secret(&self) -> Option<&Secret> {
+        self.renewal_secret.as_ref()
     }
 
     /// The token that the new one is granted for, of a provider that has a [`parent`](Provider::parent).
@@ -227,14 +227,14 @@ pub struct Grant {
     token: Secret,
     life: Option<Duration>,
     refresh_in: Option<Duration>,
-    state: Option<Secret>,
+    renewal_secret: Option<Secret>,
 }
 
 impl Grant {
     /// A token and how long it lives from now on. A life of more than 30 days is taken for 30 days; for `None`, when
     /// the provider does not tell, [`Profile::default_life`] is taken.
     pub fn new(token: impl Into<Secret>, life: impl Into<Option<Duration>>) -> Grant {
-        Grant { token: token.into(), life: life.into(), refresh_in: None, state: None }
+        Grant { token: token.into(), life: life.into(), refresh_in: None, renewal_secret: None }
     }
 
     /// When the provider wants it renewed, from now on, if that is sooner than the manager would.
@@ -243,8 +243,8 @@ impl Grant {
     }
 
     /// The [state](Context::state) that counts from now on. It is stored before the token is handed out.
-    pub fn with_state(self, state: impl Into<Secret>) -> Grant {
-        Grant { state: Some(state.into()), ..self }
+    pub fn with_renewal_secret(self, renewal_secret: impl Into<Secret>) -> Grant {
+        Grant { renewal_secret: Some(renewal_secret.into()), ..self }
     }
 
     /// The token.
@@ -263,12 +263,12 @@ impl Grant {
     }
 
     /// The state that came with it.
-    pub fn state(&self) -> Option<&Secret> {
-        self.state.as_ref()
+    pub fn renewal_secret(&self) -> Option<&Secret> {
+        self.renewal_secret.as_ref()
     }
 
     pub(crate) fn take_state(&mut self) -> Option<Secret> {
-        self.state.take()
+        self.renewal_secret.take()
     }
 
     /// The token and its life, when both make sense.
@@ -295,12 +295,13 @@ fn granted_as(mut json: Json, token: &str, life: &str) -> Result<Grant, Error> {
 }
 
 /// As [`granted_as`], with the state for the next time in a field of its own. Where there is one it must not be lost,
-/// whatever is wrong with the token: that is for the manager to find out, when it has kept the state.
-fn granted_with_state(mut json: Json, token: &str, life: &str, state: &str) -> Result<Grant, Error> {
-    let Some(state) = json.take_secret(state).ok().filter(|state| !state.is_blank()) else {
+/// whatever is wrong with the token: that is for the manager to find out, when it has kept the renewal secret.
+fn granted_with_renewal_secret(mut json: Json, token: &str, life: &str, renewal_secret: &str) -> Result<Grant, Error> {
+    let secret = json.take_secret(renewal_secret).ok().filter(|secret| !secret.is_blank());
+    let Some(secret) = secret else {
         return granted_as(json, token, life);
     };
     let token = json.take_secret(token).unwrap_or_else(|_| Secret::from(""));
     let life = json.life(life).unwrap_or(Some(Duration::ZERO));
-    Ok(Grant::new(token, life).with_state(state))
+    Ok(Grant::new(token, life).with_renewal_secret(secret))
 }

@@ -131,29 +131,29 @@ impl Default for Profile {
 /// The manager keeps it in the shared store, if there is one, under a key of its own.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct StateProfile {
+pub struct RenewalProfile {
     /// Whose state it is. Providers of one app that share a ticket have the same here.
     pub identity: Identity,
     /// How long it is good for once it came.
     pub life: Duration,
     /// What counts until another one is recorded.
-    pub first: Option<Secret>,
+    pub initial: Option<Secret>,
     /// True when using it may replace it, so that no two may use it at once and none may be lost. Then nothing is
     /// fetched while the shared store cannot be used. False: it is handed in, by
     /// [`set_ticket`](crate::TokenManager::set_ticket).
     pub rotates: bool,
 }
 
-impl StateProfile {
+impl RenewalProfile {
     /// A ticket that the vendor pushes and that is good for `life`.
-    pub fn ticket(identity: Identity, life: Duration) -> StateProfile {
-        StateProfile { identity, life, first: None, rotates: false }
+    pub fn ticket(identity: Identity, life: Duration) -> RenewalProfile {
+        RenewalProfile { identity, life, initial: None, rotates: false }
     }
 
     /// A refresh token, of which `first` is the one that the program brings. Each that is granted with a token replaces
     /// the one before, and is kept for ten years.
-    pub fn refresh_token(identity: Identity, first: impl Into<Secret>) -> StateProfile {
-        StateProfile { identity, life: TEN_YEARS, first: Some(first.into()), rotates: true }
+    pub fn refresh_token(identity: Identity, initial: impl Into<Secret>) -> RenewalProfile {
+        RenewalProfile { identity, life: TEN_YEARS, initial: Some(initial.into()), rotates: true }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::lock::lock;
-use crate::provider::{Context, Grant, Profile, Provider, StateProfile};
+use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile};
 use crate::token::TokenSource;
 
 /// A [`Provider`] without a network. It grants `token-1`, `token-2` and so on, unless a script says otherwise.
@@ -42,7 +42,7 @@ struct State {
     life: Duration,
     identity: Identity,
     profile: Profile,
-    keeps: Option<StateProfile>,
+    keeps: Option<RenewalProfile>,
     script: VecDeque<Step>,
     outage: Option<Error>,
     granted: usize,
@@ -102,7 +102,7 @@ impl FakeProvider {
 
     /// How the provider says its state is kept. What it is asked with, and what comes with a token, is seen and said in
     /// [`then`](FakeProvider::then).
-    pub fn with_state(self, keeps: StateProfile) -> FakeProvider {
+    pub fn with_renewal(self, keeps: RenewalProfile) -> FakeProvider {
         self.change(|state| state.keeps = Some(keeps))
     }
 
@@ -264,7 +264,7 @@ impl Provider for FakeProvider {
         self.0.parent.get().map(|parent| &**parent)
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         lock(&self.0.state).keeps.clone()
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use evertoken::testing::FakeProvider;
-use evertoken::{Context, Error, ErrorKind, Grant, Identity, StateProfile};
+use evertoken::{Context, Error, ErrorKind, Grant, Identity, RenewalProfile};
 
 use crate::wait::HOUR;
 
@@ -33,35 +33,35 @@ impl Server {
 
     pub(crate) fn grant(&self, context: &Context) -> Result<Grant, Error> {
         let mut server = self.0.lock().unwrap();
-        let shown = context.state().unwrap().expose().to_owned();
+        let shown = context.renewal_secret().unwrap().expose().to_owned();
         server.0.push(shown.clone());
         let calls = server.0.len();
         if !server.1.insert(shown) {
             return Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"));
         }
-        Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_state(format!("refresh-{calls}")))
+        Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_renewal_secret(format!("refresh-{calls}")))
     }
 
     /// The same, but takes one again, as some servers do for a while.
     pub(crate) fn grant_within_grace(&self, context: &Context) -> Result<Grant, Error> {
         let mut server = self.0.lock().unwrap();
-        server.0.push(context.state().unwrap().expose().to_owned());
+        server.0.push(context.renewal_secret().unwrap().expose().to_owned());
         let calls = server.0.len();
-        Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_state(format!("refresh-{calls}")))
+        Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_renewal_secret(format!("refresh-{calls}")))
     }
 }
 
 /// Begins with `refresh-0`.
-pub(crate) fn keeps() -> StateProfile {
-    StateProfile::refresh_token(Identity::new("app"), "refresh-0")
+pub(crate) fn keeps() -> RenewalProfile {
+    RenewalProfile::refresh_token(Identity::new("app"), "refresh-0")
 }
 
 /// A provider that does this at each of its first fetches.
 pub(crate) fn scripted(
-    keeps: StateProfile,
+    keeps: RenewalProfile,
     step: impl Fn(&Context) -> Result<Grant, Error> + Clone + Send + 'static,
 ) -> FakeProvider {
-    (0..20).fold(FakeProvider::new().with_state(keeps), |provider, _| provider.then(step.clone()))
+    (0..20).fold(FakeProvider::new().with_renewal(keeps), |provider, _| provider.then(step.clone()))
 }
 
 /// A provider at that server.

@@ -318,28 +318,29 @@ fn without_a_ticket_dingtalk_is_not_asked() {
         assert!(error.to_string().contains("set_ticket"), "{error}");
         assert_eq!(host.calls(), 0);
     }
-    let error = DingTalkSuite::new("k", "hunter2").base_url(host.url()).fetch(&context().with_state(Some("t".into())));
+    let error =
+        DingTalkSuite::new("k", "hunter2").base_url(host.url()).fetch(&context().with_renewal_secret(Some("t".into())));
     assert!(error.is_ok() && host.calls() == 1, "with one it is");
 }
 
 #[test]
 fn all_corps_of_a_suite_of_dingtalk_share_its_ticket_and_other_suites_do_not() {
-    let suite = DingTalkSuite::new("suite", "s").state().unwrap();
+    let suite = DingTalkSuite::new("suite", "s").renewal().unwrap();
     let corp = |key, secret, corp| DingTalkAuthorizedCorp::new(key, secret, corp);
     let same = [
-        corp("suite", "s", "corp-1").state(),
-        corp("suite", "s", "corp-2").state(),
+        corp("suite", "s", "corp-1").renewal(),
+        corp("suite", "s", "corp-2").renewal(),
         // Tickets are pushed to the suite; one that came before the secret was reset is still good.
-        corp("suite", "reset", "corp-1").state(),
-        DingTalkSuite::new("suite", "reset").state(),
+        corp("suite", "reset", "corp-1").renewal(),
+        DingTalkSuite::new("suite", "reset").renewal(),
     ];
     for state in same {
         assert_eq!(state.unwrap().identity, suite.identity);
     }
     let other = [
-        corp("suite-2", "s", "corp-1").state(),
-        DingTalkSuite::new("suite-2", "s").state(),
-        DingTalkSuite::new("suite", "s").base_url("https://host.example").state(),
+        corp("suite-2", "s", "corp-1").renewal(),
+        DingTalkSuite::new("suite-2", "s").renewal(),
+        DingTalkSuite::new("suite", "s").base_url("https://host.example").renewal(),
     ];
     for state in other {
         assert_ne!(state.unwrap().identity, suite.identity);
@@ -347,9 +348,9 @@ fn all_corps_of_a_suite_of_dingtalk_share_its_ticket_and_other_suites_do_not() {
     assert_ne!(suite.identity, DingTalkSuite::new("suite", "s").identity());
     // A push every five hours; one may be late.
     assert_eq!(suite.life, Duration::from_secs(12 * 3600));
-    assert!(suite.first.is_none() && !suite.rotates);
+    assert!(suite.initial.is_none() && !suite.rotates);
     for provider in &kinds()[..3] {
-        assert!(provider.state().is_none() && provider.parent().is_none(), "{}", provider.name());
+        assert!(provider.renewal().is_none() && provider.parent().is_none(), "{}", provider.name());
     }
 }
 
@@ -546,7 +547,7 @@ fn a_code_of_dingtalk_that_quotes_what_was_sent_is_not_told() {
     for quoted in ["s3cret", "the-ticket"] {
         let body = format!(r#"{{"code":"x-{quoted}","requestid":"{quoted}"}}"#);
         let host = canned(reply("400 Bad Request", "", &body));
-        let context = context().with_state(Some("the-ticket".into()));
+        let context = context().with_renewal_secret(Some("the-ticket".into()));
         let sent: [(&dyn Provider, &[&str]); 5] = [
             (&DingTalk::new("k", "s3cret").base_url(host.url()), &["s3cret"]),
             (&DingTalkClassic::new("k", "s3cret").base_url(host.url()), &["s3cret"]),

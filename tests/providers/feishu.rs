@@ -293,7 +293,7 @@ fn without_a_ticket_feishu_is_asked_once_to_push_one() {
 #[test]
 fn with_a_bad_ticket_feishu_is_asked_once_to_push_another() {
     let host = in_turn([r#"{"code":10012,"msg":"hunter2-state"}"#, r#"{"code":0,"msg":"success"}"#]);
-    let error = store_app(&host).fetch(&context().with_state(Some("hunter2-state".into()))).unwrap_err();
+    let error = store_app(&host).fetch(&context().with_renewal_secret(Some("hunter2-state".into()))).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::TicketRequired, Some("10012")));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
     let shown = format!("{error} {error:?}");
@@ -315,7 +315,7 @@ fn what_keeps_feishu_from_pushing_a_ticket_is_told_instead() {
         let missing = store_app(&host).fetch(&context()).unwrap_err();
         assert_eq!(host.calls(), 1);
         let host = in_turn([r#"{"code":10012}"#, refusal]);
-        let bad = store_app(&host).fetch(&context().with_state(Some("hunter2-state".into()))).unwrap_err();
+        let bad = store_app(&host).fetch(&context().with_renewal_secret(Some("hunter2-state".into()))).unwrap_err();
         assert_eq!(host.calls(), 2);
         for error in [missing, bad] {
             assert_eq!((error.kind(), error.code()), (kind, Some(code)), "{error}");
@@ -326,7 +326,7 @@ fn what_keeps_feishu_from_pushing_a_ticket_is_told_instead() {
 
 #[test]
 fn the_ticket_of_feishu_is_the_apps_whatever_its_secret() {
-    let ticket = |provider: &FeishuStoreApp| provider.state().unwrap();
+    let ticket = |provider: &FeishuStoreApp| provider.renewal().unwrap();
     let base = FeishuStoreApp::new("cli", "s");
     assert_eq!(ticket(&base).identity, ticket(&FeishuStoreApp::new("cli", "reset")).identity);
     assert_ne!(ticket(&base).identity, ticket(&FeishuStoreApp::new("cli-2", "s")).identity);
@@ -334,14 +334,14 @@ fn the_ticket_of_feishu_is_the_apps_whatever_its_secret() {
     assert_ne!(ticket(&base).identity, base.identity());
     // Pushed every hour; some may get lost.
     assert_eq!(ticket(&base).life, Duration::from_secs(6 * 3600));
-    assert!(ticket(&base).first.is_none() && !ticket(&base).rotates);
+    assert!(ticket(&base).initial.is_none() && !ticket(&base).rotates);
 }
 
 #[test]
 fn only_a_tenant_of_feishu_has_a_parent_and_only_a_store_app_a_state() {
     assert_eq!(tenant().parent().unwrap().identity(), Source("a").identity());
-    assert!(tenant().state().is_none() && FeishuStoreApp::new("c", "s").parent().is_none());
-    assert!(Feishu::new("c", "s").parent().is_none() && Feishu::new("c", "s").state().is_none());
+    assert!(tenant().renewal().is_none() && FeishuStoreApp::new("c", "s").parent().is_none());
+    assert!(Feishu::new("c", "s").parent().is_none() && Feishu::new("c", "s").renewal().is_none());
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn a_code_of_feishu_that_quotes_what_was_sent_is_not_told() {
     for quoted in ["s3cret", "the-ticket", "the-parent"] {
         let body = format!(r#"{{"code":"x-{quoted}","error":"x-{quoted}","request_id":"{quoted}"}}"#);
         let host = canned(reply("400 Bad Request", "", &body));
-        let context = context().with_state(Some("the-ticket".into())).with_parent(Some(parent("the-parent")));
+        let context = context().with_renewal_secret(Some("the-ticket".into())).with_parent(Some(parent("the-parent")));
         let sent: [(&dyn Provider, &[&str]); 5] = [
             (&Feishu::new("c", "s3cret").base_url(host.url()), &["s3cret"]),
             (&FeishuAppToken::new("c", "s3cret").base_url(host.url()), &["s3cret"]),
@@ -517,7 +517,7 @@ fn a_code_of_feishu_that_quotes_what_was_sent_is_not_told() {
     }
     // Asked to push another one, Feishu knows the ticket as well.
     let host = in_turn([r#"{"code":10012}"#, r#"{"code":"x-the-ticket"}"#]);
-    let error = store_app(&host).fetch(&context().with_state(Some("the-ticket".into()))).unwrap_err();
+    let error = store_app(&host).fetch(&context().with_renewal_secret(Some("the-ticket".into()))).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidResponse, None));
 }
 

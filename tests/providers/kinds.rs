@@ -58,7 +58,7 @@ impl Kind {
     fn context(&self) -> Context {
         let parent = self.needs_parent.then(|| parent("hunter2-parent"));
         let state = self.needs_state.then(|| "hunter2-state".into());
-        context().with_parent(parent).with_state(state)
+        context().with_parent(parent).with_renewal_secret(state)
     }
 
     fn ask(&self, host: &Canned) -> Result<Grant, Error> {
@@ -84,7 +84,7 @@ impl Kind {
 
 /// A grant as a manager takes it: one that brings a state is handed over whatever is wrong with its token.
 fn taken(grant: Grant) -> Result<Grant, Error> {
-    if grant.state().is_some() {
+    if grant.renewal_secret().is_some() {
         let (token, life) = (grant.token().clone(), grant.life());
         TokenManager::new(from_fn("taken", move |_| Ok(Grant::new(token.clone(), life)))).token()?;
     }
@@ -231,7 +231,7 @@ fn is_another_when_any_input_differs(kind: &Kind) {
 
 fn hides_its_secrets(kind: &Kind) {
     let provider = (kind.provider)("https://user:hunter2@host.example");
-    let shown = format!("{provider:?} {:?} {:?}", provider.identity(), provider.state());
+    let shown = format!("{provider:?} {:?} {:?}", provider.identity(), provider.renewal());
     assert!(!shown.contains("hunter2"), "{}: {shown}", kind.name);
     assert_eq!(provider.check().unwrap_err().kind(), ErrorKind::Config, "{}", kind.name);
     let provider = (kind.provider)("https://host.example");
@@ -252,7 +252,7 @@ fn says_what_is_missing(kind: &Kind) {
         );
     }
     if kind.needs_parent {
-        let error = (kind.provider)(&host.url()).fetch(&context().with_state(Some("s".into()))).unwrap_err();
+        let error = (kind.provider)(&host.url()).fetch(&context().with_renewal_secret(Some("s".into()))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{}: {error}", kind.name);
     }
 }

@@ -542,14 +542,14 @@ fn the_refresh_token_that_came_is_the_next_state_and_none_is_none() {
     ] {
         let host = answering(&format!(r#"{{"access_token":"t-1","expires_in":60{more}}}"#));
         let provider = RefreshToken::new(OAuth2::public(host.url(), "id"), "first");
-        let grant = provider.fetch(&context().with_state(Some("latest".into()))).unwrap();
-        assert_eq!(grant.state().map(|state| state.expose()), next, "{more}");
+        let grant = provider.fetch(&context().with_renewal_secret(Some("latest".into()))).unwrap();
+        assert_eq!(grant.renewal_secret().map(|state| state.expose()), next, "{more}");
     }
 }
 
 #[test]
 fn a_new_scope_or_client_secret_does_not_lose_the_latest_refresh_token() {
-    let state = |client: OAuth2, first: &str| RefreshToken::new(client, first).state().unwrap().identity;
+    let state = |client: OAuth2, first: &str| RefreshToken::new(client, first).renewal().unwrap().identity;
     let client = || OAuth2::new("https://host.example", "id", "secret");
     let same = state(client(), "first");
     assert_eq!(same, state(client().scope("more"), "first"));
@@ -569,7 +569,7 @@ fn a_sign_in_on_another_device_asks_as_the_standard_says() {
     assert!(!format!("{prompt:?}").contains("hunter2"), "{prompt:?}");
     let signed_in = prompt.wait().unwrap();
     assert!(!format!("{signed_in:?}").contains("hunter2"), "{signed_in:?}");
-    assert_eq!(signed_in.first().expose(), "hunter2-r");
+    assert_eq!(signed_in.initial_refresh_token().expose(), "hunter2-r");
     let expected = [
         ("POST /device HTTP/1.1", "scope=offline_access+a&client_id=id"),
         (

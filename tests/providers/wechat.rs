@@ -287,7 +287,7 @@ fn a_stable_token_is_forced_when_the_manager_says_so_and_never_else() {
     for forced in [false, true] {
         let host = answering(r#"{"access_token":"t-1","expires_in":7200}"#);
         let provider = WeChat::new("app", "hunter2").base_url(host.url());
-        let _ = provider.fetch(&context().with_force(forced)).unwrap();
+        let _ = provider.fetch(&context().with_forced(forced)).unwrap();
         let expected = format!(
             r#"{{"grant_type":"client_credential","appid":"app","secret":"hunter2","force_refresh":{forced}}}"#
         );
@@ -333,7 +333,7 @@ fn a_code_of_the_token_endpoint_says_what_to_do() {
 fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
     let body = r#"{"errcode":40001,"errmsg":"invalid credential, access_token is invalid or not latest rid: 65-a"}"#;
     let host = canned(reply("200 OK", "", body));
-    let derived = || context().with_parent(Some(parent("hunter2-parent"))).with_state(Some("r".into()));
+    let derived = || context().with_parent(Some(parent("hunter2-parent"))).with_renewal_secret(Some("r".into()));
     let kinds: [(Result<Grant, Error>, ErrorKind, &str); 5] = [
         (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::InvalidCredentials, "appsecret"),
         (
@@ -376,9 +376,9 @@ fn a_component_without_a_ticket_says_what_to_do_and_asks_nobody() {
 
 #[test]
 fn a_verify_ticket_is_the_components_and_good_for_twelve_hours() {
-    let state = |provider: WeChatComponent| provider.state().unwrap();
+    let state = |provider: WeChatComponent| provider.renewal().unwrap();
     let one = state(WeChatComponent::new("app", "hunter2"));
-    assert_eq!((one.life, one.first.is_none(), one.rotates), (Duration::from_secs(12 * 3600), true, false));
+    assert_eq!((one.life, one.initial.is_none(), one.rotates), (Duration::from_secs(12 * 3600), true, false));
     // When the secret is reset the ticket stays.
     assert_eq!(one.identity, state(WeChatComponent::new("app", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeChatComponent::new("app-2", "hunter2")).identity);
@@ -395,10 +395,11 @@ fn an_account_that_was_granted_another_refresh_token_brings_it_back() {
         ("", None),
     ] {
         let host = answering(&format!(r#"{{"authorizer_access_token":"t-1","expires_in":7200{field}}}"#));
-        let context = context().with_parent(Some(parent("hunter2-parent"))).with_state(Some("refresh-1".into()));
+        let context =
+            context().with_parent(Some(parent("hunter2-parent"))).with_renewal_secret(Some("refresh-1".into()));
         let grant = authorizer("c", "c", "a", "refresh-0").base_url(host.url()).fetch(&context).unwrap();
         assert_eq!(grant.token().expose(), "t-1");
-        assert_eq!(grant.state().map(|state| state.expose()), next, "{field}");
+        assert_eq!(grant.renewal_secret().map(|state| state.expose()), next, "{field}");
         // What counts is the latest, not what the program began with.
         assert!(host.request().2.contains(r#""authorizer_refresh_token":"refresh-1""#));
     }
@@ -415,10 +416,10 @@ fn an_account_without_a_refresh_token_must_be_authorized_again_and_nobody_is_ask
 
 #[test]
 fn a_refresh_token_is_kept_while_its_authorization_is_the_same() {
-    let state = |provider: WeChatAuthorizer| provider.state().unwrap();
+    let state = |provider: WeChatAuthorizer| provider.renewal().unwrap();
     let one = state(authorizer("c", "app", "account", "refresh-1"));
     assert!(one.rotates && one.life > Duration::from_secs(365 * 86_400));
-    assert_eq!(one.first.as_ref().map(|first| first.expose()), Some("refresh-1"));
+    assert_eq!(one.initial.as_ref().map(|first| first.expose()), Some("refresh-1"));
     // A component whose secret was reset is another parent; what it was authorized for is the same.
     assert_eq!(one.identity, state(authorizer("c-2", "app", "account", "refresh-1")).identity);
     // A refresh token of a new authorization is not hidden behind the ones before.

@@ -263,9 +263,9 @@ fn a_suite_without_a_ticket_says_what_to_do_and_asks_nobody() {
 
 #[test]
 fn a_suite_ticket_is_the_apps_and_good_for_half_an_hour() {
-    let state = |provider: WeComSuite| provider.state().unwrap();
+    let state = |provider: WeComSuite| provider.renewal().unwrap();
     let one = state(WeComSuite::new("suite", "hunter2"));
-    assert_eq!((one.life, one.first.is_none(), one.rotates), (Duration::from_secs(30 * 60), true, false));
+    assert_eq!((one.life, one.initial.is_none(), one.rotates), (Duration::from_secs(30 * 60), true, false));
     // When the secret is reset the ticket stays.
     assert_eq!(one.identity, state(WeComSuite::new("suite", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeComSuite::new("suite-2", "hunter2")).identity);
@@ -281,7 +281,7 @@ fn what_is_derived_at_wecom_names_its_parent() {
     ];
     for provider in kinds {
         let shown = format!("{:?}", provider.parent().unwrap().identity());
-        assert!(shown.contains("the-parent") && provider.state().is_none(), "{shown}");
+        assert!(shown.contains("the-parent") && provider.renewal().is_none(), "{shown}");
     }
 }
 
@@ -290,7 +290,7 @@ fn the_advice_of_wecom_is_about_the_endpoint_that_was_asked() {
     let refused =
         reply("200 OK", "", r#"{"errcode":40001,"errmsg":"invalid credential, hint: [15977_48_ab], from ip"}"#);
     let host = canned(refused);
-    let suite = WeComSuite::new("s", "x").base_url(host.url()).fetch(&context().with_state(Some("t".into())));
+    let suite = WeComSuite::new("s", "x").base_url(host.url()).fetch(&context().with_renewal_secret(Some("t".into())));
     let provider = WeComServiceProvider::new("c", "x").base_url(host.url()).fetch(&context());
     let ticket =
         WeComJsTicket::corp(Source("app")).base_url(host.url()).fetch(&context().with_parent(Some(parent("p"))));

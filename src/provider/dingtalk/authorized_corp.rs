@@ -6,7 +6,7 @@ use crate::provider::dingtalk::suite::{Suite, ticket_of};
 use crate::provider::dingtalk::{accept, header, suite_profile, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
 };
 use crate::secret::Secret;
 
@@ -91,7 +91,7 @@ impl Provider for DingTalkAuthorizedCorp {
         suite_profile()
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         Some(self.suite.ticket())
     }
 

@@ -7,7 +7,7 @@ use crate::key::Identity;
 use crate::provider::dingtalk::{NEW, accept, header, suite_profile, verdict};
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
 };
 use crate::secret::Secret;
 
@@ -65,17 +65,17 @@ impl Suite {
     }
 
     /// The ticket that is pushed to the suite, one for all the corps that have installed it.
-    pub(super) fn ticket(&self) -> StateProfile {
+    pub(super) fn ticket(&self) -> RenewalProfile {
         // Without the secret: a ticket is pushed to the suite, and stays good when the secret is reset. The next one may
         // be hours away.
         let identity = Identity::new("dingtalk suite ticket").part("url", self.host.as_str()).part("suite", &self.key);
-        StateProfile::ticket(identity, TICKET_LIFE)
+        RenewalProfile::ticket(identity, TICKET_LIFE)
     }
 }
 
 /// The latest ticket.
 pub(super) fn ticket_of(context: &Context) -> Result<&Secret, Error> {
-    context.state().ok_or_else(|| Error::new(ErrorKind::TicketRequired, MISSING))
+    context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, MISSING))
 }
 
 impl DingTalkSuite {
@@ -120,7 +120,7 @@ impl Provider for DingTalkSuite {
         suite_profile()
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         Some(self.suite.ticket())
     }
 

@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::codes::Row;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, StateProfile, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, granted_as};
 use crate::secret::Secret;
 
 /// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
@@ -56,7 +56,7 @@ impl FeishuStoreApp {
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let Some(ticket) = context.state() else {
+        let Some(ticket) = context.renewal_secret() else {
             return Err(self.ask_for_ticket(context.http(), Error::new(ErrorKind::TicketRequired, MISSING), &[]));
         };
         let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
@@ -103,10 +103,10 @@ impl Provider for FeishuStoreApp {
         profile()
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is pushed to the app, and stays good when the secret is reset.
         let identity = Identity::new("feishu app ticket").part("url", self.app.host.as_str()).part("app", &self.app.id);
-        Some(StateProfile::ticket(identity, TICKET_LIFE))
+        Some(RenewalProfile::ticket(identity, TICKET_LIFE))
     }
 
     fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {

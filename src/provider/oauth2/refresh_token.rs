@@ -5,7 +5,7 @@ use crate::key::Identity;
 use crate::provider::codes::Row;
 use crate::provider::oauth2::{Dialect, OAuth2};
 use crate::provider::settings::check_texts;
-use crate::provider::{Context, Grant, Profile, Provider, StateProfile, granted_with_state};
+use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, granted_with_renewal_secret};
 use crate::secret::Secret;
 
 /// Grants tokens of a person who has signed in, for the refresh token that this brought.
@@ -30,26 +30,26 @@ use crate::secret::Secret;
 #[derive(Clone, Debug)]
 pub struct RefreshToken {
     client: OAuth2,
-    first: Secret,
+    initial_refresh_token: Secret,
 }
 
 impl RefreshToken {
     /// Asks as `client`: its token endpoint, how it shows who it is, its scope and further parameters. `first` is the
     /// refresh token that the sign-in brought.
-    pub fn new(client: OAuth2, first: impl Into<Secret>) -> RefreshToken {
-        RefreshToken { client, first: first.into() }
+    pub fn new(client: OAuth2, initial_refresh_token: impl Into<Secret>) -> RefreshToken {
+        RefreshToken { client, initial_refresh_token: initial_refresh_token.into() }
     }
 
     /// The refresh token that it began with, for the program to keep and to bring again.
-    pub fn first(&self) -> &Secret {
-        &self.first
+    pub fn initial_refresh_token(&self) -> &Secret {
+        &self.initial_refresh_token
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let latest = context.state().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
+        let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
         let json = self.client.exchange(context, &grant, &[latest], &DIALECT)?;
-        granted_with_state(json, "access_token", "expires_in", "refresh_token")
+        granted_with_renewal_secret(json, "access_token", "expires_in", "refresh_token")
     }
 }
 
@@ -59,7 +59,7 @@ impl Provider for RefreshToken {
     }
 
     fn identity(&self) -> Identity {
-        self.client.describe(Identity::new(NAME)).secret(&self.first)
+        self.client.describe(Identity::new(NAME)).secret(&self.initial_refresh_token)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
@@ -67,7 +67,7 @@ impl Provider for RefreshToken {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_texts(&[("refresh token", self.first.expose())])
+        check_texts(&[("refresh token", self.initial_refresh_token.expose())])
             .and_then(|()| self.client.check_settings())
             .map_err(|error| error.of(NAME))
     }
@@ -76,10 +76,10 @@ impl Provider for RefreshToken {
         self.client.profile()
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         // Without scope and secret: when they change, the refresh token that counts must not be lost with them.
-        let identity = self.client.name_client(Identity::new(NAME)).secret(&self.first);
-        Some(StateProfile::refresh_token(identity, &self.first))
+        let identity = self.client.name_client(Identity::new(NAME)).secret(&self.initial_refresh_token);
+        Some(RenewalProfile::refresh_token(identity, &self.initial_refresh_token))
     }
 }
 

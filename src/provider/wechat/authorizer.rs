@@ -8,7 +8,8 @@ use crate::provider::parent::Parent;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_with_state,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict,
+    granted_with_renewal_secret,
 };
 use crate::secret::Secret;
 use crate::token::TokenSource;
@@ -74,7 +75,7 @@ impl WeChatAuthorizer {
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let component = context.parent()?;
         let refresh_token =
-            context.state().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, NO_REFRESH_TOKEN))?;
+            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, NO_REFRESH_TOKEN))?;
         let body = Body {
             component_appid: &self.component_appid,
             authorizer_appid: &self.authorizer_appid,
@@ -86,7 +87,7 @@ impl WeChatAuthorizer {
             .query("component_access_token", component.expose())
             .send()?;
         let json = CODES.accept_at(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
-        granted_with_state(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
+        granted_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
     }
 }
 
@@ -128,10 +129,10 @@ impl Provider for WeChatAuthorizer {
         Some(self.component.source())
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         // Without the parent: a component whose secret is reset is another parent, and the refresh token that counts
         // must not be lost with it.
-        Some(StateProfile::refresh_token(self.authorization(), &self.refresh_token))
+        Some(RenewalProfile::refresh_token(self.authorization(), &self.refresh_token))
     }
 
     fn placement(&self) -> TokenPlacement {

@@ -9,7 +9,7 @@ use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wechat::{CODES, COMPONENT_REJECTIONS, PUBLIC, SERVICES, STALE, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
 };
 use crate::secret::Secret;
 
@@ -50,7 +50,7 @@ impl WeChatComponent {
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
+        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
         let body = Body {
             component_appid: &self.appid,
             component_appsecret: self.secret.expose(),
@@ -93,9 +93,9 @@ impl Provider for WeChatComponent {
         profile().refresh_ahead(Duration::from_secs(600))
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(StateProfile::ticket(self.app(), TICKET_LIFE))
+        Some(RenewalProfile::ticket(self.app(), TICKET_LIFE))
     }
 
     fn placement(&self) -> TokenPlacement {

@@ -9,7 +9,7 @@ use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::wecom::{AT_SUITE, CODES, PUBLIC, STALE, SUITE_REJECTIONS, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, StateProfile, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
 };
 use crate::secret::Secret;
 
@@ -49,7 +49,7 @@ impl WeComSuite {
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.state().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
+        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
         let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&self.base_url.at("/cgi-bin/service/get_suite_token"), &body).send()?;
         let json = CODES.accept_at(AT_SUITE, &reply, &[&self.secret, ticket])?;
@@ -87,9 +87,9 @@ impl Provider for WeComSuite {
         profile()
     }
 
-    fn state(&self) -> Option<StateProfile> {
+    fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(StateProfile::ticket(self.app(), TICKET_LIFE))
+        Some(RenewalProfile::ticket(self.app(), TICKET_LIFE))
     }
 
     fn placement(&self) -> TokenPlacement {
