@@ -53,7 +53,7 @@ impl Provider for Warehouse {
             _ => {}
         }
         let mut json = reply.json()?;
-        Ok(Grant::new(json.take_secret("session")?, json.life("ttl")?))
+        Ok(Grant::new(json.take_secret("session")?, json.lifetime("ttl")?))
     }
 
     /// Checked by `build()`, before anything is sent.
@@ -66,7 +66,7 @@ impl Provider for Warehouse {
 
     /// How the service treats its sessions. What is not said is as usual.
     fn profile(&self) -> Profile {
-        Profile::default().default_life(Duration::from_secs(600)).refresh_ahead(Duration::from_secs(60))
+        Profile::default().default_lifetime(Duration::from_secs(600)).refresh_ahead(Duration::from_secs(60))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let closure = provider::from_fn("warehouse", move |context| {
         let request = context.http().post_json(&url, &serde_json::json!({ "account": account }));
         let mut json = request.bearer(&sent).send()?.json()?;
-        Ok(Grant::new(json.take_secret("session")?, json.life("ttl")?))
+        Ok(Grant::new(json.take_secret("session")?, json.lifetime("ttl")?))
     });
     // Only needed when the token is shared, see `from_fn`.
     let closure = closure.identity_part("url", &base_url).identity_part("account", account).secret(&key);

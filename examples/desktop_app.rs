@@ -16,7 +16,7 @@ use evertoken::{Error, Event, EventKind, OAuth2, TokenManager};
 
 fn main() -> Result<(), Error> {
     let slow = Duration::from_millis(800);
-    let host = ProviderHost::oauth2().life(Duration::from_secs(6)).delay(slow);
+    let host = ProviderHost::oauth2().lifetime(Duration::from_secs(6)).delay(slow);
     let tokens = TokenManager::builder(OAuth2::new(host.token_url(), "client", "secret"))
         .backoff(Duration::from_millis(300), Duration::from_secs(2))
         .build()?;

@@ -34,9 +34,9 @@ fn main() -> ExitCode {
 
 /// The whole story, against a host on this machine.
 fn stand_in() -> Result {
-    let host = ProviderHost::wecom().life(LIFE).renews_within(LIFE / 2).delay(Duration::from_millis(50));
+    let host = ProviderHost::wecom().lifetime(LIFETIME).renews_within(LIFETIME / 2).delay(Duration::from_millis(50));
     println!("  provider   a stand-in for WeCom at {}, over a real socket", host.url());
-    println!("             its tokens live {} s, and it takes 50 ms to answer", LIFE.as_secs());
+    println!("             its tokens live {} s, and it takes 50 ms to answer", LIFETIME.as_secs());
     println!("  for real   set EVERTOKEN_PROVIDER=wecom, EVERTOKEN_CORP_ID and EVERTOKEN_SECRET");
     println!("  takes      about 8 s");
 
@@ -326,6 +326,6 @@ fn grouped(number: u64) -> String {
     digits.chars().enumerate().flat_map(group).collect()
 }
 
-const LIFE: Duration = Duration::from_secs(5);
+const LIFETIME: Duration = Duration::from_secs(5);
 const THREADS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);

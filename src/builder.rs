@@ -196,7 +196,7 @@ impl TokenManagerBuilder {
         Self { key: Some(key.to_owned()), ..self }
     }
 
-    /// How long before its end a token is renewed in the background. Never more than a third of its life, nor less than
+    /// How long before its end a token is renewed in the background. Never more than a third of its lifetime, nor less than
     /// the [`safety_margin`](TokenManagerBuilder::safety_margin), in which callers would wait for it. Default: the
     /// provider's, mostly 300 s.
     pub fn refresh_ahead(self, lead: Duration) -> Self {
@@ -209,7 +209,7 @@ impl TokenManagerBuilder {
     }
 
     /// How long before its end callers wait for a new token instead of getting the held one. Never more than a tenth
-    /// of its life, nor less than the last 5 s (or a hundredth of the life), in which nobody gets it. Default: 60 s.
+    /// of its lifetime, nor less than the last 5 s (or a hundredth of the lifetime), in which nobody gets it. Default: 60 s.
     pub fn safety_margin(self, margin: Duration) -> Self {
         Self { safety_margin: margin, ..self }
     }
@@ -326,7 +326,7 @@ impl TokenManagerBuilder {
         let policy = Policy {
             refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
             refresh_after: self.refresh_after,
-            earliest_lead: profile.earliest_lead,
+            earliest_refresh: profile.earliest_refresh,
             safety_margin: self.safety_margin,
             jitter: self.jitter,
             backoff_min: self.backoff.0,

@@ -1,6 +1,6 @@
 //! Time: the only file that reads clocks.
 //!
-//! A life has an end on the monotonic clock and one on the wall clock, and the first to pass ends it. The monotonic
+//! A lifetime has an end on the monotonic clock and one on the wall clock, and the first to pass ends it. The monotonic
 //! clock stands still while a laptop sleeps, the wall clock can be set back; no token survives either. What must not be lost
 //! goes by the monotonic clock alone: nobody takes it away by setting the other.
 

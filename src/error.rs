@@ -41,7 +41,7 @@ pub enum ErrorKind {
     TicketRequired,
     /// The provider cannot be reached, or says that it is busy or broken. It passes.
     Unavailable,
-    /// The answer made no sense: not JSON, no token in it, a life that is over. Often a proxy in between. Of a thing that is
+    /// The answer made no sense: not JSON, no token in it, a lifetime that is over. Often a proxy in between. Of a thing that is
     /// [done once](crate::Idempotency): its result is of another type.
     InvalidResponse,
     /// The service refuses new tokens too: two in a row for one request, or three within seconds of their grant. Then

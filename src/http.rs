@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::lock::lock;
-use crate::policy::LONGEST_LIFE;
+use crate::policy::LONGEST_LIFETIME;
 use crate::secret::Secret;
 
 pub use ureq::http::HeaderMap;
@@ -576,14 +576,14 @@ impl Json {
         integer(self.0.get(name)?)
     }
 
-    /// How long something lives, in seconds: a number, or a text that is one. `None` when it is missing or null.
+    /// How long something lifetimes, in seconds: a number, or a text that is one. `None` when it is missing or null.
     ///
     /// More than 30 days are 30 days.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidResponse`] when it is less than a second, or no number at all.
-    pub fn life(&self, name: &str) -> Result<Option<Duration>, Error> {
+    pub fn lifetime(&self, name: &str) -> Result<Option<Duration>, Error> {
         let seconds = match self.0.get(name) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Number(number)) => number.as_f64(),
@@ -592,10 +592,10 @@ impl Json {
         };
         match seconds {
             Some(seconds) if seconds >= 1.0 => {
-                Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFE.as_secs_f64()) as u64)))
+                Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFETIME.as_secs_f64()) as u64)))
             }
-            Some(_) => Err(Error::invalid_response("the provider granted a token whose life is over")),
-            None => Err(Error::invalid_response("the provider granted a token whose life is no number")),
+            Some(_) => Err(Error::invalid_response("the provider granted a token whose lifetime is over")),
+            None => Err(Error::invalid_response("the provider granted a token whose lifetime is no number")),
         }
     }
 }
@@ -839,9 +839,9 @@ mod tests {
 
     #[test]
     fn a_life_may_be_a_number_or_a_text_and_never_overflows() {
-        let life = |value: &str| {
-            let life = object(&format!(r#"{{"expires_in":{value}}}"#)).life("expires_in");
-            life.map(|life| life.map(|life| life.as_secs())).map_err(|error| error.kind())
+        let lifetime = |value: &str| {
+            let lifetime = object(&format!(r#"{{"expires_in":{value}}}"#)).lifetime("expires_in");
+            lifetime.map(|lifetime| lifetime.map(|lifetime| lifetime.as_secs())).map_err(|error| error.kind())
         };
         for (value, seconds) in [
             ("3600", 3600),
@@ -854,14 +854,14 @@ mod tests {
             ("1180591620717411303424", 2_592_000),
             ("\"99999999999999999999\"", 2_592_000),
         ] {
-            assert_eq!(life(value), Ok(Some(seconds)), "{value}");
+            assert_eq!(lifetime(value), Ok(Some(seconds)), "{value}");
         }
-        assert_eq!(life("null"), Ok(None));
-        assert_eq!(object("{}").life("expires_in").map_err(|error| error.kind()), Ok(None));
+        assert_eq!(lifetime("null"), Ok(None));
+        assert_eq!(object("{}").lifetime("expires_in").map_err(|error| error.kind()), Ok(None));
         for value in
             ["0", "-1", "0.5", "\"0\"", "\"-1\"", "\"NaN\"", "\"inf\"", "\"1e9\"", "\"\"", "\".\"", "true", "{}", "[1]"]
         {
-            assert_eq!(life(value), Err(ErrorKind::InvalidResponse), "{value}");
+            assert_eq!(lifetime(value), Err(ErrorKind::InvalidResponse), "{value}");
         }
     }
 

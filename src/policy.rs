@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::{COARSE_LAG, Moment};
 use crate::error::{Error, ErrorKind};
 
-/// The settings that decide about time. No value of any of them can make it panic, and none stretches a life.
+/// The settings that decide about time. No value of any of them can make it panic, and none stretches a lifetime.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     /// How long before its end a token is due.
@@ -13,7 +13,7 @@ pub(crate) struct Policy {
     /// How long after it was granted a token is due, when that is sooner.
     pub(crate) refresh_after: Option<Duration>,
     /// How long before a token's end the provider starts to grant another one. `None`: at any time.
-    pub(crate) earliest_lead: Option<Duration>,
+    pub(crate) earliest_refresh: Option<Duration>,
     /// How long before its end a token is late.
     pub(crate) safety_margin: Duration,
     /// Part of the lead by which it is moved at random, so that processes do not renew in step.
@@ -27,7 +27,7 @@ impl Default for Policy {
         Policy {
             refresh_ahead: Duration::from_secs(300),
             refresh_after: None,
-            earliest_lead: None,
+            earliest_refresh: None,
             safety_margin: Duration::from_secs(60),
             jitter: 0.1,
             backoff_min: Duration::from_secs(1),
@@ -36,21 +36,21 @@ impl Default for Policy {
     }
 }
 
-/// How long a token lives, as the provider told it.
+/// How long a token lifetimes, as the provider told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Life {
+pub(crate) struct Lifetime {
     pub(crate) whole: Duration,
     /// How long after it was granted the provider wants it renewed.
     pub(crate) renew_in: Option<Duration>,
 }
 
-impl From<Duration> for Life {
-    fn from(whole: Duration) -> Life {
-        Life { whole, renew_in: None }
+impl From<Duration> for Lifetime {
+    fn from(whole: Duration) -> Lifetime {
+        Lifetime { whole, renew_in: None }
     }
 }
 
-/// The course of one token's life.
+/// The course of one token's lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     /// From here on it is renewed in the background.
@@ -86,40 +86,40 @@ impl Schedule {
 }
 
 impl Policy {
-    /// The schedule of a token that at `known_at` had `remaining` of its whole `life` left.
+    /// The schedule of a token that at `known_at` had `remaining` of its whole `lifetime` left.
     ///
-    /// `known_at` is the moment before the request was sent: a slow answer must shorten the life that is assumed, not
+    /// `known_at` is the moment before the request was sent: a slow answer must shorten the lifetime that is assumed, not
     /// lengthen it. `random` is from 0 to 1.
     pub(crate) fn schedule(
         &self,
         known_at: Moment,
-        life: impl Into<Life>,
+        lifetime: impl Into<Lifetime>,
         remaining: Duration,
         random: f64,
     ) -> Schedule {
-        let life = life.into();
+        let lifetime = lifetime.into();
         let end = known_at.after(remaining);
-        let stop = HARD_STOP.min(life.whole / 100).max(COARSE_LAG);
-        let margin = self.safety_margin.min(life.whole / 10).max(stop);
+        let stop = HARD_STOP.min(lifetime.whole / 100).max(COARSE_LAG);
+        let margin = self.safety_margin.min(lifetime.whole / 10).max(stop);
         // Late before it is due it would be renewed by callers that wait, never ahead of them.
-        let lead = self.lead(life, random).max(margin);
+        let lead = self.lead(lifetime, random).max(margin);
         // Asked any earlier the provider gives the same token back.
-        let lead = self.earliest_lead.map_or(lead, |earliest| lead.min(earliest));
+        let lead = self.earliest_refresh.map_or(lead, |earliest| lead.min(earliest));
         Schedule { due: end.before(lead), late: end.before(margin), dead: end.before(stop), end }
     }
 
-    /// How long before its end a token of this life is to be due, whatever the margin and the provider make of it.
-    fn lead(&self, life: Life, random: f64) -> Duration {
-        let Life { whole: life, renew_in } = life;
-        let ahead = self.refresh_ahead.min(life / 3);
+    /// How long before its end a token of this lifetime is to be due, whatever the margin and the provider make of it.
+    fn lead(&self, lifetime: Lifetime, random: f64) -> Duration {
+        let Lifetime { whole: lifetime, renew_in } = lifetime;
+        let ahead = self.refresh_ahead.min(lifetime / 3);
         // A provider that wants it renewed at once would have it renewed without end.
-        let wanted = renew_in.map(|wanted| wanted.max(life / 10));
+        let wanted = renew_in.map(|wanted| wanted.max(lifetime / 10));
         let after = [self.refresh_after, wanted].into_iter().flatten().min();
-        let after = after.map_or(Duration::ZERO, |after| life.saturating_sub(after));
+        let after = after.map_or(Duration::ZERO, |after| lifetime.saturating_sub(after));
         let lead = ahead.max(after);
         // Within [0, 2]: the jitter is checked when the manager is built, and clamped again here.
         let factor = (1.0 + self.jitter.clamp(0.0, 1.0) * (2.0 * random - 1.0)).clamp(0.0, 2.0);
-        Duration::try_from_secs_f64(lead.as_secs_f64() * factor).unwrap_or(lead).min(life)
+        Duration::try_from_secs_f64(lead.as_secs_f64() * factor).unwrap_or(lead).min(lifetime)
     }
 
     /// How long to leave the provider alone after `error` came on top of `failures` in a row, and how many there are
@@ -164,7 +164,7 @@ const HARD_STOP: Duration = Duration::from_secs(5);
 const DENIAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// Nothing is believed to live longer; what providers keep is another matter.
-pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// A ticket that comes ends the pause, and nothing else helps.
 const TICKET_PAUSE: Duration = Duration::from_secs(300);
@@ -188,9 +188,9 @@ mod tests {
         Policy { jitter: 0.0, ..Policy::default() }
     }
 
-    /// Seconds before the end at which a token of this life is due, late and dead.
-    fn leads(policy: &Policy, life: Duration) -> [f64; 3] {
-        let schedule = policy.schedule(start(), life, life, 0.5);
+    /// Seconds before the end at which a token of this lifetime is due, late and dead.
+    fn leads(policy: &Policy, lifetime: Duration) -> [f64; 3] {
+        let schedule = policy.schedule(start(), lifetime, lifetime, 0.5);
         let lead = |moment: Moment| moment.until(schedule.end).as_secs_f64();
         [lead(schedule.due), lead(schedule.late), lead(schedule.dead)]
     }
@@ -216,8 +216,8 @@ mod tests {
     #[test]
     fn a_provider_that_wants_it_renewed_sooner_is_heeded() {
         let lead = |renew_in| {
-            let life = Life { whole: 86_400 * SECOND, renew_in: Some(renew_in) };
-            let schedule = policy().schedule(start(), life, life.whole, 0.5);
+            let lifetime = Lifetime { whole: 86_400 * SECOND, renew_in: Some(renew_in) };
+            let schedule = policy().schedule(start(), lifetime, lifetime.whole, 0.5);
             schedule.due.until(schedule.end)
         };
         assert_eq!(lead(43_200 * SECOND), 43_200 * SECOND);
@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn nothing_is_due_before_the_provider_grants_something_new() {
-        let policy = Policy { earliest_lead: Some(100 * SECOND), refresh_ahead: 600 * SECOND, jitter: 1.0, ..policy() };
+        let policy =
+            Policy { earliest_refresh: Some(100 * SECOND), refresh_ahead: 600 * SECOND, jitter: 1.0, ..policy() };
         for random in [0.0, 0.3, 0.5, 0.999] {
             let schedule = policy.schedule(start(), 7200 * SECOND, 7200 * SECOND, random);
             assert!(schedule.due.until(schedule.end) <= 100 * SECOND);
@@ -246,7 +247,7 @@ mod tests {
             assert!(schedule.late.reaches(schedule.due), "{random}");
         }
         // Only the provider can want it otherwise: before that moment there is no other token.
-        let early = Policy { earliest_lead: Some(20 * SECOND), ..policy() };
+        let early = Policy { earliest_refresh: Some(20 * SECOND), ..policy() };
         assert_eq!(leads(&early, 7200 * SECOND), [20.0, 60.0, 5.0]);
     }
 
@@ -275,20 +276,20 @@ mod tests {
     fn no_setting_and_no_life_makes_it_panic_or_outlive_its_end() {
         let tick = Duration::from_nanos(1);
         let odd = [Duration::ZERO, tick, SECOND, 7200 * SECOND, Duration::MAX];
-        for life in odd {
+        for lifetime in odd {
             for setting in odd {
                 for jitter in [0.0, 1.0, f64::NAN, f64::INFINITY, -3.0] {
                     let policy = Policy {
                         refresh_ahead: setting,
                         refresh_after: Some(setting),
-                        earliest_lead: Some(setting),
+                        earliest_refresh: Some(setting),
                         safety_margin: setting,
                         jitter,
                         backoff_min: setting,
                         backoff_max: setting,
                     };
-                    let schedule = policy.schedule(start(), life, life, 0.7);
-                    assert!(schedule.dead.until(schedule.end) > Duration::ZERO || life == Duration::ZERO);
+                    let schedule = policy.schedule(start(), lifetime, lifetime, 0.7);
+                    assert!(schedule.dead.until(schedule.end) > Duration::ZERO || lifetime == Duration::ZERO);
                     assert_eq!(schedule.phase(schedule.end), Phase::Expired);
                     let _ = policy.pause(u32::MAX, &Error::new(ErrorKind::Unavailable, "x"), 0.3);
                     let _ = policy.pause(1, &Error::new(ErrorKind::Throttled, "x").with_retry_after(setting), 0.3);

@@ -113,7 +113,7 @@ impl Snapshot {
     }
 }
 
-/// A thread keeps its shard for life; threads take the shards in turn.
+/// A thread keeps its shard for lifetime; threads take the shards in turn.
 #[inline]
 fn shard_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -420,14 +420,15 @@ fn settings_that_exclude_each_other_are_refused() {
         (client(r#""secret": SECRET, "key_id": "k""#), "there is none"),
         (client(r#""secret": SECRET, "auth": "private-key-jwt""#), "no key to sign with"),
         (client(r#""key": KEY, "algorithm": "es256""#), "algorithm: the key signs by RS256"),
-        (client(r#""secret": SECRET, "default_life": 0"#), "default life of zero"),
+        (client(r#""secret": SECRET, "default_lifetime": 0"#), "default lifetime of zero"),
         (client(r#""key": SECRET"#), "key: the private key is not readable PEM"),
         (r#"{"provider": "bot-framework", "app_id": "a", "secret": SECRET, "cloud": "china"}"#.to_owned(), "cloud: "),
     ] {
         let error = fault(&json);
         assert!(error.contains(told), "{json}: {error}");
     }
-    for wrong in [r#""default_life": "soon""#, r#""default_life": -1"#, r#""auth": "some""#, r#""resource": 1"#] {
+    for wrong in [r#""default_lifetime": "soon""#, r#""default_lifetime": -1"#, r#""auth": "some""#, r#""resource": 1"#]
+    {
         assert!(read(&client(&format!(r#""secret": SECRET, {wrong}"#))).is_err(), "{wrong}");
     }
 }
@@ -473,7 +474,7 @@ fn each_word_for_the_proof_of_a_client_sends_it_as_it_says() {
         let secret = tempfile::NamedTempFile::new().unwrap();
         fs::write(secret.path(), "some 1\n").unwrap();
         let config = serde_json::json!({"provider": "oauth2", "token_url": host.url(), "client_id": "c", "auth": auth,
-            "secret": {"file": secret.path()}, "default_life": "900", "assertion_audience": "https://a.example"});
+            "secret": {"file": secret.path()}, "default_lifetime": "900", "assertion_audience": "https://a.example"});
         let tokens = built(&config.to_string()).unwrap();
         assert!(tokens.token().unwrap().remaining() > Duration::from_secs(800), "the life that was set");
         let (_, sent, text) = host.request();
@@ -784,8 +785,8 @@ fn what_is_wrong_with_the_environment_is_told_by_the_name_of_the_variable() {
             "EVERTOKEN_REGION is wrong: it is one of feishu, lark",
         ),
         (
-            [&client[..], &[("EVERTOKEN_DEFAULT_LIFE", "soon")]].concat(),
-            "EVERTOKEN_DEFAULT_LIFE is wrong: it is a whole number of seconds",
+            [&client[..], &[("EVERTOKEN_DEFAULT_LIFETIME", "soon")]].concat(),
+            "EVERTOKEN_DEFAULT_LIFETIME is wrong: it is a whole number of seconds",
         ),
         ([&client[..], &[("EVERTOKEN_PARAMS", "a=b")]].concat(), "EVERTOKEN_PARAMS is wrong: it is a map"),
         (

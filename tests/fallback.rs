@@ -88,7 +88,7 @@ fn promise_7_what_only_the_second_store_has_is_copied_over_though_who_fetched_it
 
 #[test]
 fn promise_7_a_newer_token_of_the_second_store_replaces_an_older_one_of_the_first() {
-    let host = Host::of(FakeProvider::new().life(HOUR));
+    let host = Host::of(FakeProvider::new().lifetime(HOUR));
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");
     host.break_first(true);
@@ -104,7 +104,7 @@ fn promise_7_a_newer_token_of_the_second_store_replaces_an_older_one_of_the_firs
 
 #[test]
 fn promise_7_an_older_token_of_the_second_store_does_not_replace_a_newer_one_of_the_first() {
-    let host = Host::of(FakeProvider::new().life(HOUR));
+    let host = Host::of(FakeProvider::new().lifetime(HOUR));
     host.break_first(true);
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");

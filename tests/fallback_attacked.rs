@@ -23,7 +23,7 @@ use wait::*;
 /// to count anew in the second. Its token is newer all the same.
 #[test]
 fn a_token_of_the_second_store_is_taken_over_though_its_number_is_lower() {
-    let host = Host::of(FakeProvider::new().life(2 * HOUR));
+    let host = Host::of(FakeProvider::new().lifetime(2 * HOUR));
     let lasting = host.manager();
     text(&lasting);
     for _ in 0..3 {
@@ -191,9 +191,9 @@ impl Store for Raced {
 /// "Nothing fetched is lost": the first store has no token then, only a rejection of another one.
 #[test]
 fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_token() {
-    let host = Host::of(FakeProvider::new().life(HOUR));
+    let host = Host::of(FakeProvider::new().lifetime(HOUR));
     // The bytes of a record that rejects a token that would have lived for long.
-    let (long, spare) = (FakeProvider::new().life(5 * HOUR), Fragile::on_clock(&host.clock));
+    let (long, spare) = (FakeProvider::new().lifetime(5 * HOUR), Fragile::on_clock(&host.clock));
     let rejecting = builder(&long, &host.clock).store(spare.clone()).build().unwrap();
     let bad = rejecting.token().unwrap();
     rejecting.reject(&bad).unwrap();

@@ -194,36 +194,36 @@ fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
 
 #[test]
 fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_alone() {
-    const LIFE: Duration = Duration::from_secs(100);
+    const LIFETIME: Duration = Duration::from_secs(100);
     let left = |place: &Place| place.store().read(&key("clocks")).unwrap().map(|entry| entry.remaining());
     let around = |time: Duration| time.saturating_sub(Duration::from_millis(5))..=time;
     let written = || {
         let place = Place::new();
-        put(&place.store(), &key("clocks"), b"x", LIFE);
+        put(&place.store(), &key("clocks"), b"x", LIFETIME);
         place
     };
     // The machine slept: the wall clock is ahead.
     let place = written();
-    place.clock.suspend(LIFE / 2);
-    assert!(around(LIFE / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
-    place.clock.suspend(LIFE / 2);
+    place.clock.suspend(LIFETIME / 2);
+    assert!(around(LIFETIME / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    place.clock.suspend(LIFETIME / 2);
     assert_eq!(left(&place), None);
     // The wall clock was set back a little: the other one is ahead.
     let place = written();
-    place.clock.advance(LIFE / 2);
+    place.clock.advance(LIFETIME / 2);
     place.clock.step_back(Duration::from_millis(900));
-    assert!(around(LIFE / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    assert!(around(LIFETIME / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
     let text = fs::read(place.record()).unwrap();
     fs::write(place.record(), with_head(&text, |head| head["boot"]["id"] = "another".into())).unwrap();
-    let by_the_wall = LIFE / 2 + Duration::from_millis(900);
+    let by_the_wall = LIFETIME / 2 + Duration::from_millis(900);
     assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
     fs::write(place.record(), with_head(&text, |head| head["boot"] = serde_json::Value::Null)).unwrap();
     assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
     // Its start is to come: nobody can tell but the clock of the machine.
     let place = written();
-    place.clock.advance(LIFE / 2);
+    place.clock.advance(LIFETIME / 2);
     place.clock.step_back(HOUR);
-    assert!(around(LIFE / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
+    assert!(around(LIFETIME / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
     let text = fs::read(place.record()).unwrap();
     fs::write(place.record(), with_head(&text, |head| head["boot"] = serde_json::Value::Null)).unwrap();
     assert_eq!(left(&place), None);
@@ -232,9 +232,9 @@ fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_a
     // Never longer than it was given, even when the clock was set back by less than is noticed.
     let place = written();
     place.clock.step_back(Duration::from_millis(900));
-    assert!(left(&place).unwrap() <= LIFE);
+    assert!(left(&place).unwrap() <= LIFETIME);
     // The clock was set forward past the end.
-    place.clock.step_forward(2 * LIFE);
+    place.clock.step_forward(2 * LIFETIME);
     assert_eq!(left(&place), None);
 }
 

@@ -118,7 +118,7 @@ mod renewal {
 
     #[test]
     fn lives_of_five_seconds_make_no_busy_loop() {
-        let provider = FakeProvider::new().life(5 * SECOND);
+        let provider = FakeProvider::new().lifetime(5 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
         text(&tokens);
@@ -199,7 +199,7 @@ mod the_same_token_back {
 
     #[test]
     fn callers_wait_while_a_token_that_is_over_has_not_been_replaced() {
-        let provider = FakeProvider::new().life(7200 * SECOND);
+        let provider = FakeProvider::new().lifetime(7200 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         text(&tokens);
         let _ = provider.clone().then_same().then_same().then_same();
@@ -225,7 +225,7 @@ mod the_same_token_back {
 
     #[test]
     fn a_provider_that_extends_the_same_token_is_believed() {
-        let profile = evertoken::Profile::default().same_token_extends(true);
+        let profile = evertoken::Profile::default().unchanged_token_extends(true);
         let provider = FakeProvider::new().with_profile(profile);
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -238,7 +238,7 @@ mod the_same_token_back {
 
     #[test]
     fn nothing_is_asked_before_the_provider_can_give_something_new() {
-        let profile = evertoken::Profile::default().earliest_lead(100 * SECOND);
+        let profile = evertoken::Profile::default().earliest_refresh(100 * SECOND);
         let provider = FakeProvider::new().with_profile(profile);
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -590,7 +590,7 @@ mod settings {
     #[test]
     fn extreme_durations_are_clamped_and_make_nothing_panic() {
         for extreme in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-            let provider = FakeProvider::new().life(10 * SECOND);
+            let provider = FakeProvider::new().lifetime(10 * SECOND);
             let clock = FakeClock::new();
             let later = extreme.max(Duration::from_nanos(1));
             let tokens = builder(&provider, &clock)

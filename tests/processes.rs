@@ -62,7 +62,7 @@ fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along
 #[test]
 fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once() {
     alone("promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once", || {
-        let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().life(3 * SECOND));
+        let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().lifetime(3 * SECOND));
         let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
         text(&manager());
         until_no_thread();
@@ -144,7 +144,7 @@ fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
 #[test]
 fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
     alone("a_forked_child_keeps_the_token_and_starts_everything_else_anew", || {
-        let host = ProviderHost::oauth2().life(3 * SECOND);
+        let host = ProviderHost::oauth2().lifetime(3 * SECOND);
         let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
         let held = text(&tokens);
         // The flight has landed, and its thread is about to end.

@@ -171,7 +171,7 @@ mod promise_2_never_a_dead_token {
 
     #[test]
     fn short_lives_are_never_stretched_by_margins() {
-        let provider = FakeProvider::new().life(10 * SECOND);
+        let provider = FakeProvider::new().lifetime(10 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
         provider.always_fail(Some(outage()));
@@ -181,7 +181,7 @@ mod promise_2_never_a_dead_token {
 
     #[test]
     fn a_token_whose_life_is_over_on_arrival_is_an_error_and_asked_for_no_faster_than_any_other() {
-        let provider = FakeProvider::new().life(Duration::from_nanos(1));
+        let provider = FakeProvider::new().lifetime(Duration::from_nanos(1));
         let (tokens, _clock) = on_clock(&provider);
         for _ in 0..10 {
             assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::InvalidResponse);
@@ -230,7 +230,7 @@ mod promise_2_never_a_dead_token {
     #[test]
     fn the_vendor_takes_every_token_that_is_handed_out_while_tokens_end_all_the_time() {
         // Real time and a real socket: twelve lives of a second, in which the vendor judges every token.
-        let host = ProviderHost::wecom().life(SECOND).renews_within(Duration::from_millis(300));
+        let host = ProviderHost::wecom().lifetime(SECOND).renews_within(Duration::from_millis(300));
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let tokens = TokenManager::builder(provider).build().unwrap();
         let end = Instant::now() + 6 * SECOND;

@@ -50,7 +50,7 @@ fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
 fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_gets_a_dead_token() {
     let name = "promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_gets_a_dead_token";
     play(name, |stage| {
-        const LIFE: Duration = Duration::from_secs(2);
+        const LIFETIME: Duration = Duration::from_secs(2);
         let granted: Arc<Mutex<Vec<SystemTime>>> = Arc::default();
         let (log, (tell, told)) = (granted.clone(), crossbeam_channel::unbounded());
         let host = canned::host(move |mut stream| {
@@ -61,7 +61,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
                 granted.len()
             };
             thread::sleep(Duration::from_millis(20));
-            let life = LIFE.as_secs();
+            let life = LIFETIME.as_secs();
             let body = format!(r#"{{"access_token":"token-{number}","token_type":"bearer","expires_in":{life}}}"#);
             let _ = stream.write_all(&canned::reply("200 OK", "content-type: application/json\r\n", &body));
             let _ = tell.send(());
@@ -77,7 +77,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
         // A token is renewed when two thirds of its life are over, give or take the jitter. Anything sooner is a second
         // fetch for the same expiry.
         let gaps: Vec<_> = granted.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap()).collect();
-        let doubles = gaps.iter().filter(|gap| **gap < LIFE / 2).count();
+        let doubles = gaps.iter().filter(|gap| **gap < LIFETIME / 2).count();
         assert!(doubles <= 1, "{gaps:?}");
         for report in &reports {
             let report: Report = serde_json::from_str(report).unwrap();
@@ -85,7 +85,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
             assert_eq!((report.dead, &report.errors[..]), (0, &[][..]));
             for (token, last) in report.tokens {
                 let number: usize = token.strip_prefix("token-").unwrap().parse().unwrap();
-                let end = granted[number - 1] + LIFE;
+                let end = granted[number - 1] + LIFETIME;
                 assert!(SystemTime::UNIX_EPOCH + Duration::from_nanos(last) < end, "{token} was over");
             }
         }

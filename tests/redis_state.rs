@@ -41,7 +41,7 @@ const SOON: Duration = Duration::from_secs(10);
 #[test]
 fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_time() {
     play("eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_time", |stage| {
-        let host = ProviderHost::oauth2().life(SECOND);
+        let host = ProviderHost::oauth2().lifetime(SECOND);
         let mut processes = stage.sharing(8, &stage.of(Kind::RefreshToken, &host));
         processes.iter_mut().for_each(|process| process.tell("use"));
         assert!(host.wait_for_calls(15, PATIENCE));
@@ -62,7 +62,7 @@ fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_t
 #[test]
 fn a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice() {
     play("a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice", |stage| {
-        let host = ProviderHost::oauth2().life(SECOND);
+        let host = ProviderHost::oauth2().lifetime(SECOND);
         let share = stage.of(Kind::RefreshToken, &host);
         for batch in 0..8 {
             thread::scope(|scope| {

@@ -519,7 +519,7 @@ fn held_up() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
 
 #[test]
 fn lives_that_end_are_replaced_once_however_many_managers_look() {
-    let group = Group::of(FakeProvider::new().life(100 * SECOND));
+    let group = Group::of(FakeProvider::new().lifetime(100 * SECOND));
     let managers: Vec<_> = (0..4).map(|_| group.manager()).collect();
     for life in 1..=10 {
         thread::scope(|scope| {

@@ -392,7 +392,7 @@ fn promise_5_a_parent_that_never_answers_does_not_hold_its_child() {
 fn a_forced_refresh_forces_a_provider_that_can_be_forced_as_often_as_it_may() {
     let clock = FakeClock::new();
     let forced = Arc::new(Mutex::new(Vec::new()));
-    let profile = Profile::default().forced_quota(2).forced_spacing(SECOND * 30);
+    let profile = Profile::default().forced_quota(2).min_forced_interval(SECOND * 30);
     let provider = (0..9).fold(FakeProvider::new().with_profile(profile), |provider, at| {
         let forced = forced.clone();
         provider.then(move |context| {
@@ -425,7 +425,7 @@ fn a_forced_refresh_forces_a_provider_that_can_be_forced_as_often_as_it_may() {
 #[test]
 fn a_rejected_token_that_is_granted_again_is_forced_away() {
     let clock = FakeClock::new();
-    let profile = Profile::default().forced_quota(1).forced_spacing(SECOND * 30);
+    let profile = Profile::default().forced_quota(1).min_forced_interval(SECOND * 30);
     let provider = FakeProvider::new()
         .with_profile(profile)
         .then_grant("t-1", 2 * HOUR)
@@ -449,7 +449,7 @@ fn a_rejected_token_that_is_granted_again_is_forced_away() {
 #[test]
 fn a_daily_quota_keeps_a_reserve_for_rejected_tokens() {
     let clock = FakeClock::new();
-    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(4, 2)).life(HOUR);
+    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(4, 2)).lifetime(HOUR);
     let store = MemoryStore::with_clock(clock.clone());
     let manager = || builder(&provider, &clock).store(store.clone()).build().unwrap();
     let tokens = manager();

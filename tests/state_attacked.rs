@@ -358,7 +358,7 @@ fn lands_late(shut_down: bool) {
 #[test]
 fn a_parents_token_that_was_taken_since_it_was_refused_is_replaced_when_it_is_refused() {
     let clock = FakeClock::new();
-    let granting = FakeProvider::new().life(24 * HOUR);
+    let granting = FakeProvider::new().lifetime(24 * HOUR);
     let parent = builder(&granting, &clock).build().unwrap();
     let refused = Arc::new(Mutex::new(BTreeSet::from(["token-1".to_owned(), "token-2".to_owned()])));
     let refuses = refused.clone();

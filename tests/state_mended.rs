@@ -455,7 +455,7 @@ fn nothing_is_forced_when_it_cannot_be_counted_for_all() {
     let clock = FakeClock::new();
     let store = Hooked::new(&clock);
     let forced = Arc::new(AtomicUsize::new(0));
-    let profile = Profile::default().forced_quota(1).forced_spacing(SECOND * 30);
+    let profile = Profile::default().forced_quota(1).min_forced_interval(SECOND * 30);
     let provider = (0..9).fold(FakeProvider::new().with_profile(profile), |provider, at| {
         let forced = forced.clone();
         provider.then(move |context| {
@@ -478,7 +478,7 @@ fn forced_refreshes_keep_their_distance_when_a_day_ends() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let forced = Arc::new(AtomicUsize::new(0));
-    let profile = Profile::default().forced_quota(20).forced_spacing(SECOND * 30);
+    let profile = Profile::default().forced_quota(20).min_forced_interval(SECOND * 30);
     let provider = (0..9).fold(FakeProvider::new().with_profile(profile), |provider, at| {
         let forced = forced.clone();
         provider.then(move |context| {
@@ -549,7 +549,7 @@ fn a_parent_that_was_shut_down_in_one_process_is_no_trouble_in_another() {
 #[test]
 fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_each_time() {
     let clock = FakeClock::new();
-    let granting = FakeProvider::new().life(24 * HOUR);
+    let granting = FakeProvider::new().lifetime(24 * HOUR);
     let parent = builder(&granting, &clock).build().unwrap();
     let child = FakeProvider::new().with_parent(parent.clone());
     child.always_fail(Some(Error::new(ErrorKind::TokenRejected, "the parent's token is refused")));

@@ -159,7 +159,7 @@ fn a_vendor_does_not_notice_what_happens_to_the_clock_of_a_client() {
 #[test]
 fn scripted_tokens_come_first_with_their_own_life() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock).granting("t-1", 60).granting("t-2", 120).life(HOUR);
+    let host = ProviderHost::wecom().clock(&clock).granting("t-1", 60).granting("t-2", 120).lifetime(HOUR);
     let mut seen = Vec::new();
     for _ in 0..3 {
         let reply = json(ask(&host));

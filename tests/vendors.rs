@@ -658,7 +658,7 @@ fn wechats_stable_token_is_forced_away_by_one_call_when_it_was_rejected() {
 
 #[test]
 fn classic_wechat_stays_within_its_day_and_keeps_a_reserve() {
-    let vendor = Vendor::new(ProviderHost::wechat().life(SECOND * 30));
+    let vendor = Vendor::new(ProviderHost::wechat().lifetime(SECOND * 30));
     let tokens = vendor.manage(WeChatClassic::new("app", "secret").base_url(vendor.url()));
     let mut refused = 0;
     for _ in 0..2880 {

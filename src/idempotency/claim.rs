@@ -33,7 +33,7 @@ pub struct Claim<T> {
 }
 
 impl<T> Claim<T> {
-    /// Makes the claim last for its whole [life](crate::Idempotency::claim_life) again, from now on.
+    /// Makes the claim last for its whole [lifetime](crate::Idempotency::claim_life) again, from now on.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ pub(super) struct Held {
     store: Arc<BoundedStore>,
     time: Time,
     key: Key,
-    pub(super) life: Duration,
+    pub(super) lifetime: Duration,
     keep: Duration,
     /// As it was written first.
     head: Head,
@@ -107,17 +107,17 @@ impl Held {
         store: Arc<BoundedStore>,
         time: Time,
         key: Key,
-        (life, keep): (Duration, Duration),
+        (lifetime, keep): (Duration, Duration),
         head: Head,
         version: Version,
     ) -> Held {
         let state = Mutex::new(State { version, turn: head.turn, over: None });
-        Held { store, time, key, life, keep, head, state }
+        Held { store, time, key, lifetime, keep, head, state }
     }
 
     pub(super) fn extend(&self) -> Result<(), Error> {
         let bytes = self.next(DeedStatus::InProgress)?.to_bytes();
-        match self.replace(Some((Arc::new(bytes), self.life)))? {
+        match self.replace(Some((Arc::new(bytes), self.lifetime)))? {
             Replaced::Done(version) => {
                 if let Some(version) = version {
                     lock(&self.state).version = version;
@@ -170,7 +170,7 @@ impl Held {
             };
             let (key, new) = (self.key.clone(), new.clone());
             let swap = self.store.ask_until(deadline, move |store| {
-                let new = new.as_ref().map(|(bytes, life)| (bytes.as_slice(), *life));
+                let new = new.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
                 store.swap(&key, Expected::Version(&version), new)
             })?;
             let entry = match swap {
@@ -211,7 +211,7 @@ impl State {
     }
 }
 
-const RUN_OUT: &str = "the claim has run out; extend it in time, or give it a longer life";
+const RUN_OUT: &str = "the claim has run out; extend it in time, or give it a longer lifetime";
 const TAKEN: &str = "the claim has run out, and somebody else has taken over";
 const COMPLETED: &str = "the claim has been completed before";
 const ABANDONED: &str = "the claim has been abandoned before";

@@ -182,15 +182,15 @@ impl Idempotency {
     /// How long a result is kept; later the thing can be done again. The default is a day. Redis keeps nothing for longer
     /// than a year.
     #[must_use]
-    pub fn keep_results(self, life: Duration) -> Idempotency {
-        Idempotency { keep_results: life, ..self }
+    pub fn keep_results(self, lifetime: Duration) -> Idempotency {
+        Idempotency { keep_results: lifetime, ..self }
     }
 
     /// How long a claim lasts if it is not extended: so long a thing waits whose doer has died. The default is 30 s. Below
     /// some seconds a slow store can outlast it.
     #[must_use]
-    pub fn claim_life(self, life: Duration) -> Idempotency {
-        Idempotency { claim_life: life, ..self }
+    pub fn claim_life(self, lifetime: Duration) -> Idempotency {
+        Idempotency { claim_life: lifetime, ..self }
     }
 
     /// Tells the times of a [`Deed`]. Claims and results end by the store's clock, and waiting goes by real time.
@@ -285,7 +285,7 @@ impl Idempotency {
     /// Where the thing is recorded, and how its records name it.
     fn place(&self, text: &str) -> Result<(Key, String), Error> {
         if self.claim_life.is_zero() || self.keep_results.is_zero() {
-            return Err(Error::config("a claim and a result must have a life above zero"));
+            return Err(Error::config("a claim and a result must have a lifetime above zero"));
         }
         if !(1..=LONGEST_KEY).contains(&text.len()) {
             return Err(Error::config("the key of a thing to be done once must have 1 to 1024 bytes"));
@@ -337,7 +337,7 @@ impl Attempt<'_> {
                 Swap::Lost(Some(entry)) => entry,
             };
             match self.once.decode(&entry, &self.key, &self.head.id) {
-                // Recorded before by this one, when the answer was lost. Its life is counted from now.
+                // Recorded before by this one, when the answer was lost. Its lifetime is counted from now.
                 Some(head) if head.owner == self.head.owner && head.status == DeedStatus::InProgress => {}
                 Some(head) if is_over(&head, &entry) => {}
                 Some(head) if head.request != self.head.request => return Ok(Outcome::Mismatch),
@@ -357,19 +357,19 @@ impl Attempt<'_> {
     /// Writes the claim in the place of what was seen; `None`: of nothing.
     fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<Swap, Error> {
         self.head.turn += 1;
-        let (key, bytes, life) = (self.key.clone(), self.head.to_bytes(), self.once.claim_life);
+        let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_life);
         self.once.store.ask_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
-            store.swap(&key, expected, Some((&bytes, life)))
+            store.swap(&key, expected, Some((&bytes, lifetime)))
         })
     }
 
     fn claimed<T>(&self, version: Option<Version>) -> Claim<T> {
         let once = self.once;
         let version = version.unwrap_or_else(|| Version::of(&self.head.to_bytes()));
-        let lives = (once.claim_life, once.keep_results);
+        let lifetimes = (once.claim_life, once.keep_results);
         let held =
-            Held::new(once.store.clone(), once.time.clone(), self.key.clone(), lives, self.head.clone(), version);
+            Held::new(once.store.clone(), once.time.clone(), self.key.clone(), lifetimes, self.head.clone(), version);
         Claim { held: Arc::new(held), result: PhantomData }
     }
 }

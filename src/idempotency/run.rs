@@ -107,14 +107,14 @@ fn complete<T: Serialize + DeserializeOwned>(claim: &Claim<T>, result: &T) -> Re
     }
 }
 
-/// Extends a claim as long as it lives, in which it does not depend on how the closure ends.
+/// Extends a claim as long as it lifetimes, in which it does not depend on how the closure ends.
 struct Extender(Arc<Done>);
 
 impl Extender {
     fn start(held: Arc<Held>) -> Result<Extender, Error> {
         let done = Arc::new(Done::default());
         let told = done.clone();
-        let pace = (held.life / 3).max(SHORTEST_PACE);
+        let pace = (held.lifetime / 3).max(SHORTEST_PACE);
         spawn("evertoken-claim", move || {
             let (mut next, mut pause) = (Deadline::within(pace), FIRST_RETRY);
             while !told.wait(next) {
@@ -122,7 +122,7 @@ impl Extender {
                 match held.extend() {
                     Ok(()) => pause = FIRST_RETRY,
                     Err(error) if error.kind() == ErrorKind::ClaimLost => return,
-                    // Soon, and again and again: the claim still lives, and a store that is back for a moment is enough.
+                    // Soon, and again and again: the claim still lifetimes, and a store that is back for a moment is enough.
                     Err(_) => {
                         next = Deadline::within(pause.min(pace));
                         pause = (pause * 2).min(LONGEST_RETRY);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::wire::{HIGHEST_NUMBER, WIRE_VERSION, from_object};
-use super::{Encoded, LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFE, Sharing};
+use super::{Encoded, LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFETIME, Sharing};
 use crate::clock::{Moment, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -73,7 +73,7 @@ impl Sharing {
         expected: Option<&Version>,
     ) -> Result<Result<Option<Version>, Found>, Error> {
         let known_at = self.time.now();
-        let life = known_at.until(state.end).max(SHORTEST_LIFE);
+        let life = known_at.until(state.end).max(SHORTEST_LIFETIME);
         let bytes = WireState::bytes(place, state, life + known_at.since(state.since));
         let new = Encoded { bytes, life, at: known_at };
         // The token that came with it may be used at once, and whoever ends then without having stored it has lost it.
@@ -248,7 +248,7 @@ impl WireCount {
             quiet_ms: milliseconds(counted.quiet_until),
             kept_ms: milliseconds(kept),
         };
-        let life = kept.saturating_sub(passed).max(SHORTEST_LIFE);
+        let life = kept.saturating_sub(passed).max(SHORTEST_LIFETIME);
         (Zeroizing::new(serde_json::to_vec(&wire).unwrap_or_default()), life)
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::name::unique_name;
-use crate::policy::{LONGEST_LIFE, Life};
+use crate::policy::{LONGEST_LIFETIME, Lifetime};
 use crate::secret::Secret;
 use crate::store::{BoundedStore, Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
 
@@ -72,7 +72,7 @@ pub(crate) struct RecordedToken {
     pub(crate) secret: Secret,
     pub(crate) fingerprint: String,
     /// Its whole life, or renewing ahead would never fire for those who adopt it.
-    pub(crate) life: Life,
+    pub(crate) life: Lifetime,
     /// What was left of it at `known_at`.
     pub(crate) remaining: Duration,
     pub(crate) known_at: Moment,
@@ -355,7 +355,7 @@ impl Sharing {
         let token = record.token.as_ref();
         let remaining = token.map_or(Duration::ZERO, |token| token.remaining.saturating_sub(now.since(token.known_at)));
         let paused = record.failure.as_ref().map_or(Duration::ZERO, |failure| failure.retry_in);
-        let kept = remaining.max(paused).max(record.keep).max(SHORTEST_LIFE);
+        let kept = remaining.max(paused).max(record.keep).max(SHORTEST_LIFETIME);
         let wire = Wire {
             v: WIRE_VERSION,
             id: self.identity.clone().unwrap_or_default(),
@@ -402,7 +402,7 @@ impl Sharing {
     /// A record of another program. All that is known of its life is what the store says remains of it.
     fn decode_foreign(&self, entry: &Entry) -> Option<Wire> {
         let Foreign { access_token, v: None, .. } = from_object(entry.bytes())? else { return None };
-        let left_ms = milliseconds(entry.remaining().min(LONGEST_LIFE));
+        let left_ms = milliseconds(entry.remaining().min(LONGEST_LIFETIME));
         let mut last = lock(&self.foreign);
         let known = last.as_ref().filter(|(version, _)| version == entry.version()).map(|(_, number)| *number);
         let number = known.unwrap_or_else(|| next_number(self.number.load(Ordering::Relaxed)));
@@ -422,7 +422,7 @@ struct Encoded {
 impl Encoded {
     /// What is left of the life: whoever is stopped on the way to the store must not give more than there is.
     fn rest(&self, now: Moment) -> Duration {
-        self.life.saturating_sub(now.since(self.at)).max(SHORTEST_LIFE)
+        self.life.saturating_sub(now.since(self.at)).max(SHORTEST_LIFETIME)
     }
 }
 
@@ -490,6 +490,6 @@ const AT_LEAST: Duration = Duration::from_millis(10);
 pub(crate) const MOST_REJECTED: usize = 4;
 
 /// Stores have no life of zero.
-const SHORTEST_LIFE: Duration = Duration::from_millis(1);
+const SHORTEST_LIFETIME: Duration = Duration::from_millis(1);
 
 const MOST_EDITS: usize = 8;

@@ -80,7 +80,7 @@ impl Keeper {
         let (secret, life) = granted?;
         let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life.whole));
         let again = Known::end_of(&fingerprint, &asking.known(), asked_at, told);
-        let end = again.filter(|_| !self.profile.same_token_extends).unwrap_or(told);
+        let end = again.filter(|_| !self.profile.unchanged_token_extends).unwrap_or(told);
         let (same, number) = (again.is_some(), asking.seen.number.max(asking.ticket.number));
         let number = if same { number } else { next_number(number) };
         Ok((Granted { secret, fingerprint, life, end, same, number, asked_at, version: None }, forced))

@@ -10,7 +10,7 @@ use crate::flight::Flight;
 use crate::lease::{MOST_REJECTED, StateTurn};
 use crate::manager::quota::Day;
 use crate::manager::state::HeldState;
-use crate::policy::{Life, Phase, Schedule};
+use crate::policy::{Lifetime, Phase, Schedule};
 use crate::store::{Version, Watch};
 use crate::token::Token;
 
@@ -70,7 +70,7 @@ pub(crate) struct Held {
     pub(crate) token: Token,
     pub(crate) schedule: Schedule,
     /// Its whole life, as far as it was told.
-    pub(crate) life: Life,
+    pub(crate) life: Lifetime,
     pub(crate) source: TokenOrigin,
     pub(crate) since: Moment,
     /// Its number among the tokens in the shared store: the higher, the later it was granted.

@@ -10,7 +10,7 @@ use crate::manager::asking::Asking;
 use crate::manager::control::{Down, Pause, Purpose, Ticket};
 use crate::manager::keeper::Keeper;
 use crate::manager::state::SOON;
-use crate::policy::{Life, Phase, store_pause};
+use crate::policy::{Lifetime, Phase, store_pause};
 use crate::secret::Secret;
 use crate::store::Version;
 
@@ -34,7 +34,7 @@ pub(crate) struct Granted {
     pub(crate) secret: Secret,
     pub(crate) fingerprint: String,
     /// The whole life, as the provider tells it.
-    pub(crate) life: Life,
+    pub(crate) life: Lifetime,
     pub(crate) end: Moment,
     /// True when it was known before.
     pub(crate) same: bool,

@@ -165,7 +165,7 @@ impl Keeper {
         let before = {
             let mut control = self.lock();
             let now = self.now();
-            let spaced = control.forced_at.is_some_and(|at| !now.reaches(at.after(self.profile.forced_spacing)));
+            let spaced = control.forced_at.is_some_and(|at| !now.reaches(at.after(self.profile.min_forced_interval)));
             if spaced && let Some(token) = control.take(now, Phase::RefreshDue) {
                 return Ok(token);
             }

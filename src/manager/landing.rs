@@ -12,7 +12,7 @@ use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose
 use crate::manager::journey::{Arrival, Granted, Trouble};
 use crate::manager::keeper::Keeper;
 use crate::manager::state::SOON;
-use crate::policy::{Life, Phase, Schedule};
+use crate::policy::{Lifetime, Phase, Schedule};
 use crate::refresher;
 use crate::store::Version;
 use crate::token::Token;
@@ -180,7 +180,7 @@ struct Landing<'a> {
 
 /// Where a token comes from, and what is known of it besides its course.
 struct Origin {
-    life: Life,
+    life: Lifetime,
     source: TokenOrigin,
     number: u64,
     version: Option<Version>,
@@ -231,7 +231,7 @@ impl Landing<'_> {
         // Looked at again, because a flight that was given up may have brought it meanwhile.
         let again = Known::end_of(&name, &control.known(), asked_at, end);
         let same = same || again.is_some();
-        let end = again.filter(|_| !self.keeper.profile.same_token_extends).unwrap_or(end);
+        let end = again.filter(|_| !self.keeper.profile.unchanged_token_extends).unwrap_or(end);
         let schedule = self.keeper.policy.schedule(asked_at, life, asked_at.until(end), fastrand::f64());
         if schedule.phase(self.now) == Phase::Expired {
             return if same { Ok(self.wait_for_another(control, end)) } else { Err(self.dead_on_arrival(control)) };

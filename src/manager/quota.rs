@@ -55,7 +55,7 @@ impl Keeper {
         let may = spaced && self.profile.forced_quota.is_some_and(|quota| counted.forced < quota);
         if may {
             counted.forced += 1;
-            counted.quiet_until = passed + self.profile.forced_spacing.min(DAY);
+            counted.quiet_until = passed + self.profile.min_forced_interval.min(DAY);
         }
         may
     }

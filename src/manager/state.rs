@@ -51,7 +51,7 @@ impl HeldState {
 impl Keeping {
     fn first(&self, now: Moment) -> Option<Kept> {
         let secret = self.profile.initial.clone()?;
-        Some(Kept { secret, number: 0, since: now, end: now.after(self.profile.life) })
+        Some(Kept { secret, number: 0, since: now, end: now.after(self.profile.lifetime) })
     }
 }
 
@@ -332,7 +332,7 @@ impl Keeper {
 
 impl Control {
     fn hold_state(&mut self, keeping: &Keeping, secret: Secret, number: u64, now: Moment, stored: bool) {
-        let kept = Kept { secret, number, since: now, end: now.after(keeping.profile.life) };
+        let kept = Kept { secret, number, since: now, end: now.after(keeping.profile.lifetime) };
         self.state = Some(HeldState { kept, stored });
         if !stored {
             // Whoever holds it stores it now; this is for the case that it cannot.

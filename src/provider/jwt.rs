@@ -249,13 +249,13 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Good for `life` from the moment it says it was made, which is a little before `now`: the server's clock may be
+    /// Good for `lifetime` from the moment it says it was made, which is a little before `now`: the server's clock may be
     /// behind ours.
-    pub(super) fn new(now: SystemTime, life: Duration) -> Result<Times, Error> {
+    pub(super) fn new(now: SystemTime, lifetime: Duration) -> Result<Times, Error> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_err(|_| Error::config("this machine's clock shows a time before 1970; set it"))?.as_secs();
         let iat = now.saturating_sub(SKEW.as_secs());
-        Ok(Times { iat, nbf: None, exp: iat + life.as_secs() })
+        Ok(Times { iat, nbf: None, exp: iat + lifetime.as_secs() })
     }
 
     /// Says too that it is not good before it was made.

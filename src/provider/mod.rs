@@ -40,7 +40,7 @@ use crate::clock::{Deadline, Time};
 use crate::error::Error;
 use crate::http::HttpConfig;
 use crate::key::Identity;
-use crate::policy::{LONGEST_LIFE, Life};
+use crate::policy::{LONGEST_LIFETIME, Lifetime};
 use crate::secret::Secret;
 use crate::token::{Token, TokenSource, check_text};
 
@@ -193,7 +193,7 @@ impl Context {
         self.parent.as_ref().ok_or_else(|| Error::config("there is no token to ask with"))
     }
 
-    /// True when the provider is to grant another token although the one it has granted lives, at the price of its
+    /// True when the provider is to grant another token although the one it has granted lifetimes, at the price of its
     /// [quota](Profile::forced_quota).
     pub fn is_forced(&self) -> bool {
         self.forced
@@ -225,16 +225,16 @@ impl Context {
 #[must_use]
 pub struct Grant {
     token: Secret,
-    life: Option<Duration>,
+    lifetime: Option<Duration>,
     refresh_in: Option<Duration>,
     renewal_secret: Option<Secret>,
 }
 
 impl Grant {
-    /// A token and how long it lives from now on. A life of more than 30 days is taken for 30 days; for `None`, when
-    /// the provider does not tell, [`Profile::default_life`] is taken.
-    pub fn new(token: impl Into<Secret>, life: impl Into<Option<Duration>>) -> Grant {
-        Grant { token: token.into(), life: life.into(), refresh_in: None, renewal_secret: None }
+    /// A token and how long it lives from now on. A lifetime of more than 30 days is taken for 30 days; for `None`, when
+    /// the provider does not tell, [`Profile::default_lifetime`] is taken.
+    pub fn new(token: impl Into<Secret>, lifetime: impl Into<Option<Duration>>) -> Grant {
+        Grant { token: token.into(), lifetime: lifetime.into(), refresh_in: None, renewal_secret: None }
     }
 
     /// When the provider wants it renewed, from now on, if that is sooner than the manager would.
@@ -252,9 +252,9 @@ impl Grant {
         &self.token
     }
 
-    /// How long it lives, when the provider told.
-    pub fn life(&self) -> Option<Duration> {
-        self.life
+    /// How long it lifetimes, when the provider told.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lifetime
     }
 
     /// When the provider wants it renewed, if it told.
@@ -271,14 +271,14 @@ impl Grant {
         self.renewal_secret.take()
     }
 
-    /// The token and its life, when both make sense.
-    pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Life), Error> {
+    /// The token and its lifetime, when both make sense.
+    pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Lifetime), Error> {
         check_text(&self.token).map_err(Error::invalid_response)?;
-        let life = self.life.unwrap_or(profile.default_life).min(LONGEST_LIFE);
-        if life.is_zero() {
-            return Err(Error::invalid_response("the provider granted a token whose life is over"));
+        let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(LONGEST_LIFETIME);
+        if lifetime.is_zero() {
+            return Err(Error::invalid_response("the provider granted a token whose lifetime is over"));
         }
-        Ok((self.token, Life { whole: life, renew_in: self.refresh_in }))
+        Ok((self.token, Lifetime { whole: lifetime, renew_in: self.refresh_in }))
     }
 }
 
@@ -287,21 +287,26 @@ fn granted(json: Json) -> Result<Grant, Error> {
     granted_as(json, "access_token", "expires_in")
 }
 
-/// The grant in a reply that has the token and its life in these fields.
-fn granted_as(mut json: Json, token: &str, life: &str) -> Result<Grant, Error> {
+/// The grant in a reply that has the token and its lifetime in these fields.
+fn granted_as(mut json: Json, token: &str, lifetime: &str) -> Result<Grant, Error> {
     let token = json.take_secret(token)?;
     check_text(&token).map_err(Error::invalid_response)?;
-    Ok(Grant::new(token, json.life(life)?))
+    Ok(Grant::new(token, json.lifetime(lifetime)?))
 }
 
 /// As [`granted_as`], with the state for the next time in a field of its own. Where there is one it must not be lost,
 /// whatever is wrong with the token: that is for the manager to find out, when it has kept the renewal secret.
-fn granted_with_renewal_secret(mut json: Json, token: &str, life: &str, renewal_secret: &str) -> Result<Grant, Error> {
+fn granted_with_renewal_secret(
+    mut json: Json,
+    token: &str,
+    lifetime: &str,
+    renewal_secret: &str,
+) -> Result<Grant, Error> {
     let secret = json.take_secret(renewal_secret).ok().filter(|secret| !secret.is_blank());
     let Some(secret) = secret else {
-        return granted_as(json, token, life);
+        return granted_as(json, token, lifetime);
     };
     let token = json.take_secret(token).unwrap_or_else(|_| Secret::from(""));
-    let life = json.life(life).unwrap_or(Some(Duration::ZERO));
-    Ok(Grant::new(token, life).with_renewal_secret(secret))
+    let lifetime = json.lifetime(lifetime).unwrap_or(Some(Duration::ZERO));
+    Ok(Grant::new(token, lifetime).with_renewal_secret(secret))
 }

@@ -11,29 +11,29 @@ use crate::secret::Secret;
 /// use std::time::Duration;
 /// use evertoken::Profile;
 ///
-/// let profile = Profile::default().default_life(Duration::from_secs(7200)).new_token_ends_old(true);
+/// let profile = Profile::default().default_lifetime(Duration::from_secs(7200)).new_token_ends_old(true);
 /// assert!(profile.new_token_ends_old);
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The life of a token when the provider names none. Default: 300 s.
-    pub default_life: Duration,
+    /// The lifetime of a token when the provider names none. Default: 300 s.
+    pub default_lifetime: Duration,
     /// How long before its end a token is renewed, unless the builder says otherwise. Default: 300 s.
     pub refresh_ahead: Duration,
     /// How long before a token's end the provider starts to grant another one; asked earlier it gives the same back.
     /// Default: `None`, at any time.
-    pub earliest_lead: Option<Duration>,
-    /// True when the provider, giving the same token back, tells its true remaining life or extends it. Otherwise
+    pub earliest_refresh: Option<Duration>,
+    /// True when the provider, giving the same token back, tells its true remaining lifetime or extends it. Otherwise
     /// (the default) the end that is known stays, because no token must be used beyond it.
-    pub same_token_extends: bool,
+    pub unchanged_token_extends: bool,
     /// True when a new token ends the old one. Then processes that cannot reach their shared store fetch seldom.
     /// Default: false.
     pub new_token_ends_old: bool,
     /// How long the old token works beside the new one, where a new one ends it. Default: 300 s.
     pub overlap: Duration,
     /// How long after a forced refresh another one is answered with the token it brought. Default: zero.
-    pub forced_spacing: Duration,
+    pub min_forced_interval: Duration,
     /// How often in 24 hours the provider can be made to grant another token before the one it has granted ends; then
     /// [`Context::is_forced`](crate::Context::is_forced) says when to. Counted for all that share a store. Default:
     /// `None`, it cannot be forced.
@@ -53,10 +53,10 @@ pub struct DailyQuota {
 }
 
 impl Profile {
-    /// Sets the life of a token when the provider names none.
+    /// Sets the lifetime of a token when the provider names none.
     #[must_use]
-    pub fn default_life(self, default_life: Duration) -> Profile {
-        Profile { default_life, ..self }
+    pub fn default_lifetime(self, default_lifetime: Duration) -> Profile {
+        Profile { default_lifetime, ..self }
     }
 
     /// Sets how long before its end a token is renewed.
@@ -67,14 +67,14 @@ impl Profile {
 
     /// Sets how long before a token's end the provider starts to grant another one.
     #[must_use]
-    pub fn earliest_lead(self, lead: Duration) -> Profile {
-        Profile { earliest_lead: Some(lead), ..self }
+    pub fn earliest_refresh(self, lead: Duration) -> Profile {
+        Profile { earliest_refresh: Some(lead), ..self }
     }
 
-    /// Sets whether the same token comes with its true, perhaps extended, life.
+    /// Sets whether the same token comes with its true, perhaps extended, lifetime.
     #[must_use]
-    pub fn same_token_extends(self, same_token_extends: bool) -> Profile {
-        Profile { same_token_extends, ..self }
+    pub fn unchanged_token_extends(self, unchanged_token_extends: bool) -> Profile {
+        Profile { unchanged_token_extends, ..self }
     }
 
     /// Sets whether a new token ends the old one.
@@ -104,21 +104,21 @@ impl Profile {
 
     /// Sets how long after a forced refresh another one brings nothing new.
     #[must_use]
-    pub fn forced_spacing(self, forced_spacing: Duration) -> Profile {
-        Profile { forced_spacing, ..self }
+    pub fn min_forced_interval(self, min_forced_interval: Duration) -> Profile {
+        Profile { min_forced_interval, ..self }
     }
 }
 
 impl Default for Profile {
     fn default() -> Profile {
         Profile {
-            default_life: Duration::from_secs(300),
+            default_lifetime: Duration::from_secs(300),
             refresh_ahead: Duration::from_secs(300),
-            earliest_lead: None,
-            same_token_extends: false,
+            earliest_refresh: None,
+            unchanged_token_extends: false,
             new_token_ends_old: false,
             overlap: Duration::from_secs(300),
-            forced_spacing: Duration::ZERO,
+            min_forced_interval: Duration::ZERO,
             forced_quota: None,
             daily_quota: None,
         }
@@ -135,7 +135,7 @@ pub struct RenewalProfile {
     /// Whose state it is. Providers of one app that share a ticket have the same here.
     pub identity: Identity,
     /// How long it is good for once it came.
-    pub life: Duration,
+    pub lifetime: Duration,
     /// What counts until another one is recorded.
     pub initial: Option<Secret>,
     /// True when using it may replace it, so that no two may use it at once and none may be lost. Then nothing is
@@ -145,17 +145,17 @@ pub struct RenewalProfile {
 }
 
 impl RenewalProfile {
-    /// A ticket that the vendor pushes and that is good for `life`.
-    pub fn ticket(identity: Identity, life: Duration) -> RenewalProfile {
-        RenewalProfile { identity, life, initial: None, rotates: false }
+    /// A ticket that the vendor pushes and that is good for `lifetime`.
+    pub fn ticket(identity: Identity, lifetime: Duration) -> RenewalProfile {
+        RenewalProfile { identity, lifetime, initial: None, rotates: false }
     }
 
     /// A refresh token, of which `first` is the one that the program brings. Each that is granted with a token replaces
     /// the one before, and is kept for ten years.
     pub fn refresh_token(identity: Identity, initial: impl Into<Secret>) -> RenewalProfile {
-        RenewalProfile { identity, life: TEN_YEARS, initial: Some(initial.into()), rotates: true }
+        RenewalProfile { identity, lifetime: TEN_YEARS, initial: Some(initial.into()), rotates: true }
     }
 }
 
-/// Nobody tells how long a refresh token lives, and one that is lost can only be replaced by a person.
+/// Nobody tells how long a refresh token lifetimes, and one that is lost can only be replaced by a person.
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);

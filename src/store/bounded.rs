@@ -17,7 +17,7 @@ pub(crate) struct BoundedStore {
     /// How long an operation is waited for, if nothing else is said.
     patience: Duration,
     /// An operation of this process that has not come back in the time that it has, and may never: as long as its thread
-    /// lives, the store is not asked again.
+    /// lifetimes, the store is not asked again.
     hung: Mutex<Option<(u32, Weak<()>)>>,
 }
 

@@ -15,7 +15,7 @@ use crate::store::{Cursor, Entry, Expected, Store, Swap};
 /// Keeps bytes in memory. Clones share them.
 ///
 /// Two managers on one `MemoryStore` act as two processes on one Redis do. It holds at most 10,000 entries. When one
-/// more comes, the record whose life ends first goes, and a lease only when nothing else is left; never the one that
+/// more comes, the record whose lifetime ends first goes, and a lease only when nothing else is left; never the one that
 /// came. What is to be done once is never let go of before its time: when there are 10,000 such, no more can be begun. What
 /// has ended leaves with the next operation on any key.
 ///
@@ -129,14 +129,14 @@ impl Shelf {
             return Swap::Lost(current);
         }
         self.remove(key);
-        Swap::Done(new.map(|(bytes, life)| self.insert(key.clone(), bytes, life, now)))
+        Swap::Done(new.map(|(bytes, lifetime)| self.insert(key.clone(), bytes, lifetime, now)))
     }
 
-    fn insert(&mut self, key: Key, bytes: &[u8], life: Duration, now: Moment) -> crate::store::Version {
-        let entry = Entry::new(bytes.to_vec(), life);
+    fn insert(&mut self, key: Key, bytes: &[u8], lifetime: Duration, now: Moment) -> crate::store::Version {
+        let entry = Entry::new(bytes.to_vec(), lifetime);
         let version = entry.version().clone();
         // A token must not be used for too long; what stands beside one must not be lost because somebody sets a clock.
-        let end = if key.is_beside() { now.after(life).by_monotonic_alone() } else { now.after(life) };
+        let end = if key.is_beside() { now.after(lifetime).by_monotonic_alone() } else { now.after(lifetime) };
         let order = end.monotonic();
         self.ends.insert((order, key.clone()));
         self.kept.insert(key.clone(), Kept { entry, end, order });
@@ -199,8 +199,8 @@ mod tests {
         Key::custom(&format!("k{number}")).expect("a plain key")
     }
 
-    fn put(store: &MemoryStore, key: &Key, life: Duration) {
-        let swap = store.swap(key, Expected::Any, Some((b"x", life)));
+    fn put(store: &MemoryStore, key: &Key, lifetime: Duration) {
+        let swap = store.swap(key, Expected::Any, Some((b"x", lifetime)));
         assert!(matches!(swap, Ok(Swap::Done(Some(_)))));
     }
 

@@ -1,4 +1,4 @@
-//! Where managers share a token: bytes with a life, changed one at a time.
+//! Where managers share a token: bytes with a lifetime, changed one at a time.
 
 mod bounded;
 mod file;
@@ -39,7 +39,7 @@ use crate::secret::hex;
 /// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
 /// waits for a second, or two to store a refresh token, and treats a slower store as one that is down.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// What is under `key`. `None` when there is nothing or its life is over.
+    /// What is under `key`. `None` when there is nothing or its lifetime is over.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Replaces what is under `key`, or removes it when `new` is `None`, if it is what was `expected`. Atomic.
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error>;
 
-    /// Reads a record other than version `not` with `at_least` left of its life; when there is none, takes the lease of
+    /// Reads a record other than version `not` with `at_least` left of its lifetime; when there is none, takes the lease of
     /// `key` for `lease`, so that its holder alone fetches. Asking again with the same `owner` gives the lease again,
     /// for the whole time.
     fn read_or_lease(
@@ -98,7 +98,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         owner: &Owner,
         seen: Option<&Version>,
         bytes: &[u8],
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<Publish, Error> {
         let lock = key.lease();
         let lease = self.read(&lock)?.filter(|holder| holder.bytes() == owner.as_bytes());
@@ -106,8 +106,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
         for _ in 0..MOST_TRIES {
             let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
-            outcome = match self.swap(key, now, Some((bytes, life))) {
-                Ok(Swap::Lost(Some(entry))) if lease.is_some() || life > entry.remaining => {
+            outcome = match self.swap(key, now, Some((bytes, lifetime))) {
+                Ok(Swap::Lost(Some(entry))) if lease.is_some() || lifetime > entry.remaining => {
                     expected = Some(entry.version);
                     continue;
                 }
@@ -211,9 +211,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         owner: &Owner,
         seen: Option<&Version>,
         bytes: &[u8],
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<Publish, Error> {
-        (**self).publish(key, owner, seen, bytes, life)
+        (**self).publish(key, owner, seen, bytes, lifetime)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
@@ -283,7 +283,7 @@ impl Entry {
         &self.bytes
     }
 
-    /// What is left of their life.
+    /// What is left of their lifetime.
     pub fn remaining(&self) -> Duration {
         self.remaining
     }

@@ -10,7 +10,7 @@ use crate::error::catch_panic;
 use crate::key::Key;
 use crate::lock::lock;
 
-/// As long as this lives, a key is [watched](crate::Store::watch).
+/// As long as this lifetimes, a key is [watched](crate::Store::watch).
 pub struct Watch(#[expect(dead_code, reason = "kept for its end")] Box<dyn Any + Send + Sync>);
 
 impl Watch {

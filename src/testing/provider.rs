@@ -39,7 +39,7 @@ struct Shared {
 }
 
 struct State {
-    life: Duration,
+    lifetime: Duration,
     identity: Identity,
     profile: Profile,
     keeps: Option<RenewalProfile>,
@@ -69,7 +69,7 @@ impl FakeProvider {
     /// All have the same [`identity`](Provider::identity) until they are given one.
     pub fn new() -> FakeProvider {
         let state = State {
-            life: Duration::from_secs(7200),
+            lifetime: Duration::from_secs(7200),
             identity: Identity::new("fake"),
             profile: Profile::default(),
             keeps: None,
@@ -86,8 +86,8 @@ impl FakeProvider {
     }
 
     /// How long the tokens live that no script names.
-    pub fn life(self, life: Duration) -> FakeProvider {
-        self.change(|state| state.life = life)
+    pub fn lifetime(self, lifetime: Duration) -> FakeProvider {
+        self.change(|state| state.lifetime = lifetime)
     }
 
     /// What the provider says it is.
@@ -117,8 +117,8 @@ impl FakeProvider {
     }
 
     /// The next fetch brings this token.
-    pub fn then_grant(self, token: impl Into<String>, life: Duration) -> FakeProvider {
-        self.then_step(Step::Grant(token.into(), life))
+    pub fn then_grant(self, token: impl Into<String>, lifetime: Duration) -> FakeProvider {
+        self.then_step(Step::Grant(token.into(), lifetime))
     }
 
     /// The next fetch fails.
@@ -131,7 +131,7 @@ impl FakeProvider {
         self.then(|_| panic!("a fake provider panics because the test says so"))
     }
 
-    /// The next fetch brings the token of the last one again, with the whole life it had, as WeCom does. A token from
+    /// The next fetch brings the token of the last one again, with the whole lifetime it had, as WeCom does. A token from
     /// [`then`](FakeProvider::then) is not remembered.
     pub fn then_same(self) -> FakeProvider {
         self.then_step(Step::Same)
@@ -235,19 +235,19 @@ impl State {
         if let Some(error) = self.outage.clone() {
             return Box::new(|_| Err(error));
         }
-        let (token, life) = match (self.script.pop_front(), self.last.take()) {
+        let (token, lifetime) = match (self.script.pop_front(), self.last.take()) {
             (Some(Step::Run(run)), last) => {
                 self.last = last;
                 return run;
             }
-            (Some(Step::Grant(token, life)), _) | (Some(Step::Same), Some((token, life))) => (token, life),
+            (Some(Step::Grant(token, lifetime)), _) | (Some(Step::Same), Some((token, lifetime))) => (token, lifetime),
             (None | Some(Step::Same), _) => {
                 self.granted += 1;
-                (format!("token-{}", self.granted), self.life)
+                (format!("token-{}", self.granted), self.lifetime)
             }
         };
-        self.last = Some((token.clone(), life));
-        Box::new(move |_| Ok(Grant::new(token, life)))
+        self.last = Some((token.clone(), lifetime));
+        Box::new(move |_| Ok(Grant::new(token, lifetime)))
     }
 }
 
@@ -325,19 +325,19 @@ mod tests {
 
     fn fetch(provider: &FakeProvider) -> Result<(String, Duration), ErrorKind> {
         let grant = provider.fetch(&context(HOUR)).map_err(|error| error.kind())?;
-        let (token, life) = grant.into_parts(&Profile::default()).map_err(|error| error.kind())?;
-        Ok((token.expose().to_owned(), life.whole))
+        let (token, lifetime) = grant.into_parts(&Profile::default()).map_err(|error| error.kind())?;
+        Ok((token.expose().to_owned(), lifetime.whole))
     }
 
-    fn granted(token: &str, life: Duration) -> Result<(String, Duration), ErrorKind> {
-        Ok((token.to_owned(), life))
+    fn granted(token: &str, lifetime: Duration) -> Result<(String, Duration), ErrorKind> {
+        Ok((token.to_owned(), lifetime))
     }
 
     #[test]
     fn without_a_script_every_fetch_brings_another_token() {
         let provider = FakeProvider::new();
         assert_eq!(fetch(&provider), granted("token-1", 2 * HOUR));
-        assert_eq!(fetch(&provider.clone().life(HOUR)), granted("token-2", HOUR));
+        assert_eq!(fetch(&provider.clone().lifetime(HOUR)), granted("token-2", HOUR));
     }
 
     #[test]

@@ -155,7 +155,7 @@ const KINDS: &[Kind] = &[
         request: "POST /v1.0/oauth2/accessToken HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"appKey":"key","appSecret":"hunter2"}"#),
-        granting: r#"{"accessToken":"TOKEN","expireIn":LIFE}"#,
+        granting: r#"{"accessToken":"TOKEN","expireIn":LIFETIME}"#,
         odd_life: false,
         refusals: REFUSALS,
     },
@@ -174,7 +174,7 @@ const KINDS: &[Kind] = &[
         request: "GET /gettoken?appkey=key&appsecret=hunter2 HTTP/1.1",
         headers: &["accept: application/json"],
         body: Body::Exactly(""),
-        granting: r#"{"errcode":0,"access_token":"TOKEN","errmsg":"ok","expires_in":LIFE}"#,
+        granting: r#"{"errcode":0,"access_token":"TOKEN","errmsg":"ok","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: REFUSALS,
     },
@@ -195,7 +195,7 @@ const KINDS: &[Kind] = &[
         request: "POST /v1.0/oauth2/ding%2F1/token HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"client_id":"key","client_secret":"hunter2","grant_type":"client_credentials"}"#),
-        granting: r#"{"access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: REFUSALS,
     },
@@ -214,7 +214,7 @@ const KINDS: &[Kind] = &[
         request: "POST /v1.0/oauth2/suiteAccessToken HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"suiteKey":"key","suiteSecret":"hunter2","suiteTicket":"hunter2-state"}"#),
-        granting: r#"{"accessToken":"TOKEN","expireIn":LIFE}"#,
+        granting: r#"{"accessToken":"TOKEN","expireIn":LIFETIME}"#,
         odd_life: false,
         refusals: TICKET_REFUSALS,
     },
@@ -236,7 +236,7 @@ const KINDS: &[Kind] = &[
         body: Body::Exactly(
             r#"{"suiteKey":"key","suiteSecret":"hunter2","authCorpId":"corp","suiteTicket":"hunter2-state"}"#,
         ),
-        granting: r#"{"accessToken":"TOKEN","expireIn":LIFE}"#,
+        granting: r#"{"accessToken":"TOKEN","expireIn":LIFETIME}"#,
         odd_life: false,
         refusals: TICKET_REFUSALS,
     },
@@ -347,7 +347,7 @@ fn all_corps_of_a_suite_of_dingtalk_share_its_ticket_and_other_suites_do_not() {
     }
     assert_ne!(suite.identity, DingTalkSuite::new("suite", "s").identity());
     // A push every five hours; one may be late.
-    assert_eq!(suite.life, Duration::from_secs(12 * 3600));
+    assert_eq!(suite.lifetime, Duration::from_secs(12 * 3600));
     assert!(suite.initial.is_none() && !suite.rotates);
     for provider in &kinds()[..3] {
         assert!(provider.renewal().is_none() && provider.parent().is_none(), "{}", provider.name());
@@ -512,10 +512,10 @@ fn dingtalk_treats_its_tokens_as_it_says() {
     for (provider, (name, extends, ends)) in kinds().iter().zip(expected) {
         let profile = provider.profile();
         assert_eq!(provider.name(), name);
-        assert_eq!((profile.same_token_extends, profile.new_token_ends_old), (extends, ends), "{name}");
-        assert_eq!(profile.default_life, Duration::from_secs(7200), "{name}");
-        assert_eq!((profile.refresh_ahead, profile.earliest_lead), (Duration::from_secs(300), None), "{name}");
-        assert_eq!(profile.forced_spacing, Duration::from_secs(if extends { 10 } else { 0 }), "{name}");
+        assert_eq!((profile.unchanged_token_extends, profile.new_token_ends_old), (extends, ends), "{name}");
+        assert_eq!(profile.default_lifetime, Duration::from_secs(7200), "{name}");
+        assert_eq!((profile.refresh_ahead, profile.earliest_refresh), (Duration::from_secs(300), None), "{name}");
+        assert_eq!(profile.min_forced_interval, Duration::from_secs(if extends { 10 } else { 0 }), "{name}");
         assert_eq!((profile.forced_quota, profile.daily_quota), (None, None), "{name}");
     }
 }

@@ -81,7 +81,7 @@ const KINDS: &[Kind] = &[
         request: "POST /open-apis/auth/v3/tenant_access_token/internal HTTP/1.1",
         headers: JSON,
         body: OWN_BODY,
-        granting: r#"{"code":0,"msg":"ok","tenant_access_token":"TOKEN","expire":LIFE}"#,
+        granting: r#"{"code":0,"msg":"ok","tenant_access_token":"TOKEN","expire":LIFETIME}"#,
         odd_life: false,
         refusals: OWN_REFUSALS,
     },
@@ -101,7 +101,7 @@ const KINDS: &[Kind] = &[
         request: "POST /open-apis/auth/v3/app_access_token/internal HTTP/1.1",
         headers: JSON,
         body: OWN_BODY,
-        granting: r#"{"app_access_token":"TOKEN","code":0,"expire":LIFE,"msg":"ok","tenant_access_token":"t-other"}"#,
+        granting: r#"{"app_access_token":"TOKEN","code":0,"expire":LIFETIME,"msg":"ok","tenant_access_token":"t-other"}"#,
         odd_life: false,
         refusals: OWN_REFUSALS,
     },
@@ -121,7 +121,7 @@ const KINDS: &[Kind] = &[
         request: "POST /oauth/v3/token HTTP/1.1",
         headers: &["accept: application/json", "content-type: application/x-www-form-urlencoded"],
         body: Body::Exactly("grant_type=client_credentials&client_id=cli&client_secret=hunter2"),
-        granting: r#"{"access_token":"TOKEN","expires_in":LIFE,"token_type":"Bearer"}"#,
+        granting: r#"{"access_token":"TOKEN","expires_in":LIFETIME,"token_type":"Bearer"}"#,
         odd_life: false,
         refusals: &[
             (
@@ -206,7 +206,7 @@ const KINDS: &[Kind] = &[
         request: "POST /open-apis/auth/v3/app_access_token HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"app_id":"cli","app_secret":"hunter2","app_ticket":"hunter2-state"}"#),
-        granting: r#"{"code":0,"msg":"success","app_access_token":"TOKEN","expire":LIFE}"#,
+        granting: r#"{"code":0,"msg":"success","app_access_token":"TOKEN","expire":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"code":10014,"msg":"hunter2-state"}"#, ErrorKind::InvalidCredentials, Some("10014"), None),
@@ -233,7 +233,7 @@ const KINDS: &[Kind] = &[
         request: "POST /open-apis/auth/v3/tenant_access_token HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"app_access_token":"hunter2-parent","tenant_key":"tenant-1"}"#),
-        granting: r#"{"code":0,"msg":"ok","tenant_access_token":"TOKEN","expire":LIFE}"#,
+        granting: r#"{"code":0,"msg":"ok","tenant_access_token":"TOKEN","expire":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"code":20014,"msg":"hunter2-parent"}"#, ErrorKind::TokenRejected, Some("20014"), None),
@@ -333,7 +333,7 @@ fn the_ticket_of_feishu_is_the_apps_whatever_its_secret() {
     assert_ne!(ticket(&base).identity, ticket(&base.clone().lark()).identity);
     assert_ne!(ticket(&base).identity, base.identity());
     // Pushed every hour; some may get lost.
-    assert_eq!(ticket(&base).life, Duration::from_secs(6 * 3600));
+    assert_eq!(ticket(&base).lifetime, Duration::from_secs(6 * 3600));
     assert!(ticket(&base).initial.is_none() && !ticket(&base).rotates);
 }
 
@@ -465,17 +465,17 @@ fn feishu_treats_its_tokens_as_it_says() {
         &tenant(),
     ] {
         let profile = provider.profile();
-        assert_eq!(profile.default_life, Duration::from_secs(7200));
+        assert_eq!(profile.default_lifetime, Duration::from_secs(7200));
         // A margin above the half hour would be useless: before it the same token comes back.
-        assert_eq!(profile.earliest_lead, Some(Duration::from_secs(1800)));
+        assert_eq!(profile.earliest_refresh, Some(Duration::from_secs(1800)));
         assert_eq!(profile.refresh_ahead, Duration::from_secs(300));
-        assert_eq!(profile.forced_spacing, Duration::from_secs(10));
-        assert!(profile.same_token_extends && !profile.new_token_ends_old);
+        assert_eq!(profile.min_forced_interval, Duration::from_secs(10));
+        assert!(profile.unchanged_token_extends && !profile.new_token_ends_old);
         assert_eq!((profile.forced_quota, profile.daily_quota), (None, None));
     }
     let oauth = FeishuOAuth::new("c", "s").profile();
-    assert_eq!((oauth.default_life, oauth.earliest_lead), (Duration::from_secs(7200), None));
-    assert!(!oauth.same_token_extends && !oauth.new_token_ends_old);
+    assert_eq!((oauth.default_lifetime, oauth.earliest_refresh), (Duration::from_secs(7200), None));
+    assert!(!oauth.unchanged_token_extends && !oauth.new_token_ends_old);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn ask_both(reply: &[u8]) -> [Result<Grant, Error>; 2] {
 fn assert_granted(body: &str, token: &str, life: Option<u64>) {
     for grant in ask_both(&reply("200 OK", "", body)) {
         let grant = grant.unwrap_or_else(|error| panic!("{body}: {error}"));
-        assert_eq!((grant.token().expose(), grant.life().map(|life| life.as_secs())), (token, life), "{body}");
+        assert_eq!((grant.token().expose(), grant.lifetime().map(|life| life.as_secs())), (token, life), "{body}");
     }
 }
 
@@ -73,10 +73,10 @@ fn a_life_may_come_as_a_number_or_a_text() {
 fn a_missing_life_leaves_it_to_the_profile() {
     assert_granted(r#"{"access_token":"t-1"}"#, "t-1", None);
     assert_granted(r#"{"access_token":"t-1","expires_in":null}"#, "t-1", None);
-    assert_eq!(WeCom::new("c", "s").profile().default_life, Duration::from_secs(7200));
-    assert_eq!(OAuth2::new("https://h", "c", "s").profile().default_life, Duration::from_secs(300));
-    let provider = OAuth2::new("https://h", "c", "s").default_life(Duration::from_secs(60));
-    assert_eq!(provider.profile().default_life, Duration::from_secs(60));
+    assert_eq!(WeCom::new("c", "s").profile().default_lifetime, Duration::from_secs(7200));
+    assert_eq!(OAuth2::new("https://h", "c", "s").profile().default_lifetime, Duration::from_secs(300));
+    let provider = OAuth2::new("https://h", "c", "s").default_lifetime(Duration::from_secs(60));
+    assert_eq!(provider.profile().default_lifetime, Duration::from_secs(60));
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn a_wrong_setting_is_named_and_not_quoted() {
         (&OAuth2::new(https, "c", " "), "client secret"),
         (&OAuth2::new("http://hunter2.example", "c", "s"), "https"),
         (&OAuth2::new("hunter2", "c", "s"), "https"),
-        (&OAuth2::new(https, "c", "s").default_life(Duration::ZERO), "default life"),
+        (&OAuth2::new(https, "c", "s").default_lifetime(Duration::ZERO), "default lifetime"),
     ] {
         let error = provider.check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -457,7 +457,7 @@ fn a_closure_is_a_provider() {
     let host = answering(r#"{"token":"t-9"}"#);
     let url = host.url();
     let mut profile = Profile::default();
-    profile.default_life = Duration::from_secs(9);
+    profile.default_lifetime = Duration::from_secs(9);
     let provider = from_fn("own", move |context| {
         let reply = context.http().post_json(&url, &["a"]).query("q", "1 2").bearer(&Secret::from("b-1")).send()?;
         Ok(Grant::new(reply.json()?.take_secret("token").unwrap(), None))
@@ -466,7 +466,7 @@ fn a_closure_is_a_provider() {
     .placement(TokenPlacement::header("x-token"));
     assert_eq!(provider.fetch(&context()).unwrap().token().expose(), "t-9");
     assert_eq!((provider.name(), Provider::placement(&provider)), ("own", TokenPlacement::header("x-token")));
-    assert_eq!(Provider::profile(&provider).default_life, Duration::from_secs(9));
+    assert_eq!(Provider::profile(&provider).default_lifetime, Duration::from_secs(9));
     let (first, headers, body) = host.request();
     assert_eq!((first.as_str(), body.as_str()), ("POST /?q=1%202 HTTP/1.1", r#"["a"]"#));
     assert!(headers.contains(&"authorization: Bearer b-1".to_owned()));

@@ -30,9 +30,9 @@ pub(crate) struct Kind {
     pub(crate) headers: &'static [&'static str],
     /// What the body must be.
     pub(crate) body: Body,
-    /// The body of a reply that grants: `TOKEN` and `LIFE` (a JSON value) stand for what is granted.
+    /// The body of a reply that grants: `TOKEN` and `LIFETIME` (a JSON value) stand for what is granted.
     pub(crate) granting: &'static str,
-    /// True when `LIFE` is not in seconds from now, as where an end is told: then odd lives are not tried.
+    /// True when `LIFETIME` is not in seconds from now, as where an end is told: then odd lives are not tried.
     pub(crate) odd_life: bool,
     pub(crate) refusals: &'static [Refusal],
 }
@@ -72,7 +72,7 @@ impl Kind {
     }
 
     fn granting(&self, token: &str, life: &str) -> String {
-        self.granting.replace("TOKEN", token).replace("LIFE", life)
+        self.granting.replace("TOKEN", token).replace("LIFETIME", life)
     }
 
     fn assert_refused(&self, reply: &[u8], kind: ErrorKind) {
@@ -85,7 +85,7 @@ impl Kind {
 /// A grant as a manager takes it: one that brings a state is handed over whatever is wrong with its token.
 fn taken(grant: Grant) -> Result<Grant, Error> {
     if grant.renewal_secret().is_some() {
-        let (token, life) = (grant.token().clone(), grant.life());
+        let (token, life) = (grant.token().clone(), grant.lifetime());
         TokenManager::new(from_fn("taken", move |_| Ok(Grant::new(token.clone(), life)))).token()?;
     }
     Ok(grant)
@@ -175,13 +175,13 @@ fn takes_lives_as_numbers_and_as_texts(kind: &Kind) {
     for (value, seconds) in [("7200", 7200), ("\"7200\"", 7200), ("7200.0", 7200), ("1e20", 2_592_000)] {
         let host = canned(reply("200 OK", "", &kind.granting("t-1", value)));
         let grant = kind.ask(&host).unwrap_or_else(|error| panic!("{}: {value}: {error}", kind.name));
-        assert_eq!(grant.life(), Some(Duration::from_secs(seconds)), "{}: {value}", kind.name);
+        assert_eq!(grant.lifetime(), Some(Duration::from_secs(seconds)), "{}: {value}", kind.name);
     }
     for value in ["0", "-1", "\"0\"", "\"soon\"", "true", "{}"] {
         kind.assert_refused(&reply("200 OK", "", &kind.granting("t-1", value)), ErrorKind::InvalidResponse);
     }
     let missing = kind.granting("t-1", "null");
-    assert_eq!(kind.ask(&canned(reply("200 OK", "", &missing))).unwrap().life(), None, "{}", kind.name);
+    assert_eq!(kind.ask(&canned(reply("200 OK", "", &missing))).unwrap().lifetime(), None, "{}", kind.name);
 }
 
 fn refuses_what_makes_no_sense(kind: &Kind) {

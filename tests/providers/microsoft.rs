@@ -18,7 +18,7 @@ use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const GRANTED: &str = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"t-1"}"#;
 
-const GRANTING: &str = r#"{"token_type":"Bearer","expires_in":LIFE,"ext_expires_in":3599,"access_token":"TOKEN"}"#;
+const GRANTING: &str = r#"{"token_type":"Bearer","expires_in":LIFETIME,"ext_expires_in":3599,"access_token":"TOKEN"}"#;
 
 const FORM: &[&str] = &["accept: application/json", "content-type: application/x-www-form-urlencoded"];
 
@@ -229,7 +229,7 @@ const KINDS: &[Kind] = &[
         request: "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.example HTTP/1.1",
         headers: &["accept: application/json", "metadata: true"],
         body: Body::Exactly(""),
-        granting: r#"{"access_token":"TOKEN","expires_in":LIFE,"resource":"x","token_type":"Bearer","client_id":"y"}"#,
+        granting: r#"{"access_token":"TOKEN","expires_in":LIFETIME,"resource":"x","token_type":"Bearer","client_id":"y"}"#,
         odd_life: false,
         refusals: &[
             (
@@ -413,7 +413,7 @@ fn a_wish_to_renew_early_is_kept_and_one_that_makes_no_sense_ignored() {
         let host = answering(&format!(r#"{{"access_token":"t-1","expires_in":"86399","refresh_in":{wish}}}"#));
         let grant = entra(&host.url(), "s").fetch(&context()).unwrap();
         assert_eq!(grant.refresh_in().map(|time| time.as_secs()), seconds, "{wish}");
-        assert_eq!(grant.life(), Some(Duration::from_secs(86_399)));
+        assert_eq!(grant.lifetime(), Some(Duration::from_secs(86_399)));
     }
 }
 

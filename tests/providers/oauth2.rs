@@ -18,7 +18,7 @@ use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const GRANTED: &str = r#"{"access_token":"t-1","expires_in":3600}"#;
 
-const GRANTING: &str = r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFE}"#;
+const GRANTING: &str = r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFETIME}"#;
 
 const FORM: &[&str] = &["accept: application/json", "content-type: application/x-www-form-urlencoded"];
 
@@ -471,7 +471,7 @@ fn what_is_missing_for_an_assertion_is_told_before_anything_is_sent() {
         (&google as &dyn Provider, "scope"),
         (&JwtBearer::new(https, rsa()), "issuer"),
         (&JwtBearer::new(https, rsa()).issuer("i").claim("exp", "1"), "exp"),
-        (&JwtBearer::new(https, rsa()).issuer("i").default_life(Duration::ZERO), "default life"),
+        (&JwtBearer::new(https, rsa()).issuer("i").default_lifetime(Duration::ZERO), "default lifetime"),
         (&OAuth2::new(https, "id", "s").auth(ClientAuth::PrivateKeyJwt), "key"),
         (&OAuth2::new(https, "id", "").auth(ClientAuth::ClientSecretJwt), "client secret"),
         (&OAuth2::private_key_jwt(https, "", rsa()), "client id"),
@@ -515,7 +515,7 @@ const REFRESH: &[Kind] = &[Kind {
     request: "POST / HTTP/1.1",
     headers: &["accept: application/json", "content-type: application/x-www-form-urlencoded"],
     body: Body::Exactly("grant_type=refresh_token&refresh_token=hunter2-state&client_id=id"),
-    granting: r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFE,"refresh_token":"next"}"#,
+    granting: r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFETIME,"refresh_token":"next"}"#,
     odd_life: false,
     refusals: &[
         ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),

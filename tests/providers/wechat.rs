@@ -35,7 +35,7 @@ const KINDS: &[Kind] = &[
         body: Body::Exactly(
             r#"{"grant_type":"client_credential","appid":"app","secret":"hunter2","force_refresh":false}"#,
         ),
-        granting: r#"{"access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: APP_REFUSALS,
     },
@@ -53,7 +53,7 @@ const KINDS: &[Kind] = &[
         request: "GET /cgi-bin/token?grant_type=client_credential&appid=app&secret=hunter2 HTTP/1.1",
         headers: GET,
         body: Body::Exactly(""),
-        granting: r#"{"access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: APP_REFUSALS,
     },
@@ -73,7 +73,7 @@ const KINDS: &[Kind] = &[
         body: Body::Exactly(
             r#"{"component_appid":"component","component_appsecret":"hunter2","component_verify_ticket":"hunter2-state"}"#,
         ),
-        granting: r#"{"component_access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"component_access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"errcode":61005,"errmsg":"hunter2-state"}"#, ErrorKind::TicketRequired, Some("61005"), None),
@@ -110,7 +110,7 @@ const KINDS: &[Kind] = &[
         body: Body::Exactly(
             r#"{"component_appid":"app","authorizer_appid":"account","authorizer_refresh_token":"hunter2-state"}"#,
         ),
-        granting: r#"{"authorizer_access_token":"TOKEN","expires_in":LIFE,"authorizer_refresh_token":"hunter2-next"}"#,
+        granting: r#"{"authorizer_access_token":"TOKEN","expires_in":LIFETIME,"authorizer_refresh_token":"hunter2-next"}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"errcode":40001}"#, ErrorKind::TokenRejected, Some("40001"), None),
@@ -143,7 +143,7 @@ const KINDS: &[Kind] = &[
         request: "GET /cgi-bin/ticket/getticket?access_token=hunter2-parent&type=jsapi HTTP/1.1",
         headers: GET,
         body: Body::Exactly(""),
-        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: TICKET_REFUSALS,
     },
@@ -156,7 +156,7 @@ const KINDS: &[Kind] = &[
         request: "GET /cgi-bin/ticket/getticket?access_token=hunter2-parent&type=wx_card HTTP/1.1",
         headers: GET,
         body: Body::Exactly(""),
-        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: TICKET_REFUSALS,
     },
@@ -249,19 +249,19 @@ fn a_ticket_of_wechat_stays_at_home_and_no_answer_is_about_it() {
 #[test]
 fn a_stable_token_tells_its_true_end_and_can_be_forced_twenty_times_a_day() {
     let profile = WeChat::new("a", "s").profile();
-    assert_eq!((profile.default_life.as_secs(), profile.refresh_ahead.as_secs()), (7200, 300));
-    assert_eq!(profile.earliest_lead, Some(Duration::from_secs(300)));
-    assert!(profile.same_token_extends && !profile.new_token_ends_old);
-    assert_eq!((profile.forced_quota, profile.forced_spacing.as_secs()), (Some(20), 30));
+    assert_eq!((profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs()), (7200, 300));
+    assert_eq!(profile.earliest_refresh, Some(Duration::from_secs(300)));
+    assert!(profile.unchanged_token_extends && !profile.new_token_ends_old);
+    assert_eq!((profile.forced_quota, profile.min_forced_interval.as_secs()), (Some(20), 30));
     assert_eq!(profile.daily_quota, None);
 }
 
 #[test]
 fn a_new_classic_token_ends_the_old_one_and_two_thousand_a_day_are_granted() {
     let profile = WeChatClassic::new("a", "s").profile();
-    assert_eq!((profile.default_life.as_secs(), profile.refresh_ahead.as_secs()), (7200, 300));
-    assert!(profile.new_token_ends_old && !profile.same_token_extends);
-    assert_eq!((profile.overlap.as_secs(), profile.earliest_lead, profile.forced_quota), (300, None, None));
+    assert_eq!((profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs()), (7200, 300));
+    assert!(profile.new_token_ends_old && !profile.unchanged_token_extends);
+    assert_eq!((profile.overlap.as_secs(), profile.earliest_refresh, profile.forced_quota), (300, None, None));
     assert_eq!(profile.daily_quota.map(|quota| (quota.calls, quota.reserve)), Some((2000, 200)));
 }
 
@@ -276,9 +276,9 @@ fn what_may_end_the_one_before_is_treated_as_if_it_did() {
     ];
     for (provider, ahead) in kinds {
         let profile = provider.profile();
-        let told = (profile.default_life.as_secs(), profile.refresh_ahead.as_secs());
+        let told = (profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs());
         assert_eq!(told, (7200, ahead), "{}", provider.name());
-        assert!(profile.new_token_ends_old && !profile.same_token_extends, "{}", provider.name());
+        assert!(profile.new_token_ends_old && !profile.unchanged_token_extends, "{}", provider.name());
     }
 }
 
@@ -378,7 +378,7 @@ fn a_component_without_a_ticket_says_what_to_do_and_asks_nobody() {
 fn a_verify_ticket_is_the_components_and_good_for_twelve_hours() {
     let state = |provider: WeChatComponent| provider.renewal().unwrap();
     let one = state(WeChatComponent::new("app", "hunter2"));
-    assert_eq!((one.life, one.initial.is_none(), one.rotates), (Duration::from_secs(12 * 3600), true, false));
+    assert_eq!((one.lifetime, one.initial.is_none(), one.rotates), (Duration::from_secs(12 * 3600), true, false));
     // When the secret is reset the ticket stays.
     assert_eq!(one.identity, state(WeChatComponent::new("app", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeChatComponent::new("app-2", "hunter2")).identity);
@@ -418,7 +418,7 @@ fn an_account_without_a_refresh_token_must_be_authorized_again_and_nobody_is_ask
 fn a_refresh_token_is_kept_while_its_authorization_is_the_same() {
     let state = |provider: WeChatAuthorizer| provider.renewal().unwrap();
     let one = state(authorizer("c", "app", "account", "refresh-1"));
-    assert!(one.rotates && one.life > Duration::from_secs(365 * 86_400));
+    assert!(one.rotates && one.lifetime > Duration::from_secs(365 * 86_400));
     assert_eq!(one.initial.as_ref().map(|first| first.expose()), Some("refresh-1"));
     // A component whose secret was reset is another parent; what it was authorized for is the same.
     assert_eq!(one.identity, state(authorizer("c-2", "app", "account", "refresh-1")).identity);

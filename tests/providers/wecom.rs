@@ -29,7 +29,7 @@ const KINDS: &[Kind] = &[
         request: "GET /cgi-bin/gettoken?corpid=corp&corpsecret=hunter2 HTTP/1.1",
         headers: GET,
         body: Body::Exactly(""),
-        granting: r#"{"errcode":0,"errmsg":"ok","access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"errcode":0,"errmsg":"ok","access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             (
@@ -60,7 +60,7 @@ const KINDS: &[Kind] = &[
         request: "POST /cgi-bin/service/get_suite_token HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"suite_id":"suite","suite_secret":"hunter2","suite_ticket":"hunter2-state"}"#),
-        granting: r#"{"suite_access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"suite_access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"errcode":40085,"errmsg":"hunter2-state"}"#, ErrorKind::TicketRequired, Some("40085"), None),
@@ -93,7 +93,7 @@ const KINDS: &[Kind] = &[
         request: "POST /cgi-bin/service/get_corp_token?suite_access_token=hunter2-parent HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"auth_corpid":"corp","permanent_code":"hunter2"}"#),
-        granting: r#"{"access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"errcode":40082}"#, ErrorKind::TokenRejected, Some("40082"), None),
@@ -122,7 +122,7 @@ const KINDS: &[Kind] = &[
         request: "POST /cgi-bin/service/get_provider_token HTTP/1.1",
         headers: JSON,
         body: Body::Exactly(r#"{"corpid":"corp","provider_secret":"hunter2"}"#),
-        granting: r#"{"provider_access_token":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"provider_access_token":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: &[
             ("200 OK", r#"{"errcode":40001}"#, ErrorKind::InvalidCredentials, Some("40001"), None),
@@ -149,7 +149,7 @@ const KINDS: &[Kind] = &[
         request: "GET /cgi-bin/get_jsapi_ticket?access_token=hunter2-parent HTTP/1.1",
         headers: GET,
         body: Body::Exactly(""),
-        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: TICKET_REFUSALS,
     },
@@ -162,7 +162,7 @@ const KINDS: &[Kind] = &[
         request: "GET /cgi-bin/ticket/get?access_token=hunter2-parent&type=agent_config HTTP/1.1",
         headers: GET,
         body: Body::Exactly(""),
-        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFE}"#,
+        granting: r#"{"errcode":0,"errmsg":"ok","ticket":"TOKEN","expires_in":LIFETIME}"#,
         odd_life: false,
         refusals: TICKET_REFUSALS,
     },
@@ -229,10 +229,14 @@ fn what_wecom_grants_is_good_for_two_hours_and_the_same_again_lives_no_longer() 
     ];
     for provider in kinds {
         let profile = provider.profile();
-        let told = (profile.default_life.as_secs(), profile.refresh_ahead.as_secs(), profile.forced_spacing.as_secs());
+        let told = (
+            profile.default_lifetime.as_secs(),
+            profile.refresh_ahead.as_secs(),
+            profile.min_forced_interval.as_secs(),
+        );
         assert_eq!(told, (7200, 300, 10), "{}", provider.name());
-        assert!(!profile.same_token_extends && !profile.new_token_ends_old, "{}", provider.name());
-        assert_eq!((profile.earliest_lead, profile.forced_quota), (None, None), "{}", provider.name());
+        assert!(!profile.unchanged_token_extends && !profile.new_token_ends_old, "{}", provider.name());
+        assert_eq!((profile.earliest_refresh, profile.forced_quota), (None, None), "{}", provider.name());
         assert_eq!(profile.daily_quota, None, "{}", provider.name());
     }
 }
@@ -265,7 +269,7 @@ fn a_suite_without_a_ticket_says_what_to_do_and_asks_nobody() {
 fn a_suite_ticket_is_the_apps_and_good_for_half_an_hour() {
     let state = |provider: WeComSuite| provider.renewal().unwrap();
     let one = state(WeComSuite::new("suite", "hunter2"));
-    assert_eq!((one.life, one.initial.is_none(), one.rotates), (Duration::from_secs(30 * 60), true, false));
+    assert_eq!((one.lifetime, one.initial.is_none(), one.rotates), (Duration::from_secs(30 * 60), true, false));
     // When the secret is reset the ticket stays.
     assert_eq!(one.identity, state(WeComSuite::new("suite", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeComSuite::new("suite-2", "hunter2")).identity);

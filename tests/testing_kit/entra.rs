@@ -36,7 +36,7 @@ fn every_call_brings_a_new_token_which_lives_an_hour() {
     assert!(host.is_alive("token-1"));
     clock.advance(HOUR);
     assert!(!host.is_alive("token-2"));
-    let host = host.life(24 * HOUR).refresh_in(12 * HOUR);
+    let host = host.lifetime(24 * HOUR).refresh_in(12 * HOUR);
     let body = with_secret(&host).1;
     assert_eq!((&body["expires_in"], &body["refresh_in"]), (&86_400.into(), &43_200.into()));
 }

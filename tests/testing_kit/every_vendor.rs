@@ -99,7 +99,7 @@ impl Row {
 fn a_right_request_brings_the_scripted_token_and_it_lives_by_the_clock() {
     for row in ROWS {
         let clock = FakeClock::new();
-        let host = (row.host)().clock(&clock).granting("t-1", 60).life(HOUR);
+        let host = (row.host)().clock(&clock).granting("t-1", 60).lifetime(HOUR);
         let (status, body) = told(row.ask(&host));
         assert_eq!((status, &body[row.token]), (200, &"t-1".into()), "{}", row.name);
         assert!(host.is_alive("t-1"), "{}", row.name);

@@ -205,7 +205,7 @@ macro_rules! client {
             resource: Urls,
             #[serde(default)]
             params: BTreeMap<String, SecretFrom>,
-            default_life: Option<Seconds>,
+            default_lifetime: Option<Seconds>,
             $($more: $kind,)*
         }
 
@@ -216,7 +216,7 @@ macro_rules! client {
                 let client = with(client, &self.scope, OAuth2::scope);
                 let client = with(client, &self.audience, OAuth2::audience);
                 let client = self.resource.0.iter().fold(client, |client, url| client.resource(url));
-                let client = with(client, &self.default_life, |client, life| client.default_life(life.0));
+                let client = with(client, &self.default_lifetime, |client, lifetime| client.default_lifetime(lifetime.0));
                 self.params.iter().try_fold(client, |client, (name, value)| {
                     Ok(client.param(name, value.read(&format!("params.{name}"))?))
                 })
@@ -264,7 +264,7 @@ pub(super) struct Signer {
     claims: BTreeMap<String, Claim>,
     #[serde(default)]
     params: BTreeMap<String, SecretFrom>,
-    default_life: Option<Seconds>,
+    default_lifetime: Option<Seconds>,
 }
 
 impl Signer {
@@ -274,7 +274,8 @@ impl Signer {
         let provider = with(provider, &self.subject, JwtBearer::subject);
         let provider = with(provider, &self.audience, JwtBearer::audience);
         let provider = with(provider, &self.scope, JwtBearer::scope);
-        let provider = with(provider, &self.default_life, |provider, life| provider.default_life(life.0));
+        let provider =
+            with(provider, &self.default_lifetime, |provider, lifetime| provider.default_lifetime(lifetime.0));
         let provider = self.claims.iter().fold(provider, |provider, (name, value)| provider.claim(name, value));
         self.params.iter().try_fold(provider, |provider, (name, value)| {
             Ok(provider.param(name, value.read(&format!("params.{name}"))?))

@@ -61,17 +61,17 @@ pub use environment::from_env;
 /// | `managed-identity` | `resource`, \[`client_id`\], \[`base_url`\] |
 /// | `oauth2` | those of a client, below |
 /// | `refresh-token` | *`refresh_token`*, and those of a client |
-/// | `jwt-bearer` | `token_url`, *`key`*, `issuer`, \[`key_id`\], \[`algorithm`\], \[`subject`\], \[`audience`\], \[`scope`\], \[`claims`\], \[`params`\], \[`default_life`\] |
+/// | `jwt-bearer` | `token_url`, *`key`*, `issuer`, \[`key_id`\], \[`algorithm`\], \[`subject`\], \[`audience`\], \[`scope`\], \[`claims`\], \[`params`\], \[`default_lifetime`\] |
 /// | `google` | *`credentials`* (the JSON of the account), `scope`, \[`subject`\], \[`token_url`\] |
 ///
 /// - A client has `token_url`, `client_id`, \[*`secret`*\], \[`auth`\], \[*`key`*\], \[`key_id`\], \[`algorithm`\],
-///   \[`assertion_audience`\], \[`scope`\], \[`audience`\], \[`resource`\], \[`params`\] and \[`default_life`\].
+///   \[`assertion_audience`\], \[`scope`\], \[`audience`\], \[`resource`\], \[`params`\] and \[`default_lifetime`\].
 /// - `auth` is `basic`, `basic-raw`, `post`, `client-secret-jwt` or `none` ([`ClientAuth`](crate::ClientAuth)), which
 ///   is said where there is no `secret`. With a `key` it is `private-key-jwt` and need not be said.
 /// - A `key` is a private key in PEM, a `certificate` too. `algorithm` is `rs256`, `ps256` or `es256`, where the key's
 ///   own choice will not do.
 /// - `region` is `feishu` (default) or `lark`; `cloud` is `public` (default), `us-government` or `china`.
-/// - `resource` of a client may be a list; `params` is an object of secrets, `claims` one of texts; `default_life` is
+/// - `resource` of a client may be a list; `params` is an object of secrets, `claims` one of texts; `default_lifetime` is
 ///   in seconds.
 ///
 /// # Secrets

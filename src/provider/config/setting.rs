@@ -1,4 +1,4 @@
-//! The settings that a configuration has: where a secret is, an address, a life.
+//! The settings that a configuration has: where a secret is, an address, a lifetime.
 
 use std::env;
 use std::fmt;
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for Urls {
     }
 }
 
-/// How long something lives, in seconds: a number, or its digits.
+/// How long something lifetimes, in seconds: a number, or its digits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seconds(pub(super) Duration);
 

@@ -249,7 +249,7 @@ impl Provider for DingTalkUnified {
     fn profile(&self) -> Profile {
         // Nobody tells what comes back when it is asked again. If it is the same token, the end that is known stays.
         // That a new one leaves the old one alone is taken for granted, as it is the app's own token, like those above.
-        Profile { default_life: TWO_HOURS, ..Profile::default() }
+        Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
     }
 
     fn placement(&self) -> TokenPlacement {

@@ -30,10 +30,10 @@ fn header() -> TokenPlacement {
 /// How the token of an app is treated: one for each app, which is given back and extended when it is asked for again.
 fn app_profile() -> Profile {
     Profile {
-        default_life: TWO_HOURS,
-        same_token_extends: true,
+        default_lifetime: TWO_HOURS,
+        unchanged_token_extends: true,
         // For the same reason a forced refresh brings the same token, and so does another one soon after it.
-        forced_spacing: Duration::from_secs(10),
+        min_forced_interval: Duration::from_secs(10),
         ..Profile::default()
     }
 }
@@ -43,7 +43,7 @@ fn suite_profile() -> Profile {
     // Asked again, a new one comes. Whether the old one dies of it nobody tells. Should it, processes that fetch each
     // for itself would end each other's tokens all the time; should it not, they merely fetch seldom while their store
     // is out of order.
-    Profile { default_life: TWO_HOURS, new_token_ends_old: true, ..Profile::default() }
+    Profile { default_lifetime: TWO_HOURS, new_token_ends_old: true, ..Profile::default() }
 }
 
 /// The object in a reply of a token endpoint, unless it is a refusal.

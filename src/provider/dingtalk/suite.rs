@@ -69,7 +69,7 @@ impl Suite {
         // Without the secret: a ticket is pushed to the suite, and stays good when the secret is reset. The next one may
         // be hours away.
         let identity = Identity::new("dingtalk suite ticket").part("url", self.host.as_str()).part("suite", &self.key);
-        RenewalProfile::ticket(identity, TICKET_LIFE)
+        RenewalProfile::ticket(identity, TICKET_LIFETIME)
     }
 }
 
@@ -140,4 +140,4 @@ const MISSING: &str =
 
 /// One comes about every five hours, and ends the one before. Within twelve hours two are due, so that one may be late;
 /// what is older has surely been replaced.
-const TICKET_LIFE: Duration = Duration::from_secs(12 * 3600);
+const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);

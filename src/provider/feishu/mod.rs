@@ -75,13 +75,13 @@ fn post(http: &Http, host: &Host, path: &str, body: &impl serde::Serialize) -> R
 /// How the tokens of `/auth/v3` are treated. The old one works on beside a new one.
 fn profile() -> Profile {
     Profile {
-        default_life: TWO_HOURS,
+        default_lifetime: TWO_HOURS,
         // With more than this left the same token comes back.
-        earliest_lead: Some(Duration::from_secs(1800)),
+        earliest_refresh: Some(Duration::from_secs(1800)),
         // `expire` is what is really left.
-        same_token_extends: true,
+        unchanged_token_extends: true,
         // For the same reason a forced refresh mostly brings the same token, and so does another one soon after it.
-        forced_spacing: Duration::from_secs(10),
+        min_forced_interval: Duration::from_secs(10),
         ..Profile::default()
     }
 }

@@ -82,7 +82,7 @@ impl Provider for FeishuOAuth {
         // Nobody tells what comes back when it is asked again early. So it may be asked at any time, and the end that
         // is known stays. That the old token works beside a new one is taken for granted: a JWT says itself when it
         // ends.
-        Profile { default_life: TWO_HOURS, ..Profile::default() }
+        Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
     }
 
     fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {

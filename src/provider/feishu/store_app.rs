@@ -106,7 +106,7 @@ impl Provider for FeishuStoreApp {
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is pushed to the app, and stays good when the secret is reset.
         let identity = Identity::new("feishu app ticket").part("url", self.app.host.as_str()).part("app", &self.app.id);
-        Some(RenewalProfile::ticket(identity, TICKET_LIFE))
+        Some(RenewalProfile::ticket(identity, TICKET_LIFETIME))
     }
 
     fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
@@ -129,4 +129,4 @@ const RESEND_PAUSE: Duration = Duration::from_secs(60);
 
 /// One comes every hour, and nothing says that it dies before the next one is there. Some may get lost on the way; if
 /// one is too old after all, Feishu says so and pushes another.
-const TICKET_LIFE: Duration = Duration::from_secs(6 * 3600);
+const TICKET_LIFETIME: Duration = Duration::from_secs(6 * 3600);

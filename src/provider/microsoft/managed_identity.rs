@@ -101,7 +101,7 @@ impl ManagedIdentity {
         })?;
         let grant = granted_at(asked_at, self.accept(&reply)?)?;
         // Long-lived ones are renewed half-way, as Microsoft's own clients do.
-        let half = grant.life.filter(|life| life.as_secs() >= LONG).map(|life| life / 2);
+        let half = grant.lifetime.filter(|lifetime| lifetime.as_secs() >= LONG).map(|lifetime| lifetime / 2);
         let refresh_in = grant.refresh_in.or(half);
         Ok(grant.with_refresh_in(refresh_in))
     }
@@ -158,7 +158,7 @@ impl Provider for ManagedIdentity {
 
     fn profile(&self) -> Profile {
         // Azure keeps the tokens itself, gives the same one back, and tells what is left of it.
-        Profile { same_token_extends: true, ..Profile::default() }
+        Profile { unchanged_token_extends: true, ..Profile::default() }
     }
 
     fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
@@ -185,7 +185,7 @@ const NAME: &str = "managed-identity";
 
 const METADATA: &str = "http://169.254.169.254";
 
-/// From this life on, in seconds, a token counts as a long-lived one.
+/// From this lifetime on, in seconds, a token counts as a long-lived one.
 const LONG: u64 = 7200;
 
 const SILENT: &str = "nothing answers where managed identities are asked for; is this machine in Azure?";

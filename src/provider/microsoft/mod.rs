@@ -36,15 +36,15 @@ fn exchange(
     granted_at(asked_at, dialect.accept(&reply, secrets)?)
 }
 
-/// The grant in a reply that may tell the end of a life instead of the life (`expires_on`), and when to renew.
+/// The grant in a reply that may tell the end of a lifetime instead of the lifetime (`expires_on`), and when to renew.
 fn granted_at(asked_at: SystemTime, json: Json) -> Result<Grant, Error> {
-    let life = match json.life("expires_in")? {
-        Some(life) => Some(life),
+    let lifetime = match json.lifetime("expires_in")? {
+        Some(lifetime) => Some(lifetime),
         None => life_until(&json, asked_at)?,
     };
     // It is no more than a wish: one that makes no sense does no harm to the token.
-    let refresh_in = json.life("refresh_in").ok().flatten();
-    Ok(Grant { life, ..granted(json)? }.with_refresh_in(refresh_in))
+    let refresh_in = json.lifetime("refresh_in").ok().flatten();
+    Ok(Grant { lifetime, ..granted(json)? }.with_refresh_in(refresh_in))
 }
 
 fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Error> {
@@ -55,9 +55,9 @@ fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Err
     let end = u64::try_from(json.integer("expires_on").ok_or_else(no_number)?).unwrap_or_default();
     let now = asked_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_secs(end).saturating_sub(now) {
-        left if left < Duration::from_secs(1) => {
-            Err(Error::invalid_response("the provider granted a token whose life is over; check this machine's clock"))
-        }
+        left if left < Duration::from_secs(1) => Err(Error::invalid_response(
+            "the provider granted a token whose lifetime is over; check this machine's clock",
+        )),
         left => Ok(Some(left)),
     }
 }

@@ -23,7 +23,7 @@ pub(in crate::provider) fn client_assertion(
         scope: None,
         aud: audience,
         jti: Some(unique_name()?),
-        times: Times::new(now, LIFE)?.not_before(),
+        times: Times::new(now, LIFETIME)?.not_before(),
         more: Default::default(),
     };
     sign(signer, thumbprint, &claims)
@@ -45,4 +45,4 @@ const NOT_ACCEPTED: &str = "the signed assertion is not accepted; check this mac
                             that the server knows, and the assertion's audience (each try signs a fresh one)";
 
 /// Five minutes of use: the assertion is sent at once, but the server's clock may be ahead of ours.
-pub(super) const LIFE: Duration = Duration::from_secs(310);
+pub(super) const LIFETIME: Duration = Duration::from_secs(310);

@@ -39,7 +39,7 @@ pub struct OAuth2 {
     audience: Option<String>,
     resources: Vec<String>,
     params: Vec<(String, Secret)>,
-    default_life: Duration,
+    default_lifetime: Duration,
 }
 
 /// How a client shows who it is.
@@ -79,7 +79,7 @@ impl OAuth2 {
             audience: None,
             resources: Vec::new(),
             params: Vec::new(),
-            default_life: Profile::default().default_life,
+            default_lifetime: Profile::default().default_lifetime,
         }
     }
 
@@ -136,10 +136,10 @@ impl OAuth2 {
         self
     }
 
-    /// The life of a token when the server names none. Default: 300 s.
+    /// The lifetime of a token when the server names none. Default: 300 s.
     #[must_use]
-    pub fn default_life(self, life: Duration) -> OAuth2 {
-        OAuth2 { default_life: life, ..self }
+    pub fn default_lifetime(self, lifetime: Duration) -> OAuth2 {
+        OAuth2 { default_lifetime: lifetime, ..self }
     }
 
     /// Asks for a token with this grant. `secrets` are those in it.
@@ -227,8 +227,8 @@ impl OAuth2 {
             return Err(error);
         } else if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
             Err("the client secret is empty")
-        } else if self.default_life.is_zero() {
-            Err("a default life of zero would make every token a dead one")
+        } else if self.default_lifetime.is_zero() {
+            Err("a default lifetime of zero would make every token a dead one")
         } else {
             check_url(&self.token_url)
         };
@@ -270,7 +270,7 @@ impl Provider for OAuth2 {
     }
 
     fn profile(&self) -> Profile {
-        Profile { default_life: self.default_life, ..Profile::default() }
+        Profile { default_lifetime: self.default_lifetime, ..Profile::default() }
     }
 }
 
@@ -287,7 +287,7 @@ impl fmt::Debug for OAuth2 {
             .field("audience", &self.audience.as_deref().map(plain_url))
             .field("resources", &self.resources.iter().map(|resource| plain_url(resource)).collect::<Vec<_>>())
             .field("params", &self.params)
-            .field("default_life", &self.default_life)
+            .field("default_lifetime", &self.default_lifetime)
             .finish()
     }
 }

@@ -64,14 +64,16 @@ impl DeviceSignIn {
         let mut json = self.client.exchange_at(&self.device_url, &context, &[], &[], &DIALECT)?;
         let device_code = json.take_secret("device_code")?;
         let seconds = |json: &Json, name| json.integer(name).and_then(|seconds| u64::try_from(seconds).ok());
-        let (life, interval) = (seconds(&json, "expires_in"), seconds(&json, "interval"));
+        let (lifetime, interval) = (seconds(&json, "expires_in"), seconds(&json, "interval"));
         let interval = interval.map_or(INTERVAL, Duration::from_secs).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         let prompt = DevicePrompt {
             user_code: shown(&json, "user_code")?,
             verification_url: address(&json, "verification_uri").or_else(|_| address(&json, "verification_url"))?,
             complete_url: address(&json, "verification_uri_complete").ok(),
             device_code,
-            until: Deadline::within(life.map_or(USUAL_LIFE, Duration::from_secs).clamp(SHORTEST_LIFE, LONGEST_LIFE)),
+            until: Deadline::within(
+                lifetime.map_or(USUAL_LIFETIME, Duration::from_secs).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME),
+            ),
             next_poll: Deadline::within(interval),
             over: None,
             interval,
@@ -243,12 +245,12 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A code that is good for less could not even be typed.
-const SHORTEST_LIFE: Duration = Duration::from_secs(5);
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Servers have to tell, and some do not.
-const USUAL_LIFE: Duration = Duration::from_secs(600);
+const USUAL_LIFETIME: Duration = Duration::from_secs(600);
 
-const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
 
 const LONGEST_TEXT: usize = 2048;
 

@@ -123,7 +123,7 @@ impl GoogleServiceAccount {
             scope: Some(&self.scope),
             aud: &self.audience,
             jti: None,
-            times: Times::new(now, LIFE)?,
+            times: Times::new(now, LIFETIME)?,
             more: Default::default(),
         };
         let assertion = sign(Signer::Key(&self.key), None, &claims)?;
@@ -157,7 +157,7 @@ impl Provider for GoogleServiceAccount {
     }
 
     fn profile(&self) -> Profile {
-        Profile { default_life: Duration::from_secs(3600), ..Profile::default() }
+        Profile { default_lifetime: Duration::from_secs(3600), ..Profile::default() }
     }
 }
 
@@ -178,4 +178,4 @@ const NAME: &str = "google";
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 
 /// The longest that is allowed. It costs nothing, and forgives a clock that is behind.
-const LIFE: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Duration::from_secs(3600);

@@ -11,7 +11,7 @@ use crate::key::Identity;
 use crate::name::unique_name;
 use crate::provider::codes::Row;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
-use crate::provider::oauth2::assertion::LIFE;
+use crate::provider::oauth2::assertion::LIFETIME;
 use crate::provider::oauth2::{Dialect, split_url, with_params};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, granted};
@@ -42,7 +42,7 @@ pub struct JwtBearer {
     scope: Option<String>,
     claims: Map<String, Value>,
     params: Vec<(String, Secret)>,
-    default_life: Duration,
+    default_lifetime: Duration,
 }
 
 impl JwtBearer {
@@ -59,7 +59,7 @@ impl JwtBearer {
             scope: None,
             claims: Map::new(),
             params: Vec::new(),
-            default_life: Profile::default().default_life,
+            default_lifetime: Profile::default().default_lifetime,
         }
     }
 
@@ -102,10 +102,10 @@ impl JwtBearer {
         self
     }
 
-    /// The life of a token when the server names none. Default: 300 s.
+    /// The lifetime of a token when the server names none. Default: 300 s.
     #[must_use]
-    pub fn default_life(self, life: Duration) -> JwtBearer {
-        JwtBearer { default_life: life, ..self }
+    pub fn default_lifetime(self, lifetime: Duration) -> JwtBearer {
+        JwtBearer { default_lifetime: lifetime, ..self }
     }
 
     fn ask(&self, http: &Http, now: SystemTime) -> Result<Grant, Error> {
@@ -115,7 +115,7 @@ impl JwtBearer {
             scope: None,
             aud: self.audience.as_deref().unwrap_or(split_url(&self.token_url).0),
             jti: Some(unique_name()?),
-            times: Times::new(now, LIFE)?,
+            times: Times::new(now, LIFETIME)?,
             more: self.claims.clone(),
         };
         let assertion = sign(Signer::Key(&self.key), None, &claims)?;
@@ -156,8 +156,8 @@ impl Provider for JwtBearer {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("issuer", &self.issuer)])
-            .and_then(|()| match self.default_life {
-                Duration::ZERO => Err(Error::config("a default life of zero would make every token a dead one")),
+            .and_then(|()| match self.default_lifetime {
+                Duration::ZERO => Err(Error::config("a default lifetime of zero would make every token a dead one")),
                 _ => Ok(()),
             })
             .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
@@ -169,7 +169,7 @@ impl Provider for JwtBearer {
     }
 
     fn profile(&self) -> Profile {
-        Profile { default_life: self.default_life, ..Profile::default() }
+        Profile { default_lifetime: self.default_lifetime, ..Profile::default() }
     }
 }
 
@@ -184,7 +184,7 @@ impl fmt::Debug for JwtBearer {
             .field("scope", &self.scope)
             .field("claims", &self.claims.keys().collect::<Vec<_>>())
             .field("params", &self.params)
-            .field("default_life", &self.default_life)
+            .field("default_lifetime", &self.default_lifetime)
             .finish()
     }
 }

@@ -8,13 +8,13 @@ use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::settings::{Host, check_texts};
-use crate::provider::wechat::{CODES, LIFE, PUBLIC, REJECTIONS, SERVICES};
+use crate::provider::wechat::{CODES, LIFETIME, PUBLIC, REJECTIONS, SERVICES};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
 use crate::secret::Secret;
 
 /// Grants the stable access token of an Official Account or a Mini Program (`/cgi-bin/stable_token`).
 ///
-/// Any number of processes may ask for it: all get the same token with what is left of its life. WeChat replaces it
+/// Any number of processes may ask for it: all get the same token with what is left of its lifetime. WeChat replaces it
 /// five minutes before its end, and takes both in these minutes. A token that leaked or is refused is replaced at once
 /// by [`force_refresh`](crate::TokenManager::force_refresh), which WeChat allows 20 times a day.
 ///
@@ -77,17 +77,17 @@ impl Provider for WeChat {
 
     fn profile(&self) -> Profile {
         Profile {
-            default_life: LIFE,
+            default_lifetime: LIFETIME,
             refresh_ahead: ROLLOVER,
             // Earlier it gives the same token back.
-            earliest_lead: Some(ROLLOVER),
+            earliest_refresh: Some(ROLLOVER),
             // What is told is what is truly left.
-            same_token_extends: true,
+            unchanged_token_extends: true,
             // Asked without force it ends no token before its time, so processes without a store do each other no
             // harm. With force it does; that is what the quota counts.
             new_token_ends_old: false,
             forced_quota: Some(20),
-            forced_spacing: Duration::from_secs(30),
+            min_forced_interval: Duration::from_secs(30),
             ..Profile::default()
         }
     }
@@ -158,11 +158,11 @@ impl Provider for WeChatClassic {
 
     fn profile(&self) -> Profile {
         Profile {
-            default_life: LIFE,
+            default_lifetime: LIFETIME,
             new_token_ends_old: true,
             overlap: ROLLOVER,
             // Two in a row would end what other processes still hold.
-            forced_spacing: ROLLOVER,
+            min_forced_interval: ROLLOVER,
             ..Profile::default()
         }
         .daily_quota(2000, 200)

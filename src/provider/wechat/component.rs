@@ -95,7 +95,7 @@ impl Provider for WeChatComponent {
 
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(RenewalProfile::ticket(self.app(), TICKET_LIFE))
+        Some(RenewalProfile::ticket(self.app(), TICKET_LIFETIME))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -109,4 +109,4 @@ impl Provider for WeChatComponent {
 
 const NAME: &str = "wechat component";
 
-const TICKET_LIFE: Duration = Duration::from_secs(12 * 3600);
+const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);

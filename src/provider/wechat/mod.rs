@@ -21,10 +21,10 @@ const PUBLIC: &str = "https://api.weixin.qq.com";
 /// What is granted for two hours each time. Nobody says whether a new one ends the one before, so it is treated as if
 /// it did: processes that cannot reach their shared store fetch seldom.
 fn profile() -> Profile {
-    Profile { default_life: LIFE, new_token_ends_old: true, ..Profile::default() }
+    Profile { default_lifetime: LIFETIME, new_token_ends_old: true, ..Profile::default() }
 }
 
-const LIFE: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);
 
 /// What the token endpoints answer.
 const CODES: Codes = Codes {

@@ -10,7 +10,7 @@ use crate::secret::Secret;
 
 /// Grants the access token of one app of one corp (`/cgi-bin/gettoken`).
 ///
-/// Every app has a secret of its own, and so a token of its own. Asked again within a token's life, WeCom gives the
+/// Every app has a secret of its own, and so a token of its own. Asked again within a token's lifetime, WeCom gives the
 /// same one back and says `7200` whatever is left of it, so its end stays where it was first seen.
 ///
 /// For an app that others develop for a corp (代开发), the permanent code takes the place of the secret.

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::key::Identity;
 use crate::provider::parent::Parent;
 use crate::provider::settings::Host;
-use crate::provider::wecom::{AT_TICKET, CODES, LIFE, PUBLIC, profile};
+use crate::provider::wecom::{AT_TICKET, CODES, LIFETIME, PUBLIC, profile};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
 use crate::token::TokenSource;
 
@@ -14,7 +14,7 @@ use crate::token::TokenSource;
 /// It is granted for an access token, so it is built on the manager of an app.
 /// [`js_signature`](crate::TokenManager::js_signature) signs a page with it; it goes with no request. WeCom never tells
 /// that a ticket is refused, the browser does ("invalid signature"), so each is asked about again halfway through its
-/// life.
+/// lifetime.
 ///
 /// ```
 /// use evertoken::{TokenManager, WeCom, WeComJsTicket};
@@ -66,9 +66,9 @@ impl WeComJsTicket {
         };
         let json = CODES.accept_at(AT_TICKET, &request.send()?, &[token.secret()])?;
         let grant = granted_as(json, "ticket", "expires_in")?;
-        // The life is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
+        // The lifetime is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
         // halfway, is where it shortens most the time that a ticket is used beyond its end.
-        let halfway = grant.life().unwrap_or(LIFE) / 2;
+        let halfway = grant.lifetime().unwrap_or(LIFETIME) / 2;
         Ok(grant.with_refresh_in(halfway))
     }
 }

@@ -20,12 +20,12 @@ use crate::provider::codes::{Codes, Row};
 
 const PUBLIC: &str = "https://qyapi.weixin.qq.com";
 
-/// The life of everything that is granted here.
-const LIFE: Duration = Duration::from_secs(7200);
+/// The lifetime of everything that is granted here.
+const LIFETIME: Duration = Duration::from_secs(7200);
 
 /// Asked again, WeCom gives the same token back and says 7200 s whatever is left, so the end that is known stays.
 fn profile() -> Profile {
-    Profile { default_life: LIFE, forced_spacing: Duration::from_secs(10), ..Profile::default() }
+    Profile { default_lifetime: LIFETIME, min_forced_interval: Duration::from_secs(10), ..Profile::default() }
 }
 
 const CODES: Codes = Codes { field: "errcode", refusals: REFUSALS, throttles: &[("45009", 60), ("45033", 1)] };

@@ -89,7 +89,7 @@ impl Provider for WeComSuite {
 
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(RenewalProfile::ticket(self.app(), TICKET_LIFE))
+        Some(RenewalProfile::ticket(self.app(), TICKET_LIFETIME))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -103,4 +103,4 @@ impl Provider for WeComSuite {
 
 const NAME: &str = "wecom suite";
 
-const TICKET_LIFE: Duration = Duration::from_secs(30 * 60);
+const TICKET_LIFETIME: Duration = Duration::from_secs(30 * 60);

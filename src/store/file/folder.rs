@@ -334,7 +334,7 @@ impl Folder {
                     _ => continue,
                 }
             };
-            // It may have come to life again before the lock was had; a copy has another time than what is in it, and the wall
+            // It may have come to lifetime again before the lock was had; a copy has another time than what is in it, and the wall
             // clock may be wrong.
             let is_over = || {
                 let text = self.read(&once).ok().flatten();

@@ -12,7 +12,7 @@ use crate::store::{Entry, Version};
 
 /// A file's text, taken apart.
 pub(super) struct Content {
-    /// `None` when its life is over.
+    /// `None` when its lifetime is over.
     pub(super) entry: Option<Entry>,
     /// The number of the file that the holder of this lease has locked.
     pub(super) held: Option<u64>,
@@ -22,7 +22,7 @@ pub(super) struct Content {
 pub(super) struct Text {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) version: Version,
-    /// When its life ends, by the wall clock.
+    /// When its lifetime ends, by the wall clock.
     pub(super) end: SystemTime,
 }
 
@@ -55,12 +55,18 @@ struct Boot {
 }
 
 impl Text {
-    pub(super) fn of(key: &Key, bytes: &[u8], life: Duration, held: Option<u64>, time: &Time) -> Result<Text, Error> {
+    pub(super) fn of(
+        key: &Key,
+        bytes: &[u8],
+        lifetime: Duration,
+        held: Option<u64>,
+        time: &Time,
+    ) -> Result<Text, Error> {
         if bytes.len() > LARGEST {
             return Err(Error::new(ErrorKind::Store, "more than 64 KiB is too much for a file of the store"));
         }
         let now = time.on_this_host();
-        let life = milliseconds(life.min(LONGEST_LIFE));
+        let lifetime = milliseconds(lifetime.min(LONGEST_LIFETIME));
         let version = Version::of(bytes);
         let boot = now.boot.zip(time.boot_id());
         let head = Head {
@@ -68,8 +74,8 @@ impl Text {
             key: key.as_str().to_owned(),
             version: version.as_str().to_owned(),
             start: now.wall,
-            end: now.wall.saturating_add(life),
-            boot: boot.map(|(boot, id)| Boot { id: id.to_owned(), start: boot, end: boot.saturating_add(life) }),
+            end: now.wall.saturating_add(lifetime),
+            boot: boot.map(|(boot, id)| Boot { id: id.to_owned(), start: boot, end: boot.saturating_add(lifetime) }),
             held,
         };
         // Strings and numbers only: there is nothing in it that JSON cannot hold.
@@ -95,7 +101,7 @@ impl Content {
         if known.evertoken != VERSION {
             return Err(Unreadable("it was written by another version of evertoken"));
         }
-        // The end of a life is in there: one that has come to be later would make a dead token a good one.
+        // The end of a lifetime is in there: one that has come to be later would make a dead token a good one.
         if hash.get(1..) != Some(Version::of(head).as_str().as_bytes()) {
             return Err(Unreadable("it is damaged"));
         }
@@ -113,7 +119,7 @@ impl Content {
     }
 }
 
-/// True when the life of what stands in a file ended more than `ago` before `now`, or nobody can tell.
+/// True when the lifetime of what stands in a file ended more than `ago` before `now`, or nobody can tell.
 pub(super) fn has_ended(text: &[u8], ago: Duration, now: HostMoment, boot_id: Option<&str>) -> bool {
     let mut heads = serde_json::Deserializer::from_slice(text).into_iter::<Head>();
     let Some(Ok(head)) = heads.next() else { return true };
@@ -130,21 +136,21 @@ impl Head {
         self.boot.as_ref().filter(|boot| Some(boot.id.as_str()) == boot_id)
     }
 
-    /// What is left of the life. `None`: nothing, or nobody can tell.
+    /// What is left of the lifetime. `None`: nothing, or nobody can tell.
     fn remaining(&self, key: &Key, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
         // A token must not be used for too long; what stands beside one must not be lost too early.
         let is_token = !key.is_beside();
-        // How much a clock may have been set back since. What is waited for is waited for no longer than twice its life.
-        let grace = |life: u64| match is_token {
+        // How much a clock may have been set back since. What is waited for is waited for no longer than twice its lifetime.
+        let grace = |lifetime: u64| match is_token {
             true => SET_BACK,
             false if key.is_state() => u64::MAX,
-            false => life.max(SET_BACK),
+            false => lifetime.max(SET_BACK),
         };
         // Rounded up, or a part of a millisecond would be won.
         let left = |end: u64, now: u64| end.checked_sub(now.saturating_add(1));
         let of = |start: u64, end: u64, now: u64| {
-            let life = end.saturating_sub(start);
-            (now.saturating_add(grace(life)) >= start).then(|| left(end, now))?.map(|left| left.min(life))
+            let lifetime = end.saturating_sub(start);
+            (now.saturating_add(grace(lifetime)) >= start).then(|| left(end, now))?.map(|left| left.min(lifetime))
         };
         let by_boot = self.boot_of(boot_id).zip(now.boot).map(|(boot, now)| of(boot.start, boot.end, now));
         let left = match by_boot {
@@ -173,4 +179,4 @@ pub(super) const LARGEST: usize = 64 * 1024;
 const SET_BACK: u64 = 1_000;
 
 /// A hundred years.
-const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 86_400);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(100 * 365 * 86_400);

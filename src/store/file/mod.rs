@@ -38,7 +38,7 @@ use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap
 ///
 /// One file for each key, named by a hash of it, and what belongs to a credential besides: who fetches (`.owner`, `.lease`),
 /// a refresh token or ticket (`.state`), a quota (`.quota`). What is [done once](crate::Idempotency) ends in `.once`; its time
-/// of change is the end of its life, after which it is cleared away. Files that end in `.lock`, of which there are 256 at
+/// of change is the end of its lifetime, after which it is cleared away. Files that end in `.lock`, of which there are 256 at
 /// most, or `.lease` are locks: they are empty, and neither deleted nor renamed.
 ///
 /// A file is replaced as a whole, and is on the disk before the call returns, so a program that is killed and a machine that
@@ -60,7 +60,7 @@ use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap
 /// (`.state`, `.quota`, a lease, what is [done once](crate::Idempotency)) goes by the clock of the machine alone.
 ///
 /// Elsewhere, and after a restart, there is only the wall clock. A token that seems to come from the future is absent then;
-/// the rest counts as well, by no more than its own life, a `.state` always.
+/// the rest counts as well, by no more than its own lifetime, a `.state` always.
 ///
 /// # Other users
 ///
@@ -200,10 +200,10 @@ impl Store for FileStore {
         owner: &Owner,
         seen: Option<&Version>,
         bytes: &[u8],
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<Publish, Error> {
         let name = Name::of(key);
-        let published = self.publish_guarded(&name, key, owner, seen, (bytes, life));
+        let published = self.publish_guarded(&name, key, owner, seen, (bytes, lifetime));
         if published.is_err() {
             // Whoever cannot write must not keep the others from trying.
             let file = self.inner.leases.take_if(&name, &Version::of(owner.as_bytes()));
@@ -232,7 +232,7 @@ impl Store for FileStore {
                 }
                 seen = Some(file);
             }
-            // That it was freed shows in the folder. That its holder has died, or its life is over, is looked for less often.
+            // That it was freed shows in the folder. That its holder has died, or its lifetime is over, is looked for less often.
             let is_freed = self.inner.folder.look_at(&name.owner()).is_none();
             if is_freed || round % ROUNDS == ROUNDS - 1 && self.has_ended(&name, key)? {
                 return Ok(());
@@ -260,19 +260,19 @@ impl FileStore {
         key: &Key,
         owner: &Owner,
         seen: Option<&Version>,
-        (bytes, life): (&[u8], Duration),
+        (bytes, lifetime): (&[u8], Duration),
     ) -> Result<Publish, Error> {
         let (asked_at, folder) = (self.inner.time.on_this_host(), &self.inner.folder);
         let guard = folder.guard(name)?;
-        let life = self.inner.rest_of(life, asked_at);
+        let lifetime = self.inner.rest_of(lifetime, asked_at);
         let holder = self.inner.lease(&guard, name, &key.lease())?;
         let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
         let later = self.inner.record(name, key)?;
-        let later = later.filter(|entry| Some(&entry.version) != seen && entry.remaining >= life);
+        let later = later.filter(|entry| Some(&entry.version) != seen && entry.remaining >= lifetime);
         if let Some(entry) = later.filter(|_| !is_mine) {
             return Ok(Publish::Lost(entry));
         }
-        let written = self.inner.write(&guard, name, key, bytes, life);
+        let written = self.inner.write(&guard, name, key, bytes, lifetime);
         if is_mine {
             self.inner.free_lease(&guard, name)?;
         }
@@ -312,10 +312,10 @@ impl Inner {
         if !expected.fits(current.as_ref()) {
             return Ok(Swap::Lost(current));
         }
-        let Some((bytes, life)) = new else {
+        let Some((bytes, lifetime)) = new else {
             return self.folder.remove(&guard, name).map(|()| Swap::Done(None));
         };
-        let version = self.write(&guard, name, key, bytes, self.rest_of(life, asked_at))?;
+        let version = self.write(&guard, name, key, bytes, self.rest_of(lifetime, asked_at))?;
         drop(guard);
         self.folder.sync()?;
         Ok(Swap::Done(Some(version)))
@@ -335,19 +335,19 @@ impl Inner {
             return Ok(Swap::Lost(current));
         }
         Ok(Swap::Done(match new {
-            Some((owner, life)) => Some(self.take_lease(&guard, name, key, owner, life)?),
+            Some((owner, lifetime)) => Some(self.take_lease(&guard, name, key, owner, lifetime)?),
             None => self.free_lease(&guard, name).map(|()| None)?,
         }))
     }
 
-    /// What is left of a life that began when it was asked for: whoever was stopped while it waited for a lock must not give
+    /// What is left of a lifetime that began when it was asked for: whoever was stopped while it waited for a lock must not give
     /// more.
-    fn rest_of(&self, life: Duration, asked_at: HostMoment) -> Duration {
-        life.saturating_sub(self.time.on_this_host().since(asked_at))
+    fn rest_of(&self, lifetime: Duration, asked_at: HostMoment) -> Duration {
+        lifetime.saturating_sub(self.time.on_this_host().since(asked_at))
     }
 
-    fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], life: Duration) -> Result<Version, Error> {
-        let text = Text::of(key, bytes, life, None, &self.time)?;
+    fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], lifetime: Duration) -> Result<Version, Error> {
+        let text = Text::of(key, bytes, lifetime, None, &self.time)?;
         self.folder.write(guard, name, &text, &self.time)?;
         Ok(text.version)
     }
@@ -364,8 +364,8 @@ impl Inner {
         let Some(content) = self.recorded_lease(name, key)? else { return Ok(None) };
         let Some(entry) = content.entry else { return Ok(None) };
         self.leases.forget_unless(name, entry.version());
-        let lives = content.held.is_none_or(|file| self.folder.is_held(guard, name, file));
-        Ok(Some(entry).filter(|_| lives))
+        let lifetimes = content.held.is_none_or(|file| self.folder.is_held(guard, name, file));
+        Ok(Some(entry).filter(|_| lifetimes))
     }
 
     fn take_lease(
@@ -374,19 +374,19 @@ impl Inner {
         name: &Name,
         key: &Key,
         owner: &[u8],
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<Version, Error> {
-        // Where one that is stopped still has the file, the lease counts for its life alone.
+        // Where one that is stopped still has the file, the lease counts for its lifetime alone.
         let file = self.leases.take(name).filter(|file| self.folder.is_in_place(file, &name.lease()));
         let file = match file {
             None => self.folder.hold(guard, name)?,
             file => file,
         };
         let held = file.as_ref().and_then(folder::number);
-        let text = Text::of(key, owner, life, held, &self.time)?;
+        let text = Text::of(key, owner, lifetime, held, &self.time)?;
         self.folder.write_owner(guard, name, &text)?;
         if let Some(file) = file {
-            self.leases.keep(name, text.version.clone(), file, Deadline::within(life));
+            self.leases.keep(name, text.version.clone(), file, Deadline::within(lifetime));
         }
         Ok(text.version)
     }

@@ -126,9 +126,9 @@ impl Store for RedisStore {
         owner: &Owner,
         seen: Option<&Version>,
         bytes: &[u8],
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<Publish, Error> {
-        self.0.ask_or_fail(key, &scripts::publish(key, owner, seen, bytes, life), Reply::into_publish)
+        self.0.ask_or_fail(key, &scripts::publish(key, owner, seen, bytes, lifetime), Reply::into_publish)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {

@@ -44,7 +44,7 @@ impl Question {
     }
 
     fn with_milliseconds(self, duration: Duration) -> Question {
-        // Redis refuses a life of zero, and one that its clock cannot hold.
+        // Redis refuses a lifetime of zero, and one that its clock cannot hold.
         self.with(duration.as_millis().clamp(1, LONGEST_MILLISECONDS).to_string())
     }
 
@@ -100,12 +100,12 @@ pub(super) fn read_or_lease(
         .with_milliseconds(lease)
 }
 
-pub(super) fn publish(key: &Key, owner: &Owner, seen: Option<&Version>, bytes: &[u8], life: Duration) -> Question {
+pub(super) fn publish(key: &Key, owner: &Owner, seen: Option<&Version>, bytes: &[u8], lifetime: Duration) -> Question {
     Question::new(&PUBLISH, &[key.clone(), key.lease(), stream(key)])
         .with(owner.as_bytes())
         .with(seen.map_or("", Version::as_str))
         .with(bytes)
-        .with_milliseconds(life)
+        .with_milliseconds(lifetime)
 }
 
 pub(super) fn swap(key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Question {
@@ -118,7 +118,7 @@ pub(super) fn swap(key: &Key, expected: Expected<'_>, new: Option<(&[u8], Durati
     let keys = if key.is_beside() { vec![key.clone()] } else { vec![key.clone(), stream(key)] };
     let question = Question::new(&SWAP, &keys).with(condition).with(version);
     match new {
-        Some((bytes, life)) => question.with("set").with(bytes).with_milliseconds(life),
+        Some((bytes, lifetime)) => question.with("set").with(bytes).with_milliseconds(lifetime),
         None => question.with("remove"),
     }
 }
@@ -252,7 +252,7 @@ impl Reply {
     }
 }
 
-/// A year: more than any life, and far from what overflows.
+/// A year: more than any lifetime, and far from what overflows.
 const LONGEST_MILLISECONDS: u128 = 365 * 86_400 * 1_000;
 
 /// Shared by all: what is under a key, without ever touching more than 64 KiB of it, and whatever is there. What is too
@@ -273,14 +273,14 @@ end
 local function version(entry) return entry and entry[3] or '' end
 
 -- Tells those who wait. The lease and the record do not depend on it: where streams are refused, they poll.
-local function tell(stream, life)
+local function tell(stream, lifetime)
   local told = redis.pcall('XADD', stream, 'MAXLEN', 1, '*', 'v', '')
   if type(told) == 'table' and told.err and redis.call('TYPE', stream)['ok'] ~= 'stream' then
     redis.pcall('DEL', stream)
     told = redis.pcall('XADD', stream, 'MAXLEN', 1, '*', 'v', '')
   end
-  if type(told) == 'string' and redis.call('PTTL', stream) < life then
-    redis.pcall('PEXPIRE', stream, life)
+  if type(told) == 'string' and redis.call('PTTL', stream) < lifetime then
+    redis.pcall('PEXPIRE', stream, lifetime)
   end
 end
 
@@ -289,7 +289,7 @@ local again = ARGV[1] == 'again'
 
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new("return look(KEYS[1]) or {'nothing'}"));
 
-/// KEYS: record, lease, stream. ARGV: again, version that does not count, least life, owner, life of the lease.
+/// KEYS: record, lease, stream. ARGV: again, version that does not count, least lifetime, owner, lifetime of the lease.
 static READ_OR_LEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -320,7 +320,7 @@ return {'leased'}
     )
 });
 
-/// KEYS: record, lease, stream. ARGV: again, owner, version seen, bytes, life.
+/// KEYS: record, lease, stream. ARGV: again, owner, version seen, bytes, lifetime.
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -345,7 +345,7 @@ return {'done', new}
     )
 });
 
-/// KEYS: record, stream if anybody is to be told. ARGV: again, condition, version, what to do, bytes, life.
+/// KEYS: record, stream if anybody is to be told. ARGV: again, condition, version, what to do, bytes, lifetime.
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -359,15 +359,15 @@ if not fits then
   found[1] = 'lost'
   return found
 end
-local life = 1000
+local lifetime = 1000
 if remove then
   redis.call('DEL', KEYS[1])
 else
-  life = tonumber(ARGV[6])
-  local written = redis.pcall('SET', KEYS[1], ARGV[5], 'PX', life)
+  lifetime = tonumber(ARGV[6])
+  local written = redis.pcall('SET', KEYS[1], ARGV[5], 'PX', lifetime)
   if written.err then return written end
 end
-if KEYS[2] then tell(KEYS[2], life) end
+if KEYS[2] then tell(KEYS[2], lifetime) end
 return remove and {'removed'} or {'done', new}
 ",
     )

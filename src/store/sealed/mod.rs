@@ -112,10 +112,10 @@ impl<S: Store> Store for Sealed<S> {
 
     fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
         let sealed = match new {
-            Some((bytes, life)) => Some((self.seal(key, bytes)?, life)),
+            Some((bytes, lifetime)) => Some((self.seal(key, bytes)?, lifetime)),
             None => None,
         };
-        let sealed = sealed.as_ref().map(|(bytes, life)| (bytes.as_slice(), *life));
+        let sealed = sealed.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
         Ok(match self.store.swap(key, expected, sealed)? {
             Swap::Lost(Some(entry)) => Swap::Lost(Some(self.look(key, entry))),
             other => other,
@@ -152,18 +152,18 @@ impl<S: Store> Store for Sealed<S> {
         owner: &Owner,
         seen: Option<&Version>,
         bytes: &[u8],
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<Publish, Error> {
         let sealed = self.seal(key, bytes)?;
         let mut seen = seen.cloned();
         for _ in 0..MOST_TRIES {
-            let entry = match self.store.publish(key, owner, seen.as_ref(), &sealed, life)? {
+            let entry = match self.store.publish(key, owner, seen.as_ref(), &sealed, lifetime)? {
                 Publish::Lost(entry) => entry,
                 done => return Ok(done),
             };
             seen = match self.open(key, entry) {
                 Ok(entry) => return Ok(Publish::Lost(entry)),
-                // However long it lives, it is of no use to anybody here: it is replaced as if it had been seen.
+                // However long it lifetimes, it is of no use to anybody here: it is replaced as if it had been seen.
                 Err(unreadable) => Some(unreadable.version),
             };
         }

@@ -7,10 +7,10 @@ pub(super) struct Book {
     /// The token that each account got last.
     latest: HashMap<Account, Issued>,
     script: VecDeque<(String, Duration)>,
-    tokens: HashMap<String, Life>,
+    tokens: HashMap<String, Lifetime>,
     order: VecDeque<String>,
     issued: usize,
-    pub(super) life: Duration,
+    pub(super) lifetime: Duration,
 }
 
 /// Whose token it is, and of which kind: each kind that a credential can ask for has tokens of its own.
@@ -41,22 +41,22 @@ impl Account {
     }
 }
 
-/// A token, the whole life it was issued with, and what is left of it.
+/// A token, the whole lifetime it was issued with, and what is left of it.
 #[derive(Clone)]
 pub(super) struct Issued {
     pub(super) token: String,
-    pub(super) life: Duration,
+    pub(super) lifetime: Duration,
     pub(super) left: Duration,
 }
 
-struct Life {
+struct Lifetime {
     account: Account,
     end: Duration,
     /// When it dies before its end, because it was revoked or replaced.
     cut: Option<Duration>,
 }
 
-impl Life {
+impl Lifetime {
     fn judge(&self, now: Duration) -> Judgement {
         if self.cut.is_some_and(|cut| cut <= now) {
             Judgement::Invalid
@@ -78,41 +78,42 @@ pub(super) enum Judgement {
 }
 
 impl Book {
-    pub(super) fn new(life: Duration) -> Book {
+    pub(super) fn new(lifetime: Duration) -> Book {
         Book {
             latest: HashMap::new(),
             script: VecDeque::new(),
             tokens: HashMap::new(),
             order: VecDeque::new(),
             issued: 0,
-            life,
+            lifetime,
         }
     }
 
     /// The next new token is this one.
-    pub(super) fn script(&mut self, token: String, life: Duration) {
-        self.script.push_back((token, life));
+    pub(super) fn script(&mut self, token: String, lifetime: Duration) {
+        self.script.push_back((token, lifetime));
     }
 
-    /// The token that the account got last, while at least `lead` is left, or half of its life.
+    /// The token that the account got last, while at least `lead` is left, or half of its lifetime.
     pub(super) fn current(&self, account: &Account, lead: Duration, now: Duration) -> Option<Issued> {
         let issued = self.latest.get(account)?;
-        let life = self.tokens.get(&issued.token)?;
-        let left = life.end.saturating_sub(now);
-        let stays = life.judge(now) == Judgement::Alive && life.cut.is_none() && left >= lead.min(issued.life / 2);
+        let lifetime = self.tokens.get(&issued.token)?;
+        let left = lifetime.end.saturating_sub(now);
+        let stays =
+            lifetime.judge(now) == Judgement::Alive && lifetime.cut.is_none() && left >= lead.min(issued.lifetime / 2);
         stays.then(|| Issued { left, ..issued.clone() })
     }
 
     /// A new token for the account.
     pub(super) fn issue(&mut self, account: &Account, now: Duration) -> Issued {
-        let (token, life) = self.script.pop_front().unwrap_or_else(|| {
+        let (token, lifetime) = self.script.pop_front().unwrap_or_else(|| {
             self.issued += 1;
-            (format!("token-{}", self.issued), self.life)
+            (format!("token-{}", self.issued), self.lifetime)
         });
-        let issued = Issued { token: token.clone(), life, left: life };
+        let issued = Issued { token: token.clone(), lifetime, left: lifetime };
         self.latest.insert(account.clone(), issued.clone());
-        let life = Life { account: account.clone(), end: now.saturating_add(life), cut: None };
-        if self.tokens.insert(token.clone(), life).is_none() {
+        let lifetime = Lifetime { account: account.clone(), end: now.saturating_add(lifetime), cut: None };
+        if self.tokens.insert(token.clone(), lifetime).is_none() {
             self.order.push_back(token);
         }
         if self.order.len() > MOST_TOKENS {
@@ -121,16 +122,16 @@ impl Book {
         issued
     }
 
-    /// Gives a token that lives the whole of its life once more, from now on.
+    /// Gives a token that lives the whole of its lifetime once more, from now on.
     pub(super) fn extend(&mut self, issued: Issued, now: Duration) -> Issued {
-        if let Some(life) = self.tokens.get_mut(&issued.token) {
-            life.end = now.saturating_add(issued.life);
+        if let Some(lifetime) = self.tokens.get_mut(&issued.token) {
+            lifetime.end = now.saturating_add(issued.lifetime);
         }
-        Issued { left: issued.life, ..issued }
+        Issued { left: issued.lifetime, ..issued }
     }
 
     pub(super) fn judge(&self, token: &str, now: Duration) -> Judgement {
-        self.tokens.get(token).map_or(Judgement::Invalid, |life| life.judge(now))
+        self.tokens.get(token).map_or(Judgement::Invalid, |lifetime| lifetime.judge(now))
     }
 
     /// A token of another kind than these is none.
@@ -142,19 +143,19 @@ impl Book {
     }
 
     pub(super) fn owner(&self, token: &str) -> Option<&Account> {
-        self.tokens.get(token).map(|life| &life.account)
+        self.tokens.get(token).map(|lifetime| &lifetime.account)
     }
 
     pub(super) fn revoke(&mut self, token: &str) {
-        if let Some(life) = self.tokens.get_mut(token) {
-            life.cut = Some(Duration::ZERO);
+        if let Some(lifetime) = self.tokens.get_mut(token) {
+            lifetime.cut = Some(Duration::ZERO);
         }
     }
 
     /// All that the account has die at this moment, or sooner.
     pub(super) fn cut(&mut self, account: &Account, at: Duration) {
-        for life in self.tokens.values_mut().filter(|life| life.account == *account) {
-            life.cut = Some(life.cut.map_or(at, |cut| cut.min(at)));
+        for lifetime in self.tokens.values_mut().filter(|lifetime| lifetime.account == *account) {
+            lifetime.cut = Some(lifetime.cut.map_or(at, |cut| cut.min(at)));
         }
     }
 

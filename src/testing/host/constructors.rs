@@ -22,8 +22,8 @@ impl ProviderHost {
     /// | `GET /cgi-bin/get_jsapi_ticket` | a live token of an app |
     /// | `GET /cgi-bin/ticket/get?type=agent_config` | a live token of an app |
     ///
-    /// As long as a token or a JS ticket lives, it is given again to whoever asks, and `expires_in` tells its whole
-    /// life each time. A [ticket](ProviderHost::push_ticket) is good for 30 minutes.
+    /// As long as a token or a JS ticket lifetimes, it is given again to whoever asks, and `expires_in` tells its whole
+    /// lifetime each time. A [ticket](ProviderHost::push_ticket) is good for 30 minutes.
     ///
     /// Tokens are used at `/cgi-bin/message/send`, those of a suite at `/cgi-bin/service/get_pre_auth_code`, those of a
     /// provider at `/cgi-bin/service/corpid_to_opencorpid`.
@@ -41,7 +41,7 @@ impl ProviderHost {
     /// | `POST /cgi-bin/component/api_component_token` | `component`, `component-secret` and a ticket |
     /// | `POST /cgi-bin/component/api_authorizer_token` | a live component token, `authorizer`, `refresh-1` |
     ///
-    /// - `stable_token` gives the same token and what is left of its life, and a new one when that is less than five
+    /// - `stable_token` gives the same token and what is left of its lifetime, and a new one when that is less than five
     ///   minutes; then the old one lives to its end. `force_refresh` brings a new one and ends the old at once, but not
     ///   within 30 seconds of the last one, and 20 times a day.
     /// - `token` gives a new token each time, 2,000 a day; the one before dies after five minutes, or at its end.
@@ -65,7 +65,7 @@ impl ProviderHost {
     /// | `POST /open-apis/auth/v3/tenant_access_token` | a live app token of a store app, `tenant` |
     /// | `POST /oauth/v3/token` | `app`, `secret`, in a header or in the form, or an assertion of `app` |
     ///
-    /// A token is given again, with what is left of its life, until that is less than 30 minutes; then a new one is
+    /// A token is given again, with what is left of its lifetime, until that is less than 30 minutes; then a new one is
     /// granted and both live to their end.
     ///
     /// A [ticket](ProviderHost::push_ticket) is good for 12 hours. `POST /open-apis/auth/v3/app_ticket/resend` pushes
@@ -87,7 +87,7 @@ impl ProviderHost {
     /// | `POST /v1.0/oauth2/corpAccessToken` | `suite`, `suite-secret`, `corp` and a ticket |
     /// | `POST /v1.0/oauth2/suiteAccessToken` | `suite`, `suite-secret` and a ticket |
     ///
-    /// A token is given again as long as it lives, and lives its whole life from then on. Only `corpAccessToken` grants
+    /// A token is given again as long as it lifetimes, and lives its whole lifetime from then on. Only `corpAccessToken` grants
     /// a new one each time, and all of these live to their end. A [ticket](ProviderHost::push_ticket) is good until the
     /// next one is pushed.
     ///

@@ -30,7 +30,7 @@ pub(super) enum Decision {
 pub(super) struct Begun {
     pub(super) device_code: String,
     pub(super) user_code: String,
-    pub(super) life: Duration,
+    pub(super) lifetime: Duration,
     pub(super) interval: Duration,
 }
 
@@ -53,13 +53,13 @@ impl Devices {
             user_code: user_code.clone(),
             client: client.to_owned(),
             scope,
-            end: now.saturating_add(LIFE),
+            end: now.saturating_add(LIFETIME),
             interval: self.interval,
             last_poll: None,
             decision: Decision::Pending,
         };
         self.waiting.insert(device_code.clone(), device);
-        Begun { device_code, user_code, life: LIFE, interval: self.interval }
+        Begun { device_code, user_code, lifetime: LIFETIME, interval: self.interval }
     }
 
     /// False when no device shows this code.
@@ -92,7 +92,7 @@ impl Devices {
     }
 }
 
-const LIFE: Duration = Duration::from_secs(600);
+const LIFETIME: Duration = Duration::from_secs(600);
 
 const INTERVAL: Duration = Duration::from_secs(5);
 

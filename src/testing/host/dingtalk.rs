@@ -1,4 +1,4 @@
-//! DingTalk: two families of replies, and the same token, whose life begins anew whenever it is asked for.
+//! DingTalk: two families of replies, and the same token, whose lifetime begins anew whenever it is asked for.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Vendor for DingTalk {
     }
 
     fn records(&self) -> Records {
-        Records::new(LIFE)
+        Records::new(LIFETIME)
             .credential(APP, "app", "secret")
             .credential(SUITE, "suite", "suite-secret")
             .credential(CORP, "corp", "")
@@ -76,7 +76,7 @@ fn old_token(request: &ReceivedRequest, records: &mut Records, now: Duration) ->
     }
     let issued = extended(records, &Account::new(OLD, &key, &secret), now);
     let body = json!({
-        "errcode": 0, "errmsg": "ok", "access_token": issued.token, "expires_in": issued.life.as_secs(),
+        "errcode": 0, "errmsg": "ok", "access_token": issued.token, "expires_in": issued.lifetime.as_secs(),
     });
     Ok(Reply::json(200, &body))
 }
@@ -103,7 +103,7 @@ fn unified_token(request: &ReceivedRequest, records: &mut Records, now: Duration
     }
     // An app has a token of its own in each company.
     let issued = extended(records, &Account::new(UNIFIED, &id, &secret).within(corp), now);
-    Ok(Reply::json(200, &json!({ "access_token": issued.token, "expires_in": issued.life.as_secs() })))
+    Ok(Reply::json(200, &json!({ "access_token": issued.token, "expires_in": issued.lifetime.as_secs() })))
 }
 
 fn corp_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
@@ -135,7 +135,7 @@ fn suite(request: &ReceivedRequest, records: &Records, now: Duration) -> Result<
     Ok(Account::new(SUITE, &key, &secret))
 }
 
-/// The token that the account has, with its whole life before it.
+/// The token that the account has, with its whole lifetime before it.
 fn extended(records: &mut Records, account: &Account, now: Duration) -> Issued {
     let issued = records.same(account, Duration::ZERO, now);
     records.book.extend(issued, now)
@@ -175,7 +175,7 @@ fn body<const N: usize>(request: &ReceivedRequest, names: [&str; N]) -> Result<[
 }
 
 fn granted(issued: &Issued) -> Reply {
-    Reply::json(200, &json!({ "accessToken": issued.token, "expireIn": issued.life.as_secs() }))
+    Reply::json(200, &json!({ "accessToken": issued.token, "expireIn": issued.lifetime.as_secs() }))
 }
 
 fn unknown_corp() -> Reply {
@@ -220,4 +220,4 @@ const UNIFIED: &str = "unified";
 
 const ALL: &[&str] = &[OLD, NEW, UNIFIED, CORP, SUITE];
 
-const LIFE: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);

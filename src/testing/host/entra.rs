@@ -23,7 +23,7 @@ impl Vendor for Entra {
     }
 
     fn records(&self) -> Records {
-        Records::new(LIFE)
+        Records::new(LIFETIME)
             .credential(CLIENT, "client", "secret")
             .credential(TENANT, "tenant", "")
             .credential(TENANT, "botframework.com", "")
@@ -93,9 +93,9 @@ fn grant(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Res
         None => return Err(failure(70011, "The provided request must include a 'scope'.")),
     }
     let issued = records.book.issue(&Account::new(CLIENT, &id, tenant), now);
-    let life = issued.life.as_secs();
+    let lifetime = issued.lifetime.as_secs();
     let mut body = json!({
-        "token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": issued.token,
+        "token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": issued.token,
     });
     if let Some(refresh_in) = records.settings.refresh_in {
         body["refresh_in"] = refresh_in.as_secs().into();
@@ -166,4 +166,4 @@ const CORRELATION_ID: &str = "00112233-4455-6677-8899-aabbccddeeff";
 const CLIENT: &str = "client";
 const TENANT: &str = "tenant";
 
-const LIFE: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Duration::from_secs(3600);

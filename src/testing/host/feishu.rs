@@ -24,11 +24,11 @@ impl Vendor for Feishu {
     }
 
     fn records(&self) -> Records {
-        Records::new(LIFE)
+        Records::new(LIFETIME)
             .credential(APP, "app", "secret")
             .credential(STORE, "store", "store-secret")
             .credential(TENANT, "tenant", "")
-            .with_tickets(Tickets::living(TICKET_LIFE))
+            .with_tickets(Tickets::living(TICKET_LIFETIME))
     }
 
     fn route(&self, path: &str) -> Option<Route> {
@@ -180,7 +180,7 @@ fn not_found() -> Reply {
     Reply::new(404, "text/plain", "404 page not found")
 }
 
-/// With what is left of the token's life.
+/// With what is left of the token's lifetime.
 fn granted(name: &str, issued: &Issued) -> Reply {
     Reply::json(200, &json!({ "code": 0, "msg": "ok", name: issued.token, "expire": issued.left.as_secs() }))
 }
@@ -208,9 +208,9 @@ const APP_TOKEN: &str = "app token";
 const STORE_TOKEN: &str = "store app token";
 const OAUTH_TOKEN: &str = "oauth token";
 
-const LIFE: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);
 
 /// With less left, the token is another one.
 const RENEWED_WITHIN: Duration = Duration::from_secs(30 * 60);
 
-const TICKET_LIFE: Duration = Duration::from_secs(12 * 3600);
+const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);

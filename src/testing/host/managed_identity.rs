@@ -1,4 +1,4 @@
-//! The identity of a machine at Azure: no secret, numbers as strings, and the same token for half its life.
+//! The identity of a machine at Azure: no secret, numbers as strings, and the same token for half its lifetime.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Vendor for ManagedIdentity {
 
     fn records(&self) -> Records {
         // The empty one is the machine's own.
-        Records::new(LIFE).credential(IDENTITY, "", "").credential(IDENTITY, "client", "")
+        Records::new(LIFETIME).credential(IDENTITY, "", "").credential(IDENTITY, "client", "")
     }
 
     fn route(&self, path: &str) -> Option<Route> {
@@ -80,10 +80,10 @@ fn token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Res
         return Err(failure("invalid_request", "Identity not found"));
     }
     let account = Account::new(IDENTITY, &identity, &resource);
-    // No more than half of its life.
+    // No more than half of its lifetime.
     let issued = records.same(&account, Duration::MAX, now);
     let end = records.settings.epoch.saturating_add(now).saturating_add(issued.left);
-    let begin = end.saturating_sub(issued.life);
+    let begin = end.saturating_sub(issued.lifetime);
     let body = json!({
         "access_token": issued.token, "token_type": "Bearer", "resource": resource, "client_id": identity,
         "expires_on": end.as_secs().to_string(), "not_before": begin.as_secs().to_string(),
@@ -97,4 +97,4 @@ fn failure(code: &str, text: &str) -> Reply {
 
 const IDENTITY: &str = "identity";
 
-const LIFE: Duration = Duration::from_secs(86_400);
+const LIFETIME: Duration = Duration::from_secs(86_400);

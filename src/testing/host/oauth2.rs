@@ -26,7 +26,7 @@ impl Vendor for OAuth2 {
     }
 
     fn records(&self) -> Records {
-        Records::new(LIFE).credential(CLIENT, "client", "secret").refresh_token("client", "refresh-1")
+        Records::new(LIFETIME).credential(CLIENT, "client", "secret").refresh_token("client", "refresh-1")
     }
 
     fn route(&self, path: &str) -> Option<Route> {
@@ -142,7 +142,7 @@ fn begin_sign_in(request: &ReceivedRequest, records: &mut Records, now: Duration
     let body = json!({
         "device_code": begun.device_code, "user_code": begun.user_code, "verification_uri": page,
         "verification_uri_complete": format!("{page}?user_code={}", begun.user_code),
-        "expires_in": begun.life.as_secs(), "interval": begun.interval.as_secs(),
+        "expires_in": begun.lifetime.as_secs(), "interval": begun.interval.as_secs(),
     });
     Ok(answer(200, &body))
 }
@@ -163,7 +163,7 @@ fn poll(request: &ReceivedRequest, records: &mut Records, now: Duration, client:
 
 fn granted(issued: &Issued, scope: Option<String>, refresh_token: Option<String>) -> Reply {
     let mut body = json!({
-        "access_token": issued.token, "token_type": "Bearer", "expires_in": issued.life.as_secs(),
+        "access_token": issued.token, "token_type": "Bearer", "expires_in": issued.lifetime.as_secs(),
     });
     if let Some(scope) = scope {
         body["scope"] = scope.into();
@@ -198,4 +198,4 @@ const REFRESH_TOKEN: &str = "refresh_token";
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-const LIFE: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);

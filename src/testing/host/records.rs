@@ -37,10 +37,10 @@ pub(super) struct Settings {
 
 impl Records {
     /// With tokens that live so long.
-    pub(super) fn new(life: Duration) -> Records {
+    pub(super) fn new(lifetime: Duration) -> Records {
         Records {
             credentials: Credentials::default(),
-            book: Book::new(life),
+            book: Book::new(lifetime),
             tickets: None,
             refresh_tokens: RefreshTokens::default(),
             devices: Devices::new(),

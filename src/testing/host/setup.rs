@@ -18,8 +18,8 @@ impl ProviderHost {
 
     /// How long the tokens live that no script names. Two hours unless set or the vendor's constructor says otherwise;
     /// whole seconds are told.
-    pub fn life(self, life: Duration) -> ProviderHost {
-        self.change(|state| state.records.book.life = life)
+    pub fn lifetime(self, lifetime: Duration) -> ProviderHost {
+        self.change(|state| state.records.book.lifetime = lifetime)
     }
 
     /// Lets the tokens' lives follow `clock`. Set it before the first token is granted.
@@ -80,7 +80,7 @@ impl ProviderHost {
     }
 
     /// Where the same token is given again: grants a new one when less than this is left, which counts as half the
-    /// token's life at most. Both then live to their own end. What the vendor's constructor says unless set: zero at
+    /// token's lifetime at most. Both then live to their own end. What the vendor's constructor says unless set: zero at
     /// WeCom.
     pub fn renews_within(self, lead: Duration) -> ProviderHost {
         self.change(|state| state.records.settings.renews_within = Some(lead))

@@ -23,7 +23,7 @@ impl ProviderHost {
         self.outage(Outage::None);
     }
 
-    /// Ends a token's life now.
+    /// Ends a token's lifetime now.
     pub fn revoke(&self, token: &str) {
         self.state().records.book.revoke(token);
     }

@@ -7,27 +7,27 @@ use super::book::Judgement;
 
 pub(super) struct Tickets {
     /// How long one is good; `None`: until the next one comes.
-    life: Option<Duration>,
+    lifetime: Option<Duration>,
     ends: HashMap<String, Duration>,
 }
 
 impl Tickets {
     /// Each lives for as long, whatever comes after it.
-    pub(super) fn living(life: Duration) -> Tickets {
-        Tickets { life: Some(life), ends: HashMap::new() }
+    pub(super) fn living(lifetime: Duration) -> Tickets {
+        Tickets { lifetime: Some(lifetime), ends: HashMap::new() }
     }
 
     /// Each lives until the next one comes.
     pub(super) fn replacing() -> Tickets {
-        Tickets { life: None, ends: HashMap::new() }
+        Tickets { lifetime: None, ends: HashMap::new() }
     }
 
     pub(super) fn push(&mut self, now: Duration) -> String {
-        if self.life.is_none() {
+        if self.lifetime.is_none() {
             self.ends.values_mut().for_each(|end| *end = (*end).min(now));
         }
         let ticket = format!("ticket-{}", self.ends.len() + 1);
-        self.ends.insert(ticket.clone(), now.saturating_add(self.life.unwrap_or(Duration::MAX)));
+        self.ends.insert(ticket.clone(), now.saturating_add(self.lifetime.unwrap_or(Duration::MAX)));
         ticket
     }
 

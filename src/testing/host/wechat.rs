@@ -24,11 +24,11 @@ impl Vendor for WeChat {
     }
 
     fn records(&self) -> Records {
-        Records::new(LIFE)
+        Records::new(LIFETIME)
             .credential(APP, "app", "secret")
             .credential(COMPONENT, "component", "component-secret")
             .refresh_token("authorizer", "refresh-1")
-            .with_tickets(Tickets::living(TICKET_LIFE))
+            .with_tickets(Tickets::living(TICKET_LIFETIME))
     }
 
     fn route(&self, path: &str) -> Option<Route> {
@@ -79,7 +79,7 @@ fn classic_token(request: &ReceivedRequest, records: &mut Records, now: Duration
     let account = Account::new(CLASSIC, &id, &secret);
     records.book.cut(&account, now.saturating_add(OVERLAP));
     let issued = records.book.issue(&account, now);
-    Ok(answer(&json!({ "access_token": issued.token, "expires_in": issued.life.as_secs() })))
+    Ok(answer(&json!({ "access_token": issued.token, "expires_in": issued.lifetime.as_secs() })))
 }
 
 /// The app that asks, if it may.
@@ -111,7 +111,9 @@ fn js_ticket(request: &ReceivedRequest, records: &mut Records, now: Duration) ->
         return Err(not_latest());
     };
     let issued = records.same(&owner.with_kind(kind), Duration::ZERO, now);
-    Ok(answer(&json!({ "errcode": 0, "errmsg": "ok", "ticket": issued.token, "expires_in": issued.life.as_secs() })))
+    Ok(answer(
+        &json!({ "errcode": 0, "errmsg": "ok", "ticket": issued.token, "expires_in": issued.lifetime.as_secs() }),
+    ))
 }
 
 fn component_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
@@ -150,7 +152,7 @@ fn authorizer_token(request: &ReceivedRequest, records: &mut Records, now: Durat
     };
     let issued = records.book.issue(&Account::new(AUTHORIZER, authorizer, ""), now);
     Ok(answer(&json!({
-        "authorizer_access_token": issued.token, "expires_in": issued.life.as_secs(),
+        "authorizer_access_token": issued.token, "expires_in": issued.lifetime.as_secs(),
         "authorizer_refresh_token": next,
     })))
 }
@@ -205,9 +207,9 @@ const CLASSIC: &str = "classic";
 const COMPONENT: &str = "component";
 const AUTHORIZER: &str = "authorizer";
 
-const LIFE: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);
 
-const TICKET_LIFE: Duration = Duration::from_secs(12 * 3600);
+const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// With less left, the stable token is another one.
 const RENEWED_WITHIN: Duration = Duration::from_secs(300);

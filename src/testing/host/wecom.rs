@@ -23,12 +23,12 @@ impl Vendor for WeCom {
     }
 
     fn records(&self) -> Records {
-        Records::new(LIFE)
+        Records::new(LIFETIME)
             .credential(APP, "corp", "secret")
             .credential(SUITE, "suite", "suite-secret")
             .credential(CORP, "auth-corp", "permanent-code")
             .credential(PROVIDER, "corp", "provider-secret")
-            .with_tickets(Tickets::living(TICKET_LIFE))
+            .with_tickets(Tickets::living(TICKET_LIFETIME))
     }
 
     fn route(&self, path: &str) -> Option<Route> {
@@ -79,9 +79,9 @@ fn app_token(request: &ReceivedRequest, records: &mut Records, now: Duration) ->
         return Err(failure(40001, "invalid credential"));
     }
     let issued = records.same(&Account::new(APP, &corp, &secret), Duration::ZERO, now);
-    // The whole life every time, however little of it is left.
+    // The whole lifetime every time, however little of it is left.
     Ok(answer(&json!({
-        "errcode": 0, "errmsg": "ok", "access_token": issued.token, "expires_in": issued.life.as_secs(),
+        "errcode": 0, "errmsg": "ok", "access_token": issued.token, "expires_in": issued.lifetime.as_secs(),
     })))
 }
 
@@ -143,7 +143,9 @@ fn js_ticket(
         return Err(failure(40014, "invalid access_token"));
     };
     let issued = records.same(&owner.with_kind(kind), Duration::ZERO, now);
-    Ok(answer(&json!({ "errcode": 0, "errmsg": "ok", "ticket": issued.token, "expires_in": issued.life.as_secs() })))
+    Ok(answer(
+        &json!({ "errcode": 0, "errmsg": "ok", "ticket": issued.token, "expires_in": issued.lifetime.as_secs() }),
+    ))
 }
 
 /// Serves whoever has a live token of an app.
@@ -190,7 +192,7 @@ fn body<const N: usize>(request: &ReceivedRequest, names: [&str; N]) -> Result<[
 
 /// These say nothing of an `errcode` when all is well.
 fn granted(name: &str, issued: &Issued) -> Reply {
-    answer(&json!({ name: issued.token, "expires_in": issued.life.as_secs() }))
+    answer(&json!({ name: issued.token, "expires_in": issued.lifetime.as_secs() }))
 }
 
 fn failure(code: i64, text: &str) -> Reply {
@@ -209,6 +211,6 @@ const SUITE: &str = "suite";
 const CORP: &str = "corp";
 const PROVIDER: &str = "provider";
 
-const LIFE: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);
 
-const TICKET_LIFE: Duration = Duration::from_secs(30 * 60);
+const TICKET_LIFETIME: Duration = Duration::from_secs(30 * 60);
