@@ -33,7 +33,7 @@ fn run() -> Result<(), Error> {
     println!("{TENANTS} tenants, whose tokens are {place}; {THREADS} threads ask for {} s", DURATION.as_secs());
 
     // One store for all tenants, so one connection too.
-    let pool = TokenPool::with(move |settings| match &store {
+    let pool = TokenPool::with_settings(move |settings| match &store {
         Some(store) => settings.store(store.clone()),
         None => settings,
     });

@@ -24,8 +24,8 @@ fn main() -> Result<(), Error> {
     };
 
     let mut prompt = sign_in.begin()?;
-    println!("Open {} and enter {}", prompt.verification_url(), prompt.user_code());
-    if let Some(url) = prompt.complete_url() {
+    println!("Open {} and enter {}", prompt.verification_uri(), prompt.user_code());
+    if let Some(url) = prompt.verification_uri_complete() {
         println!("or open {url}");
     }
     if let Some(host) = stand_in.clone() {

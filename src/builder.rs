@@ -46,12 +46,12 @@ impl TokenManager {
             keep_warm: false,
             max_wait: Duration::from_secs(15),
             backoff: (Policy::default().backoff_min, Policy::default().backoff_max),
-            local_max_age: Duration::from_secs(60),
+            store_check_interval: Duration::from_secs(60),
             watch: false,
-            unshared_interval: None,
+            store_down_fetch_interval: None,
             http: HttpConfig::usual(),
             time: Time::System,
-            log_report_every: None,
+            log_metrics_every: None,
         }
     }
 
@@ -138,12 +138,12 @@ pub struct TokenManagerBuilder {
     keep_warm: bool,
     max_wait: Duration,
     backoff: (Duration, Duration),
-    local_max_age: Duration,
+    store_check_interval: Duration,
     watch: bool,
-    unshared_interval: Option<Duration>,
+    store_down_fetch_interval: Option<Duration>,
     http: Arc<HttpConfig>,
     time: Time,
-    log_report_every: Option<Duration>,
+    log_metrics_every: Option<Duration>,
 }
 
 impl TokenManagerBuilder {
@@ -160,7 +160,7 @@ impl TokenManagerBuilder {
     /// tokens, so seal both or neither. To
     /// [reject](TokenManager::reject) a token tells those who look at the second one, and is an error all the same as long
     /// as other hosts cannot be told. Where a new token ends the old one, each process still keeps the
-    /// [`unshared_interval`](TokenManagerBuilder::unshared_interval), for the sake of other hosts. Pushed tickets, refresh
+    /// [`store_down_fetch_interval`](TokenManagerBuilder::store_down_fetch_interval), for the sake of other hosts. Pushed tickets, refresh
     /// tokens and quotas are kept in the first store alone: a refresh token that was used twice could end a sign-in.
     ///
     /// A fetch that is under way by way of the second store when the first is back does not keep others from fetching by
@@ -243,12 +243,12 @@ impl TokenManagerBuilder {
     /// How old what this manager knows of the store may be: a token in use is compared with the store that often, in
     /// the background. Not less than 100 ms, and where a new token ends the old one not more than half the time that
     /// both work. Default: 60 s.
-    pub fn local_max_age(self, age: Duration) -> Self {
-        Self { local_max_age: age, ..self }
+    pub fn store_check_interval(self, age: Duration) -> Self {
+        Self { store_check_interval: age, ..self }
     }
 
     /// Hears from the store when another manager has changed the record, and reads it then, mostly within 50 ms;
-    /// besides what [`local_max_age`](TokenManagerBuilder::local_max_age) does. Costs one thread and one connection for
+    /// besides what [`store_check_interval`](TokenManagerBuilder::store_check_interval) does. Costs one thread and one connection for
     /// each store, not for each manager. A store that cannot tell (one of your own, perhaps) is only looked at.
     /// Default: false.
     pub fn watch(self, watch: bool) -> Self {
@@ -257,8 +257,8 @@ impl TokenManagerBuilder {
 
     /// While the store cannot be used: how long after a fetch of its own this process waits before another one.
     /// Default: zero; where a new token ends the old one, the time that both work, mostly 300 s.
-    pub fn unshared_interval(self, interval: Duration) -> Self {
-        Self { unshared_interval: Some(interval), ..self }
+    pub fn store_down_fetch_interval(self, interval: Duration) -> Self {
+        Self { store_down_fetch_interval: Some(interval), ..self }
     }
 
     /// How providers are reached: an [`HttpConfig`] or a `ureq::Agent` of your own.
@@ -275,8 +275,8 @@ impl TokenManagerBuilder {
 
     /// Logs the report of [`metrics`](TokenManager::metrics) that often, at level info, while a token is held. Default:
     /// never.
-    pub fn log_report_every(self, interval: Duration) -> Self {
-        Self { log_report_every: Some(interval), ..self }
+    pub fn log_metrics_every(self, interval: Duration) -> Self {
+        Self { log_metrics_every: Some(interval), ..self }
     }
 
     /// Checks all settings and makes the manager. Opens no socket and starts no thread.
@@ -315,13 +315,13 @@ impl TokenManagerBuilder {
             max_wait: self.max_wait,
             fetch_limit: self.http.whole_timeout(),
             keep_warm: self.keep_warm,
-            local_max_age: self.local_max_age.min(longest_age(&profile)).max(SHORTEST_AGE),
+            store_check_interval: self.store_check_interval.min(longest_age(&profile)).max(SHORTEST_AGE),
             watch: self.watch,
-            unshared_interval: self.unshared_interval.unwrap_or(match profile.new_token_ends_old {
+            store_down_fetch_interval: self.store_down_fetch_interval.unwrap_or(match profile.new_token_ends_old {
                 true => profile.overlap,
                 false => Duration::ZERO,
             }),
-            log_report_every: self.log_report_every,
+            log_metrics_every: self.log_metrics_every,
         };
         let policy = Policy {
             refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
@@ -395,8 +395,8 @@ impl TokenManagerBuilder {
             "the backoff must be more than zero, and its maximum not less than its minimum"
         } else if zero(self.refresh_after) {
             "a refresh_after of zero would renew without end"
-        } else if zero(self.log_report_every) {
-            "a log_report_every of zero would report without end"
+        } else if zero(self.log_metrics_every) {
+            "a log_metrics_every of zero would report without end"
         } else if self.fallback_store.is_some() && self.store.is_none() {
             "a fallback store without a store has nothing to fall back from; make it the store"
         } else if self.key.is_some() && self.store.iter().chain(&self.fallback_store).any(|store| store.is_sealed()) {

@@ -123,7 +123,7 @@ pub use clock::{Clock, Moment, Wake};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, EventKind, TokenOrigin};
 pub use http::{HeaderMap, HttpConfig};
-pub use idempotency::{Claim, Deed, DeedStatus, Idempotency, Outcome, RunError};
+pub use idempotency::{Claim, Idempotency, OperationRecord, OperationStatus, Outcome, RunError};
 pub use key::{Identity, Key};
 pub use manager::{QuotaStatus, Status, TokenManager, TokenState};
 pub use metrics::{Metrics, Timing};

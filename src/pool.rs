@@ -50,11 +50,13 @@ struct Kept {
 impl<K: Eq + Hash + Clone> TokenPool<K> {
     /// A pool of at most 10,000 managers with the default settings.
     pub fn new() -> TokenPool<K> {
-        TokenPool::with(|builder| builder)
+        TokenPool::with_settings(|builder| builder)
     }
 
     /// A pool whose managers are built with these settings: a store, time limits and so on.
-    pub fn with(settings: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync + 'static) -> TokenPool<K> {
+    pub fn with_settings(
+        settings: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync + 'static,
+    ) -> TokenPool<K> {
         let shelf = Shelf { managers: HashMap::new(), calls: 0, gone: Metrics::default() };
         TokenPool { capacity: CAPACITY, settings: Box::new(settings), shelf: Mutex::new(shelf) }
     }

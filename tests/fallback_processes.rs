@@ -24,7 +24,7 @@ use wait::*;
 
 fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
     let provider = OAuth2::new(token_url, "client", "secret");
-    let builder = TokenManager::builder(provider).local_max_age(Duration::from_millis(100));
+    let builder = TokenManager::builder(provider).store_check_interval(Duration::from_millis(100));
     builder.store(RedisStore::open(redis).unwrap())
 }
 

@@ -36,7 +36,7 @@ fn provider() -> FakeProvider {
 
 fn manager(provider: &FakeProvider, store: &FileStore) -> TokenManager {
     let builder = TokenManager::builder(provider.clone()).jitter(0.0).store(store.clone());
-    builder.local_max_age(Duration::from_millis(50)).build().unwrap()
+    builder.store_check_interval(Duration::from_millis(50)).build().unwrap()
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -129,7 +129,7 @@ fn promise_7_a_token_that_could_not_be_written_reaches_another_process_later() {
         // Nobody can make a directory there, root no more than others.
         fs::write(stage.directory(), "in the way").unwrap();
         let mut processes = stage.processes(2);
-        let share = Share { local_max_age: Duration::from_millis(100), ..stage.share(&host.token_url()) };
+        let share = Share { store_check_interval: Duration::from_millis(100), ..stage.share(&host.token_url()) };
         each(&mut processes, &share.line());
         assert_eq!(processes[0].ask("ask 4"), "token-1");
         fs::remove_file(stage.directory()).unwrap();
@@ -246,8 +246,8 @@ impl Stage<'_> {
 
     /// What one process does away with, another one has replaced soon.
     fn spread(&self, what: &str) {
-        let local_max_age = Duration::from_millis(300);
-        spreads(what, &mut self.processes(2), |url| Share { local_max_age, ..self.share(url) });
+        let store_check_interval = Duration::from_millis(300);
+        spreads(what, &mut self.processes(2), |url| Share { store_check_interval, ..self.share(url) });
     }
 }
 

@@ -322,7 +322,7 @@ fn a_store_that_may_hang_is_not_read_at_once() {
     let (store, key) = (place.store(), key("slow"));
     put(&store, &key, b"x", HOUR);
     assert_eq!(bytes(store.read_at_once(&key)).unwrap(), b"x");
-    assert!(store.clone().may_hang(true).read_at_once(&key).is_none());
+    assert!(store.clone().on_network_file_system(true).read_at_once(&key).is_none());
 }
 
 #[test]
@@ -834,7 +834,7 @@ fn a_token_that_could_not_be_written_is_handed_out_and_written_later() {
     let place = Place::new();
     fs::write(place.path(), "a file where the directory belongs").unwrap();
     let (provider, store) = (provider(), place.store());
-    let tokens = builder_on(&provider, &store).local_max_age(Duration::from_millis(50)).build().unwrap();
+    let tokens = builder_on(&provider, &store).store_check_interval(Duration::from_millis(50)).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     fs::remove_file(place.path()).unwrap();
     eventually("it is written", || {

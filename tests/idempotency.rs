@@ -30,7 +30,9 @@ use std::time::{Duration, Instant, SystemTime};
 use alone::alone;
 use evertoken::store::{Entry, Expected, FileStore, Swap};
 use evertoken::testing::FakeClock;
-use evertoken::{Claim, DeedStatus, Error, ErrorKind, Idempotency, Key, MemoryStore, Outcome, RunError, Secret, Store};
+use evertoken::{
+    Claim, Error, ErrorKind, Idempotency, Key, MemoryStore, OperationStatus, Outcome, RunError, Secret, Store,
+};
 use serde::{Deserialize, Serialize};
 use wait::*;
 
@@ -403,7 +405,7 @@ fn who_sleeps_past_the_claim_does_not_overwrite_who_took_over(bed: &Bed) {
 }
 
 fn a_claim_that_lapses_frees_the_key_after_its_own_life_and_a_result_is_kept_for_its(bed: &Bed) {
-    let once = bed.once().claim_life(60 * SECOND).keep_results(HOUR);
+    let once = bed.once().claim_ttl(60 * SECOND).result_ttl(HOUR);
     drop(claim(&once));
     bed.advance(50 * SECOND);
     assert_eq!(told(begin(&once)), "in progress");
@@ -574,7 +576,7 @@ fn what_is_recorded_can_be_looked_at(bed: &Bed) {
     let claim = claim(&once);
     let look = || once.get::<String>("order-17").unwrap().unwrap();
     let deed = look();
-    assert_eq!((deed.status(), deed.result()), (DeedStatus::InProgress, None));
+    assert_eq!((deed.status(), deed.result()), (OperationStatus::InProgress, None));
     assert_eq!((deed.created(), deed.updated()), (start, start));
     assert!(deed.remaining() <= CLAIM);
     bed.advance(5 * SECOND);
@@ -583,7 +585,7 @@ fn what_is_recorded_can_be_looked_at(bed: &Bed) {
     bed.advance(2 * SECOND);
     complete(&claim, "receipt").unwrap();
     let deed = look();
-    assert_eq!((deed.status(), deed.result().map(String::as_str)), (DeedStatus::Completed, Some("receipt")));
+    assert_eq!((deed.status(), deed.result().map(String::as_str)), (OperationStatus::Completed, Some("receipt")));
     assert_eq!((deed.created(), deed.updated()), (start, start + 7 * SECOND));
     assert!(deed.remaining() <= DAY && deed.remaining() > DAY - HOUR);
     assert_eq!(deed.into_result().as_deref(), Some("receipt"));
@@ -695,7 +697,7 @@ fn a_closure_that_panics_leaves_its_claim_to_run_out(bed: &Bed) {
 }
 
 fn a_closure_that_takes_longer_than_a_claim_keeps_it(bed: &Bed) {
-    let once = bed.once().claim_life(3 * SECOND);
+    let once = bed.once().claim_ttl(3 * SECOND);
     let result = once.run("order-17", "100 EUR", || {
         // Four seconds, in steps that are not too long for a machine that has a lot to do.
         for _ in 0..4 {
@@ -821,8 +823,8 @@ fn wrong_settings_and_keys_are_refused_by_every_call() {
     let store = Observed::of(MemoryStore::new());
     let once = || Idempotency::new(store.clone());
     for (once, key) in [
-        (once().claim_life(Duration::ZERO), "key"),
-        (once().keep_results(Duration::ZERO), "key"),
+        (once().claim_ttl(Duration::ZERO), "key"),
+        (once().result_ttl(Duration::ZERO), "key"),
         (once().namespace("a b"), "key"),
         (once().namespace(""), "key"),
         (once(), ""),
@@ -1012,7 +1014,7 @@ fn a_claim_outlasts_extensions_that_fail_while_it_lives() {
     // In real time: it matters when they are tried again.
     shows("a claim of three seconds is extended though the store fails three times in a row, twice", |number| {
         let store = Observed::of(MemoryStore::new());
-        let once = Idempotency::new(store.clone()).claim_life(3 * SECOND);
+        let once = Idempotency::new(store.clone()).claim_ttl(3 * SECOND);
         let result = once.run(number.to_string(), "", || {
             for _ in 0..2 {
                 let (operations, writes, start) = (store.operations(), store.writes(), Instant::now());
@@ -1029,7 +1031,7 @@ fn a_claim_outlasts_extensions_that_fail_while_it_lives() {
 #[test]
 fn a_claim_of_a_short_life_is_kept_in_real_time() {
     shows("a closure of a second keeps a claim of 300 ms", |number| {
-        let once = Idempotency::new(MemoryStore::new()).claim_life(Duration::from_millis(300));
+        let once = Idempotency::new(MemoryStore::new()).claim_ttl(Duration::from_millis(300));
         let mut was_free = false;
         let ran = once.run(number.to_string(), "", || {
             let start = Instant::now();
@@ -1302,7 +1304,7 @@ mod processes {
             let answer = match (words.as_slice(), &once) {
                 (["open", address, life], _) => {
                     let life = Duration::from_millis(life.parse().unwrap());
-                    once = Some(open(address).claim_life(life));
+                    once = Some(open(address).claim_ttl(life));
                     "ok".to_owned()
                 }
                 (["begin", key], Some(once)) => match patiently(|| once.begin::<String>(key, "")) {
@@ -1330,7 +1332,7 @@ mod processes {
             // Looks without a lock: see where this is stopped.
             eventually("another has done it", || {
                 thread::sleep(Duration::from_millis(5));
-                matches!(once.get::<String>(key), Ok(Some(deed)) if deed.status() == DeedStatus::Completed)
+                matches!(once.get::<String>(key), Ok(Some(deed)) if deed.status() == OperationStatus::Completed)
             });
             Ok::<_, io::Error>("mine".to_owned())
         });

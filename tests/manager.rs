@@ -582,7 +582,7 @@ mod settings {
         assert!(refusal(|builder| builder.backoff(zero, SECOND)).contains("backoff"));
         assert!(refusal(|builder| builder.backoff(2 * SECOND, SECOND)).contains("backoff"));
         assert!(refusal(|builder| builder.refresh_after(zero)).contains("refresh_after"));
-        assert!(refusal(|builder| builder.log_report_every(zero)).contains("log_report_every"));
+        assert!(refusal(|builder| builder.log_metrics_every(zero)).contains("log_metrics_every"));
         let store = evertoken::MemoryStore::new();
         assert!(refusal(|builder| builder.store(store).max_wait(12 * SECOND)).contains("max_wait"));
     }
@@ -597,11 +597,11 @@ mod settings {
                 .refresh_ahead(extreme)
                 .refresh_after(later)
                 .safety_margin(extreme)
-                .local_max_age(extreme)
-                .unshared_interval(extreme)
+                .store_check_interval(extreme)
+                .store_down_fetch_interval(extreme)
                 .max_wait(later.max(SECOND))
                 .backoff(later, Duration::MAX)
-                .log_report_every(later)
+                .log_metrics_every(later)
                 .build()
                 .unwrap();
             assert!(text(&tokens).starts_with("token-"), "{extreme:?}");

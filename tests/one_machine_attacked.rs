@@ -301,7 +301,7 @@ fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let path = folder.path().join("files");
     let day = 24 * HOUR;
-    let once = Idempotency::new(FileStore::with_clock(&path, clock.clone())).keep_results(30 * day);
+    let once = Idempotency::new(FileStore::with_clock(&path, clock.clone())).result_ttl(30 * day);
     let Outcome::New(claim) = once.begin::<u32>("sent", b"").unwrap() else { panic!("it is new") };
     claim.complete(&7).unwrap();
     let record = file(&FileStore::at(&path), |name| name.ends_with(".once"));
@@ -541,7 +541,7 @@ fn a_job_is_done_though_the_store_takes_more_than_a_second() {
 fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let once = Idempotency::new(FileStore::with_clock(folder.path(), clock.clone()));
-    let short = once.clone().keep_results(60 * SECOND);
+    let short = once.clone().result_ttl(60 * SECOND);
     let begin = |once: &Idempotency, key: &str| once.begin::<u32>(key, "").unwrap();
     for (once, key) in [(&short, "over"), (&once, "lives")] {
         let Outcome::New(claim) = begin(once, key) else { panic!("nobody has begun it") };

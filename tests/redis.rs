@@ -130,7 +130,7 @@ fn a_new_token_and_an_invalidation_reach_those_who_watch() {
 fn without_watching_a_rejection_reaches_the_others_within_their_local_max_age() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server);
-    let other = sharing(&provider, &server).local_max_age(Duration::from_millis(100)).build().unwrap();
+    let other = sharing(&provider, &server).store_check_interval(Duration::from_millis(100)).build().unwrap();
     let token = one.token().unwrap();
     assert_eq!(text(&other), "token-1");
     one.reject(&token).unwrap();
@@ -465,7 +465,7 @@ fn a_key_of_ones_own_is_shared_with_programs_of_another_format_both_ways() {
 fn what_another_program_writes_later_is_newer() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
-    let one = sharing(&provider, &server).key(SHARED).local_max_age(Duration::from_millis(100)).build().unwrap();
+    let one = sharing(&provider, &server).key(SHARED).store_check_interval(Duration::from_millis(100)).build().unwrap();
     assert_eq!(text(&one), "token-1");
     for token in ["theirs-1", "theirs-2"] {
         // Its life is shorter, as theirs are: they take their margin off it.

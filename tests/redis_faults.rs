@@ -97,7 +97,7 @@ fn promise_1_and_6_no_fault_of_redis_is_noticed_while_a_token_is_held() {
     for (name, fault) in faults() {
         let proxy = Proxy::to(server.addr());
         let provider = FakeProvider::new().with_identity(Identity::new("test").part("fault", name));
-        let tokens = sharing(&provider, &proxy.url()).local_max_age(SECOND / 10).build().unwrap();
+        let tokens = sharing(&provider, &proxy.url()).store_check_interval(SECOND / 10).build().unwrap();
         let events = tokens.events();
         assert_eq!(text(&tokens), "token-1");
         proxy.set(fault);
@@ -139,7 +139,7 @@ fn promise_6_a_redis_that_is_not_there_costs_no_time() {
 #[test]
 fn promise_6_a_redis_that_is_stopped_while_a_token_is_held_is_not_noticed() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let tokens = sharing(&provider, &server.url()).local_max_age(SECOND / 10).build().unwrap();
+    let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     let events = tokens.events();
     server.stop();
@@ -288,7 +288,7 @@ fn the_breaker_lets_one_try_at_a_time_whoever_asks() {
 fn the_state_of_the_store_is_told_once_per_change() {
     let server = RedisServer::start();
     let provider = FakeProvider::new();
-    let tokens = sharing(&provider, &server.url()).local_max_age(SECOND / 10).build().unwrap();
+    let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
     let events = tokens.events();
     assert_eq!(text(&tokens), "token-1");
     for _ in 0..2 {
@@ -464,7 +464,7 @@ fn a_redis_that_has_become_a_replica_is_a_store_that_is_down() {
 #[test]
 fn a_flushed_redis_is_filled_again() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let tokens = sharing(&provider, &server.url()).local_max_age(SECOND / 10).build().unwrap();
+    let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     server.ask::<()>(&["FLUSHALL"]).unwrap();
     eventually("it is written again", || {
@@ -654,7 +654,7 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
         .map(|proxy| {
             let store = RedisStore::open(&proxy.url()).unwrap();
             let builder = TokenManager::builder(from_fn("storm", grant.clone())).jitter(0.0).store(store);
-            builder.local_max_age(SECOND / 10).watch(true).build().unwrap()
+            builder.store_check_interval(SECOND / 10).watch(true).build().unwrap()
         })
         .collect();
     let (ends, over) = (&*ends, Instant::now() + 60 * SECOND);

@@ -321,7 +321,8 @@ fn promise_3_a_number_that_leaves_no_room_for_higher_ones_does_not_end_the_shari
     let mut record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     record["number"] = serde_json::json!(1_u64 << 53);
     server.ask::<()>(&["SET", key.as_str(), &record.to_string(), "KEEPTTL"]).unwrap();
-    let [one, other] = [0; 2].map(|_| sharing(&provider, &server.url()).local_max_age(SECOND / 10).build().unwrap());
+    let [one, other] =
+        [0; 2].map(|_| sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap());
     assert_eq!((text(&one), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
     assert_eq!(one.force_refresh().unwrap().expose(), "token-2");
     eventually("the newer one is adopted", || text(&one) == "token-2" && text(&other) == "token-2");
@@ -462,7 +463,7 @@ fn promise_9_replies_that_trickle_do_not_pile_up_connections() {
 #[test]
 fn promise_7_beside_another_program_who_has_looked_often_does_not_overwrite_a_newer_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let beside = || sharing(&provider, &server.url()).key("wx:corp").local_max_age(SECOND / 10).build().unwrap();
+    let beside = || sharing(&provider, &server.url()).key("wx:corp").store_check_interval(SECOND / 10).build().unwrap();
     let foreign = r#"{"access_token":"foreign","expires_at":9999999999}"#;
     server.ask::<()>(&["SET", "wx:corp", foreign, "PX", "3600000"]).unwrap();
     let often = beside();
@@ -566,12 +567,12 @@ fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_
         // Between what it reads and what it writes, time passes.
         proxy.set(Fault::Delay(Duration::from_millis(20)));
         let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
-        let old = sharing(&provider, &proxy.url()).local_max_age(2 * SECOND).build().unwrap();
+        let old = sharing(&provider, &proxy.url()).store_check_interval(2 * SECOND).build().unwrap();
         assert_eq!(text(&old), "token-1");
         assert_eq!(old.force_refresh().unwrap().expose(), "token-2");
         server.kill();
         server.restart();
-        let new = sharing(&provider, &server.url()).local_max_age(SECOND / 5).build().unwrap();
+        let new = sharing(&provider, &server.url()).store_check_interval(SECOND / 5).build().unwrap();
         if text(&new) != "token-3" {
             return None;
         }

@@ -273,8 +273,8 @@ impl Stage<'_> {
     }
 
     /// What one process does away with, another one has replaced soon.
-    fn spread(&self, what: &str, local_max_age: Duration, watch: bool) {
-        spreads(what, &mut self.processes(2), |url| Share { local_max_age, watch, ..self.share(url) });
+    fn spread(&self, what: &str, store_check_interval: Duration, watch: bool) {
+        spreads(what, &mut self.processes(2), |url| Share { store_check_interval, watch, ..self.share(url) });
     }
 }
 

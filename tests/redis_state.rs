@@ -752,7 +752,7 @@ fn act(port: &str) {
             let tokens = TokenManager::builder(Stopping { inner, stops: stops.clone() })
                 .store(StoppingStore { inner: RedisStore::open(&share.redis).unwrap(), stops: stops.clone() })
                 .http(HttpConfig::default().timeout(FETCH))
-                .local_max_age(Duration::from_millis(200))
+                .store_check_interval(Duration::from_millis(200))
                 .build()
                 .unwrap();
             let events = tokens.events();

@@ -450,7 +450,7 @@ fn store_on(group: &SentinelGroup) -> RedisStore {
 /// A store that is connected. It gets all the time there is: the machine may be busy, and cryptography takes long in a
 /// program that is not optimized.
 fn reached(config: RedisConfig) -> RedisStore {
-    let store = RedisStore::new(config.time_limit(OPERATION)).unwrap();
+    let store = RedisStore::new(config.timeout(OPERATION)).unwrap();
     until("the store is reached", || store.read(&key("nothing")).is_ok());
     store
 }
@@ -463,7 +463,7 @@ fn config_of(cluster: &RedisCluster) -> RedisConfig {
 /// A manager that looks at the store often.
 fn manager(provider: &FakeProvider, store: RedisStore) -> TokenManager {
     let builder = TokenManager::builder(provider.clone()).store(store);
-    builder.local_max_age(Duration::from_millis(100)).build().unwrap()
+    builder.store_check_interval(Duration::from_millis(100)).build().unwrap()
 }
 
 /// Whether a server has this token in its record. One that is being promoted or demoted may not answer. The token is in
@@ -512,7 +512,8 @@ fn wakes(waiting: &RedisStore, writing: &RedisStore) {
 /// What one manager rejects, another one that watches has replaced soon.
 fn hear_of_rejections(store: impl Fn() -> RedisStore) {
     let provider = FakeProvider::new();
-    let manager = |watch| TokenManager::builder(provider.clone()).store(store()).local_max_age(HOUR).watch(watch);
+    let manager =
+        |watch| TokenManager::builder(provider.clone()).store(store()).store_check_interval(HOUR).watch(watch);
     let (one, another) = (manager(false).build().unwrap(), manager(true).build().unwrap());
     let events = another.events();
     for _ in 0..2 {

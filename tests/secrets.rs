@@ -87,7 +87,7 @@ fn promise_8_no_event_and_no_log_shows_a_secret() {
         .then_grant(TOKEN, HOUR)
         .then_same()
         .then_fail(Error::new(ErrorKind::InvalidCredentials, "no"));
-    let tokens = builder(&provider, &clock).store(MemoryStore::new()).log_report_every(SECOND).build().unwrap();
+    let tokens = builder(&provider, &clock).store(MemoryStore::new()).log_metrics_every(SECOND).build().unwrap();
     let events = tokens.events();
     let token = tokens.token().unwrap();
     tokens.reject(&token).unwrap();
@@ -124,7 +124,7 @@ fn the_report_is_logged_as_often_as_was_asked() {
     record_logs();
     let provider = FakeProvider::new().with_identity(Identity::new("reporting"));
     let clock = FakeClock::new();
-    let tokens = builder(&provider, &clock).log_report_every(60 * SECOND).build().unwrap();
+    let tokens = builder(&provider, &clock).log_metrics_every(60 * SECOND).build().unwrap();
     tokens.token().unwrap();
     let reports = || {
         let logged = logged();

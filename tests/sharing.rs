@@ -645,7 +645,7 @@ fn promise_4_a_token_is_not_recorded_again_when_a_later_one_was_and_is_rejected(
 #[test]
 fn a_pause_for_the_sake_of_a_store_ends_when_the_store_is_back() {
     let group = Group::new();
-    let unshared = builder(&group.provider, &group.clock).unshared_interval(300 * SECOND);
+    let unshared = builder(&group.provider, &group.clock).store_down_fetch_interval(300 * SECOND);
     let tokens = unshared.store(group.store.clone()).build().unwrap();
     group.store.broken.store(true, Ordering::SeqCst);
     let first = tokens.token().unwrap();

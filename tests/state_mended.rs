@@ -605,7 +605,7 @@ fn a_ticket_ends_the_pause_of_other_processes_within_their_local_max_age() {
     let store = MemoryStore::with_clock(clock.clone());
     let manager = || {
         let tokens = builder(&ticketed(), &clock).store(store.clone());
-        tokens.backoff(HOUR / 2, HOUR / 2).local_max_age(SECOND * 60).build().unwrap()
+        tokens.backoff(HOUR / 2, HOUR / 2).store_check_interval(SECOND * 60).build().unwrap()
     };
     let (one, another) = (manager(), manager());
     assert_eq!(another.token().unwrap_err().kind(), ErrorKind::TicketRequired);

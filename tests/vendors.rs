@@ -571,7 +571,7 @@ fn a_person_signs_in_on_another_device() {
     let client = OAuth2::public(host.token_url(), "client");
     let sign_in = DeviceSignIn::new(host.url() + "/device_authorization", client);
     let mut prompt = sign_in.begin().unwrap();
-    assert!(prompt.verification_url().starts_with("http"), "{prompt:?}");
+    assert!(prompt.verification_uri().starts_with("http"), "{prompt:?}");
     let shown = format!("{prompt:?}");
     assert!(!shown.contains(prompt.user_code()), "{shown}");
     assert!(prompt.wait_for(Duration::ZERO).unwrap().is_none());

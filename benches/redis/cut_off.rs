@@ -19,7 +19,7 @@ pub(crate) fn measure_while_held(server: &RedisServer) {
     let manager = TokenManager::builder(slow_from_now_on.clone())
         .store(RedisStore::open(&server.url()).unwrap())
         .namespace("cut-off")
-        .local_max_age(Duration::from_millis(100))
+        .store_check_interval(Duration::from_millis(100))
         .refresh_after(Duration::from_secs(1))
         .jitter(0.0)
         .build()

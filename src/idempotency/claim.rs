@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::wire::{Head, epoch_milliseconds, same_result};
-use super::{DeedStatus, LONGEST_STEP, MOST_TRIES};
+use super::{LONGEST_STEP, MOST_TRIES, OperationStatus};
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -19,7 +19,7 @@ use crate::store::{BoundedStore, Entry, Expected, Swap, Version};
 
 /// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::Idempotency::begin).
 ///
-/// It lasts for [`claim_life`](crate::Idempotency::claim_life), by the store's clock, unless it is
+/// It lasts for [`claim_ttl`](crate::Idempotency::claim_ttl), by the store's clock, unless it is
 /// [extended](Claim::extend). Do the thing, and [complete](Claim::complete) the claim with what came of it; or
 /// [abandon](Claim::abandon) it, when nothing was done. A claim that is merely dropped runs out: nobody can tell whether the
 /// thing was done, so nobody else is let at it before.
@@ -33,7 +33,7 @@ pub struct Claim<T> {
 }
 
 impl<T> Claim<T> {
-    /// Makes the claim last for its whole [lifetime](crate::Idempotency::claim_life) again, from now on.
+    /// Makes the claim last for its whole [lifetime](crate::Idempotency::claim_ttl) again, from now on.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl<T> Claim<T> {
         self.held.extend()
     }
 
-    /// Records what came of it, for as long as [results are kept](crate::Idempotency::keep_results). From now on everybody
+    /// Records what came of it, for as long as [results are kept](crate::Idempotency::result_ttl). From now on everybody
     /// who begins this gets `result`.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Held {
     }
 
     pub(super) fn extend(&self) -> Result<(), Error> {
-        let bytes = self.next(DeedStatus::InProgress)?.to_bytes();
+        let bytes = self.next(OperationStatus::InProgress)?.to_bytes();
         match self.replace(Some((Arc::new(bytes), self.lifetime)))? {
             Replaced::Done(version) => {
                 if let Some(version) = version {
@@ -129,7 +129,7 @@ impl Held {
     }
 
     pub(super) fn complete<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<(), Error> {
-        let bytes = Arc::new(self.next(DeedStatus::Completed)?.with_result(result)?);
+        let bytes = Arc::new(self.next(OperationStatus::Completed)?.with_result(result)?);
         match self.replace(Some((bytes.clone(), self.keep)))? {
             Replaced::Done(_) => {}
             // The answer to the try before was lost.
@@ -151,7 +151,7 @@ impl Held {
     }
 
     /// The record to write next.
-    fn next(&self, status: DeedStatus) -> Result<Head, Error> {
+    fn next(&self, status: OperationStatus) -> Result<Head, Error> {
         let updated_ms = epoch_milliseconds(self.time.now());
         let mut state = lock(&self.state);
         state.check()?;
@@ -184,8 +184,8 @@ impl Held {
             let own = Head::from_bytes(entry.bytes(), &self.head.id).filter(|head| head.owner == self.head.owner);
             match own.map(|head| head.status) {
                 // Extended by another thread, or by a try whose answer was lost.
-                Some(DeedStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
-                Some(DeedStatus::Completed) => return Ok(Replaced::Completed(entry)),
+                Some(OperationStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
+                Some(OperationStatus::Completed) => return Ok(Replaced::Completed(entry)),
                 None => {
                     self.end(TAKEN);
                     return Err(lost(TAKEN));

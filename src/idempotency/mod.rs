@@ -62,8 +62,8 @@ use crate::store::{BoundedStore, Entry, Expected, Store, Swap, Version};
 pub struct Idempotency {
     store: Arc<BoundedStore>,
     namespace: Arc<str>,
-    keep_results: Duration,
-    claim_life: Duration,
+    result_ttl: Duration,
+    claim_ttl: Duration,
     time: Time,
     /// Whether an unreadable record has been reported.
     reported: Arc<AtomicBool>,
@@ -97,8 +97,8 @@ impl<T> fmt::Debug for Outcome<T> {
 }
 
 /// What is recorded of a thing that is to be done once.
-pub struct Deed<T> {
-    status: DeedStatus,
+pub struct OperationRecord<T> {
+    status: OperationStatus,
     created: SystemTime,
     updated: SystemTime,
     remaining: Duration,
@@ -108,16 +108,16 @@ pub struct Deed<T> {
 /// How far a thing has come that is to be done once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DeedStatus {
+pub enum OperationStatus {
     /// Somebody holds a claim on it.
     InProgress,
     /// It has been done.
     Completed,
 }
 
-impl<T> Deed<T> {
+impl<T> OperationRecord<T> {
     /// How far it has come.
-    pub fn status(&self) -> DeedStatus {
+    pub fn status(&self) -> OperationStatus {
         self.status
     }
 
@@ -147,9 +147,9 @@ impl<T> Deed<T> {
     }
 }
 
-impl<T> fmt::Debug for Deed<T> {
+impl<T> fmt::Debug for OperationRecord<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deed")
+        f.debug_struct("OperationRecord")
             .field("status", &self.status)
             .field("created", &self.created)
             .field("updated", &self.updated)
@@ -165,8 +165,8 @@ impl Idempotency {
         Idempotency {
             store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_STEP)),
             namespace: "evertoken".into(),
-            keep_results: Duration::from_secs(24 * 3600),
-            claim_life: Duration::from_secs(30),
+            result_ttl: Duration::from_secs(24 * 3600),
+            claim_ttl: Duration::from_secs(30),
             time: Time::System,
             reported: Arc::default(),
         }
@@ -182,18 +182,18 @@ impl Idempotency {
     /// How long a result is kept; later the thing can be done again. The default is a day. Redis keeps nothing for longer
     /// than a year.
     #[must_use]
-    pub fn keep_results(self, lifetime: Duration) -> Idempotency {
-        Idempotency { keep_results: lifetime, ..self }
+    pub fn result_ttl(self, lifetime: Duration) -> Idempotency {
+        Idempotency { result_ttl: lifetime, ..self }
     }
 
     /// How long a claim lasts if it is not extended: so long a thing waits whose doer has died. The default is 30 s. Below
     /// some seconds a slow store can outlast it.
     #[must_use]
-    pub fn claim_life(self, lifetime: Duration) -> Idempotency {
-        Idempotency { claim_life: lifetime, ..self }
+    pub fn claim_ttl(self, lifetime: Duration) -> Idempotency {
+        Idempotency { claim_ttl: lifetime, ..self }
     }
 
-    /// Tells the times of a [`Deed`]. Claims and results end by the store's clock, and waiting goes by real time.
+    /// Tells the times of a [`OperationRecord`]. Claims and results end by the store's clock, and waiting goes by real time.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Idempotency {
         Idempotency { time: Time::Custom(Arc::new(clock)), ..self }
@@ -254,17 +254,17 @@ impl Idempotency {
     /// # Errors
     ///
     /// As [`begin`](Idempotency::begin).
-    pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<Deed<T>>, Error> {
+    pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<OperationRecord<T>>, Error> {
         let (key, id) = self.place(key.as_ref())?;
         let place = key.clone();
         let entry = self.store.ask(move |store| store.read(&place))?;
         let Some(entry) = entry else { return Ok(None) };
         let Some(head) = self.decode(&entry, &key, &id).filter(|head| !is_over(head, &entry)) else { return Ok(None) };
         let result = match head.status {
-            DeedStatus::InProgress => None,
-            DeedStatus::Completed => Some(recorded(&entry)?),
+            OperationStatus::InProgress => None,
+            OperationStatus::Completed => Some(recorded(&entry)?),
         };
-        Ok(Some(Deed {
+        Ok(Some(OperationRecord {
             status: head.status,
             created: system_time(head.created_ms),
             updated: system_time(head.updated_ms),
@@ -277,14 +277,14 @@ impl Idempotency {
         let (key, id) = self.place(text)?;
         let request = name_of(text, "request", request);
         let owner = unique_name()?;
-        let (status, now) = (DeedStatus::InProgress, epoch_milliseconds(self.time.now()));
+        let (status, now) = (OperationStatus::InProgress, epoch_milliseconds(self.time.now()));
         let head = Head { v: VERSION, id, request, owner, status, turn: 0, created_ms: now, updated_ms: now };
         Ok(Attempt { once: self, key, head })
     }
 
     /// Where the thing is recorded, and how its records name it.
     fn place(&self, text: &str) -> Result<(Key, String), Error> {
-        if self.claim_life.is_zero() || self.keep_results.is_zero() {
+        if self.claim_ttl.is_zero() || self.result_ttl.is_zero() {
             return Err(Error::config("a claim and a result must have a lifetime above zero"));
         }
         if !(1..=LONGEST_KEY).contains(&text.len()) {
@@ -307,7 +307,7 @@ impl Idempotency {
 
 /// True for a claim without end, which nobody can have made. A result without end is a result.
 fn is_over(head: &Head, entry: &Entry) -> bool {
-    head.status == DeedStatus::InProgress && entry.remaining().is_zero()
+    head.status == OperationStatus::InProgress && entry.remaining().is_zero()
 }
 
 fn recorded<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
@@ -330,7 +330,7 @@ impl Attempt<'_> {
             (self.head.created_ms, self.head.updated_ms) = (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
             let entry = match self.claim(replaced.take(), deadline)? {
                 // Slept through, on a laptop or in a stopped process: somebody else may have done it meanwhile.
-                Swap::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_life => continue,
+                Swap::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_ttl => continue,
                 Swap::Done(version) => return Ok(Outcome::New(self.claimed(version))),
                 // It went between two looks, and nothing has been recorded yet.
                 Swap::Lost(None) => continue,
@@ -338,13 +338,13 @@ impl Attempt<'_> {
             };
             match self.once.decode(&entry, &self.key, &self.head.id) {
                 // Recorded before by this one, when the answer was lost. Its lifetime is counted from now.
-                Some(head) if head.owner == self.head.owner && head.status == DeedStatus::InProgress => {}
+                Some(head) if head.owner == self.head.owner && head.status == OperationStatus::InProgress => {}
                 Some(head) if is_over(&head, &entry) => {}
                 Some(head) if head.request != self.head.request => return Ok(Outcome::Mismatch),
                 Some(head) => {
                     return match head.status {
-                        DeedStatus::InProgress => Ok(Outcome::InProgress { remaining: entry.remaining() }),
-                        DeedStatus::Completed => recorded(&entry).map(Outcome::Completed),
+                        OperationStatus::InProgress => Ok(Outcome::InProgress { remaining: entry.remaining() }),
+                        OperationStatus::Completed => recorded(&entry).map(Outcome::Completed),
                     };
                 }
                 None => {}
@@ -357,7 +357,7 @@ impl Attempt<'_> {
     /// Writes the claim in the place of what was seen; `None`: of nothing.
     fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<Swap, Error> {
         self.head.turn += 1;
-        let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_life);
+        let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_ttl);
         self.once.store.ask_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.swap(&key, expected, Some((&bytes, lifetime)))
@@ -367,7 +367,7 @@ impl Attempt<'_> {
     fn claimed<T>(&self, version: Option<Version>) -> Claim<T> {
         let once = self.once;
         let version = version.unwrap_or_else(|| Version::of(&self.head.to_bytes()));
-        let lifetimes = (once.claim_life, once.keep_results);
+        let lifetimes = (once.claim_ttl, once.result_ttl);
         let held =
             Held::new(once.store.clone(), once.time.clone(), self.key.clone(), lifetimes, self.head.clone(), version);
         Claim { held: Arc::new(held), result: PhantomData }

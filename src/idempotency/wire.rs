@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::DeedStatus;
+use super::OperationStatus;
 use crate::clock::{Moment, milliseconds};
 use crate::error::Error;
 use crate::secret::hex;
@@ -22,7 +22,7 @@ pub(super) struct Head {
     /// Names the request. Neither it nor the key can be read back.
     pub(super) request: String,
     pub(super) owner: String,
-    pub(super) status: DeedStatus,
+    pub(super) status: OperationStatus,
     /// Counts what the owner has written. Without it two records could be the same within a millisecond, and a store that
     /// has lost an answer and looks whether its write was done would take the old one for the new.
     pub(super) turn: u64,
@@ -136,7 +136,7 @@ mod tests {
             id: name_of("key", "deed", b"place"),
             request: name_of("key", "request", b""),
             owner: format!("{:032x}", u128::MAX),
-            status: DeedStatus::InProgress,
+            status: OperationStatus::InProgress,
             turn: u64::MAX,
             created_ms: u64::MAX,
             updated_ms: u64::MAX,

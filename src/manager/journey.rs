@@ -444,7 +444,7 @@ impl Keeper {
             let down = control.store.down.as_ref().map_or(now, |down| down.since);
             control.peek(now, Phase::Expiring).map(|_| down)
         });
-        let from = since.map(|since| since.after(self.settings.unshared_interval));
+        let from = since.map(|since| since.after(self.settings.store_down_fetch_interval));
         match from.filter(|from| !now.reaches(*from)) {
             Some(from) => Some(now.until(from)),
             None => {

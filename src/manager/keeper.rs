@@ -54,10 +54,10 @@ pub(crate) struct Settings {
     /// How long one fetch from the provider may take.
     pub(crate) fetch_limit: Duration,
     pub(crate) keep_warm: bool,
-    pub(crate) local_max_age: Duration,
+    pub(crate) store_check_interval: Duration,
     pub(crate) watch: bool,
-    pub(crate) unshared_interval: Duration,
-    pub(crate) log_report_every: Option<Duration>,
+    pub(crate) store_down_fetch_interval: Duration,
+    pub(crate) log_metrics_every: Option<Duration>,
 }
 
 impl Settings {
@@ -69,7 +69,7 @@ impl Settings {
 
     /// True when there is something to do for a token that nobody asks for again.
     fn works_unasked(&self) -> bool {
-        self.keep_warm || self.watch || self.log_report_every.is_some()
+        self.keep_warm || self.watch || self.log_metrics_every.is_some()
     }
 }
 

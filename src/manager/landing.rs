@@ -23,7 +23,7 @@ impl Keeper {
         let flight = Flight::new(Deadline::within(self.flight_limit()));
         control.flight = Some(flight.clone());
         if purpose == Purpose::Look {
-            control.store.look_at = Some(self.now().after(self.settings.local_max_age));
+            control.store.look_at = Some(self.now().after(self.settings.store_check_interval));
             control.store.hits = self.snapshot.hits();
             control.store.news = false;
         }
@@ -133,7 +133,7 @@ impl Keeper {
         control.last_error = Some((error.clone(), now));
         if error.kind() == ErrorKind::TicketRequired && self.sharing.is_some() {
             // Another process may be the one that hears of the next ticket.
-            control.store.look_at = Some(now.after(self.settings.local_max_age));
+            control.store.look_at = Some(now.after(self.settings.store_check_interval));
         }
         news.push(EventKind::Failed { error: error.clone(), retry_in });
         error.with_retry_after(retry_in)
@@ -305,9 +305,9 @@ impl Landing<'_> {
         control.poll = None;
         control.come_back_at = None;
         control.failures = 0;
-        let report_every = self.keeper.settings.log_report_every;
+        let report_every = self.keeper.settings.log_metrics_every;
         control.report_at = control.report_at.or_else(|| report_every.map(|every| self.now.after(every)));
-        let age = self.keeper.settings.local_max_age;
+        let age = self.keeper.settings.store_check_interval;
         // As long as a state is not stored, the program must not end.
         let look_at = self.now.after(if control.has_state_to_store() { age.min(SOON) } else { age });
         control.store.look_at = Some(control.store.down.as_ref().map_or(look_at, |down| down.retry_at));

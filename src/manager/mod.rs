@@ -139,7 +139,7 @@ impl TokenManager {
     /// other processes do not know, and is nothing to end a request for.
     ///
     /// Takes effect here before this returns, and for other managers on the same store within their
-    /// [`local_max_age`](crate::TokenManagerBuilder::local_max_age), while they are in use; one that was idle compares
+    /// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval), while they are in use; one that was idle compares
     /// at its first use. The next call fetches another one; a token that has been replaced already costs nothing,
     /// however often it is rejected. Blocks for the store only.
     ///

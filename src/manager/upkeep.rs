@@ -122,7 +122,7 @@ impl Keeper {
     }
 
     fn report(&self, now: Moment) {
-        let Some(every) = self.settings.log_report_every else { return };
+        let Some(every) = self.settings.log_metrics_every else { return };
         let due = {
             let mut control = self.lock();
             let due = control.report_at.is_some_and(|at| now.reaches(at));

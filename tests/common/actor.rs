@@ -72,7 +72,7 @@ impl Actor {
         };
         builder
             .http(HttpConfig::default().timeout(share.fetch))
-            .local_max_age(share.local_max_age)
+            .store_check_interval(share.store_check_interval)
             .watch(share.watch)
             // Longer than any test: a failure is an answer as long as it is kept.
             .backoff(PATIENCE, PATIENCE)
@@ -109,7 +109,7 @@ pub(crate) struct Share {
     /// Whether it signs in with a refresh token, which is replaced each time.
     pub(crate) refresh: bool,
     pub(crate) fetch: Duration,
-    pub(crate) local_max_age: Duration,
+    pub(crate) store_check_interval: Duration,
     pub(crate) watch: bool,
 }
 
@@ -121,7 +121,7 @@ impl Share {
             client: "client".to_owned(),
             refresh: false,
             fetch: FETCH,
-            local_max_age: HOUR,
+            store_check_interval: HOUR,
             watch: false,
         }
     }
@@ -227,7 +227,7 @@ pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str
     assert_eq!(processes[0].ask(what), "ok");
     let told = Instant::now();
     assert_eq!(processes[1].hear(), "token-2");
-    assert!(told.elapsed() < share.local_max_age.min(SECOND) + SOON, "{:?}", told.elapsed());
+    assert!(told.elapsed() < share.store_check_interval.min(SECOND) + SOON, "{:?}", told.elapsed());
     assert_eq!(each(processes, "ask 2"), ["token-2", "token-2"]);
     assert_eq!(host.calls(), 2);
 }
@@ -242,8 +242,8 @@ pub(crate) fn who_was_stopped_does_not_overwrite_the_newer_token(
     recorded: impl Fn() -> String,
 ) {
     // Who was stopped learns of the newer token this late at most.
-    let local_max_age = Duration::from_millis(300);
-    each(processes, &Share { local_max_age, ..share(&host.token_url()) }.line());
+    let store_check_interval = Duration::from_millis(300);
+    each(processes, &Share { store_check_interval, ..share(&host.token_url()) }.line());
     let (holder, others) = processes.split_first_mut().unwrap();
     assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
     let asked = Instant::now();

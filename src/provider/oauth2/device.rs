@@ -22,7 +22,7 @@ use crate::secret::{Secret, plain_url};
 ///
 /// let client = OAuth2::public("https://login.example/oauth2/token", "client-id").scope("offline_access");
 /// let prompt = DeviceSignIn::new("https://login.example/oauth2/device", client.clone()).begin()?;
-/// println!("Open {} and enter {}", prompt.verification_url(), prompt.user_code());
+/// println!("Open {} and enter {}", prompt.verification_uri(), prompt.user_code());
 /// let tokens = TokenManager::new(prompt.wait()?);
 /// # Ok::<(), evertoken::Error>(())
 /// ```
@@ -68,8 +68,8 @@ impl DeviceSignIn {
         let interval = interval.map_or(INTERVAL, Duration::from_secs).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         let prompt = DevicePrompt {
             user_code: shown(&json, "user_code")?,
-            verification_url: address(&json, "verification_uri").or_else(|_| address(&json, "verification_url"))?,
-            complete_url: address(&json, "verification_uri_complete").ok(),
+            verification_uri: address(&json, "verification_uri").or_else(|_| address(&json, "verification_uri"))?,
+            verification_uri_complete: address(&json, "verification_uri_complete").ok(),
             device_code,
             until: Deadline::within(
                 lifetime.map_or(USUAL_LIFETIME, Duration::from_secs).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME),
@@ -98,8 +98,8 @@ impl fmt::Debug for DeviceSignIn {
 /// Whoever enters the code signs this program in as themselves, so it is shown to the person before it alone.
 pub struct DevicePrompt {
     user_code: String,
-    verification_url: String,
-    complete_url: Option<String>,
+    verification_uri: String,
+    verification_uri_complete: Option<String>,
     device_code: Secret,
     until: Deadline,
     interval: Duration,
@@ -117,13 +117,13 @@ impl DevicePrompt {
     }
 
     /// The address to open.
-    pub fn verification_url(&self) -> &str {
-        &self.verification_url
+    pub fn verification_uri(&self) -> &str {
+        &self.verification_uri
     }
 
     /// An address with the code in it, for a link or a picture to scan, if the server has one.
-    pub fn complete_url(&self) -> Option<&str> {
-        self.complete_url.as_deref()
+    pub fn verification_uri_complete(&self) -> Option<&str> {
+        self.verification_uri_complete.as_deref()
     }
 
     /// How long the code is good for.
@@ -206,7 +206,7 @@ impl DevicePrompt {
 impl fmt::Debug for DevicePrompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DevicePrompt")
-            .field("verification_url", &self.verification_url)
+            .field("verification_uri", &self.verification_uri)
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }

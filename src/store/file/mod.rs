@@ -73,15 +73,15 @@ use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap
 /// # File systems
 ///
 /// A manager that holds nothing yet reads the file on the thread of its caller; where a file system may hang, see
-/// [`may_hang`](FileStore::may_hang). On one that has no locks the store works and says so once in the log; then two
+/// [`on_network_file_system`](FileStore::on_network_file_system). On one that has no locks the store works and says so once in the log; then two
 /// processes may fetch at once, and so they may where locks do not reach from host to host, as on some network file systems.
 ///
 /// Nothing is told to those who [watch](crate::TokenManagerBuilder::watch): managers look at the file every
-/// [`local_max_age`](crate::TokenManagerBuilder::local_max_age).
+/// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval).
 #[derive(Clone)]
 pub struct FileStore {
     inner: Arc<Inner>,
-    may_hang: bool,
+    on_network_file_system: bool,
 }
 
 struct Inner {
@@ -123,15 +123,15 @@ impl FileStore {
     fn with_time(directory: &Path, time: Time) -> FileStore {
         let reported = AtomicBool::new(false);
         let inner = Inner { folder: Folder::new(directory), time, leases: Leases::default(), reported };
-        FileStore { inner: Arc::new(inner), may_hang: false }
+        FileStore { inner: Arc::new(inner), on_network_file_system: false }
     }
 
     /// Says whether the directory is on a file system that may hang, as one on the network does when its server is gone. Then
     /// nothing is read on the thread of a caller, whose call could hang with it; to read a held token takes a thread or two
     /// more. Default: false.
     #[must_use]
-    pub fn may_hang(self, may_hang: bool) -> FileStore {
-        FileStore { may_hang, ..self }
+    pub fn on_network_file_system(self, on_network_file_system: bool) -> FileStore {
+        FileStore { on_network_file_system, ..self }
     }
 
     /// Where the files are.
@@ -216,7 +216,7 @@ impl Store for FileStore {
     }
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
-        if self.may_hang { None } else { self.inner.record(&Name::of(key), key).ok()? }
+        if self.on_network_file_system { None } else { self.inner.record(&Name::of(key), key).ok()? }
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {

@@ -21,7 +21,7 @@ use crate::secret::Secret;
 /// let config = RedisConfig::from_url("redis://cache.internal:6379/2")?
 ///     .user("tokens")
 ///     .password("s3cret")
-///     .time_limit(Duration::from_millis(200));
+///     .timeout(Duration::from_millis(200));
 /// let store = RedisStore::new(config)?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
@@ -35,7 +35,7 @@ pub struct RedisConfig {
     tls: bool,
     #[cfg(feature = "redis-tls")]
     certificates: Certificates,
-    time_limit: Duration,
+    timeout: Duration,
 }
 
 /// How the servers stand together.
@@ -126,7 +126,7 @@ impl RedisConfig {
             tls: false,
             #[cfg(feature = "redis-tls")]
             certificates: Certificates::default(),
-            time_limit: TIME_LIMIT,
+            timeout: TIME_LIMIT,
         }
     }
 
@@ -177,12 +177,12 @@ impl RedisConfig {
 
     /// How long connecting, sending, and waiting for an answer may take, each; from 10 to 500 ms. Default: 250 ms. An
     /// operation as a whole takes 500 ms at most; when there is time left, one that got no answer is tried again.
-    pub fn time_limit(self, limit: Duration) -> Self {
-        Self { time_limit: limit, ..self }
+    pub fn timeout(self, limit: Duration) -> Self {
+        Self { timeout: limit, ..self }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
-        if !(SHORTEST_LIMIT..=LONGEST_LIMIT).contains(&self.time_limit) {
+        if !(SHORTEST_LIMIT..=LONGEST_LIMIT).contains(&self.timeout) {
             return Err(Error::config("the time limit of Redis must be from 10 to 500 ms"));
         }
         if self.user.is_some() && self.password.is_none() {
@@ -252,12 +252,12 @@ impl RedisConfig {
     }
 
     pub(super) fn limit(&self) -> Duration {
-        self.time_limit
+        self.timeout
     }
 
     /// The same, but no longer than until `deadline`.
     pub(super) fn limit_until(&self, deadline: Deadline) -> Duration {
-        self.time_limit.min(deadline.remaining())
+        self.timeout.min(deadline.remaining())
     }
 
     #[cfg(feature = "redis-tls")]
@@ -317,8 +317,8 @@ impl RedisConfig {
         let nodes: Vec<_> = nodes.iter().map(|node| self.silent_info(node)).collect::<Result<_, _>>()?;
         let mut builder = redis::cluster::ClusterClient::builder(nodes)
             .use_protocol(ProtocolVersion::RESP2)
-            .connection_timeout(self.time_limit)
-            .response_timeout(self.time_limit)
+            .connection_timeout(self.timeout)
+            .response_timeout(self.timeout)
             .retries(1)
             .min_retry_wait(1)
             .max_retry_wait(20);
@@ -350,7 +350,7 @@ impl fmt::Debug for RedisConfig {
             .field("password", &self.password)
             .field("database", &self.database)
             .field("tls", &self.tls)
-            .field("time_limit", &self.time_limit)
+            .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
 }
