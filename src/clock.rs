@@ -18,105 +18,105 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Read while locks of this crate are held, so it must not call into this crate, nor wait for anything: whoever
     /// asks the manager meanwhile would wait with it. A panic here ends this manager's background work until its next
     /// grant.
-    fn now(&self) -> Moment;
+    fn now(&self) -> Timestamp;
 
     /// Hands over what to call whenever the time jumps rather than passes, so that whoever sleeps until a moment
     /// looks again. A clock that never jumps has nothing to do.
-    fn on_jump(&self, wake: Wake) {
-        drop(wake);
+    fn on_jump(&self, notifier: Notifier) {
+        drop(notifier);
     }
 }
 
 /// Wakes somebody: when a [`Clock`] jumps, or when a record changes that is [watched](crate::Store::watch).
 #[derive(Clone)]
-pub struct Wake(Arc<dyn Fn() + Send + Sync>);
+pub struct Notifier(Arc<dyn Fn() + Send + Sync>);
 
-impl Wake {
-    /// Calls `wake`, which must not block.
-    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Wake {
-        Wake(Arc::new(wake))
+impl Notifier {
+    /// Calls `notify`, which must not block.
+    pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Notifier {
+        Notifier(Arc::new(notify))
     }
 
     /// Says that it has happened.
-    pub fn wake(&self) {
+    pub fn notify(&self) {
         (self.0)();
     }
 }
 
-impl fmt::Debug for Wake {
+impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wake")
+        f.write_str("Notifier")
     }
 }
 
 /// What two clocks show at one moment: a monotonic one, counted from anywhere, and the wall's, counted from 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct Timestamp {
     // Nanoseconds: they reach to the year 2554 and compare in one instruction.
     monotonic: u64,
     wall: u64,
 }
 
-impl Moment {
+impl Timestamp {
     /// A moment from the two readings. The wall's counts from the Unix epoch.
-    pub fn new(monotonic: Duration, wall: Duration) -> Moment {
-        Moment { monotonic: nanoseconds(monotonic), wall: nanoseconds(wall) }
+    pub fn new(monotonic: Duration, wall: Duration) -> Timestamp {
+        Timestamp { monotonic: nanoseconds(monotonic), wall: nanoseconds(wall) }
     }
 
     /// The moment `wait` later on both clocks. Saturates: "never" stays never.
-    pub(crate) fn after(self, wait: Duration) -> Moment {
+    pub(crate) fn after(self, wait: Duration) -> Timestamp {
         let wait = nanoseconds(wait);
-        Moment { monotonic: self.monotonic.saturating_add(wait), wall: self.wall.saturating_add(wait) }
+        Timestamp { monotonic: self.monotonic.saturating_add(wait), wall: self.wall.saturating_add(wait) }
     }
 
     /// The same on the monotonic clock, and never on the wall clock: for an end that nobody is to bring nearer by setting
     /// that.
-    pub(crate) fn by_monotonic_alone(self) -> Moment {
-        Moment { wall: u64::MAX, ..self }
+    pub(crate) fn by_monotonic_alone(self) -> Timestamp {
+        Timestamp { wall: u64::MAX, ..self }
     }
 
     /// The moment `lead` earlier on both clocks.
-    pub(crate) fn before(self, lead: Duration) -> Moment {
+    pub(crate) fn before(self, lead: Duration) -> Timestamp {
         let lead = nanoseconds(lead);
-        Moment { monotonic: self.monotonic.saturating_sub(lead), wall: self.wall.saturating_sub(lead) }
+        Timestamp { monotonic: self.monotonic.saturating_sub(lead), wall: self.wall.saturating_sub(lead) }
     }
 
     /// True once either clock has come to `end`.
     #[inline]
-    pub(crate) fn reaches(self, end: Moment) -> bool {
+    pub(crate) fn reaches(self, end: Timestamp) -> bool {
         self.monotonic >= end.monotonic || self.wall >= end.wall
     }
 
     /// How long it takes until `end`, by the clock that comes there first.
-    pub(crate) fn until(self, end: Moment) -> Duration {
+    pub(crate) fn until(self, end: Timestamp) -> Duration {
         let monotonic = end.monotonic.saturating_sub(self.monotonic);
         Duration::from_nanos(monotonic.min(end.wall.saturating_sub(self.wall)))
     }
 
     /// How long it takes until `end` by the monotonic clock alone.
-    pub(crate) fn monotonic_until(self, end: Moment) -> Duration {
+    pub(crate) fn monotonic_until(self, end: Timestamp) -> Duration {
         Duration::from_nanos(end.monotonic.saturating_sub(self.monotonic))
     }
 
     /// How long ago `start` was, by the clock that thinks it longer.
-    pub(crate) fn since(self, start: Moment) -> Duration {
+    pub(crate) fn since(self, start: Timestamp) -> Duration {
         let monotonic = self.monotonic.saturating_sub(start.monotonic);
         Duration::from_nanos(monotonic.max(self.wall.saturating_sub(start.wall)))
     }
 
     /// True when, of two ends, this one comes first on either clock.
-    pub(crate) fn ends_before(self, other: Moment) -> bool {
+    pub(crate) fn ends_before(self, other: Timestamp) -> bool {
         self.monotonic < other.monotonic || self.wall < other.wall
     }
 
     /// The end that comes first on each clock.
-    pub(crate) fn sooner(self, other: Moment) -> Moment {
-        Moment { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
+    pub(crate) fn sooner(self, other: Timestamp) -> Timestamp {
+        Timestamp { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
     }
 
     /// The moment that comes last on each clock.
-    pub(crate) fn later(self, other: Moment) -> Moment {
-        Moment { monotonic: self.monotonic.max(other.monotonic), wall: self.wall.max(other.wall) }
+    pub(crate) fn later(self, other: Timestamp) -> Timestamp {
+        Timestamp { monotonic: self.monotonic.max(other.monotonic), wall: self.wall.max(other.wall) }
     }
 
     /// What the monotonic clock shows.
@@ -145,16 +145,16 @@ pub(crate) enum Time {
 
 impl Time {
     #[inline]
-    pub(crate) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Timestamp {
         match self {
             Time::System => system_now(),
             Time::Custom(clock) => clock.now(),
         }
     }
 
-    pub(crate) fn on_jump(&self, wake: Wake) {
+    pub(crate) fn on_jump(&self, notifier: Notifier) {
         if let Time::Custom(clock) = self {
-            clock.on_jump(wake);
+            clock.on_jump(notifier);
         }
     }
 }
@@ -162,26 +162,26 @@ impl Time {
 /// The coarse clocks: 3 ns each where the fine ones take 23. They lag by up to [`COARSE_LAG`].
 #[cfg(target_os = "linux")]
 #[inline(always)]
-fn system_now() -> Moment {
+fn system_now() -> Timestamp {
     use rustix::time::{ClockId, Timespec, clock_gettime};
     // A clock that shows a time before 1970 is a clock that does not know the time: zero.
     let read = |time: Timespec| {
         let seconds = (time.tv_sec.max(0) as u64).saturating_mul(1_000_000_000);
         seconds.saturating_add(time.tv_nsec.max(0) as u64)
     };
-    Moment {
+    Timestamp {
         monotonic: read(clock_gettime(ClockId::MonotonicCoarse)),
         wall: read(clock_gettime(ClockId::RealtimeCoarse)),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn system_now() -> Moment {
+fn system_now() -> Timestamp {
     use once_cell::sync::Lazy;
     static START: Lazy<Instant> = Lazy::new(Instant::now);
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     // From a day rather than from zero, so that a moment a little before the start can be told.
-    Moment::new(Duration::from_secs(86_400) + START.elapsed(), wall)
+    Timestamp::new(Duration::from_secs(86_400) + START.elapsed(), wall)
 }
 
 /// A moment that all processes of this host tell alike, in milliseconds: by the wall clock, and by the clock that counts from
@@ -228,7 +228,7 @@ impl Time {
 
 /// The time that was written down as milliseconds since 1970, whatever the number is.
 pub(crate) fn system_time(milliseconds: u64) -> SystemTime {
-    Moment::new(Duration::ZERO, Duration::from_millis(milliseconds)).wall()
+    Timestamp::new(Duration::ZERO, Duration::from_millis(milliseconds)).wall()
 }
 
 /// A duration as it is written down.
@@ -302,8 +302,8 @@ impl Stopwatch {
 mod tests {
     use super::*;
 
-    fn moment(monotonic: u64, wall: u64) -> Moment {
-        Moment::new(Duration::from_secs(monotonic), Duration::from_secs(wall))
+    fn moment(monotonic: u64, wall: u64) -> Timestamp {
+        Timestamp::new(Duration::from_secs(monotonic), Duration::from_secs(wall))
     }
 
     #[test]

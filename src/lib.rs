@@ -119,7 +119,7 @@ mod thread;
 mod token;
 
 pub use builder::TokenManagerBuilder;
-pub use clock::{Clock, Moment, Wake};
+pub use clock::{Clock, Notifier, Timestamp};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, EventKind, TokenOrigin};
 pub use http::{HeaderMap, HttpConfig};

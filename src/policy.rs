@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{COARSE_LAG, Moment};
+use crate::clock::{COARSE_LAG, Timestamp};
 use crate::error::{Error, ErrorKind};
 
 /// The settings that decide about time. No value of any of them can make it panic, and none stretches a lifetime.
@@ -54,13 +54,13 @@ impl From<Duration> for Lifetime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     /// From here on it is renewed in the background.
-    pub(crate) due: Moment,
+    pub(crate) due: Timestamp,
     /// From here on a caller asks for a new one and waits.
-    pub(crate) late: Moment,
+    pub(crate) late: Timestamp,
     /// From here on nobody gets it.
-    pub(crate) dead: Moment,
+    pub(crate) dead: Timestamp,
     /// The provider's own end.
-    pub(crate) end: Moment,
+    pub(crate) end: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ pub(crate) enum Phase {
 }
 
 impl Schedule {
-    pub(crate) fn phase(&self, now: Moment) -> Phase {
+    pub(crate) fn phase(&self, now: Timestamp) -> Phase {
         if now.reaches(self.dead) {
             Phase::Expired
         } else if now.reaches(self.late) {
@@ -92,7 +92,7 @@ impl Policy {
     /// lengthen it. `random` is from 0 to 1.
     pub(crate) fn schedule(
         &self,
-        known_at: Moment,
+        known_at: Timestamp,
         lifetime: impl Into<Lifetime>,
         remaining: Duration,
         random: f64,
@@ -180,8 +180,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn start() -> Moment {
-        Moment::new(100_000 * SECOND, 1_700_000_000 * SECOND)
+    fn start() -> Timestamp {
+        Timestamp::new(100_000 * SECOND, 1_700_000_000 * SECOND)
     }
 
     fn policy() -> Policy {
@@ -191,7 +191,7 @@ mod tests {
     /// Seconds before the end at which a token of this lifetime is due, late and dead.
     fn leads(policy: &Policy, lifetime: Duration) -> [f64; 3] {
         let schedule = policy.schedule(start(), lifetime, lifetime, 0.5);
-        let lead = |moment: Moment| moment.until(schedule.end).as_secs_f64();
+        let lead = |moment: Timestamp| moment.until(schedule.end).as_secs_f64();
         [lead(schedule.due), lead(schedule.late), lead(schedule.dead)]
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
-use crate::clock::{Deadline, Moment, Time, Wake};
+use crate::clock::{Deadline, Notifier, Time, Timestamp};
 use crate::error::catch_panic;
 use crate::lock::{lock, wait};
 use crate::thread::spawn;
@@ -23,9 +23,9 @@ pub(crate) trait Resident: Send + Sync {
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    At(Moment),
+    At(Timestamp),
     /// As soon as there may be a [`slot`]. Waiting since this moment.
-    WhenThereIsRoom(Moment),
+    WhenThereIsRoom(Timestamp),
     /// Never: there is nothing to look after until somebody [schedules](schedule) it again.
     Leave,
 }
@@ -46,13 +46,13 @@ impl ResidentId {
 }
 
 /// Has `resident` looked at when `at` comes. Starts the thread when there is none.
-pub(crate) fn schedule(id: ResidentId, resident: Weak<dyn Resident>, time: &Time, at: Moment) {
+pub(crate) fn schedule(id: ResidentId, resident: Weak<dyn Resident>, time: &Time, at: Timestamp) {
     enlist(id, resident, time, at);
     ensure_running();
 }
 
 /// The same, but leaves it to a later [`ensure_running`] to start the thread: that takes longer than all the rest.
-pub(crate) fn enlist(id: ResidentId, resident: Weak<dyn Resident>, time: &Time, at: Moment) {
+pub(crate) fn enlist(id: ResidentId, resident: Weak<dyn Resident>, time: &Time, at: Timestamp) {
     let due = Deadline::within(time.now().until(at));
     let mut registry = lock(&here().registry);
     let asked = registry.entries.get(&id).map_or(0, |entry| entry.asked) + 1;
@@ -86,8 +86,8 @@ pub(crate) fn remove(id: ResidentId) {
 }
 
 /// What a clock calls when it jumps.
-pub(crate) fn wake() -> Wake {
-    Wake::new(|| here().ring(&mut lock(&here().registry)))
+pub(crate) fn wake() -> Notifier {
+    Notifier::new(|| here().ring(&mut lock(&here().registry)))
 }
 
 /// Room for one flight in the background, while there is any.
@@ -249,7 +249,7 @@ fn sort_out(entries: Vec<(ResidentId, Entry)>, room: bool) -> Sorted {
 }
 
 /// What a clock shows. `None`: it is the user's, and it panicked.
-fn read(time: &Time) -> Option<Moment> {
+fn read(time: &Time) -> Option<Timestamp> {
     catch_panic(|| Ok(time.now())).ok()
 }
 

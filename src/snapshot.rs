@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::lock::lock;
 use crate::token::Token;
 
@@ -41,7 +41,7 @@ struct Held {
     /// The handle that this shard's readers clone. Made for the first of them: most managers of a large fleet are read
     /// by few threads, and each handle takes a cache line.
     own: Option<Token>,
-    until: Moment,
+    until: Timestamp,
 }
 
 impl Held {
@@ -63,7 +63,7 @@ impl Snapshot {
     /// The token, if it may be handed out at `now`. Does no I/O and waits for nobody; allocates for the first reader of
     /// a shard since [`set`](Snapshot::set) only.
     #[inline(always)]
-    pub(crate) fn get(&self, now: Moment) -> Option<Hit> {
+    pub(crate) fn get(&self, now: Timestamp) -> Option<Hit> {
         let mut slot = lock(&self.shards[shard_of_this_thread()].0);
         let slot = &mut *slot;
         let held = slot.held.as_mut().filter(|held| !now.reaches(held.until))?;
@@ -77,7 +77,7 @@ impl Snapshot {
     }
 
     /// Gives `token` to every reader from now on, as long as `until` has not come.
-    pub(crate) fn set(&self, token: &Token, until: Moment) {
+    pub(crate) fn set(&self, token: &Token, until: Timestamp) {
         self.replace(|| Some(Held { token: token.clone(), own: None, until }));
     }
 
@@ -144,11 +144,11 @@ mod tests {
     use crate::clock::Time;
     use crate::secret::Secret;
 
-    fn now() -> Moment {
-        Moment::new(Duration::from_secs(100), Duration::from_secs(1_000))
+    fn now() -> Timestamp {
+        Timestamp::new(Duration::from_secs(100), Duration::from_secs(1_000))
     }
 
-    fn token(text: &str, end: Moment) -> Token {
+    fn token(text: &str, end: Timestamp) -> Token {
         Token::new(Secret::from(text), end, Time::System)
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::clock::{Moment, Time};
+use crate::clock::{Time, Timestamp};
 use crate::error::Error;
 use crate::key::Identity;
 use crate::secret::Secret;
@@ -28,13 +28,13 @@ struct Handle {
 struct Shared {
     secret: Secret,
     fingerprint: String,
-    end: Moment,
+    end: Timestamp,
     time: Time,
 }
 
 impl Token {
     /// Checks that `secret` can travel in a header or a query and gives it an end.
-    pub(crate) fn new(secret: Secret, end: Moment, time: Time) -> Token {
+    pub(crate) fn new(secret: Secret, end: Timestamp, time: Time) -> Token {
         let fingerprint = secret.fingerprint();
         Token::over(Arc::new(Shared { secret, fingerprint, end, time }))
     }

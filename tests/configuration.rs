@@ -561,7 +561,12 @@ impl Store for Broken {
         Err(Error::new(ErrorKind::Store, "out of order"))
     }
 
-    fn swap(&self, _: &Key, _: store::Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<store::Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        _: &Key,
+        _: store::Expected<'_>,
+        _: Option<(&[u8], Duration)>,
+    ) -> Result<store::SwapOutcome, Error> {
         Err(Error::new(ErrorKind::Store, "out of order"))
     }
 }

@@ -127,7 +127,7 @@ fn promise_4_what_was_rejected_where_the_second_store_was_not_told_does_not_come
     // It came to another host by a way of its own.
     let other = host.elsewhere();
     let (key, record) = (other.key().clone(), host.record(&host.second).unwrap());
-    host.first.inner.swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
+    host.first.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
     assert_eq!(text(&other), bad.expose());
     other.reject(&bad).unwrap();
     assert_eq!(text(&host.manager()), "token-2");

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, Swap};
+use evertoken::store::{Entry, Expected, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, RenewalProfile, Store, TokenManager};
 use fragile::{AtHand, Fragile};
@@ -176,15 +176,20 @@ impl Store for Raced {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         if !key.as_str().ends_with(":lock")
             && new.is_some()
             && self.armed.load(Ordering::SeqCst)
             && let Some((bytes, life)) = self.before_the_next_write.lock().unwrap().take()
         {
-            self.inner.inner.swap(key, Expected::Any, Some((&bytes, life))).unwrap();
+            self.inner.inner.compare_and_swap(key, Expected::Any, Some((&bytes, life))).unwrap();
         }
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 }
 
@@ -238,8 +243,13 @@ impl Store for Slow {
         self.0.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        self.0.swap(key, expected, new)
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
+        self.0.compare_and_swap(key, expected, new)
     }
 
     fn read_at_once(&self, _: &Key) -> Option<Entry> {
@@ -426,7 +436,7 @@ fn promise_4_a_rejection_that_only_the_second_store_has_goes_to_a_first_one_that
     host.break_first(true);
     assert!(tokens.reject(&bad).is_err(), "other hosts could not be told");
     drop(tokens);
-    host.first.inner.swap(host.elsewhere().key(), Expected::Any, None).unwrap();
+    host.first.inner.compare_and_swap(host.elsewhere().key(), Expected::Any, None).unwrap();
     host.break_first(false);
     host.clock.advance(HOUR);
     // Not of use to it, so nothing of it is handed out.

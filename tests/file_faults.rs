@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use alone::{alone, not_tested};
-use evertoken::store::{Expected, FileStore, Leasing, Owner, Publish, Swap};
+use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome};
 use evertoken::testing::FakeProvider;
 use evertoken::{ErrorKind, Identity, Store, TokenManager};
 use logs::{logged, record_logs};
@@ -51,11 +51,11 @@ fn is_root() -> bool {
 /// A write that finds no room changes nothing, leaves nothing and frees the lease; the token comes, and is written when there is
 /// room again.
 fn finds_no_room(store: &FileStore, take_room: impl FnOnce(), give_room: impl FnOnce()) {
-    let (provider, key, owner) = (provider(), key("room"), Owner::new("a"));
+    let (provider, key, owner) = (provider(), key("room"), LeaseOwner::new("a"));
     put(store, &key, OLD, HOUR);
     take_room();
     let large = vec![b'x'; 50_000];
-    let error = store.swap(&key, Expected::Any, Some((&large, HOUR))).unwrap_err();
+    let error = store.compare_and_swap(&key, Expected::Any, Some((&large, HOUR))).unwrap_err();
     assert!(error.kind() == ErrorKind::Store && error.to_string().contains("cannot be written"), "{error}");
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), OLD);
     assert!(!names(store.directory()).iter().any(|name| name.contains(".new")), "{:?}", names(store.directory()));
@@ -64,13 +64,13 @@ fn finds_no_room(store: &FileStore, take_room: impl FnOnce(), give_room: impl Fn
     let token = text(&tokens);
     assert_eq!(token, "token-1");
     give_room();
-    assert!(matches!(store.swap(&key, Expected::Any, Some((&large, HOUR))).unwrap(), Swap::Done(_)));
+    assert!(matches!(store.compare_and_swap(&key, Expected::Any, Some((&large, HOUR))).unwrap(), SwapOutcome::Done(_)));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), large);
     eventually("the token is written", || {
         assert_eq!(text(&tokens), token);
         store.read(tokens.key()).unwrap().is_some()
     });
-    assert!(matches!(store.publish(&key, &owner, None, OLD, 2 * HOUR).unwrap(), Publish::Done(_)));
+    assert!(matches!(store.publish(&key, &owner, None, OLD, 2 * HOUR).unwrap(), PublishOutcome::Done(_)));
     assert_eq!((text(&manager(&provider, store)).as_str(), provider.calls()), ("token-1", 1));
 }
 
@@ -145,7 +145,7 @@ fn a_directory_that_cannot_be_written_to_is_read_and_costs_no_token() {
         mode(0o500);
         assert!(File::create(store.directory().join("x")).is_err(), "the test is one");
         assert_eq!((text(&manager(&known, &store)).as_str(), known.calls()), ("token-1", 1), "what is there is read");
-        let error = store.swap(&key("new"), Expected::Any, Some((b"x", HOUR))).unwrap_err();
+        let error = store.compare_and_swap(&key("new"), Expected::Any, Some((b"x", HOUR))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Store);
         let unknown = FakeProvider::new().with_identity(Identity::new("faults").part("name", "other"));
         let tokens = manager(&unknown, &store);
@@ -189,10 +189,13 @@ fn a_file_system_without_locks_works_with_one_warning() {
                 });
             }
         });
-        assert!(matches!(ask(&store, &key("lease"), "a"), Leasing::Leased));
-        assert!(matches!(ask(&store, &key("lease"), "b"), Leasing::Busy { .. }));
-        assert!(matches!(store.publish(&key("lease"), &Owner::new("a"), None, b"x", HOUR).unwrap(), Publish::Done(_)));
-        assert!(matches!(ask(&store, &key("lease"), "b"), Leasing::Found(_)));
+        assert!(matches!(ask(&store, &key("lease"), "a"), LeaseOutcome::Leased));
+        assert!(matches!(ask(&store, &key("lease"), "b"), LeaseOutcome::Busy { .. }));
+        assert!(matches!(
+            store.publish(&key("lease"), &LeaseOwner::new("a"), None, b"x", HOUR).unwrap(),
+            PublishOutcome::Done(_)
+        ));
+        assert!(matches!(ask(&store, &key("lease"), "b"), LeaseOutcome::Found(_)));
         let provider = provider();
         let managers: Vec<_> = (0..3).map(|_| manager(&provider, &store)).collect();
         managers.iter().for_each(|tokens| assert_eq!(text(tokens), "token-1"));
@@ -219,11 +222,11 @@ fn what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there()
                 names(store.directory())
             );
         };
-        is_as_it_was(store.swap(&key, Expected::Version(&old), Some((b"new", HOUR))).unwrap_err());
+        is_as_it_was(store.compare_and_swap(&key, Expected::Version(&old), Some((b"new", HOUR))).unwrap_err());
         // A lease ends with the power anyway, and is free again when its holder could not write.
-        for owner in ["a", "b"].map(Owner::new) {
+        for owner in ["a", "b"].map(LeaseOwner::new) {
             let held = store.read_or_lease(&key, Some(&old), SECOND, &owner, 10 * SECOND).unwrap();
-            assert!(matches!(held, Leasing::Leased), "{held:?}");
+            assert!(matches!(held, LeaseOutcome::Leased), "{held:?}");
             is_as_it_was(store.publish(&key, &owner, Some(&old), b"new", 2 * HOUR).unwrap_err());
         }
         assert_eq!(text(&manager(&provider(), &store)), "token-1");

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use actor::*;
 use evertoken::Store;
-use evertoken::store::{Expected, FileStore, Leasing, Owner, Swap};
+use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, SwapOutcome};
 use evertoken::testing::{Outage, ProviderHost};
 use process::{Process, each};
 use suite::{ask, bytes, key};
@@ -164,7 +164,10 @@ fn a_write_that_is_killed_leaves_the_old_or_the_new_and_one_temporary_file_at_mo
             assert!(temporary <= 1, "{:?}", stage.names());
             left_over += temporary;
         }
-        assert!(matches!(store.swap(&key, Expected::Any, Some((b"next", HOUR))).unwrap(), Swap::Done(_)));
+        assert!(matches!(
+            store.compare_and_swap(&key, Expected::Any, Some((b"next", HOUR))).unwrap(),
+            SwapOutcome::Done(_)
+        ));
         assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"next");
         assert!(!stage.names().iter().any(|name| name.contains(".new")), "{:?}", stage.names());
     });
@@ -187,11 +190,11 @@ fn a_forked_child_neither_frees_its_parents_lease_nor_keeps_it() {
         };
         let [first, second] = ["fork", "fork"].map(|fork| parent.ask(fork).parse::<libc::pid_t>().unwrap());
         has_used_its_store(first);
-        assert!(matches!(ask(&store, &key, "b"), Leasing::Busy { .. }), "it is the parent's");
+        assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Busy { .. }), "it is the parent's");
         parent.kill();
-        assert!(matches!(ask(&store, &key, "b"), Leasing::Busy { .. }), "the second child has the file as well");
+        assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Busy { .. }), "the second child has the file as well");
         has_used_its_store(second);
-        assert!(matches!(ask(&store, &key, "b"), Leasing::Leased));
+        assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Leased));
         for child in [first, second] {
             // SAFETY: a plain system call. The children of a child wait for this.
             assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
@@ -265,8 +268,8 @@ fn act(port: &str) {
             "write" => write_without_end(&rest, &mut actor),
             "lease" => {
                 let store = FileStore::at(&rest);
-                let held = store.read_or_lease(&key("forked"), None, SECOND, &Owner::new("parent"), HOUR).unwrap();
-                assert!(matches!(held, Leasing::Leased));
+                let held = store.read_or_lease(&key("forked"), None, SECOND, &LeaseOwner::new("parent"), HOUR).unwrap();
+                assert!(matches!(held, LeaseOutcome::Leased));
                 leased = Some(store);
                 "ok".to_owned()
             }
@@ -283,7 +286,7 @@ fn write_without_end(directory: &str, actor: &mut Actor) -> ! {
     for round in 1_u64.. {
         // Each time other bytes, and the first counts the writes as far as it can.
         let text = vec![u8::try_from(round).unwrap_or(u8::MAX); LARGE];
-        store.swap(&key, Expected::Any, Some((&text, HOUR))).unwrap();
+        store.compare_and_swap(&key, Expected::Any, Some((&text, HOUR))).unwrap();
         if round == 1 {
             actor.say("ok");
         }
@@ -305,8 +308,10 @@ fn fork(store: &FileStore) -> libc::pid_t {
         let mut used = false;
         while asked.elapsed() < PATIENCE {
             if !used && folder.join(format!("use-{id}")).exists() {
-                used = store.read(&key("forked")).is_ok() && store.swap(&key("other"), Expected::Any, None).is_ok();
-                used = used && store.read_or_lease(&key("third"), None, SECOND, &Owner::new("child"), HOUR).is_ok();
+                used = store.read(&key("forked")).is_ok()
+                    && store.compare_and_swap(&key("other"), Expected::Any, None).is_ok();
+                used =
+                    used && store.read_or_lease(&key("third"), None, SECOND, &LeaseOwner::new("child"), HOUR).is_ok();
                 let _ = fs::write(folder.join(format!("used-{id}")), "");
             }
             thread::sleep(Duration::from_millis(5));

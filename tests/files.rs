@@ -23,11 +23,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use alone::{alone, not_tested};
-use evertoken::store::{Expected, FileStore, Leasing, Owner, Publish, Swap, Version};
+use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
 use evertoken::{
-    Clock, ErrorKind, Grant, Idempotency, Identity, Key, Moment, OAuth2, Outcome, RefreshToken, RenewalProfile, Store,
-    TokenManager, TokenManagerBuilder,
+    Clock, ErrorKind, Grant, Idempotency, Identity, Key, OAuth2, Outcome, RefreshToken, RenewalProfile, Store,
+    Timestamp, TokenManager, TokenManagerBuilder,
 };
 use logs::{logged, record_logs};
 use suite::{ask, bytes, ends_within, key, put};
@@ -143,7 +143,10 @@ fn what_is_damaged_cut_short_or_foreign_is_absent_and_is_replaced() {
     is_absent("one of ours that goes on without end", &long);
     is_absent("of a later version", &with_head(&whole, |head| head["evertoken"] = 2.into()));
     is_absent("of another key", &with_head(&whole, |head| head["key"] = "evertoken:{v1:other}".into()));
-    assert!(matches!(store.swap(&key, Expected::Absent, Some((b"new", HOUR))).unwrap(), Swap::Done(_)));
+    assert!(matches!(
+        store.compare_and_swap(&key, Expected::Absent, Some((b"new", HOUR))).unwrap(),
+        SwapOutcome::Done(_)
+    ));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"new");
     fs::write(&path, &whole).unwrap();
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"{\"a\":1}\nsecond line", "the whole one is read");
@@ -156,7 +159,7 @@ fn with_head(text: &[u8], edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> 
     let mut head: serde_json::Value = serde_json::from_str(head).unwrap();
     edit(&mut head);
     let head = head.to_string();
-    let hash = Version::of(head.as_bytes());
+    let hash = Version::of_bytes(head.as_bytes());
     [head.as_bytes(), b" ", hash.as_str().as_bytes(), &text[line..]].concat()
 }
 
@@ -309,7 +312,8 @@ fn a_directory_without_a_name_and_a_link_with_a_slash_behind_it_are_refused() {
     let link = format!("{}/link/", place.folder.path().display());
     for (path, why) in [("", "is empty"), (&link, "is a symbolic link")] {
         let store = FileStore::at(path);
-        let (read, written) = (store.read(&key("x")), store.swap(&key("x"), Expected::Any, Some((b"x", HOUR))));
+        let (read, written) =
+            (store.read(&key("x")), store.compare_and_swap(&key("x"), Expected::Any, Some((b"x", HOUR))));
         for error in [read.map(drop).unwrap_err(), written.map(drop).unwrap_err()] {
             assert!(error.kind() == ErrorKind::Store && error.to_string().contains(why), "{error}");
         }
@@ -357,7 +361,7 @@ fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
         let once = Idempotency::new(store.clone());
         let Outcome::New(claim) = once.begin::<String>(&format!("{SECRET}-key"), "x").unwrap() else { panic!() };
         claim.complete(&SECRET.to_owned()).map_err(|_| ()).unwrap();
-        assert!(matches!(ask(&store, &key("modes"), "a"), Leasing::Leased));
+        assert!(matches!(ask(&store, &key("modes"), "a"), LeaseOutcome::Leased));
         let kinds: Vec<_> =
             place.names().iter().map(|name| name.split_once('.').map_or("", |(_, end)| end).to_owned()).collect();
         for kind in ["", "lock", "lease", "owner", "state", "once"] {
@@ -460,8 +464,8 @@ fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_com
             let (store, asked) = (place.store(), Instant::now());
             let failed = match end {
                 "" => store.read(&key).err(),
-                ".new" => store.swap(&key, Expected::Any, Some((b"x", HOUR))).err(),
-                _ => store.read_or_lease(&key, None, SECOND, &Owner::new("a"), 10 * SECOND).err(),
+                ".new" => store.compare_and_swap(&key, Expected::Any, Some((b"x", HOUR))).err(),
+                _ => store.read_or_lease(&key, None, SECOND, &LeaseOwner::new("a"), 10 * SECOND).err(),
             };
             // What else stands where a new file comes is left from one who died.
             if end != ".new" || what == "a directory" {
@@ -513,7 +517,7 @@ fn a_directory_that_others_could_have_made_is_refused_with_what_to_do_and_the_to
         let store = place.store();
         let errors = [
             store.read(&key("folder")).unwrap_err(),
-            store.swap(&key("folder"), Expected::Any, Some((b"x", HOUR))).unwrap_err(),
+            store.compare_and_swap(&key("folder"), Expected::Any, Some((b"x", HOUR))).unwrap_err(),
         ];
         for error in errors {
             assert!(error.kind() == ErrorKind::Store && error.to_string().contains(advice), "{what}: {error}");
@@ -530,12 +534,15 @@ fn a_directory_that_is_removed_is_made_again() {
         put(&store, &key, b"x", HOUR);
         fs::remove_dir_all(place.path()).unwrap();
         assert!(store.read(&key).unwrap().is_none());
-        assert!(matches!(ask(&store, &key, "a"), Leasing::Leased));
+        assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
         fs::remove_dir_all(place.path()).unwrap();
         // The lease has gone with it, and the holder's record is no worse for that.
-        assert!(matches!(ask(&store, &key, "b"), Leasing::Leased));
-        assert!(matches!(store.publish(&key, &Owner::new("a"), None, b"a", HOUR).unwrap(), Publish::Done(_)));
-        assert!(matches!(ask(&place.store(), &key, "c"), Leasing::Found(_)));
+        assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Leased));
+        assert!(matches!(
+            store.publish(&key, &LeaseOwner::new("a"), None, b"a", HOUR).unwrap(),
+            PublishOutcome::Done(_)
+        ));
+        assert!(matches!(ask(&place.store(), &key, "c"), LeaseOutcome::Found(_)));
     }
 }
 
@@ -560,15 +567,15 @@ fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
     let place = Place::new();
     let key = key("unlocked");
     let holder = place.store();
-    assert!(matches!(ask(&holder, &key, "a"), Leasing::Leased));
+    assert!(matches!(ask(&holder, &key, "a"), LeaseOutcome::Leased));
     fs::remove_file(place.file(|name| name.ends_with(".lease"))).unwrap();
     fs::remove_file(place.file(|name| name.ends_with(".lock"))).unwrap();
-    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Busy { .. }));
+    assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Busy { .. }));
     // Asked for again, it has a lock again, which tells that its holder has gone.
-    assert!(matches!(ask(&holder, &key, "a"), Leasing::Leased));
-    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Busy { .. }));
+    assert!(matches!(ask(&holder, &key, "a"), LeaseOutcome::Leased));
+    assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Busy { .. }));
     drop(holder);
-    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Leased));
+    assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Leased));
 }
 
 #[test]
@@ -579,14 +586,14 @@ fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
     let path = place.file(|name| name.ends_with(".lock"));
     let held = File::open(&path).unwrap();
     held.lock().unwrap();
-    let error = store.swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap_err();
+    let error = store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap_err();
     assert!(error.kind() == ErrorKind::Store && error.to_string().contains("does not let go"), "{error}");
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"one", "reading needs no lock");
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| store.swap(&key, Expected::Any, Some((b"two", HOUR))));
+        let waiting = scope.spawn(|| store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))));
         assert!(!ends_within(&waiting, SECOND / 10), "it waits for its turn");
         fs::remove_file(&path).unwrap();
-        assert!(matches!(waiting.join().unwrap().unwrap(), Swap::Done(_)));
+        assert!(matches!(waiting.join().unwrap().unwrap(), SwapOutcome::Done(_)));
     });
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"two");
 }
@@ -594,11 +601,11 @@ fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
 #[test]
 fn what_waits_for_a_lock_is_kept_no_longer_for_that() {
     let place = Place::new();
-    let (key, owner) = (key("slept"), Owner::new("owner"));
+    let (key, owner) = (key("slept"), LeaseOwner::new("owner"));
     put(&place.store(), &key, b"one", HOUR / 4);
     let path = place.file(|name| name.ends_with(".lock"));
     let write = |how: &str, store: &FileStore| match how {
-        "swap" => drop(store.swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap()),
+        "swap" => drop(store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap()),
         _ => drop(store.publish(&key, &owner, None, b"three", HOUR).unwrap()),
     };
     for how in ["swap", "publish"] {
@@ -628,11 +635,12 @@ fn a_publication_that_was_stopped_does_not_replace_what_lives_longer_by_now() {
     let store = FileStore::with_clock(place.path(), clock.clone());
     thread::scope(|scope| {
         let life = HOUR - SECOND;
-        let waiting = scope.spawn(move || store.publish(&key, &Owner::new("slept"), None, b"older", life).unwrap());
+        let waiting =
+            scope.spawn(move || store.publish(&key, &LeaseOwner::new("slept"), None, b"older", life).unwrap());
         clock.wait();
         place.clock.advance(HOUR / 2);
         held.unlock().unwrap();
-        assert!(matches!(waiting.join().unwrap(), Publish::Lost(entry) if entry.bytes() == b"newer"));
+        assert!(matches!(waiting.join().unwrap(), PublishOutcome::Conflict(entry) if entry.bytes() == b"newer"));
     });
 }
 
@@ -654,7 +662,7 @@ impl Looked {
 }
 
 impl Clock for Looked {
-    fn now(&self) -> Moment {
+    fn now(&self) -> Timestamp {
         let now = self.clock.now();
         self.looked.store(true, Ordering::SeqCst);
         now
@@ -701,8 +709,9 @@ fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
         let (mut done, asked) = (Vec::new(), Instant::now());
         while let Some((count, version)) = count_of(&store).filter(|_| done.len() < 50 && asked.elapsed() < PATIENCE) {
             let text = (count + 1).to_string();
-            let swap = store.swap(&key("counter"), Expected::Version(&version), Some((text.as_bytes(), HOUR)));
-            if matches!(swap, Ok(Swap::Done(_))) {
+            let swap =
+                store.compare_and_swap(&key("counter"), Expected::Version(&version), Some((text.as_bytes(), HOUR)));
+            if matches!(swap, Ok(SwapOutcome::Done(_))) {
                 done.push(count + 1);
             }
         }
@@ -731,34 +740,34 @@ fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
 fn an_owner_that_cannot_be_read_is_none() {
     let place = Place::new();
     let (store, key) = (place.store(), key("owner"));
-    assert!(matches!(ask(&store, &key, "a"), Leasing::Leased));
+    assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
     fs::write(place.file(|name| name.ends_with(".owner")), "{}").unwrap();
-    assert!(matches!(ask(&place.store(), &key, "b"), Leasing::Leased));
+    assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Leased));
 }
 
 #[test]
 fn the_number_of_open_files_does_not_grow() {
     alone("the_number_of_open_files_does_not_grow", || {
         let place = Place::new();
-        let (store, other, owner) = (place.store(), place.store(), Owner::new("a"));
+        let (store, other, owner) = (place.store(), place.store(), LeaseOwner::new("a"));
         let keys: Vec<_> = ["a", "b", "c"].map(key).into();
         let open = || fs::read_dir("/proc/self/fd").unwrap().count();
         let before = open();
         for round in 0..340_usize {
             let key = &keys[round % keys.len()];
-            assert!(matches!(ask(&store, key, "a"), Leasing::Leased), "{round}");
-            assert!(matches!(ask(&other, key, "b"), Leasing::Busy { .. }));
+            assert!(matches!(ask(&store, key, "a"), LeaseOutcome::Leased), "{round}");
+            assert!(matches!(ask(&other, key, "b"), LeaseOutcome::Busy { .. }));
             match round % 4 {
                 0 => drop(store.publish(key, &owner, None, b"x", HOUR).unwrap()),
                 1 => fs::remove_file(place.file(|name| name.ends_with(".owner"))).unwrap(),
                 // It runs out, and another takes it.
                 _ => {
                     place.clock.advance(11 * SECOND);
-                    assert!(matches!(ask(&other, key, "b"), Leasing::Leased));
-                    other.publish(key, &Owner::new("b"), None, b"x", HOUR).unwrap();
+                    assert!(matches!(ask(&other, key, "b"), LeaseOutcome::Leased));
+                    other.publish(key, &LeaseOwner::new("b"), None, b"x", HOUR).unwrap();
                 }
             }
-            store.swap(key, Expected::Any, None).unwrap();
+            store.compare_and_swap(key, Expected::Any, None).unwrap();
         }
         assert!(open() <= before + keys.len(), "{} after {before}", open());
         drop(store);
@@ -863,15 +872,15 @@ fn managers_on_one_directory_fetch_once() {
 #[test]
 fn who_has_waited_for_long_is_woken_within_50_ms() {
     let place = Place::new();
-    let (key, holder) = (key("woken"), Owner::new("holder"));
+    let (key, holder) = (key("woken"), LeaseOwner::new("holder"));
     // Eight look at times of their own, so that none of them does so in time by chance.
     shows("the last of eight who wait wakes within 50 ms", |_| {
         let store = place.store();
-        store.swap(&key, Expected::Any, None).unwrap();
-        assert!(matches!(ask(&store, &key, "holder"), Leasing::Leased));
+        store.compare_and_swap(&key, Expected::Any, None).unwrap();
+        assert!(matches!(ask(&store, &key, "holder"), LeaseOutcome::Leased));
         let started = Barrier::new(9);
         let wait = |store: FileStore| {
-            let Leasing::Busy { cursor, .. } = ask(&store, &key, "other") else { panic!("it is held") };
+            let LeaseOutcome::Busy { cursor, .. } = ask(&store, &key, "other") else { panic!("it is held") };
             started.wait();
             store.wait(&key, &cursor, Instant::now() + PATIENCE).unwrap();
             assert!(store.read(&key).unwrap().is_some());
@@ -883,7 +892,7 @@ fn who_has_waited_for_long_is_woken_within_50_ms() {
             // Long enough for those who look less and less often to do so.
             assert!(!ends_within(&waiting[0], SECOND + SECOND / 8), "there is no news yet");
             assert!(!waiting.iter().any(|waiting| waiting.is_finished()), "there is no news yet");
-            assert!(matches!(store.publish(&key, &holder, None, b"x", HOUR).unwrap(), Publish::Done(_)));
+            assert!(matches!(store.publish(&key, &holder, None, b"x", HOUR).unwrap(), PublishOutcome::Done(_)));
             let published = Instant::now();
             let woken = waiting.into_iter().map(|waiting| waiting.join().unwrap()).max().unwrap();
             woken.saturating_duration_since(published)

@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use alone::alone;
-use evertoken::store::{Entry, Expected, FileStore, Swap};
+use evertoken::store::{Entry, Expected, FileStore, SwapOutcome};
 use evertoken::testing::FakeClock;
 use evertoken::{
     Claim, Error, ErrorKind, Idempotency, Key, MemoryStore, OperationStatus, Outcome, RunError, Secret, Store,
@@ -157,8 +157,9 @@ impl Bed {
 
     /// Writes there past everybody.
     fn put(&self, bytes: &[u8]) {
-        let swap = patiently(|| self.store.inner.swap(&self.store.key(), Expected::Any, Some((bytes, HOUR))));
-        assert!(matches!(swap, Swap::Done(_)));
+        let swap =
+            patiently(|| self.store.inner.compare_and_swap(&self.store.key(), Expected::Any, Some((bytes, HOUR))));
+        assert!(matches!(swap, SwapOutcome::Done(_)));
     }
 }
 
@@ -232,26 +233,31 @@ impl Store for Observed {
         }
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         let fault = self.note(key);
         match fault {
             Some(Fault::Fails) => return Err(broken()),
-            Some(Fault::Vanishes) => return Ok(Swap::Lost(None)),
+            Some(Fault::Vanishes) => return Ok(SwapOutcome::Conflict(None)),
             _ => {}
         }
-        let swap = self.inner.swap(key, expected, new)?;
+        let swap = self.inner.compare_and_swap(key, expected, new)?;
         let mut asked = self.asked.lock().unwrap();
         match swap {
-            Swap::Done(_) => {
+            SwapOutcome::Done(_) => {
                 asked.writes += 1;
                 if asked.faults.pop_if(|fault| *fault == Fault::LosesAnswer).is_some() {
                     return Err(broken());
                 }
             }
-            Swap::Lost(Some(entry)) if fault == Some(Fault::HasNoEnd) => {
-                return Ok(Swap::Lost(Some(without_end(entry))));
+            SwapOutcome::Conflict(Some(entry)) if fault == Some(Fault::HasNoEnd) => {
+                return Ok(SwapOutcome::Conflict(Some(without_end(entry))));
             }
-            Swap::Lost(_) => {}
+            SwapOutcome::Conflict(_) => {}
         }
         Ok(swap)
     }
@@ -444,7 +450,7 @@ fn what_cannot_be_read_is_replaced(bed: &Bed) {
         [b"{}", b"[1,2,3]", b"\xff\xfe hunter2", &moved, future.as_bytes(), array.as_bytes(), half.as_bytes(), &large];
     for bytes in unreadable {
         // Some stores do not keep so much: then nobody has to read it.
-        let swap = bed.store.inner.swap(&bed.store.key(), Expected::Any, Some((bytes, HOUR)));
+        let swap = bed.store.inner.compare_and_swap(&bed.store.key(), Expected::Any, Some((bytes, HOUR)));
         if bytes == large && swap.is_err_and(|error| error.to_string().contains("64 KiB is too much")) {
             continue;
         }
@@ -788,7 +794,7 @@ fn who_waits_knows_a_claim_of_its_own(bed: &Bed) {
         // Given back past the fault, which is for the one who waits.
         let before = bed.store.operations();
         bed.store.next(&[Fault::LosesAnswer]);
-        patiently(|| bed.store.inner.swap(&bed.store.key(), Expected::Any, None));
+        patiently(|| bed.store.inner.compare_and_swap(&bed.store.key(), Expected::Any, None));
         let next = waiting.join().unwrap();
         assert!(bed.store.operations() > before + 1);
         next
@@ -928,8 +934,13 @@ fn who_slept_while_it_began_has_no_claim_that_is_over() {
         fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
             self.inner.read(key)
         }
-        fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-            let swap = self.inner.swap(key, expected, new)?;
+        fn compare_and_swap(
+            &self,
+            key: &Key,
+            expected: Expected<'_>,
+            new: Option<(&[u8], Duration)>,
+        ) -> Result<SwapOutcome, Error> {
+            let swap = self.inner.compare_and_swap(key, expected, new)?;
             if let Some(nap) = self.nap.lock().unwrap().take() {
                 self.clock.advance(CLAIM + SECOND);
                 nap(&self.inner);
@@ -964,7 +975,12 @@ fn a_store_that_panics_is_an_error() {
         fn read(&self, _: &Key) -> Result<Option<Entry>, Error> {
             panic!("on purpose")
         }
-        fn swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+        fn compare_and_swap(
+            &self,
+            _: &Key,
+            _: Expected<'_>,
+            _: Option<(&[u8], Duration)>,
+        ) -> Result<SwapOutcome, Error> {
             panic!("on purpose")
         }
     }

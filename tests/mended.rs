@@ -14,8 +14,8 @@ use std::time::Duration;
 use crossbeam_channel::TryRecvError;
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{
-    Clock, Context, Error, ErrorKind, Grant, HttpConfig, Identity, MemoryStore, Moment, OAuth2, Provider, TokenManager,
-    Wake, WeCom,
+    Clock, Context, Error, ErrorKind, Grant, HttpConfig, Identity, MemoryStore, Notifier, OAuth2, Provider, Timestamp,
+    TokenManager, WeCom,
 };
 use wait::*;
 
@@ -47,7 +47,7 @@ struct BrokenClock {
 }
 
 impl Clock for BrokenClock {
-    fn now(&self) -> Moment {
+    fn now(&self) -> Timestamp {
         if self.broken.load(Ordering::SeqCst) && thread::current().name() == Some("evertoken-refresher") {
             self.panics.fetch_add(1, Ordering::SeqCst);
             panic_any("the clock is broken");
@@ -55,8 +55,8 @@ impl Clock for BrokenClock {
         self.clock.now()
     }
 
-    fn on_jump(&self, wake: Wake) {
-        self.clock.on_jump(wake);
+    fn on_jump(&self, notifier: Notifier) {
+        self.clock.on_jump(notifier);
     }
 }
 
@@ -193,6 +193,6 @@ fn fill(store: &MemoryStore) {
     use evertoken::store::Expected;
     for number in 0..10_000 {
         let other = TokenManager::builder(FakeProvider::new()).key(&format!("k{number}")).build().unwrap();
-        store.swap(other.key(), Expected::Any, Some((b"x", HOUR))).unwrap();
+        store.compare_and_swap(other.key(), Expected::Any, Some((b"x", HOUR))).unwrap();
     }
 }

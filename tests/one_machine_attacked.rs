@@ -15,7 +15,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, FileStore, Leasing, Owner, Swap, Version};
+use evertoken::store::{Entry, Expected, FileStore, LeaseOutcome, LeaseOwner, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
 use evertoken::{
     Error, ErrorKind, EventKind, Grant, Idempotency, Key, MemoryStore, OAuth2, Outcome, RefreshToken, Store,
@@ -57,9 +57,14 @@ impl Store for Raced {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         self.step();
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 }
 
@@ -110,7 +115,7 @@ fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of
     let raced = Raced { inner: host.first.clone(), before: Arc::new(AtomicUsize::new(4)), act: Act::default() };
     let (first, key) = (host.first.inner.clone(), newer.key().clone());
     *raced.act.lock().unwrap() = Some(Box::new(move || {
-        first.swap(&key, Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
+        first.compare_and_swap(&key, Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
     }));
     let next = builder(&host.provider, &host.clock).store(raced.clone());
     let next = next.fallback_store(host.second.clone()).build().unwrap();
@@ -131,8 +136,8 @@ fn what_another_process_brings_over_just_then_is_not_fetched_again_and_leaves_no
     let (first, second) = (host.first.inner.clone(), host.second.inner.clone());
     *raced.act.lock().unwrap() = Some(Box::new(move || {
         let entry = second.read(&key()).unwrap().unwrap();
-        first.swap(&key(), Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
-        second.swap(&key(), Expected::Version(entry.version()), None).unwrap();
+        first.compare_and_swap(&key(), Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
+        second.compare_and_swap(&key(), Expected::Version(entry.version()), None).unwrap();
     }));
     let next = builder(&host.provider, &host.clock).store(host.first.clone()).fallback_store(raced.clone());
     let next = next.build().unwrap();
@@ -220,8 +225,8 @@ fn key() -> Key {
     TokenManager::builder(FakeProvider::new()).build().unwrap().key().clone()
 }
 
-fn lease(store: &FileStore, owner: &str) -> Leasing {
-    store.read_or_lease(&key(), None, Duration::ZERO, &Owner::new(owner), 7 * SECOND).unwrap()
+fn lease(store: &FileStore, owner: &str) -> LeaseOutcome {
+    store.read_or_lease(&key(), None, Duration::ZERO, &LeaseOwner::new(owner), 7 * SECOND).unwrap()
 }
 
 /// The machine's own clock tells how long the lease still lasts, and the lock that its holder lives.
@@ -231,13 +236,13 @@ fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let open = || FileStore::with_clock(folder.path().join("files"), clock.clone());
         let (one, other) = (open(), open());
-        assert!(matches!(lease(&one, "one"), Leasing::Leased));
-        assert!(matches!(lease(&other, "other"), Leasing::Busy { .. }));
+        assert!(matches!(lease(&one, "one"), LeaseOutcome::Leased));
+        assert!(matches!(lease(&other, "other"), LeaseOutcome::Busy { .. }));
         match step {
             "back" => clock.step_back(5 * SECOND),
             _ => clock.step_forward(10 * SECOND),
         }
-        assert!(matches!(lease(&other, "other"), Leasing::Busy { .. }), "set {step}: two fetch at once");
+        assert!(matches!(lease(&other, "other"), LeaseOutcome::Busy { .. }), "set {step}: two fetch at once");
     }
 }
 
@@ -250,9 +255,9 @@ fn a_full_store_in_memory_answers_a_swap_that_is_lost() {
         assert!(once.begin::<u32>(format!("{number}"), b"").is_ok());
     }
     assert_eq!(store.len(), 10_000);
-    let seen = Version::of(b"gone");
-    let swap = store.swap(&key(), Expected::Version(&seen), Some((b"x", HOUR)));
-    assert!(matches!(swap, Ok(Swap::Lost(None))), "{swap:?}");
+    let seen = Version::of_bytes(b"gone");
+    let swap = store.compare_and_swap(&key(), Expected::Version(&seen), Some((b"x", HOUR)));
+    assert!(matches!(swap, Ok(SwapOutcome::Conflict(None))), "{swap:?}");
 }
 
 fn fails() -> Error {
@@ -325,15 +330,15 @@ fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("files");
     let (one, other) = (FileStore::at(&path), FileStore::at(&path));
-    assert!(matches!(lease(&one, "one"), Leasing::Leased));
+    assert!(matches!(lease(&one, "one"), LeaseOutcome::Leased));
     let lock = file(&one, |name| name.ends_with(".lock"));
     let busy = File::options().read(true).write(true).open(lock).unwrap();
     busy.lock().unwrap();
-    assert!(one.publish(&key(), &Owner::new("one"), None, b"token", HOUR).is_err());
+    assert!(one.publish(&key(), &LeaseOwner::new("one"), None, b"token", HOUR).is_err());
     busy.unlock().unwrap();
     let got = lease(&other, "other");
     drop(one);
-    assert!(matches!(got, Leasing::Leased), "others wait for a lease under which nobody fetches: {got:?}");
+    assert!(matches!(got, LeaseOutcome::Leased), "others wait for a lease under which nobody fetches: {got:?}");
 }
 
 /// The first store takes no record; no second one is needed for that.
@@ -355,13 +360,13 @@ fn the_longest_key_and_the_longest_record_are_read_back() {
         let tokens = TokenManager::builder(FakeProvider::new()).key(&character.repeat(512)).build().unwrap();
         let bytes = vec![b'\n'; 64 * 1024];
         for life in [HOUR, Duration::MAX] {
-            store.swap(tokens.key(), Expected::Any, Some((&bytes, life))).unwrap();
+            store.compare_and_swap(tokens.key(), Expected::Any, Some((&bytes, life))).unwrap();
             let entry = store.read(tokens.key()).unwrap().unwrap();
             assert!(entry.bytes() == bytes && entry.remaining() > HOUR - 60 * SECOND, "{entry:?}");
         }
-        store.swap(tokens.key(), Expected::Any, Some((b"x", Duration::ZERO))).unwrap();
+        store.compare_and_swap(tokens.key(), Expected::Any, Some((b"x", Duration::ZERO))).unwrap();
         assert!(store.read(tokens.key()).unwrap().is_none());
-        assert!(store.swap(tokens.key(), Expected::Any, Some((&[0; 64 * 1024 + 1], HOUR))).is_err());
+        assert!(store.compare_and_swap(tokens.key(), Expected::Any, Some((&[0; 64 * 1024 + 1], HOUR))).is_err());
     }
 }
 
@@ -378,9 +383,14 @@ impl Store for Slow {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         thread::sleep(self.takes);
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 }
 
@@ -399,7 +409,7 @@ fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
     };
     // Something of no use is recorded there: that nothing is known.
     make(second.clone()).build().unwrap().invalidate().unwrap();
-    second.swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
+    second.compare_and_swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
     let tokens = make(MemoryStore::new())
         .fallback_store(Slow { inner: second, takes: Duration::from_millis(800) })
         .build()
@@ -492,9 +502,9 @@ fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_loc
     let folder = tempfile::tempdir().unwrap();
     let (store, provider) = (FileStore::at(folder.path()), FakeProvider::new());
     let tokens = TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap();
-    let stopped = Owner::new("stopped");
+    let stopped = LeaseOwner::new("stopped");
     let leased = FileStore::at(folder.path()).read_or_lease(tokens.key(), None, SECOND, &stopped, 2 * SECOND).unwrap();
-    assert!(matches!(leased, Leasing::Leased));
+    assert!(matches!(leased, LeaseOutcome::Leased));
     let lock = File::open(file(&store, |name| name.ends_with(".lock"))).unwrap();
     lock.lock().unwrap();
     let asked = Instant::now();
@@ -511,9 +521,9 @@ impl Store for Elusive {
         Ok(None)
     }
 
-    fn swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<SwapOutcome, Error> {
         thread::sleep(Duration::from_millis(1_200));
-        Ok(Swap::Lost(None))
+        Ok(SwapOutcome::Conflict(None))
     }
 }
 
@@ -675,12 +685,17 @@ impl Store for SlowState {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         let is_state = key.as_str().ends_with(":state");
         if is_state {
             thread::sleep(Duration::from_millis(1_200));
         }
-        let swapped = self.inner.swap(key, expected, new);
+        let swapped = self.inner.compare_and_swap(key, expected, new);
         self.written.fetch_or(is_state, Ordering::SeqCst);
         swapped
     }

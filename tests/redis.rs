@@ -13,7 +13,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Expected, Leasing, Owner, Publish, RedisConfig, RedisStore, Swap};
+use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisConfig, RedisStore, SwapOutcome};
 use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind, EventKind, Identity, Key, Store, TokenManager, TokenManagerBuilder, TokenOrigin};
 use proxy::Proxy;
@@ -43,12 +43,12 @@ fn key(name: &str) -> Key {
     TokenManager::new(provider(name)).key().clone()
 }
 
-fn try_lease(store: &RedisStore, key: &Key, owner: &str) -> Result<Leasing, Error> {
-    store.read_or_lease(key, None, SECOND, &Owner::new(owner), HOUR)
+fn try_lease(store: &RedisStore, key: &Key, owner: &str) -> Result<LeaseOutcome, Error> {
+    store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), HOUR)
 }
 
-fn lease(store: &RedisStore, key: &Key, owner: &str, life: Duration) -> Leasing {
-    store.read_or_lease(key, None, SECOND, &Owner::new(owner), life).unwrap()
+fn lease(store: &RedisStore, key: &Key, owner: &str, life: Duration) -> LeaseOutcome {
+    store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), life).unwrap()
 }
 
 #[test]
@@ -172,23 +172,23 @@ fn clients(server: &RedisServer) -> usize {
 fn whoever_waits_is_woken_by_a_publication_and_by_the_end_of_a_lease() {
     let server = RedisServer::start();
     let (holder, waiter, key) = (store(&server), store(&server), key("woken"));
-    assert!(matches!(lease(&holder, &key, "a", HOUR), Leasing::Leased));
-    let Leasing::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
+    assert!(matches!(lease(&holder, &key, "a", HOUR), LeaseOutcome::Leased));
+    let LeaseOutcome::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE).map(|()| Instant::now()));
         eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
         let published = Instant::now();
-        holder.publish(&key, &Owner::new("a"), None, b"record", HOUR).unwrap();
+        holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR).unwrap();
         assert!(waiting.join().unwrap().unwrap() - published < 2 * SECOND);
     });
     let short = Duration::from_millis(100);
-    store(&server).swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(lease(&holder, &key, "a", short), Leasing::Leased));
-    let Leasing::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
+    store(&server).compare_and_swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(lease(&holder, &key, "a", short), LeaseOutcome::Leased));
+    let LeaseOutcome::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
     let asked = Instant::now();
     waiter.wait(&key, &cursor, asked + PATIENCE).unwrap();
     assert!(asked.elapsed() < 10 * SECOND);
-    assert!(matches!(lease(&waiter, &key, "b", HOUR), Leasing::Leased));
+    assert!(matches!(lease(&waiter, &key, "b", HOUR), LeaseOutcome::Leased));
 }
 
 #[test]
@@ -198,9 +198,9 @@ fn a_publication_wakes_who_waits_long_before_it_would_look_again() {
     let mut took: Vec<_> = (0..50)
         .map(|round| {
             let key = key(&format!("woken {round}"));
-            assert!(matches!(patiently(|| try_lease(&holder, &key, "a")), Leasing::Leased));
+            assert!(matches!(patiently(|| try_lease(&holder, &key, "a")), LeaseOutcome::Leased));
             let leasing = patiently(|| try_lease(&waiter, &key, "b"));
-            let Leasing::Busy { cursor, .. } = leasing else { panic!("the lease is taken") };
+            let LeaseOutcome::Busy { cursor, .. } = leasing else { panic!("the lease is taken") };
             thread::scope(|scope| {
                 let waiting = scope.spawn(|| {
                     patiently(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE));
@@ -208,7 +208,7 @@ fn a_publication_wakes_who_waits_long_before_it_would_look_again() {
                 });
                 eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
                 let published = Instant::now();
-                patiently(|| holder.publish(&key, &Owner::new("a"), None, b"record", HOUR));
+                patiently(|| holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR));
                 waiting.join().unwrap() - published
             })
         })
@@ -224,13 +224,13 @@ fn a_publication_that_came_before_the_waiting_began_is_not_missed() {
     let server = RedisServer::start();
     let (holder, waiter, key) = (store(&server), store(&server), key("missed"));
     for round in 0..20_u8 {
-        assert!(matches!(lease(&holder, &key, "a", HOUR), Leasing::Leased));
-        let Leasing::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
-        holder.publish(&key, &Owner::new("a"), None, &[round], HOUR).unwrap();
+        assert!(matches!(lease(&holder, &key, "a", HOUR), LeaseOutcome::Leased));
+        let LeaseOutcome::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
+        holder.publish(&key, &LeaseOwner::new("a"), None, &[round], HOUR).unwrap();
         let asked = Instant::now();
         waiter.wait(&key, &cursor, asked + PATIENCE).unwrap();
         assert!(asked.elapsed() < 10 * SECOND);
-        store(&server).swap(&key, Expected::Any, None).unwrap();
+        store(&server).compare_and_swap(&key, Expected::Any, None).unwrap();
     }
 }
 
@@ -241,15 +241,15 @@ fn without_the_right_to_use_streams_it_polls() {
     let config = || RedisConfig::from_url(&server.url()).unwrap().user("plain").password("pw");
     let (holder, waiter) = (RedisStore::new(config()).unwrap(), RedisStore::new(config()).unwrap());
     let key = key("polls");
-    assert!(matches!(lease(&holder, &key, "a", HOUR), Leasing::Leased));
-    let Leasing::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
-    assert_eq!(cursor.place(), None);
+    assert!(matches!(lease(&holder, &key, "a", HOUR), LeaseOutcome::Leased));
+    let LeaseOutcome::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
+    assert_eq!(cursor.position(), None);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE));
-        holder.publish(&key, &Owner::new("a"), None, b"record", HOUR).unwrap();
+        holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR).unwrap();
         waiting.join().unwrap().unwrap();
     });
-    assert!(matches!(lease(&waiter, &key, "b", HOUR), Leasing::Found(entry) if entry.bytes() == b"record"));
+    assert!(matches!(lease(&waiter, &key, "b", HOUR), LeaseOutcome::Found(entry) if entry.bytes() == b"record"));
 }
 
 #[test]
@@ -299,19 +299,20 @@ fn nothing_is_left_in_redis_for_ever() {
 fn a_lease_is_freed_by_its_owner_only() {
     let server = RedisServer::start();
     let (store, key) = (store(&server), key("owner"));
-    let publish = |owner: &str, bytes: &[u8], life| store.publish(&key, &Owner::new(owner), None, bytes, life).unwrap();
-    assert!(matches!(lease(&store, &key, "a", HOUR), Leasing::Leased));
+    let publish =
+        |owner: &str, bytes: &[u8], life| store.publish(&key, &LeaseOwner::new(owner), None, bytes, life).unwrap();
+    assert!(matches!(lease(&store, &key, "a", HOUR), LeaseOutcome::Leased));
     // Somebody else, whose lease ran out long ago.
     publish("b", b"late", SECOND / 2);
-    assert!(matches!(lease(&store, &key, "c", HOUR), Leasing::Busy { .. }), "it is still a's");
+    assert!(matches!(lease(&store, &key, "c", HOUR), LeaseOutcome::Busy { .. }), "it is still a's");
     publish("a", b"right", HOUR);
-    assert!(matches!(publish("b", b"later", HOUR / 2), Publish::Lost(entry) if entry.bytes() == b"right"));
+    assert!(matches!(publish("b", b"later", HOUR / 2), PublishOutcome::Conflict(entry) if entry.bytes() == b"right"));
     publish("a", b"twice", 2 * HOUR);
-    store.swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(lease(&store, &key, "c", HOUR), Leasing::Leased));
+    store.compare_and_swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(lease(&store, &key, "c", HOUR), LeaseOutcome::Leased));
     publish("a", b"late", HOUR);
-    store.swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(lease(&store, &key, "d", HOUR), Leasing::Busy { .. }), "it is c's now");
+    store.compare_and_swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(lease(&store, &key, "d", HOUR), LeaseOutcome::Busy { .. }), "it is c's now");
 }
 
 #[test]
@@ -319,23 +320,23 @@ fn an_operation_whose_answer_was_lost_is_done_once() {
     let server = RedisServer::start();
     // The server knows the scripts, so that the answer that is lost is the one that counts.
     warm(&server);
-    let owner = Owner::new("a");
+    let owner = LeaseOwner::new("a");
     shows("each operation is asked again and done once", |round| {
         let proxy = Proxy::to(server.addr());
         let (store, key) = (RedisStore::open(&proxy.url()).unwrap(), key(&format!("lost {round}")));
         let lose = || proxy.lose_next_reply_to("EVALSHA");
         lose();
         let leasing = store.read_or_lease(&key, None, SECOND, &owner, HOUR).ok()?;
-        assert!(matches!(leasing, Leasing::Leased), "it is asked again, by the same owner");
+        assert!(matches!(leasing, LeaseOutcome::Leased), "it is asked again, by the same owner");
         lose();
         let publish = store.publish(&key, &owner, None, b"record", HOUR).ok()?;
-        let Publish::Done(Some(version)) = publish else { panic!("{publish:?}") };
+        let PublishOutcome::Done(Some(version)) = publish else { panic!("{publish:?}") };
         lose();
-        let swap = store.swap(&key, Expected::Version(&version), Some((b"next", HOUR))).ok()?;
-        assert!(matches!(swap, Swap::Done(Some(_))), "{swap:?}");
+        let swap = store.compare_and_swap(&key, Expected::Version(&version), Some((b"next", HOUR))).ok()?;
+        assert!(matches!(swap, SwapOutcome::Done(Some(_))), "{swap:?}");
         lose();
-        let swap = store.swap(&key, Expected::Any, None).ok()?;
-        assert!(matches!(swap, Swap::Done(None)), "{swap:?}");
+        let swap = store.compare_and_swap(&key, Expected::Any, None).ok()?;
+        assert!(matches!(swap, SwapOutcome::Done(None)), "{swap:?}");
         (proxy.connections() == 5).then_some(())
     });
 }
@@ -343,10 +344,10 @@ fn an_operation_whose_answer_was_lost_is_done_once() {
 /// Has the server learn all scripts.
 fn warm(server: &RedisServer) {
     let (store, key) = (store(server), key("warm"));
-    assert!(matches!(lease(&store, &key, "a", HOUR), Leasing::Leased));
-    store.publish(&key, &Owner::new("a"), None, b"record", HOUR).unwrap();
+    assert!(matches!(lease(&store, &key, "a", HOUR), LeaseOutcome::Leased));
+    store.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR).unwrap();
     store.read(&key).unwrap();
-    store.swap(&key, Expected::Any, None).unwrap();
+    store.compare_and_swap(&key, Expected::Any, None).unwrap();
 }
 
 #[test]
@@ -380,7 +381,7 @@ fn two_secrets_of_one_id_are_never_mixed() {
     assert_eq!((text(&one).as_str(), text(&other).as_str()), ("token-of-s-1", "token-of-s-2"));
     // Even when the record of one is put under the key of the other.
     let record: Vec<u8> = server.ask(&["GET", one.key().as_str()]).unwrap();
-    store(&server).swap(other.key(), Expected::Any, Some((&record, HOUR))).unwrap();
+    store(&server).compare_and_swap(other.key(), Expected::Any, Some((&record, HOUR))).unwrap();
     let third = manager(&of("s-2"), &server);
     assert_eq!(text(&third), "token-of-s-2");
 }
@@ -397,7 +398,7 @@ fn threads_of_one_store_get_their_own_answers() {
                 let key = key(&format!("own {number}"));
                 start.wait();
                 for _ in 0..100 {
-                    patiently(|| store.swap(&key, Expected::Any, Some((&[number], HOUR))));
+                    patiently(|| store.compare_and_swap(&key, Expected::Any, Some((&[number], HOUR))));
                     assert_eq!(patiently(|| store.read(&key)).unwrap().bytes(), [number]);
                 }
             });

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use alone::alone;
 use evertoken::provider::from_fn;
-use evertoken::store::{Leasing, Owner, RedisConfig, RedisStore};
+use evertoken::store::{LeaseOutcome, LeaseOwner, RedisConfig, RedisStore};
 use evertoken::testing::FakeProvider;
 use evertoken::{
     Error, ErrorKind, Event, EventKind, Grant, Identity, Profile, Store, TokenManager, TokenManagerBuilder,
@@ -438,12 +438,12 @@ fn a_redis_that_fills_up_during_a_fetch_frees_the_lease() {
     let server = RedisServer::start();
     let store = RedisStore::open(&server.url()).unwrap();
     let key = TokenManager::new(FakeProvider::new()).key().clone();
-    let ask = |owner: &str| store.read_or_lease(&key, None, SECOND, &Owner::new(owner), HOUR).unwrap();
-    assert!(matches!(ask("a"), Leasing::Leased));
+    let ask = |owner: &str| store.read_or_lease(&key, None, SECOND, &LeaseOwner::new(owner), HOUR).unwrap();
+    assert!(matches!(ask("a"), LeaseOutcome::Leased));
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
-    store.publish(&key, &Owner::new("a"), None, b"record", HOUR).unwrap_err();
+    store.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR).unwrap_err();
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
-    assert!(matches!(ask("b"), Leasing::Leased));
+    assert!(matches!(ask("b"), LeaseOutcome::Leased));
 }
 
 #[test]

@@ -22,10 +22,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alone::alone;
-use evertoken::store::{Entry, Expected, Leasing, Owner, Publish, RedisConfig, RedisStore, Swap};
+use evertoken::store::{
+    Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisConfig, RedisStore, SwapOutcome,
+};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{
-    Clock, Error, ErrorKind, EventKind, Identity, Key, MemoryStore, Moment, Profile, Store, TokenManager,
+    Clock, Error, ErrorKind, EventKind, Identity, Key, MemoryStore, Profile, Store, Timestamp, TokenManager,
     TokenManagerBuilder,
 };
 use proxy::{Fault, Proxy};
@@ -127,9 +129,14 @@ impl Store for Fragile {
         entry
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         self.check()?;
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 }
 
@@ -339,7 +346,7 @@ struct BrokenClock {
 }
 
 impl Clock for BrokenClock {
-    fn now(&self) -> Moment {
+    fn now(&self) -> Timestamp {
         if self.broken.load(Ordering::SeqCst) && thread::current().name() == Some("evertoken-watch") {
             self.panics.fetch_add(1, Ordering::SeqCst);
             std::panic::panic_any("the clock is broken");
@@ -388,7 +395,7 @@ fn an_old_redis_that_is_a_replica_is_known_as_one_and_left() {
     });
     let (store, key) = (RedisStore::open(&url).unwrap(), TokenManager::new(provider("replica")).key().clone());
     for _ in 0..2 {
-        let error = store.read_or_lease(&key, None, SECOND, &Owner::new("a"), HOUR).unwrap_err();
+        let error = store.read_or_lease(&key, None, SECOND, &LeaseOwner::new("a"), HOUR).unwrap_err();
         assert_eq!(error.code(), Some("READONLY"), "{error}");
     }
     // It could be a master that was demoted.
@@ -411,29 +418,29 @@ fn a_key_of_ones_own_on_a_cluster_is_in_nobodys_way() {
 #[test]
 fn promise_4_a_publication_that_is_asked_for_again_does_not_undo_what_came_after_it() {
     let server = RedisServer::start();
-    let (proxy, owner) = (Proxy::to(server.addr()), Owner::new("a"));
+    let (proxy, owner) = (Proxy::to(server.addr()), LeaseOwner::new("a"));
     let direct = RedisStore::open(&server.url()).unwrap();
     shows("it is asked for again too late", |round| {
         proxy.set(Fault::None);
         let (store, key) = (RedisStore::open(&proxy.url()).unwrap(), TokenManager::new(provider(round)).key().clone());
         // The server knows the scripts then, so that the answer that is lost is the one that counts.
         patiently(|| direct.publish(&key, &owner, None, b"warm", SECOND));
-        patiently(|| direct.swap(&key, Expected::Any, None));
-        assert!(matches!(patiently(|| store.read_or_lease(&key, None, SECOND, &owner, HOUR)), Leasing::Leased));
+        patiently(|| direct.compare_and_swap(&key, Expected::Any, None));
+        assert!(matches!(patiently(|| store.read_or_lease(&key, None, SECOND, &owner, HOUR)), LeaseOutcome::Leased));
         proxy.set(Fault::Delay(PATIENCE));
         let published = thread::scope(|scope| {
             let publishing = scope.spawn(|| store.publish(&key, &owner, None, b"token", HOUR));
             eventually("it is written", || patiently(|| direct.read(&key)).is_some());
             let entry = patiently(|| direct.read(&key)).unwrap();
             let rejected = Some((b"rejected".as_slice(), entry.remaining()));
-            patiently(|| direct.swap(&key, Expected::Version(entry.version()), rejected));
+            patiently(|| direct.compare_and_swap(&key, Expected::Version(entry.version()), rejected));
             // In this order: the answer that is late must not come after all.
             proxy.cut_all();
             proxy.set(Fault::None);
             publishing.join().unwrap()
         });
         assert_eq!(patiently(|| direct.read(&key)).unwrap().bytes(), b"rejected");
-        matches!(published, Ok(Publish::Lost(_))).then_some(())
+        matches!(published, Ok(PublishOutcome::Conflict(_))).then_some(())
     });
 }
 

@@ -168,7 +168,7 @@ fn a_forked_child_never_reads_its_parents_replies() {
         let store = RedisStore::open(&server.url()).unwrap();
         let keys = ["parent", "child"].map(|name| key_of("http://127.0.0.1/token", name));
         for (key, bytes) in keys.iter().zip(["parent", "child"]) {
-            store.swap(key, Expected::Any, Some((bytes.as_bytes(), HOUR))).unwrap();
+            store.compare_and_swap(key, Expected::Any, Some((bytes.as_bytes(), HOUR))).unwrap();
         }
         let reads_its_own = |index: usize, name: &str| {
             for _ in 0..2_000 {

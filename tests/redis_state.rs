@@ -23,12 +23,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, RedisStore, Swap, Version, Watch};
+use evertoken::store::{
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisStore, Subscription, SwapOutcome, Version,
+};
 use evertoken::testing::ProviderHost;
 use evertoken::{
-    Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key, OAuth2,
-    Profile, Provider, RefreshToken, RenewalProfile, ServiceResponse, Store, Token, TokenManager, TokenPlacement,
-    TokenSource, Verdict, Wake, WeChat, WeComSuite,
+    Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key, Notifier,
+    OAuth2, Profile, Provider, RefreshToken, RenewalProfile, ServiceResponse, Store, Token, TokenManager,
+    TokenPlacement, TokenSource, Verdict, WeChat, WeComSuite,
 };
 use process::{Process, each};
 use proxy::{Fault, Proxy};
@@ -890,11 +892,16 @@ impl Store for StoppingStore {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         if key.as_str().ends_with(":state") {
             stop_if_told(&self.stops, STORING);
         }
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 
     fn read_or_lease(
@@ -902,20 +909,20 @@ impl Store for StoppingStore {
         key: &Key,
         not: Option<&Version>,
         at_least: Duration,
-        owner: &Owner,
+        owner: &LeaseOwner,
         lease: Duration,
-    ) -> Result<Leasing, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         self.inner.read_or_lease(key, not, at_least, owner, lease)
     }
 
     fn publish(
         &self,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         bytes: &[u8],
         life: Duration,
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         self.inner.publish(key, owner, seen, bytes, life)
     }
 
@@ -923,8 +930,8 @@ impl Store for StoppingStore {
         self.inner.wait(key, cursor, deadline)
     }
 
-    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        self.inner.watch(key, wake)
+    fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
+        self.inner.watch(key, notifier)
     }
 
     fn logs_its_trouble(&self) -> bool {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use alone::alone;
 use cluster::RedisCluster;
-use evertoken::store::{Leasing, Owner, Publish, RedisConfig, RedisStore};
+use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, RedisConfig, RedisStore};
 use evertoken::testing::FakeProvider;
 use evertoken::{ErrorKind, EventKind, Identity, Store, Token, TokenManager};
 use redis_server::{RedisServer, field, until};
@@ -491,9 +491,9 @@ fn share_again(one: &TokenManager, another: &TokenManager, provider: &FakeProvid
 /// Who waits on one store is woken by a publication on the other.
 fn wakes(waiting: &RedisStore, writing: &RedisStore) {
     for name in ["first", "second", "third"] {
-        let (key, owner) = (key(name), Owner::new("writer"));
-        assert!(matches!(ask(writing, &key, "writer"), Leasing::Leased));
-        let Leasing::Busy { cursor, .. } = ask(waiting, &key, "waiter") else { panic!("the lease is taken") };
+        let (key, owner) = (key(name), LeaseOwner::new("writer"));
+        assert!(matches!(ask(writing, &key, "writer"), LeaseOutcome::Leased));
+        let LeaseOutcome::Busy { cursor, .. } = ask(waiting, &key, "waiter") else { panic!("the lease is taken") };
         thread::scope(|scope| {
             let woken = scope.spawn(|| {
                 until("it can wait", || waiting.wait(&key, &cursor, Instant::now() + 3 * SECOND).is_ok());
@@ -501,11 +501,11 @@ fn wakes(waiting: &RedisStore, writing: &RedisStore) {
             });
             let written = Instant::now();
             let published = writing.publish(&key, &owner, None, b"news", HOUR).unwrap();
-            assert!(matches!(published, Publish::Done(_)));
+            assert!(matches!(published, PublishOutcome::Done(_)));
             let woken = woken.join().unwrap();
             assert!(woken.saturating_duration_since(written) < SOON, "{:?}", woken - written);
         });
-        assert!(matches!(ask(waiting, &key, "waiter"), Leasing::Found(entry) if entry.bytes() == b"news"));
+        assert!(matches!(ask(waiting, &key, "waiter"), LeaseOutcome::Found(entry) if entry.bytes() == b"news"));
     }
 }
 

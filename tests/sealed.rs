@@ -25,9 +25,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use evertoken::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, SealKey, Sealed, Swap, Version};
+use evertoken::store::{
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SealKey, Sealed, SwapOutcome, Version,
+};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, Identity, Key, MemoryStore, Store, TokenManager, Wake};
+use evertoken::{Error, ErrorKind, Identity, Key, MemoryStore, Notifier, Store, TokenManager};
 use fragile::Fragile;
 use logs::{logged, record_logs};
 use rotating::{Server, refreshing};
@@ -65,17 +67,19 @@ fn tells(record: &[u8]) -> bool {
     ["token", "access_token", "life_ms", "\"v\":"].iter().any(|text| contains(record, text))
 }
 
-fn take_lease(store: &impl Store, key: &Key, owner: &str) -> Leasing {
-    store.read_or_lease(key, None, SECOND, &Owner::new(owner), 10 * SECOND).unwrap()
+fn take_lease(store: &impl Store, key: &Key, owner: &str) -> LeaseOutcome {
+    store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), 10 * SECOND).unwrap()
 }
 
 /// Asserts that nothing of what is under `key` is read, and that it can be replaced.
 fn is_not_opened(store: &impl Store, key: &Key) -> Version {
     let entry = store.read(key).unwrap().unwrap();
     assert_eq!((entry.bytes(), entry.remaining()), (&b""[..], Duration::ZERO));
-    assert!(matches!(take_lease(store, key, "a"), Leasing::Leased), "it is not found");
-    let swap = store.swap(key, Expected::Absent, Some((b"x", HOUR))).unwrap();
-    assert!(matches!(swap, Swap::Lost(Some(lost)) if lost.bytes().is_empty() && lost.version() == entry.version()));
+    assert!(matches!(take_lease(store, key, "a"), LeaseOutcome::Leased), "it is not found");
+    let swap = store.compare_and_swap(key, Expected::Absent, Some((b"x", HOUR))).unwrap();
+    assert!(
+        matches!(swap, SwapOutcome::Conflict(Some(lost)) if lost.bytes().is_empty() && lost.version() == entry.version())
+    );
     entry.version().clone()
 }
 
@@ -114,9 +118,9 @@ fn those_who_watch_or_wait_hear_of_a_change_at_once() {
     let inner = MemoryStore::new();
     let (store, other, key) = (sealed(&inner, 3), sealed(&inner, 3), key("watched"));
     let (told, heard) = crossbeam_channel::bounded(1);
-    let _watch = store.watch(&key, Wake::new(move || told.try_send(()).unwrap_or_default())).unwrap();
-    assert!(matches!(take_lease(&store, &key, "a"), Leasing::Leased));
-    let Leasing::Busy { cursor, .. } = take_lease(&other, &key, "b") else { panic!("the lease is taken") };
+    let _watch = store.watch(&key, Notifier::new(move || told.try_send(()).unwrap_or_default())).unwrap();
+    assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
+    let LeaseOutcome::Busy { cursor, .. } = take_lease(&other, &key, "b") else { panic!("the lease is taken") };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             other.wait(&key, &cursor, Instant::now() + PATIENCE).unwrap();
@@ -147,16 +151,16 @@ fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced()
     is_not_opened(&store, &key);
     let second = manager(&provider, store.clone());
     // Another one had the lease for a while.
-    assert!(matches!(take_lease(&store, &key, "b"), Leasing::Busy { .. }));
-    inner.swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Busy { .. }));
+    inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     publish(&store, &key, "a");
-    inner.swap(&key, Expected::Any, Some((old.bytes(), HOUR))).unwrap();
+    inner.compare_and_swap(&key, Expected::Any, Some((old.bytes(), HOUR))).unwrap();
     assert_eq!(text(&second), "token-2");
     assert_eq!(text(&manager(&provider, sealed(&inner, 4))), "token-2", "it was replaced under the current key");
     assert_eq!(provider.calls(), 2);
     assert_eq!(reports("a key that is not given"), 1);
     // By each store once.
-    inner.swap(&key, Expected::Any, Some((b"{}", HOUR))).unwrap();
+    inner.compare_and_swap(&key, Expected::Any, Some((b"{}", HOUR))).unwrap();
     (0..3).for_each(|_| drop(store.read(&key).unwrap()));
     assert_eq!(reports(""), 1);
     let another = sealed(&inner, 4);
@@ -166,8 +170,8 @@ fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced()
 
 /// Frees the lease of `owner`.
 fn publish(store: &impl Store, key: &Key, owner: &str) {
-    let published = store.publish(key, &Owner::new(owner), None, b"x", HOUR).unwrap();
-    assert!(matches!(published, Publish::Done(_)));
+    let published = store.publish(key, &LeaseOwner::new(owner), None, b"x", HOUR).unwrap();
+    assert!(matches!(published, PublishOutcome::Done(_)));
 }
 
 #[test]
@@ -227,21 +231,26 @@ fn what_does_not_open_is_replaced(inner: &(impl Store + Clone), put_there: &mut 
     let (store, key) = (sealed(inner, 3), key("in the way"));
     put_there(&key);
     is_not_opened(&store, &key);
-    assert!(matches!(take_lease(&store, &key, "b"), Leasing::Busy { cursor, .. } if cursor.version().is_some()));
+    assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Busy { cursor, .. } if cursor.version().is_some()));
     publish(&store, &key, "a");
-    assert!(matches!(take_lease(&store, &key, "b"), Leasing::Found(entry) if entry.bytes() == b"x"));
+    assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"x"));
     // By its version.
     put_there(&key);
     let version = is_not_opened(&store, &key);
-    assert!(matches!(store.swap(&key, Expected::Version(&version), Some((b"y", HOUR))).unwrap(), Swap::Done(_)));
+    assert!(matches!(
+        store.compare_and_swap(&key, Expected::Version(&version), Some((b"y", HOUR))).unwrap(),
+        SwapOutcome::Done(_)
+    ));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"y");
     // By somebody without the lease, though it lives longer than what is written.
     put_there(&key);
-    assert!(matches!(take_lease(&store, &key, "holder"), Leasing::Busy { .. } | Leasing::Leased));
-    let published = store.publish(&key, &Owner::new("late"), None, b"z", SECOND * 60).unwrap();
-    assert!(matches!(published, Publish::Done(Some(version)) if Some(&version) == version_of(&store, &key).as_ref()));
+    assert!(matches!(take_lease(&store, &key, "holder"), LeaseOutcome::Busy { .. } | LeaseOutcome::Leased));
+    let published = store.publish(&key, &LeaseOwner::new("late"), None, b"z", SECOND * 60).unwrap();
+    assert!(
+        matches!(published, PublishOutcome::Done(Some(version)) if Some(&version) == version_of(&store, &key).as_ref())
+    );
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"z");
-    store.swap(&key, Expected::Any, None).unwrap();
+    store.compare_and_swap(&key, Expected::Any, None).unwrap();
 }
 
 fn version_of(store: &impl Store, key: &Key) -> Option<Version> {
@@ -273,12 +282,19 @@ impl Store for Spoilt {
         Ok(Some(self.entry()))
     }
 
-    fn swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        Ok(Swap::Lost(Some(self.entry())))
+    fn compare_and_swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<SwapOutcome, Error> {
+        Ok(SwapOutcome::Conflict(Some(self.entry())))
     }
 
-    fn publish(&self, _: &Key, _: &Owner, _: Option<&Version>, _: &[u8], _: Duration) -> Result<Publish, Error> {
-        Ok(Publish::Lost(self.entry()))
+    fn publish(
+        &self,
+        _: &Key,
+        _: &LeaseOwner,
+        _: Option<&Version>,
+        _: &[u8],
+        _: Duration,
+    ) -> Result<PublishOutcome, Error> {
+        Ok(PublishOutcome::Conflict(self.entry()))
     }
 }
 
@@ -286,8 +302,8 @@ impl Store for Spoilt {
 fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
     let store = Sealed::new(Spoilt::default(), seal_key(3));
     let leasing = take_lease(&store, &key("spoilt"), "a");
-    assert!(matches!(leasing, Leasing::Busy { remaining: Duration::ZERO, cursor } if cursor != Cursor::new(None)));
-    let error = store.publish(&key("spoilt"), &Owner::new("a"), None, b"x", HOUR).unwrap_err();
+    assert!(matches!(leasing, LeaseOutcome::Busy { remaining: Duration::ZERO, cursor } if cursor != Cursor::new(None)));
+    let error = store.publish(&key("spoilt"), &LeaseOwner::new("a"), None, b"x", HOUR).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
 }
 
@@ -295,13 +311,13 @@ fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
 fn a_lease_is_kept_as_it_is_and_the_record_beside_it_is_not() {
     let inner = MemoryStore::new();
     let (store, other, key) = (sealed(&inner, 3), sealed(&inner, 4), key("beside a lease"));
-    assert!(matches!(take_lease(&store, &key, "a"), Leasing::Leased));
+    assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
     // Those who have another key, or none, know whose it is, and so nobody fetches meanwhile.
-    assert!(matches!(take_lease(&inner, &key, "a"), Leasing::Leased));
-    assert!(matches!(take_lease(&other, &key, "b"), Leasing::Busy { .. }));
-    assert!(matches!(take_lease(&other, &key, "a"), Leasing::Leased));
+    assert!(matches!(take_lease(&inner, &key, "a"), LeaseOutcome::Leased));
+    assert!(matches!(take_lease(&other, &key, "b"), LeaseOutcome::Busy { .. }));
+    assert!(matches!(take_lease(&other, &key, "a"), LeaseOutcome::Leased));
     publish(&store, &key, "a");
-    assert!(matches!(take_lease(&other, &key, "b"), Leasing::Leased), "it is free again");
+    assert!(matches!(take_lease(&other, &key, "b"), LeaseOutcome::Leased), "it is free again");
     assert_eq!(inner.read(&key).unwrap().unwrap().bytes().len(), b"x".len() + 37);
 }
 

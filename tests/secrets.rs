@@ -116,7 +116,10 @@ fn promise_8_the_key_in_a_store_holds_no_secret() {
     let provider = WeCom::new("corp", SECRET);
     let tokens = TokenManager::builder(provider).store(store.clone()).build().unwrap();
     assert_clean(tokens.key().as_str());
-    assert!(matches!(store.swap(tokens.key(), Expected::Absent, None), Ok(evertoken::store::Swap::Done(None))));
+    assert!(matches!(
+        store.compare_and_swap(tokens.key(), Expected::Absent, None),
+        Ok(evertoken::store::SwapOutcome::Done(None))
+    ));
 }
 
 #[test]

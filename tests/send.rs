@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{Canned, canned, closed_port, host, reply};
-use evertoken::store::{Entry, Expected, Store, Swap};
+use evertoken::store::{Entry, Expected, Store, SwapOutcome};
 use evertoken::testing::{FakeProvider, ProviderHost};
 use evertoken::{
     CallError, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Key, OAuth2, Provider, RequestBody,
@@ -581,7 +581,7 @@ impl Store for Gone {
         Err(Error::new(ErrorKind::Store, "on purpose"))
     }
 
-    fn swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<SwapOutcome, Error> {
         Err(Error::new(ErrorKind::Store, "on purpose"))
     }
 }

@@ -314,7 +314,7 @@ fn a_store_that_was_emptied_is_filled_again_from_what_is_held() {
     let group = Group::new();
     let tokens = group.manager();
     text(&tokens);
-    group.store.inner.swap(tokens.key(), Expected::Any, None).unwrap();
+    group.store.inner.compare_and_swap(tokens.key(), Expected::Any, None).unwrap();
     assert_eq!(text(&tokens), "token-1");
     group.clock.advance(60 * SECOND);
     eventually("the record is written", || group.record().is_some());
@@ -326,7 +326,7 @@ fn a_record_that_cannot_be_read_is_replaced() {
     for bad in [&b"garbage"[..], b"{}", b"[1]", b"", b"{\"v\":99}", &[b'x'; 100_000]] {
         let group = Group::new();
         let tokens = group.manager();
-        group.store.inner.swap(tokens.key(), Expected::Any, Some((bad, HOUR))).unwrap();
+        group.store.inner.compare_and_swap(tokens.key(), Expected::Any, Some((bad, HOUR))).unwrap();
         assert_eq!(text(&tokens), "token-1");
         assert_eq!((text(&group.manager()), group.provider.calls()), ("token-1".to_owned(), 1));
     }
@@ -347,7 +347,7 @@ fn a_recorded_failure_that_this_version_does_not_know_leaves_the_token_beside_it
         record["failure"] = serde_json::from_str(failure).unwrap();
         let bytes = record.to_string().into_bytes();
         let key = group.manager().key().clone();
-        group.store.inner.swap(&key, Expected::Any, Some((&bytes, entry.remaining()))).unwrap();
+        group.store.inner.compare_and_swap(&key, Expected::Any, Some((&bytes, entry.remaining()))).unwrap();
         assert_eq!(text(&group.manager()), "token-1", "{failure}");
         assert_eq!(group.provider.calls(), 1, "{failure}");
     }
@@ -385,7 +385,7 @@ fn a_record_of_another_credential_under_the_same_key_is_not_used() {
     text(&theirs);
     let recorded = group.store.inner.read(theirs.key()).unwrap().unwrap();
     let ours = group.manager();
-    group.store.inner.swap(ours.key(), Expected::Any, Some((recorded.bytes(), HOUR))).unwrap();
+    group.store.inner.compare_and_swap(ours.key(), Expected::Any, Some((recorded.bytes(), HOUR))).unwrap();
     assert_eq!(text(&ours), "token-1");
 }
 

@@ -157,7 +157,7 @@ fn a_refresh_token_that_the_store_has_lost_is_stored_again() {
     let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     let key = state_key(&store);
-    store.inner.swap(&key, Expected::Any, None).unwrap();
+    store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-2");
     assert_eq!(server.shown(), ["refresh-0", "refresh-1"]);
 }
@@ -184,7 +184,7 @@ fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
             let entry = meanwhile.inner.read(&key).unwrap().unwrap();
             let bytes = String::from_utf8(entry.bytes().to_vec()).unwrap();
             let bytes = bytes.replace("refresh-1", "refresh-2").replace(r#""number":1"#, r#""number":2"#);
-            meanwhile.inner.swap(&key, Expected::Any, Some((bytes.as_bytes(), entry.remaining()))).unwrap();
+            meanwhile.inner.compare_and_swap(&key, Expected::Any, Some((bytes.as_bytes(), entry.remaining()))).unwrap();
             // What it is asked with here is used up.
             assert_eq!(context.renewal_secret().unwrap().expose(), "refresh-1");
             Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"))
@@ -207,7 +207,7 @@ fn a_refresh_token_is_not_guessed_when_the_stored_one_cannot_be_read() {
     let key = state_key(&store);
     for garbage in ["", "null", "refresh-7", r#"{"v":1,"id":"other","state":"refresh-7","number":7,"life_ms":9000000}"#]
     {
-        store.inner.swap(&key, Expected::Any, Some((garbage.as_bytes(), HOUR))).unwrap();
+        store.inner.compare_and_swap(&key, Expected::Any, Some((garbage.as_bytes(), HOUR))).unwrap();
         let provider = refreshing(&server);
         let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();
         let error = tokens.token().unwrap_err();
@@ -221,7 +221,7 @@ fn a_ticket_replaces_what_cannot_be_read() {
     let store = Fragile::on_clock(&clock);
     let tokens = builder(&ticketed(1), &clock).store(store.clone()).build().unwrap();
     tokens.set_ticket("ticket-1").unwrap();
-    store.inner.swap(&state_key(&store), Expected::Any, Some((b"garbage", HOUR))).unwrap();
+    store.inner.compare_and_swap(&state_key(&store), Expected::Any, Some((b"garbage", HOUR))).unwrap();
     tokens.set_ticket("ticket-2").unwrap();
     let another = builder(&ticketed(1), &clock).store(store).build().unwrap();
     assert_eq!(text(&another), "ticket-2-0");

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use evertoken::store::{Cursor, Entry, Expected, Swap};
+use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
 use evertoken::*;
 use rotating::*;
@@ -74,7 +74,7 @@ impl Tapped {
 
     fn flush(&self) {
         for key in self.keys.lock().unwrap().iter() {
-            self.inner.swap(key, Expected::Any, None).unwrap();
+            self.inner.compare_and_swap(key, Expected::Any, None).unwrap();
         }
     }
 }
@@ -87,9 +87,14 @@ impl Store for Tapped {
         Ok(entry)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         self.run(key, When::Write)?;
-        let swap = self.inner.swap(key, expected, new)?;
+        let swap = self.inner.compare_and_swap(key, expected, new)?;
         self.run(key, When::Written)?;
         Ok(swap)
     }

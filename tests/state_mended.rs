@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use evertoken::store::{Cursor, Entry, Expected, Swap};
+use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
 use evertoken::*;
 use rotating::*;
@@ -69,13 +69,18 @@ impl Store for Hooked {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         self.keys.lock().unwrap().insert(key.clone());
         let hook = self.before_write.lock().unwrap().clone();
         if let Some(hook) = hook {
             hook(key, new.map(|(bytes, _)| bytes))?;
         }
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
@@ -259,7 +264,7 @@ fn fall_back(unsaved: bool) {
             store.well_again();
         }
         let gone = clock_life(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
-        store.inner.swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
+        store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
         clock.advance(2 * HOUR);
         let _ = tokens.token();
         assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.shown());
@@ -283,7 +288,7 @@ fn after_a_flush_nobody_brings_back_a_refresh_token_that_was_used() {
     assert_eq!((text(&new), text(&old)), ("token-2".into(), "token-2".into()));
     // Both are alive, and one of them has what counts.
     let key = store.key(":state");
-    store.inner.swap(&key, Expected::Any, None).unwrap();
+    store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     let _ = old.force_refresh();
     assert!(!server.used_twice(), "{:?}", server.shown());
 }
@@ -299,7 +304,7 @@ fn a_state_whose_store_says_that_more_is_left_than_it_was_given_is_still_the_sta
     let state = store.state().unwrap();
     let fresh = || builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
     let life = state.remaining() + SECOND * 2;
-    store.inner.swap(&store.key(":state"), Expected::Any, Some((state.bytes(), life))).unwrap();
+    store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((state.bytes(), life))).unwrap();
     let another = fresh();
     assert_eq!(text(&another), "token-1");
     let _ = another.force_refresh();
@@ -383,7 +388,7 @@ fn a_newer_ticket_is_not_lost_to_an_older_one_after_a_flush() {
     new.set_ticket("ticket-2").unwrap();
     assert_eq!(text(&new), "ticket-1-0");
     let key = store.key(":state");
-    store.inner.swap(&key, Expected::Any, None).unwrap();
+    store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     old.force_refresh().unwrap();
     new.invalidate().unwrap();
     let got = text(&new);

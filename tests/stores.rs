@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
 use evertoken::store::RedisStore;
-use evertoken::store::{Entry, Expected, FileStore, Leasing, Swap};
+use evertoken::store::{Entry, Expected, FileStore, LeaseOutcome, SwapOutcome};
 #[cfg(feature = "seal")]
 use evertoken::store::{SealKey, Sealed};
 use evertoken::testing::{FakeClock, FakeProvider};
@@ -47,8 +47,13 @@ impl Store for Overtaken {
         self.0.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        let swap = self.0.swap(key, expected, new);
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
+        let swap = self.0.compare_and_swap(key, expected, new);
         if new.is_some() && key != &overtaken() {
             put(&self.0, &overtaken(), b"came first", HOUR);
         }
@@ -63,9 +68,9 @@ fn overtaken() -> Key {
 #[test]
 fn a_record_that_came_just_before_the_lease_was_won_is_found_and_the_lease_is_free_again() {
     let store = Overtaken::default();
-    assert!(matches!(ask(&store, &overtaken(), "a"), Leasing::Found(entry) if entry.bytes() == b"came first"));
-    store.0.swap(&overtaken(), Expected::Any, None).unwrap();
-    assert!(matches!(ask(&store.0, &overtaken(), "b"), Leasing::Leased));
+    assert!(matches!(ask(&store, &overtaken(), "a"), LeaseOutcome::Found(entry) if entry.bytes() == b"came first"));
+    store.0.compare_and_swap(&overtaken(), Expected::Any, None).unwrap();
+    assert!(matches!(ask(&store.0, &overtaken(), "b"), LeaseOutcome::Leased));
 }
 
 #[test]
@@ -93,12 +98,12 @@ fn two_stores_on_one_directory_exclude_each_other_as_processes_do() {
         racing.map(|racing| racing.join().unwrap()).concat()
     });
     assert_eq!(won.len(), 1, "{won:?}");
-    one.swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(ask(&one, &key, "one"), Leasing::Leased));
-    assert!(matches!(ask(&other, &key, "other"), Leasing::Busy { .. }));
-    assert!(matches!(ask(&one, &key, "another of the same store"), Leasing::Busy { .. }));
+    one.compare_and_swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(ask(&one, &key, "one"), LeaseOutcome::Leased));
+    assert!(matches!(ask(&other, &key, "other"), LeaseOutcome::Busy { .. }));
+    assert!(matches!(ask(&one, &key, "another of the same store"), LeaseOutcome::Busy { .. }));
     drop(one);
-    assert!(matches!(ask(&other, &key, "other"), Leasing::Leased), "the holder has gone");
+    assert!(matches!(ask(&other, &key, "other"), LeaseOutcome::Leased), "the holder has gone");
 }
 
 #[cfg(target_os = "linux")]

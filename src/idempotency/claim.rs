@@ -15,7 +15,7 @@ use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::store::{BoundedStore, Entry, Expected, Swap, Version};
+use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
 
 /// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::Idempotency::begin).
 ///
@@ -171,15 +171,15 @@ impl Held {
             let (key, new) = (self.key.clone(), new.clone());
             let swap = self.store.ask_until(deadline, move |store| {
                 let new = new.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
-                store.swap(&key, Expected::Version(&version), new)
+                store.compare_and_swap(&key, Expected::Version(&version), new)
             })?;
             let entry = match swap {
-                Swap::Done(version) => return Ok(Replaced::Done(version)),
-                Swap::Lost(None) => {
+                SwapOutcome::Done(version) => return Ok(Replaced::Done(version)),
+                SwapOutcome::Conflict(None) => {
                     self.end(RUN_OUT);
                     return Err(lost(RUN_OUT));
                 }
-                Swap::Lost(Some(entry)) => entry,
+                SwapOutcome::Conflict(Some(entry)) => entry,
             };
             let own = Head::from_bytes(entry.bytes(), &self.head.id).filter(|head| head.owner == self.head.owner);
             match own.map(|head| head.status) {

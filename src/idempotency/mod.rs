@@ -22,7 +22,7 @@ use crate::clock::{Clock, Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Identity, Key};
 use crate::name::unique_name;
-use crate::store::{BoundedStore, Entry, Expected, Store, Swap, Version};
+use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
 
 /// Does things once: keeps on a [`Store`] who does what, and what came of it.
 ///
@@ -330,11 +330,11 @@ impl Attempt<'_> {
             (self.head.created_ms, self.head.updated_ms) = (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
             let entry = match self.claim(replaced.take(), deadline)? {
                 // Slept through, on a laptop or in a stopped process: somebody else may have done it meanwhile.
-                Swap::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_ttl => continue,
-                Swap::Done(version) => return Ok(Outcome::New(self.claimed(version))),
+                SwapOutcome::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_ttl => continue,
+                SwapOutcome::Done(version) => return Ok(Outcome::New(self.claimed(version))),
                 // It went between two looks, and nothing has been recorded yet.
-                Swap::Lost(None) => continue,
-                Swap::Lost(Some(entry)) => entry,
+                SwapOutcome::Conflict(None) => continue,
+                SwapOutcome::Conflict(Some(entry)) => entry,
             };
             match self.once.decode(&entry, &self.key, &self.head.id) {
                 // Recorded before by this one, when the answer was lost. Its lifetime is counted from now.
@@ -355,18 +355,18 @@ impl Attempt<'_> {
     }
 
     /// Writes the claim in the place of what was seen; `None`: of nothing.
-    fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<Swap, Error> {
+    fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<SwapOutcome, Error> {
         self.head.turn += 1;
         let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_ttl);
         self.once.store.ask_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
-            store.swap(&key, expected, Some((&bytes, lifetime)))
+            store.compare_and_swap(&key, expected, Some((&bytes, lifetime)))
         })
     }
 
     fn claimed<T>(&self, version: Option<Version>) -> Claim<T> {
         let once = self.once;
-        let version = version.unwrap_or_else(|| Version::of(&self.head.to_bytes()));
+        let version = version.unwrap_or_else(|| Version::of_bytes(&self.head.to_bytes()));
         let lifetimes = (once.claim_ttl, once.result_ttl);
         let held =
             Held::new(once.store.clone(), once.time.clone(), self.key.clone(), lifetimes, self.head.clone(), version);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::OperationStatus;
-use crate::clock::{Moment, milliseconds};
+use crate::clock::{Timestamp, milliseconds};
 use crate::error::Error;
 use crate::secret::hex;
 
@@ -114,7 +114,7 @@ pub(super) fn name_of(key: &str, what: &str, bytes: &[u8]) -> String {
     hex(name.sign().as_ref())
 }
 
-pub(super) fn epoch_milliseconds(moment: Moment) -> u64 {
+pub(super) fn epoch_milliseconds(moment: Timestamp) -> u64 {
     let since = moment.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     milliseconds(since)
 }

@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use super::wire::{HIGHEST_NUMBER, WIRE_VERSION, from_object};
 use super::{Encoded, LONGEST_OPERATION, MOST_EDITS, SHORTEST_LIFETIME, Sharing};
-use crate::clock::{Moment, milliseconds};
+use crate::clock::{Timestamp, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::Secret;
-use crate::store::{Entry, Expected, Swap, Version};
+use crate::store::{Entry, Expected, SwapOutcome, Version};
 
 /// Where something is kept, and whose it is.
 #[derive(Clone, Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct Kept {
     pub(crate) secret: Secret,
     /// Counts the states that came one after the other.
     pub(crate) number: u64,
-    pub(crate) since: Moment,
-    pub(crate) end: Moment,
+    pub(crate) since: Timestamp,
+    pub(crate) end: Timestamp,
 }
 
 /// What stands where a state belongs, and its version.
@@ -78,15 +78,15 @@ impl Sharing {
         let new = Encoded { bytes, life, at: known_at };
         // The token that came with it may be used at once, and whoever ends then without having stored it has lost it.
         Ok(match self.replace_within(LONGEST_STATE_WRITE, &place.key, expected, new)? {
-            Swap::Done(version) => {
+            SwapOutcome::Done(version) => {
                 self.note_state(state.number);
                 Ok(version)
             }
-            Swap::Lost(entry) => Err(self.found(entry, place, known_at)),
+            SwapOutcome::Conflict(entry) => Err(self.found(entry, place, known_at)),
         })
     }
 
-    fn found(&self, entry: Option<Entry>, place: &Place, known_at: Moment) -> Found {
+    fn found(&self, entry: Option<Entry>, place: &Place, known_at: Timestamp) -> Found {
         let Some(entry) = entry else { return Found::Nothing };
         match WireState::kept(&entry, place, known_at) {
             Some(kept) => {
@@ -115,16 +115,16 @@ impl Sharing {
         let asked = lock.clone();
         let swap = self.store.ask(move |store| {
             let mine = Some((owner.as_bytes(), lease));
-            match store.swap(&asked, Expected::Absent, mine)? {
-                Swap::Lost(Some(held)) if held.bytes() == owner.as_bytes() => {
-                    store.swap(&asked, Expected::Version(held.version()), mine)
+            match store.compare_and_swap(&asked, Expected::Absent, mine)? {
+                SwapOutcome::Conflict(Some(held)) if held.bytes() == owner.as_bytes() => {
+                    store.compare_and_swap(&asked, Expected::Version(held.version()), mine)
                 }
                 swap => Ok(swap),
             }
         })?;
         Ok(match swap {
-            Swap::Done(version) => Some(StateTurn { lock, version }),
-            Swap::Lost(_) => None,
+            SwapOutcome::Done(version) => Some(StateTurn { lock, version }),
+            SwapOutcome::Conflict(_) => None,
         })
     }
 
@@ -132,7 +132,7 @@ impl Sharing {
     pub(crate) fn end_turn(&self, turn: StateTurn) -> Result<(), Error> {
         self.store.ask(move |store| {
             let expected = turn.version.as_ref().map_or(Expected::Any, Expected::Version);
-            store.swap(&turn.lock, expected, None).map(drop)
+            store.compare_and_swap(&turn.lock, expected, None).map(drop)
         })
     }
 
@@ -156,7 +156,7 @@ impl Sharing {
             let (bytes, life) = WireCount::bytes(place, counted, passed);
             let new = Encoded { bytes, life, at: known_at };
             let swap = self.replace(&place.key, entry.as_ref().map(Entry::version), new)?;
-            if let Swap::Done(_) = swap {
+            if let SwapOutcome::Done(_) = swap {
                 return Ok((admitted, counted, passed));
             }
         }
@@ -199,7 +199,7 @@ impl WireState {
         bytes
     }
 
-    fn kept(entry: &Entry, place: &Place, known_at: Moment) -> Option<Kept> {
+    fn kept(entry: &Entry, place: &Place, known_at: Timestamp) -> Option<Kept> {
         let wire: WireState = from_object(entry.bytes())?;
         let secret = Secret::new(wire.state);
         let whole = Duration::from_millis(wire.life_ms);

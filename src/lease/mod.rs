@@ -15,14 +15,17 @@ pub(crate) use beside::{Counted, DAY, Found, Kept, Place, StateTurn};
 use self::wire::{
     Foreign, HIGHEST_NUMBER, StateMark, WIRE_VERSION, Wire, WireFailure, WireRejected, epoch_seconds, from_object,
 };
-use crate::clock::{Deadline, Moment, Stopwatch, Time, Wake, milliseconds};
+use crate::clock::{Deadline, Notifier, Stopwatch, Time, Timestamp, milliseconds};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::name::unique_name;
 use crate::policy::{LONGEST_LIFETIME, Lifetime};
 use crate::secret::Secret;
-use crate::store::{BoundedStore, Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
+use crate::store::{
+    BoundedStore, Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome,
+    Version,
+};
 
 /// The part of a manager that talks with the others that hold the same credential.
 #[derive(Debug)]
@@ -75,14 +78,14 @@ pub(crate) struct RecordedToken {
     pub(crate) life: Lifetime,
     /// What was left of it at `known_at`.
     pub(crate) remaining: Duration,
-    pub(crate) known_at: Moment,
+    pub(crate) known_at: Timestamp,
 }
 
 /// A token that must not be used. Its end is kept, because the provider may give it again and tell a whole life.
 #[derive(Clone, Debug)]
 pub(crate) struct RejectedToken {
     pub(crate) fingerprint: String,
-    pub(crate) end: Moment,
+    pub(crate) end: Timestamp,
 }
 
 /// A fetch that failed, in whatever process.
@@ -197,15 +200,15 @@ impl Sharing {
             Ok((leasing, leased_until, known_at))
         })?;
         Ok(match leasing {
-            Leasing::Found(entry) => Turn::Found(self.decode(&entry, known_at)),
-            Leasing::Leased => Turn::Leased(leased_until),
-            Leasing::Busy { remaining, cursor } => Turn::Busy { remaining, cursor },
+            LeaseOutcome::Found(entry) => Turn::Found(self.decode(&entry, known_at)),
+            LeaseOutcome::Leased => Turn::Leased(leased_until),
+            LeaseOutcome::Busy { remaining, cursor } => Turn::Busy { remaining, cursor },
         })
     }
 
-    /// Has `wake` called when the record changes, if the store can tell.
-    pub(crate) fn watch(&self, wake: Wake) -> Option<Watch> {
-        catch_panic(|| Ok(self.store.store().watch(&self.key, wake))).ok()?
+    /// Calls `notifier` when the record changes, if the store can tell.
+    pub(crate) fn watch(&self, notifier: Notifier) -> Option<Subscription> {
+        catch_panic(|| Ok(self.store.store().watch(&self.key, notifier))).ok()?
     }
 
     /// True when the log is told of the store's trouble by the store.
@@ -237,8 +240,8 @@ impl Sharing {
             Ok((published, known_at))
         })?;
         Ok(match published {
-            (Publish::Done(version), _) => Published::Done(version),
-            (Publish::Lost(entry), known_at) => Published::Lost(self.decode(&entry, known_at)),
+            (PublishOutcome::Done(version), _) => Published::Done(version),
+            (PublishOutcome::Conflict(entry), known_at) => Published::Lost(self.decode(&entry, known_at)),
         })
     }
 
@@ -247,7 +250,7 @@ impl Sharing {
         let (lease, owner) = (self.key.lease(), self.owner());
         self.store.ask(move |store| {
             if let Some(held) = store.read(&lease)?.filter(|held| held.bytes() == owner.as_bytes()) {
-                store.swap(&lease, Expected::Version(held.version()), None)?;
+                store.compare_and_swap(&lease, Expected::Version(held.version()), None)?;
             }
             Ok(())
         })
@@ -269,7 +272,7 @@ impl Sharing {
 
     /// Records that the token with this fingerprint was rejected, if it is the recorded one or nothing is recorded. What
     /// stands in keeps it beside another token as well: the first store may have the rejected one, and is told later.
-    pub(crate) fn reject(&self, fingerprint: &str, end: Moment) -> Result<(), Error> {
+    pub(crate) fn reject(&self, fingerprint: &str, end: Timestamp) -> Result<(), Error> {
         self.edit(|record| {
             let is_recorded = record.token.as_ref().is_some_and(|token| token.fingerprint == fingerprint);
             let concerns = record.token.is_none() || self.stands_in();
@@ -282,7 +285,7 @@ impl Sharing {
     }
 
     /// Records that nothing is known, and that neither the recorded token nor that of `held` is to be used.
-    pub(crate) fn forget(&self, held: Option<(&str, Moment)>) -> Result<(), Error> {
+    pub(crate) fn forget(&self, held: Option<(&str, Timestamp)>) -> Result<(), Error> {
         self.edit(|record| {
             let recorded = record.token.as_ref().map(|token| (token.fingerprint.clone(), token.end()));
             record.failure = None;
@@ -296,15 +299,15 @@ impl Sharing {
     /// Writes a record in the place of the version that it has. Returns the new version; `None`: another one is there.
     pub(crate) fn put(&self, record: &Record) -> Result<Option<Version>, Error> {
         Ok(match self.replace(&self.key, record.version.as_ref(), self.encode(record))? {
-            Swap::Done(version) => version,
-            Swap::Lost(_) => None,
+            SwapOutcome::Done(version) => version,
+            SwapOutcome::Conflict(_) => None,
         })
     }
 
     /// Removes a record, if it is still this one.
     pub(crate) fn remove(&self, version: &Version) -> Result<(), Error> {
         let (key, version) = (self.key.clone(), version.clone());
-        self.store.ask(move |store| store.swap(&key, Expected::Version(&version), None).map(drop))
+        self.store.ask(move |store| store.compare_and_swap(&key, Expected::Version(&version), None).map(drop))
     }
 
     /// Records that a failure of this kind is over.
@@ -319,7 +322,7 @@ impl Sharing {
             if !change(&mut record) {
                 return Ok(());
             }
-            if let Swap::Done(_) = self.replace(&self.key, record.version.as_ref(), self.encode(&record))? {
+            if let SwapOutcome::Done(_) = self.replace(&self.key, record.version.as_ref(), self.encode(&record))? {
                 return Ok(());
             }
         }
@@ -332,21 +335,27 @@ impl Sharing {
     }
 
     /// Writes in the place of what was seen; `None`: of nothing.
-    fn replace(&self, key: &Key, seen: Option<&Version>, new: Encoded) -> Result<Swap, Error> {
+    fn replace(&self, key: &Key, seen: Option<&Version>, new: Encoded) -> Result<SwapOutcome, Error> {
         self.replace_within(LONGEST_OPERATION, key, seen, new)
     }
 
-    fn replace_within(&self, limit: Duration, key: &Key, seen: Option<&Version>, new: Encoded) -> Result<Swap, Error> {
+    fn replace_within(
+        &self,
+        limit: Duration,
+        key: &Key,
+        seen: Option<&Version>,
+        new: Encoded,
+    ) -> Result<SwapOutcome, Error> {
         let (key, seen, time) = (key.clone(), seen.cloned(), self.time.clone());
         self.store.ask_until(Deadline::within(limit), move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
-            store.swap(&key, expected, Some((&new.bytes, new.rest(time.now()))))
+            store.compare_and_swap(&key, expected, Some((&new.bytes, new.rest(time.now()))))
         })
     }
 
     /// A forked child is somebody else.
-    fn owner(&self) -> Owner {
-        Owner::new(format!("{}-{}", self.owner, std::process::id()))
+    fn owner(&self) -> LeaseOwner {
+        LeaseOwner::new(format!("{}-{}", self.owner, std::process::id()))
     }
 
     fn encode(&self, record: &Record) -> Encoded {
@@ -375,7 +384,7 @@ impl Sharing {
 
     /// The record in `entry`. What cannot be read, or belongs to another credential, is as good as nothing: it keeps
     /// its version, so that it can be replaced.
-    fn decode(&self, entry: &Entry, known_at: Moment) -> Record {
+    fn decode(&self, entry: &Entry, known_at: Timestamp) -> Record {
         let version = Some(entry.version().clone());
         let record = match &self.identity {
             Some(identity) => Wire::from_bytes(entry.bytes()).filter(|wire| *identity == wire.id),
@@ -416,18 +425,18 @@ impl Sharing {
 struct Encoded {
     bytes: Zeroizing<Vec<u8>>,
     life: Duration,
-    at: Moment,
+    at: Timestamp,
 }
 
 impl Encoded {
     /// What is left of the life: whoever is stopped on the way to the store must not give more than there is.
-    fn rest(&self, now: Moment) -> Duration {
+    fn rest(&self, now: Timestamp) -> Duration {
         self.life.saturating_sub(now.since(self.at)).max(SHORTEST_LIFETIME)
     }
 }
 
 impl RecordedToken {
-    pub(crate) fn end(&self) -> Moment {
+    pub(crate) fn end(&self) -> Timestamp {
         self.known_at.after(self.remaining)
     }
 }
@@ -438,7 +447,7 @@ impl Record {
     }
 
     /// Adds what another record rejects and is not over. True when there is anything that was not known here.
-    pub(crate) fn take_rejections_of(&mut self, other: &Record, now: Moment) -> bool {
+    pub(crate) fn take_rejections_of(&mut self, other: &Record, now: Timestamp) -> bool {
         let is_news = |rejected: &&RejectedToken| !now.reaches(rejected.end) && !self.rejects(&rejected.fingerprint);
         let news: Vec<_> = other.rejected.iter().filter(is_news).collect();
         for rejected in &news {
@@ -447,7 +456,7 @@ impl Record {
         !news.is_empty()
     }
 
-    fn forget_token(&mut self, fingerprint: &str, end: Moment, now: Moment) {
+    fn forget_token(&mut self, fingerprint: &str, end: Timestamp, now: Timestamp) {
         self.keep = self.keep.max(now.until(end));
         if self.token.as_ref().is_some_and(|token| token.fingerprint == fingerprint) {
             self.token = None;
@@ -455,7 +464,7 @@ impl Record {
         self.reject(fingerprint, end);
     }
 
-    pub(crate) fn reject(&mut self, fingerprint: &str, end: Moment) {
+    pub(crate) fn reject(&mut self, fingerprint: &str, end: Timestamp) {
         if !self.rejects(fingerprint) {
             self.rejected.push(RejectedToken { fingerprint: fingerprint.to_owned(), end });
         }

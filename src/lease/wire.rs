@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Failure, MOST_REJECTED, Record, RecordedToken, RejectedToken};
-use crate::clock::{Moment, milliseconds};
+use crate::clock::{Timestamp, milliseconds};
 use crate::error::{Error, ErrorKind};
 use crate::policy::{LONGEST_LIFETIME, LONGEST_PAUSE, Lifetime};
 use crate::secret::Secret;
@@ -70,7 +70,7 @@ pub(super) struct WireRejected {
 }
 
 impl WireRejected {
-    pub(super) fn of(rejected: &RejectedToken, now: Moment) -> WireRejected {
+    pub(super) fn of(rejected: &RejectedToken, now: Timestamp) -> WireRejected {
         WireRejected { token: rejected.fingerprint.clone(), left_ms: milliseconds(now.until(rejected.end)) }
     }
 }
@@ -171,7 +171,7 @@ impl Wire {
     }
 
     /// `None` when more remains of it than it was given: then nobody can tell how old it is.
-    pub(super) fn into_record(self, remaining: Duration, known_at: Moment) -> Option<Record> {
+    pub(super) fn into_record(self, remaining: Duration, known_at: Timestamp) -> Option<Record> {
         let kept = Duration::from_millis(self.kept_ms);
         if remaining > kept.saturating_add(ROUNDED) {
             return None;
@@ -257,6 +257,6 @@ const ROUNDED: Duration = Duration::from_millis(1);
 pub(super) const HIGHEST_NUMBER: u64 = 1 << 53;
 const LONGEST_MESSAGE: usize = 200;
 
-pub(super) fn epoch_seconds(moment: Moment) -> u64 {
+pub(super) fn epoch_seconds(moment: Timestamp) -> u64 {
     moment.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::clock::{Deadline, Moment};
+use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::TokenOrigin;
 use crate::flight::Flight;
@@ -11,7 +11,7 @@ use crate::lease::{MOST_REJECTED, StateTurn};
 use crate::manager::quota::Day;
 use crate::manager::state::HeldState;
 use crate::policy::{Lifetime, Phase, Schedule};
-use crate::store::{Version, Watch};
+use crate::store::{Subscription, Version};
 use crate::token::Token;
 
 /// Everything about one credential that changes. It stands under one lock, which is held for memory only.
@@ -25,19 +25,19 @@ pub(crate) struct Control {
     pub(crate) pause: Option<Pause>,
     pub(crate) poll: Option<Poll>,
     /// When a renewal is tried again that found another one fetching.
-    pub(crate) come_back_at: Option<Moment>,
+    pub(crate) come_back_at: Option<Timestamp>,
     /// Fetches that failed in a row.
     pub(crate) failures: u32,
-    pub(crate) last_error: Option<(Error, Moment)>,
+    pub(crate) last_error: Option<(Error, Timestamp)>,
     pub(crate) rejected: Vec<Rejected>,
     /// All rejections so far; the number is the name of one.
     pub(crate) rejections: u64,
     /// Rejections, in a row, of tokens that had hardly been granted.
     pub(crate) young_rejections: u32,
     /// When the last of them was.
-    pub(crate) young_at: Option<Moment>,
+    pub(crate) young_at: Option<Timestamp>,
     /// A token that was granted again after its rejection, and until when further rejections of it are ignored.
-    pub(crate) granted_again: Option<(String, Moment)>,
+    pub(crate) granted_again: Option<(String, Timestamp)>,
     pub(crate) flight: Option<Arc<Flight<Landed>>>,
     /// Flights that were given up and may still be flying.
     pub(crate) lost: Vec<Weak<Flight<Landed>>>,
@@ -46,7 +46,7 @@ pub(crate) struct Control {
     /// Counts tokens that differ from the one before.
     pub(crate) tokens: u64,
     /// When a forced refresh was last carried out.
-    pub(crate) forced_at: Option<Moment>,
+    pub(crate) forced_at: Option<Timestamp>,
     pub(crate) store: StoreState,
     /// What the provider needs besides its settings.
     pub(crate) state: Option<HeldState>,
@@ -58,7 +58,7 @@ pub(crate) struct Control {
     pub(crate) parent_refused: Option<String>,
     /// What was counted of its quota.
     pub(crate) day: Option<Day>,
-    pub(crate) report_at: Option<Moment>,
+    pub(crate) report_at: Option<Timestamp>,
     pub(crate) shut_down: bool,
     /// The last handle is gone.
     pub(crate) retired: bool,
@@ -72,7 +72,7 @@ pub(crate) struct Held {
     /// Its whole life, as far as it was told.
     pub(crate) life: Lifetime,
     pub(crate) source: TokenOrigin,
-    pub(crate) since: Moment,
+    pub(crate) since: Timestamp,
     /// Its number among the tokens in the shared store: the higher, the later it was granted.
     pub(crate) number: u64,
     /// Its record in the shared store. `None`: not recorded yet, or there is no store.
@@ -89,12 +89,12 @@ pub(crate) struct Held {
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) fingerprint: String,
-    pub(crate) end: Moment,
+    pub(crate) end: Timestamp,
 }
 
 /// Why the provider is left alone for a while.
 pub(crate) struct Pause {
-    pub(crate) until: Moment,
+    pub(crate) until: Timestamp,
     /// `None`: nothing failed, but it would only give the same token again.
     pub(crate) error: Option<Error>,
 }
@@ -108,7 +108,7 @@ pub(crate) struct Poll {
 /// A token that must not be used.
 pub(crate) struct Rejected {
     pub(crate) fingerprint: String,
-    pub(crate) end: Moment,
+    pub(crate) end: Timestamp,
     pub(crate) number: u64,
     /// Nobody refused it. It was forgotten, and the others could not be told: the provider may give it again.
     pub(crate) forgotten: bool,
@@ -119,15 +119,15 @@ pub(crate) struct Rejected {
 pub(crate) struct StoreState {
     pub(crate) down: Option<Down>,
     /// When the record is to be read again. `None`: at the next use.
-    pub(crate) look_at: Option<Moment>,
+    pub(crate) look_at: Option<Timestamp>,
     /// The snapshot's hits when it was read last.
     pub(crate) hits: u64,
     /// When this manager last fetched without the store.
-    pub(crate) unshared_at: Option<Moment>,
+    pub(crate) unshared_at: Option<Timestamp>,
     /// The record has changed, and was not read since.
     pub(crate) news: bool,
     /// Tells of that, in the process that began it.
-    pub(crate) watch: Option<(u32, Watch)>,
+    pub(crate) watch: Option<(u32, Subscription)>,
 }
 
 impl StoreState {
@@ -139,12 +139,12 @@ impl StoreState {
 
 /// The store cannot be used.
 pub(crate) struct Down {
-    pub(crate) since: Moment,
+    pub(crate) since: Timestamp,
     /// What it failed with last.
     pub(crate) error: Error,
     pub(crate) failures: u32,
     /// Not before then is it tried again.
-    pub(crate) retry_at: Moment,
+    pub(crate) retry_at: Timestamp,
 }
 
 /// Why a flight is started.
@@ -190,12 +190,12 @@ pub(crate) struct Ticket {
 
 impl Control {
     /// The held token, if it is no further gone than `worst`.
-    pub(crate) fn peek(&self, now: Moment, worst: Phase) -> Option<&Held> {
+    pub(crate) fn peek(&self, now: Timestamp, worst: Phase) -> Option<&Held> {
         self.held.as_ref().filter(|held| held.schedule.phase(now) <= worst)
     }
 
     /// Hands the held token to a caller, if it is no further gone than `worst`.
-    pub(crate) fn take(&mut self, now: Moment, worst: Phase) -> Option<Token> {
+    pub(crate) fn take(&mut self, now: Timestamp, worst: Phase) -> Option<Token> {
         let held = self.held.as_mut().filter(|held| held.schedule.phase(now) <= worst)?;
         held.taken = true;
         Some(held.token.clone())
@@ -213,17 +213,17 @@ impl Control {
 
     /// True when the store is to be looked at although no token is held: it lacks a state, or may have the ticket that
     /// is missed here.
-    pub(crate) fn looks_for_a_state(&self, now: Moment) -> bool {
+    pub(crate) fn looks_for_a_state(&self, now: Timestamp) -> bool {
         self.has_state_to_store() || self.pause_at(now).is_some_and(Pause::is_for_want_of_a_ticket)
     }
 
     /// What keeps a renewal in the background from starting now.
-    pub(crate) fn renewal_waits_until(&self, now: Moment) -> Option<Moment> {
+    pub(crate) fn renewal_waits_until(&self, now: Timestamp) -> Option<Timestamp> {
         let pause = self.pause.as_ref().map(|pause| pause.until);
-        pause.into_iter().chain(self.come_back_at).filter(|at| !now.reaches(*at)).reduce(Moment::later)
+        pause.into_iter().chain(self.come_back_at).filter(|at| !now.reaches(*at)).reduce(Timestamp::later)
     }
 
-    pub(crate) fn pause_at(&self, now: Moment) -> Option<&Pause> {
+    pub(crate) fn pause_at(&self, now: Timestamp) -> Option<&Pause> {
         self.pause.as_ref().filter(|pause| !now.reaches(pause.until))
     }
 
@@ -264,9 +264,9 @@ impl Control {
     }
 
     /// True when a rejection of `token` changes anything: it is held, or nothing is and it is not known to be bad.
-    pub(crate) fn heeds_rejection_of(&self, token: &Token, now: Moment) -> bool {
+    pub(crate) fn heeds_rejection_of(&self, token: &Token, now: Timestamp) -> bool {
         let name = token.fingerprint();
-        let ignored = |(again, until): &(String, Moment)| again == name && !now.reaches(*until);
+        let ignored = |(again, until): &(String, Timestamp)| again == name && !now.reaches(*until);
         if self.granted_again.as_ref().is_some_and(ignored) {
             return false;
         }
@@ -288,7 +288,7 @@ impl Control {
     }
 
     /// Remembers that a token must not come back from the shared store.
-    pub(crate) fn note_forgotten(&mut self, fingerprint: &str, end: Moment, now: Moment) {
+    pub(crate) fn note_forgotten(&mut self, fingerprint: &str, end: Timestamp, now: Timestamp) {
         self.note_rejected(fingerprint, end, now);
         if let Some(last) = self.rejected.last_mut() {
             last.forgotten = true;
@@ -296,7 +296,7 @@ impl Control {
     }
 
     /// Remembers that a token must not be used, until its end.
-    pub(crate) fn note_rejected(&mut self, fingerprint: &str, end: Moment, now: Moment) {
+    pub(crate) fn note_rejected(&mut self, fingerprint: &str, end: Timestamp, now: Timestamp) {
         self.rejections += 1;
         let number = self.rejections;
         self.rejected.retain(|rejected| rejected.fingerprint != fingerprint && !now.reaches(rejected.end));
@@ -321,7 +321,12 @@ impl Pause {
 impl Known {
     /// The end of a token that the provider gives again: it tells a whole life whenever it is asked, so the end that is
     /// known stays. `None`: the token is new.
-    pub(crate) fn end_of(fingerprint: &str, known: &[Known], asked_at: Moment, told: Moment) -> Option<Moment> {
+    pub(crate) fn end_of(
+        fingerprint: &str,
+        known: &[Known],
+        asked_at: Timestamp,
+        told: Timestamp,
+    ) -> Option<Timestamp> {
         known.iter().filter(|known| known.fingerprint == fingerprint).fold(None, |end, known| {
             let rest = asked_at.monotonic_until(known.end);
             // Given again, it is not over. If only the wall clock says so, that clock was set since.
@@ -335,7 +340,7 @@ impl Known {
 impl Held {
     /// True when a recorded token is to be preferred to this one: it was granted later. The number of one that was
     /// granted without the store does not say so, but its end; of two that end together all take the recorded one.
-    pub(crate) fn is_older_than(&self, number: u64, end: Moment) -> bool {
+    pub(crate) fn is_older_than(&self, number: u64, end: Timestamp) -> bool {
         if self.version.is_none() {
             return !end.after(TOLERANCE).ends_before(self.schedule.end);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Deadline, Moment};
+use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventKind, TokenOrigin};
 use crate::lease::{Failure, OPERATION, Published, Record, RecordedToken, Sharing, Turn, Wait, next_number};
@@ -21,7 +21,7 @@ pub(crate) enum Arrival {
     /// Another manager recorded this. With the failure of its last fetch, if it failed.
     Adopted { token: RecordedToken, number: u64, version: Option<Version>, failure: Option<Failure> },
     /// The held token is recorded, as this version and with this end.
-    Recorded { version: Option<Version>, number: u64, end: Moment },
+    Recorded { version: Option<Version>, number: u64, end: Timestamp },
     /// Another manager rejected the held token.
     RejectedElsewhere,
     /// Another manager is fetching; it makes no sense to look again for so long.
@@ -35,12 +35,12 @@ pub(crate) struct Granted {
     pub(crate) fingerprint: String,
     /// The whole life, as the provider tells it.
     pub(crate) life: Lifetime,
-    pub(crate) end: Moment,
+    pub(crate) end: Timestamp,
     /// True when it was known before.
     pub(crate) same: bool,
     /// Its number among the tokens in the shared store.
     pub(crate) number: u64,
-    pub(crate) asked_at: Moment,
+    pub(crate) asked_at: Timestamp,
     pub(crate) version: Option<Version>,
 }
 

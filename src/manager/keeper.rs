@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Moment, Stopwatch, Time};
+use crate::clock::{Deadline, Stopwatch, Time, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventKind, Events};
 use crate::flight::{Flight, is_aboard};
@@ -83,7 +83,7 @@ enum Step {
 
 impl Keeper {
     #[inline]
-    pub(crate) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Timestamp {
         self.time.now()
     }
 
@@ -252,7 +252,7 @@ impl Keeper {
     }
 
     /// Why no flight may be started or boarded, if so.
-    fn refusal(&self, control: &mut Control, now: Moment) -> Option<Error> {
+    fn refusal(&self, control: &mut Control, now: Timestamp) -> Option<Error> {
         if is_aboard(self.id.number()) {
             return Some(Error::config("the provider asked its own manager for a token"));
         }
@@ -309,8 +309,8 @@ impl Keeper {
         &self,
         control: &mut Control,
         fingerprint: &str,
-        end: Moment,
-        now: Moment,
+        end: Timestamp,
+        now: Timestamp,
     ) -> Vec<EventKind> {
         let held = control.held.take();
         self.snapshot.clear();
@@ -373,7 +373,7 @@ impl Keeper {
     /// Writes to the shared store.
     pub(crate) fn tell_the_others(
         &self,
-        work: impl FnOnce(&Sharing, Moment) -> Result<(), Error>,
+        work: impl FnOnce(&Sharing, Timestamp) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match &self.sharing {
             Some(_) if self.store_rests() => Err(Error::new(ErrorKind::Store, "the shared store cannot be used")),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Moment, Stopwatch};
+use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::event::{EventKind, TokenOrigin};
 use crate::flight::Flight;
@@ -123,7 +123,13 @@ impl Keeper {
     }
 
     /// Keeps a failure, so that it answers everybody until its retry time.
-    fn note_trouble(&self, control: &mut Control, trouble: Trouble, now: Moment, news: &mut Vec<EventKind>) -> Error {
+    fn note_trouble(
+        &self,
+        control: &mut Control,
+        trouble: Trouble,
+        now: Timestamp,
+        news: &mut Vec<EventKind>,
+    ) -> Error {
         let (retry_in, failures) = trouble
             .settled
             .unwrap_or_else(|| self.policy.next_pause(control.failures, &trouble.error, fastrand::f64()));
@@ -173,7 +179,7 @@ struct Landing<'a> {
     ticket: &'a Ticket,
     /// False when the flight was given up: then it has to be better than what is held.
     aboard: bool,
-    now: Moment,
+    now: Timestamp,
     took: Duration,
     news: &'a mut Vec<EventKind>,
 }
@@ -185,7 +191,7 @@ struct Origin {
     number: u64,
     version: Option<Version>,
     /// When it is over, by each clock for itself: when one is set, the other still knows.
-    end: Moment,
+    end: Timestamp,
 }
 
 impl Landing<'_> {
@@ -315,7 +321,7 @@ impl Landing<'_> {
     }
 
     /// The record of the held token, in which another process may know its end better.
-    fn note_recorded(&self, control: &mut Control, version: Option<Version>, number: u64, end: Moment) {
+    fn note_recorded(&self, control: &mut Control, version: Option<Version>, number: u64, end: Timestamp) {
         let ours = |held: &Held| {
             let asked = self.ticket.held.as_ref().map(|held| held.token.fingerprint());
             asked == Some(held.token.fingerprint())
@@ -350,12 +356,12 @@ impl Landing<'_> {
     }
 
     /// When it makes sense to ask again: when the token is due, if it was asked for sooner; else when it is over.
-    fn next_change(&self, schedule: &Schedule) -> Moment {
+    fn next_change(&self, schedule: &Schedule) -> Timestamp {
         if self.now.reaches(schedule.due) { schedule.end } else { schedule.due }
     }
 
     /// The provider gives the token that nobody gets any more, and callers wait for the next one.
-    fn wait_for_another(&mut self, control: &mut Control, end: Moment) -> Landed {
+    fn wait_for_another(&mut self, control: &mut Control, end: Timestamp) -> Landed {
         let pause = control.poll.as_ref().map_or(FIRST_POLL, |poll| (poll.pause * 2).min(LONGEST_POLL));
         // Before its end it will hardly change; that is at most the hard stop away.
         let wait = pause.max(self.now.until(end).min(LONGEST_STOP));

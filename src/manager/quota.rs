@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::lease::{Counted, DAY};
 use crate::manager::asking::Asking;
@@ -12,7 +12,7 @@ use crate::manager::keeper::Keeper;
 #[derive(Clone, Copy)]
 pub(crate) struct Day {
     pub(crate) counted: Counted,
-    pub(crate) began: Moment,
+    pub(crate) began: Timestamp,
 }
 
 impl Keeper {

@@ -1,6 +1,6 @@
 //! What the second store is for: it stands in while the first is down, and what it has then goes to the first.
 
-use crate::clock::{Deadline, Moment};
+use crate::clock::{Deadline, Timestamp};
 use crate::error::Error;
 use crate::lease::{Record, RecordedToken, Sharing, next_number};
 use crate::manager::control::{Held, Ticket};
@@ -110,7 +110,7 @@ impl Keeper {
 
     /// Tells the others in the shared store, and those who look at the second one while the first is down, or later find
     /// there what was kept meanwhile.
-    pub(crate) fn tell_both(&self, work: impl Fn(&Sharing, Moment) -> Result<(), Error>) -> Result<(), Error> {
+    pub(crate) fn tell_both(&self, work: impl Fn(&Sharing, Timestamp) -> Result<(), Error>) -> Result<(), Error> {
         let told = self.tell_the_others(&work);
         if let (Some(stand_in), Some(sharing)) = (&self.stand_in, &self.sharing)
             && (told.is_err() || self.in_second_store(sharing).is_some())

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Moment};
+use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::EventKind;
 use crate::lease::{Found, Kept, Place, Sharing, StateTurn};
@@ -35,7 +35,7 @@ impl HeldState {
 
     /// True when this came after what is stored. Of refresh tokens the numbers tell; of tickets, which come from outside,
     /// the age.
-    fn is_later_than(&self, stored: &Kept, rotates: bool, now: Moment) -> bool {
+    fn is_later_than(&self, stored: &Kept, rotates: bool, now: Timestamp) -> bool {
         match rotates {
             true => self.kept.number > stored.number,
             false if self.stored && self.is(&stored.secret) => false,
@@ -49,7 +49,7 @@ impl HeldState {
 }
 
 impl Keeping {
-    fn first(&self, now: Moment) -> Option<Kept> {
+    fn first(&self, now: Timestamp) -> Option<Kept> {
         let secret = self.profile.initial.clone()?;
         Some(Kept { secret, number: 0, since: now, end: now.after(self.profile.lifetime) })
     }
@@ -331,7 +331,7 @@ impl Keeper {
 }
 
 impl Control {
-    fn hold_state(&mut self, keeping: &Keeping, secret: Secret, number: u64, now: Moment, stored: bool) {
+    fn hold_state(&mut self, keeping: &Keeping, secret: Secret, number: u64, now: Timestamp, stored: bool) {
         let kept = Kept { secret, number, since: now, end: now.after(keeping.profile.lifetime) };
         self.state = Some(HeldState { kept, stored });
         if !stored {

@@ -3,23 +3,23 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use crate::clock::{Moment, Wake};
+use crate::clock::{Notifier, Timestamp};
 use crate::manager::control::{Control, Purpose};
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
 use crate::refresher::{self, Next, Resident};
-use crate::store::Watch;
+use crate::store::Subscription;
 
 impl Keeper {
     /// Has the refresher look when the next thing is due. Called under the lock of `control`, so that of two changes
     /// the later one has the last word.
-    pub(crate) fn look_again(&self, control: &Control, now: Moment) {
+    pub(crate) fn look_again(&self, control: &Control, now: Timestamp) {
         self.note_when_to_look(control, now);
         refresher::ensure_running();
     }
 
     /// The same where the refresher is started later.
-    pub(crate) fn note_when_to_look(&self, control: &Control, now: Moment) {
+    pub(crate) fn note_when_to_look(&self, control: &Control, now: Timestamp) {
         let ended = control.retired || control.shut_down;
         match self.next_moment(control, now).filter(|_| !ended) {
             Some(at) => refresher::enlist(self.id, self.me.clone(), &self.time, at),
@@ -51,12 +51,12 @@ impl Keeper {
             return;
         }
         let me = self.me.clone();
-        let wake = Wake::new(move || {
+        let notifier = Notifier::new(move || {
             if let Some(keeper) = me.upgrade() {
                 keeper.hear_news();
             }
         });
-        let Some(watch) = sharing.watch(wake).map(|watch| (process, watch)) else { return };
+        let Some(watch) = sharing.watch(notifier).map(|watch| (process, watch)) else { return };
         let mut control = self.lock();
         let surplus = if control.retired || control.held.is_none() || is_watched(&control) {
             Some(watch)
@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     /// When there is something to do. `None`: nothing is held, and nothing to be kept warm.
-    fn next_moment(&self, control: &Control, now: Moment) -> Option<Moment> {
+    fn next_moment(&self, control: &Control, now: Timestamp) -> Option<Timestamp> {
         if let Some(flight) = control.in_the_air() {
             // It looks again when it lands; this is for one that does not.
             return Some(now.after(flight.limit().remaining()));
@@ -86,17 +86,17 @@ impl Keeper {
         let Some(held) = &control.held else {
             let warm = (self.settings.keep_warm && control.last.is_some()).then(|| waits.unwrap_or(now));
             let look_at = self.state_look_at(control, now);
-            return warm.into_iter().chain(look_at).reduce(Moment::sooner);
+            return warm.into_iter().chain(look_at).reduce(Timestamp::sooner);
         };
         let renewal = waits.map_or(held.schedule.due, |at| held.schedule.due.later(at));
         let look_at = if control.store.has_news() { Some(now) } else { control.store.look_at };
         let look_at = look_at.filter(|_| self.sharing.is_some());
         let others = [Some(held.schedule.dead), look_at, self.state_look_at(control, now), control.report_at];
-        Some(others.into_iter().flatten().fold(renewal, Moment::sooner))
+        Some(others.into_iter().flatten().fold(renewal, Timestamp::sooner))
     }
 
     /// When to look at the store for the sake of the provider's state, whether a token is held or not.
-    fn state_look_at(&self, control: &Control, now: Moment) -> Option<Moment> {
+    fn state_look_at(&self, control: &Control, now: Timestamp) -> Option<Timestamp> {
         let wanted = self.sharing.is_some() && self.keeping.is_some() && control.looks_for_a_state(now);
         wanted.then(|| control.store.look_at.unwrap_or(now))
     }
@@ -111,7 +111,7 @@ impl Keeper {
         Next::At(self.now().after(flight.limit().remaining()))
     }
 
-    fn rest_or_leave(&self, control: &Control, now: Moment) -> Next {
+    fn rest_or_leave(&self, control: &Control, now: Timestamp) -> Next {
         self.next_moment(control, now).map_or(Next::Leave, Next::At)
     }
 
@@ -121,7 +121,7 @@ impl Keeper {
         self.snapshot.hits() > hits
     }
 
-    fn report(&self, now: Moment) {
+    fn report(&self, now: Timestamp) {
         let Some(every) = self.settings.log_metrics_every else { return };
         let due = {
             let mut control = self.lock();
@@ -150,7 +150,7 @@ impl Resident for Keeper {
 }
 
 impl Keeper {
-    fn do_what_is_due(&self, now: Moment, ended: &mut Option<(u32, Watch)>) -> Next {
+    fn do_what_is_due(&self, now: Timestamp, ended: &mut Option<(u32, Subscription)>) -> Next {
         let mut control = self.lock();
         if control.retired || control.shut_down {
             return Next::Leave;
@@ -196,7 +196,7 @@ impl Keeper {
                 return self.take_off(control, Purpose::Ahead);
             }
             let others = [control.report_at, self.state_look_at(&control, now)];
-            return Next::At(others.into_iter().flatten().fold(dead, Moment::sooner));
+            return Next::At(others.into_iter().flatten().fold(dead, Timestamp::sooner));
         }
         if self.sharing.is_some() && control.store.look_at.is_none_or(|at| now.reaches(at)) {
             if control.has_something_to_store() || hits > control.store.hits || self.is_read_after_arming(hits) {

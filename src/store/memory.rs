@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::clock::{Clock, Deadline, Moment, Time, Wake};
+use crate::clock::{Clock, Deadline, Notifier, Time, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::{lock, wait};
-use crate::store::watch::{Watch, Watches};
-use crate::store::{Cursor, Entry, Expected, Store, Swap};
+use crate::store::watch::{Subscription, Watches};
+use crate::store::{Cursor, Entry, Expected, Store, SwapOutcome};
 
 /// Keeps bytes in memory. Clones share them.
 ///
@@ -41,7 +41,7 @@ struct Shelf {
 
 struct Kept {
     entry: Entry,
-    end: Moment,
+    end: Timestamp,
     order: Duration,
 }
 
@@ -67,7 +67,7 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf, Moment) -> T) -> T {
+    fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf, Timestamp) -> T) -> T {
         let now = self.0.time.now();
         let mut shelf = lock(&self.0.shelf);
         shelf.drop_ended(now);
@@ -80,16 +80,21 @@ impl Store for MemoryStore {
         Ok(self.with_shelf(|shelf, now| shelf.read(key, now)))
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         let swap = self.with_shelf(|shelf, now| {
-            if new.is_some() && expected.fits(None) && shelf.has_no_room_for(key) {
+            if new.is_some() && expected.matches(None) && shelf.has_no_room_for(key) {
                 return Err(Error::new(ErrorKind::Store, "the store in memory is full of what is done once"));
             }
             Ok(shelf.swap(key, expected, new, now))
         })?;
-        if let Swap::Done(_) = swap {
+        if let SwapOutcome::Done(_) = swap {
             self.0.changed.notify_all();
-            self.0.watches.wake(key);
+            self.0.watches.notify(key);
         }
         Ok(swap)
     }
@@ -105,34 +110,40 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        let watch = self.0.watches.add(key, wake.clone());
+    fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
+        let watch = self.0.watches.add(key, notifier.clone());
         // What has changed since the caller looked.
-        wake.wake();
+        notifier.notify();
         Some(watch)
     }
 }
 
 impl Shelf {
-    fn read(&self, key: &Key, now: Moment) -> Option<Entry> {
+    fn read(&self, key: &Key, now: Timestamp) -> Option<Entry> {
         let kept = self.kept.get(key).filter(|kept| !now.reaches(kept.end))?;
         Some(Entry { remaining: now.until(kept.end), ..kept.entry.clone() })
     }
 
-    fn has_moved(&self, key: &Key, cursor: &Cursor, now: Moment) -> bool {
+    fn has_moved(&self, key: &Key, cursor: &Cursor, now: Timestamp) -> bool {
         self.read(key, now).map(|entry| entry.version) != cursor.version || self.read(&key.lease(), now).is_none()
     }
 
-    fn swap(&mut self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>, now: Moment) -> Swap {
+    fn swap(
+        &mut self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+        now: Timestamp,
+    ) -> SwapOutcome {
         let current = self.read(key, now);
-        if !expected.fits(current.as_ref()) {
-            return Swap::Lost(current);
+        if !expected.matches(current.as_ref()) {
+            return SwapOutcome::Conflict(current);
         }
         self.remove(key);
-        Swap::Done(new.map(|(bytes, lifetime)| self.insert(key.clone(), bytes, lifetime, now)))
+        SwapOutcome::Done(new.map(|(bytes, lifetime)| self.insert(key.clone(), bytes, lifetime, now)))
     }
 
-    fn insert(&mut self, key: Key, bytes: &[u8], lifetime: Duration, now: Moment) -> crate::store::Version {
+    fn insert(&mut self, key: Key, bytes: &[u8], lifetime: Duration, now: Timestamp) -> crate::store::Version {
         let entry = Entry::new(bytes.to_vec(), lifetime);
         let version = entry.version().clone();
         // A token must not be used for too long; what stands beside one must not be lost because somebody sets a clock.
@@ -167,7 +178,7 @@ impl Shelf {
         }
     }
 
-    fn drop_ended(&mut self, now: Moment) {
+    fn drop_ended(&mut self, now: Timestamp) {
         while let Some((order, key)) = self.ends.first().cloned() {
             // Ordered by one clock: what the wall clock alone has ended is not read, and leaves a little later.
             if order > now.monotonic() && !self.kept.get(&key).is_some_and(|kept| now.reaches(kept.end)) {
@@ -200,8 +211,8 @@ mod tests {
     }
 
     fn put(store: &MemoryStore, key: &Key, lifetime: Duration) {
-        let swap = store.swap(key, Expected::Any, Some((b"x", lifetime)));
-        assert!(matches!(swap, Ok(Swap::Done(Some(_)))));
+        let swap = store.compare_and_swap(key, Expected::Any, Some((b"x", lifetime)));
+        assert!(matches!(swap, Ok(SwapOutcome::Done(Some(_)))));
     }
 
     fn has(store: &MemoryStore, key: &Key) -> bool {

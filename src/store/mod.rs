@@ -22,10 +22,10 @@ pub(crate) use bounded::BoundedStore;
 pub use file::FileStore;
 pub use memory::MemoryStore;
 use ring::digest;
-pub use watch::Watch;
+pub use watch::Subscription;
 use zeroize::Zeroizing;
 
-use crate::clock::{Deadline, Wake};
+use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::hex;
@@ -47,7 +47,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error>;
 
     /// Replaces what is under `key`, or removes it when `new` is `None`, if it is what was `expected`. Atomic.
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error>;
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error>;
 
     /// Reads a record other than version `not` with `at_least` left of its lifetime; when there is none, takes the lease of
     /// `key` for `lease`, so that its holder alone fetches. Asking again with the same `owner` gives the lease again,
@@ -57,35 +62,39 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         key: &Key,
         not: Option<&Version>,
         at_least: Duration,
-        owner: &Owner,
+        owner: &LeaseOwner,
         lease: Duration,
-    ) -> Result<Leasing, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         let fits = |entry: &Entry| entry.serves(not, at_least);
         let entry = self.read(key)?;
         if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
-            return Ok(Leasing::Found(entry.clone()));
+            return Ok(LeaseOutcome::Found(entry.clone()));
         }
         let cursor = Cursor::new(entry.map(|entry| entry.version));
         let lock = key.lease();
-        match self.swap(&lock, Expected::Absent, Some((owner.as_bytes(), lease)))? {
-            Swap::Done(version) => match self.read(key)?.filter(fits) {
+        match self.compare_and_swap(&lock, Expected::Absent, Some((owner.as_bytes(), lease)))? {
+            SwapOutcome::Done(version) => match self.read(key)?.filter(fits) {
                 // It came between the two looks: to fetch now would be to fetch twice.
                 Some(entry) => {
-                    self.swap(&lock, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
-                    Ok(Leasing::Found(entry))
+                    self.compare_and_swap(&lock, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
+                    Ok(LeaseOutcome::Found(entry))
                 }
-                None => Ok(Leasing::Leased),
+                None => Ok(LeaseOutcome::Leased),
             },
-            Swap::Lost(Some(holder)) if holder.bytes() == owner.as_bytes() => {
+            SwapOutcome::Conflict(Some(holder)) if holder.bytes() == owner.as_bytes() => {
                 // Its owner counts on a whole lease from now.
-                match self.swap(&lock, Expected::Version(&holder.version), Some((owner.as_bytes(), lease)))? {
-                    Swap::Done(_) => Ok(Leasing::Leased),
-                    Swap::Lost(_) => Ok(Leasing::Busy { remaining: Duration::ZERO, cursor }),
+                match self.compare_and_swap(
+                    &lock,
+                    Expected::Version(&holder.version),
+                    Some((owner.as_bytes(), lease)),
+                )? {
+                    SwapOutcome::Done(_) => Ok(LeaseOutcome::Leased),
+                    SwapOutcome::Conflict(_) => Ok(LeaseOutcome::Busy { remaining: Duration::ZERO, cursor }),
                 }
             }
-            Swap::Lost(holder) => {
+            SwapOutcome::Conflict(holder) => {
                 let remaining = holder.map_or(Duration::ZERO, |holder| holder.remaining);
-                Ok(Leasing::Busy { remaining, cursor })
+                Ok(LeaseOutcome::Busy { remaining, cursor })
             }
         }
     }
@@ -95,28 +104,28 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn publish(
         &self,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         let lock = key.lease();
         let lease = self.read(&lock)?.filter(|holder| holder.bytes() == owner.as_bytes());
         let mut expected = seen.cloned();
         let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
         for _ in 0..MOST_TRIES {
             let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
-            outcome = match self.swap(key, now, Some((bytes, lifetime))) {
-                Ok(Swap::Lost(Some(entry))) if lease.is_some() || lifetime > entry.remaining => {
+            outcome = match self.compare_and_swap(key, now, Some((bytes, lifetime))) {
+                Ok(SwapOutcome::Conflict(Some(entry))) if lease.is_some() || lifetime > entry.remaining => {
                     expected = Some(entry.version);
                     continue;
                 }
-                Ok(Swap::Lost(None)) => {
+                Ok(SwapOutcome::Conflict(None)) => {
                     expected = None;
                     continue;
                 }
-                Ok(Swap::Lost(Some(entry))) => Ok(Publish::Lost(entry)),
-                Ok(Swap::Done(version)) => Ok(Publish::Done(version)),
+                Ok(SwapOutcome::Conflict(Some(entry))) => Ok(PublishOutcome::Conflict(entry)),
+                Ok(SwapOutcome::Done(version)) => Ok(PublishOutcome::Done(version)),
                 // Whoever cannot write must not keep the others from trying.
                 Err(error) => Err(error),
             };
@@ -124,7 +133,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         }
         if let Some(lease) = lease {
             // Compared, because it may have run out and be another's by now.
-            self.swap(&lock, Expected::Version(&lease.version), None)?;
+            self.compare_and_swap(&lock, Expected::Version(&lease.version), None)?;
         }
         outcome
     }
@@ -153,12 +162,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Has `wake` called soon after a manager has changed what is under `key`, as long as the [`Watch`] lives; also
+    /// Calls `notifier` soon after a manager has changed what is under `key`, as long as the [`Subscription`] lives; also
     /// when changes may have been missed. `None`: this store cannot tell.
     ///
-    /// Must not block, and neither does `wake`.
-    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        let _ = (key, wake);
+    /// Must not block, and neither does `notifier`.
+    fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
+        let _ = (key, notifier);
         None
     }
 
@@ -190,8 +199,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        (**self).swap(key, expected, new)
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
+        (**self).compare_and_swap(key, expected, new)
     }
 
     fn read_or_lease(
@@ -199,20 +213,20 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         key: &Key,
         not: Option<&Version>,
         at_least: Duration,
-        owner: &Owner,
+        owner: &LeaseOwner,
         lease: Duration,
-    ) -> Result<Leasing, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         (**self).read_or_lease(key, not, at_least, owner, lease)
     }
 
     fn publish(
         &self,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         (**self).publish(key, owner, seen, bytes, lifetime)
     }
 
@@ -224,8 +238,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).read_at_once(key)
     }
 
-    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        (**self).watch(key, wake)
+    fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
+        (**self).watch(key, notifier)
     }
 
     fn logs_its_trouble(&self) -> bool {
@@ -243,12 +257,12 @@ pub struct Version(String);
 
 impl Version {
     /// The version that `bytes` have, in stores that do not count versions in a way of their own.
-    pub fn of(bytes: &[u8]) -> Version {
+    pub fn of_bytes(bytes: &[u8]) -> Version {
         Version(hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]))
     }
 
     /// A version by the name that the backend has for it.
-    pub fn named(name: impl Into<String>) -> Version {
+    pub fn new(name: impl Into<String>) -> Version {
         Version(name.into())
     }
 
@@ -269,7 +283,7 @@ pub struct Entry {
 impl Entry {
     /// Bytes that live for `remaining`, by the store's own clock.
     pub fn new(bytes: Vec<u8>, remaining: Duration) -> Entry {
-        let version = Version::of(&bytes);
+        let version = Version::of_bytes(&bytes);
         Entry::with_version(bytes, remaining, version)
     }
 
@@ -305,7 +319,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// What has to be under a key for a [swap](Store::swap) to happen.
+/// What has to be under a key for a [swap](Store::compare_and_swap) to happen.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected<'a> {
     /// Nothing.
@@ -318,7 +332,7 @@ pub enum Expected<'a> {
 
 impl Expected<'_> {
     /// True when this is what was expected. For backends.
-    pub fn fits(&self, current: Option<&Entry>) -> bool {
+    pub fn matches(&self, current: Option<&Entry>) -> bool {
         match (self, current) {
             (Expected::Any, _) | (Expected::Absent, None) => true,
             (Expected::Version(version), Some(entry)) => entry.version() == *version,
@@ -327,18 +341,18 @@ impl Expected<'_> {
     }
 }
 
-/// What became of a [swap](Store::swap).
+/// What became of a [swap](Store::compare_and_swap).
 #[derive(Clone, Debug)]
-pub enum Swap {
+pub enum SwapOutcome {
     /// Done. The version is the new one's; `None` after a removal.
     Done(Option<Version>),
     /// Something else was there: this.
-    Lost(Option<Entry>),
+    Conflict(Option<Entry>),
 }
 
 /// What [`Store::read_or_lease`] found.
 #[derive(Clone, Debug)]
-pub enum Leasing {
+pub enum LeaseOutcome {
     /// A record that fits.
     Found(Entry),
     /// None; the lease is the caller's.
@@ -354,30 +368,30 @@ pub enum Leasing {
 
 /// What became of a [publication](Store::publish).
 #[derive(Clone, Debug)]
-pub enum Publish {
+pub enum PublishOutcome {
     /// It is written. The version is its own.
     Done(Option<Version>),
     /// Another wrote something that lives longer: this.
-    Lost(Entry),
+    Conflict(Entry),
 }
 
 /// A place in a key's history: what was seen last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     version: Option<Version>,
-    place: Option<String>,
+    position: Option<String>,
 }
 
 impl Cursor {
     /// After this version was seen; `None`: nothing was there.
     pub fn new(version: Option<Version>) -> Cursor {
-        Cursor { version, place: None }
+        Cursor { version, position: None }
     }
 
     /// With the name that the backend has for the place.
     #[must_use]
-    pub fn at(self, place: impl Into<String>) -> Cursor {
-        Cursor { place: Some(place.into()), ..self }
+    pub fn with_position(self, position: impl Into<String>) -> Cursor {
+        Cursor { position: Some(position.into()), ..self }
     }
 
     /// What was seen.
@@ -386,19 +400,19 @@ impl Cursor {
     }
 
     /// The backend's name for the place, if it has one.
-    pub fn place(&self) -> Option<&str> {
-        self.place.as_deref()
+    pub fn position(&self) -> Option<&str> {
+        self.position.as_deref()
     }
 }
 
 /// Who holds a lease: a random name, one for each manager and process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner(String);
+pub struct LeaseOwner(String);
 
-impl Owner {
+impl LeaseOwner {
     /// An owner of this name. Managers name themselves; this is for tests of stores.
-    pub fn new(name: impl Into<String>) -> Owner {
-        Owner(name.into())
+    pub fn new(name: impl Into<String>) -> LeaseOwner {
+        LeaseOwner(name.into())
     }
 
     /// The name, as it is recorded.

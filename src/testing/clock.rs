@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::{Clock, Moment, Wake};
+use crate::clock::{Clock, Notifier, Timestamp};
 use crate::lock::lock;
 
 /// A [`Clock`] that stands still until the test moves it. Clones are the same clock.
 ///
-/// It starts on the first of January 2026, on a machine that has been up for five days. Every move wakes whoever
+/// It starts on the first of January 2026, on a machine that has been up for five days. Every move notifiers whoever
 /// sleeps until a moment of this clock, so that what is due by then happens now.
 ///
 /// ```
@@ -29,7 +29,7 @@ struct State {
     wall: Duration,
     passed: Duration,
     // One for each manager or refresher that uses the clock, so it stays short.
-    wakes: Vec<Wake>,
+    notifiers: Vec<Notifier>,
 }
 
 impl FakeClock {
@@ -39,7 +39,7 @@ impl FakeClock {
     /// A clock that stands still.
     pub fn new() -> FakeClock {
         let state =
-            State { monotonic: START_MONOTONIC, wall: FakeClock::START, passed: Duration::ZERO, wakes: Vec::new() };
+            State { monotonic: START_MONOTONIC, wall: FakeClock::START, passed: Duration::ZERO, notifiers: Vec::new() };
         FakeClock(Arc::new(Mutex::new(state)))
     }
 
@@ -81,24 +81,24 @@ impl FakeClock {
     }
 
     fn change(&self, edit: impl FnOnce(&mut State)) {
-        let wakes = {
+        let notifiers = {
             let mut state = lock(&self.0);
             edit(&mut state);
-            state.wakes.clone()
+            state.notifiers.clone()
         };
         // Outside the lock: whoever is woken reads this clock.
-        wakes.iter().for_each(Wake::wake);
+        notifiers.iter().for_each(Notifier::notify);
     }
 }
 
 impl Clock for FakeClock {
-    fn now(&self) -> Moment {
+    fn now(&self) -> Timestamp {
         let state = lock(&self.0);
-        Moment::new(state.monotonic, state.wall)
+        Timestamp::new(state.monotonic, state.wall)
     }
 
-    fn on_jump(&self, wake: Wake) {
-        lock(&self.0).wakes.push(wake);
+    fn on_jump(&self, notifier: Notifier) {
+        lock(&self.0).notifiers.push(notifier);
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
         let clock = FakeClock::new();
         let start = clock.now();
         clock.suspend(HOUR);
-        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, FakeClock::START + HOUR));
+        assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START + HOUR));
         assert_eq!(clock.now().since(start), HOUR);
         assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, HOUR));
     }
@@ -155,9 +155,9 @@ mod tests {
     fn setting_the_wall_clock_takes_no_time() {
         let clock = FakeClock::new();
         clock.step_back(HOUR);
-        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, FakeClock::START - HOUR));
+        assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START - HOUR));
         clock.step_forward(2 * HOUR);
-        assert_eq!(clock.now(), Moment::new(START_MONOTONIC, FakeClock::START + HOUR));
+        assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START + HOUR));
         assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, Duration::ZERO));
     }
 
@@ -167,7 +167,7 @@ mod tests {
         let woken = Arc::new(AtomicUsize::new(0));
         for _ in 0..2 {
             let (woken, seen, start) = (woken.clone(), clock.clone(), clock.now());
-            clock.on_jump(Wake::new(move || {
+            clock.on_jump(Notifier::new(move || {
                 assert_ne!(seen.now(), start, "it would deadlock, or see the old time");
                 woken.fetch_add(1, Ordering::Relaxed);
             }));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Cursor, Entry, Expected, Swap};
+use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
 use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, Key, MemoryStore, Store};
 
@@ -50,12 +50,17 @@ impl Store for Fragile {
         self.inner.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         self.check()?;
         if self.unwritable.lock().unwrap().is_some_and(|end| key.as_str().ends_with(end)) {
             return Err(Error::new(ErrorKind::Store, "broken for this key on purpose"));
         }
-        self.inner.swap(key, expected, new)
+        self.inner.compare_and_swap(key, expected, new)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
@@ -76,8 +81,13 @@ impl Store for AtHand {
         self.0.read(key)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
-        self.0.swap(key, expected, new)
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
+        self.0.compare_and_swap(key, expected, new)
     }
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {

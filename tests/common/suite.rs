@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, Leasing, Owner, Publish, Swap, Version};
+use evertoken::store::{Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome, Version};
 use evertoken::testing::FakeProvider;
 use evertoken::{Identity, Key, Store, TokenManager};
 
@@ -20,8 +20,8 @@ pub(crate) fn key(name: &'static str) -> Key {
 }
 
 pub(crate) fn put(store: &impl Store, key: &Key, bytes: &[u8], life: Duration) -> Version {
-    match store.swap(key, Expected::Any, Some((bytes, life))).unwrap() {
-        Swap::Done(Some(version)) => version,
+    match store.compare_and_swap(key, Expected::Any, Some((bytes, life))).unwrap() {
+        SwapOutcome::Done(Some(version)) => version,
         other => panic!("a write without a condition is done: {other:?}"),
     }
 }
@@ -78,11 +78,12 @@ pub(crate) fn race(store: &(impl Store + Clone), key: &Key, threads: usize, name
                     start.wait();
                     // So many take longer on a busy machine than one operation may. Whoever asks again after a write
                     // whose answer came too late loses to itself, and has won.
-                    let swap = patiently(|| store.swap(key, Expected::Absent, Some((mine.as_bytes(), HOUR))));
+                    let swap =
+                        patiently(|| store.compare_and_swap(key, Expected::Absent, Some((mine.as_bytes(), HOUR))));
                     match swap {
-                        Swap::Done(_) => Some(mine),
-                        Swap::Lost(Some(winner)) => (winner.bytes() == mine.as_bytes()).then_some(mine),
-                        Swap::Lost(None) => panic!("the loser gets the winner's entry"),
+                        SwapOutcome::Done(_) => Some(mine),
+                        SwapOutcome::Conflict(Some(winner)) => (winner.bytes() == mine.as_bytes()).then_some(mine),
+                        SwapOutcome::Conflict(None) => panic!("the loser gets the winner's entry"),
                     }
                 })
             })
@@ -95,9 +96,12 @@ fn a_swap_by_version_is_refused_when_it_has_changed(store: &impl Store) {
     let key = key("version");
     let first = put(store, &key, b"one", HOUR);
     let second = put(store, &key, b"two", HOUR);
-    let swap = store.swap(&key, Expected::Version(&first), Some((b"three", HOUR))).unwrap();
-    assert!(matches!(swap, Swap::Lost(Some(entry)) if entry.version() == &second));
-    assert!(matches!(store.swap(&key, Expected::Version(&second), Some((b"three", HOUR))).unwrap(), Swap::Done(_)));
+    let swap = store.compare_and_swap(&key, Expected::Version(&first), Some((b"three", HOUR))).unwrap();
+    assert!(matches!(swap, SwapOutcome::Conflict(Some(entry)) if entry.version() == &second));
+    assert!(matches!(
+        store.compare_and_swap(&key, Expected::Version(&second), Some((b"three", HOUR))).unwrap(),
+        SwapOutcome::Done(_)
+    ));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"three");
 }
 
@@ -105,17 +109,23 @@ fn a_removal_by_version_removes_only_that(store: &impl Store) {
     let key = key("removal");
     let first = put(store, &key, b"one", HOUR);
     let second = put(store, &key, b"two", HOUR);
-    assert!(matches!(store.swap(&key, Expected::Version(&first), None).unwrap(), Swap::Lost(Some(_))));
-    assert!(matches!(store.swap(&key, Expected::Version(&second), None).unwrap(), Swap::Done(None)));
+    assert!(matches!(
+        store.compare_and_swap(&key, Expected::Version(&first), None).unwrap(),
+        SwapOutcome::Conflict(Some(_))
+    ));
+    assert!(matches!(store.compare_and_swap(&key, Expected::Version(&second), None).unwrap(), SwapOutcome::Done(None)));
     assert!(store.read(&key).unwrap().is_none());
-    assert!(matches!(store.swap(&key, Expected::Version(&second), None).unwrap(), Swap::Lost(None)));
+    assert!(matches!(
+        store.compare_and_swap(&key, Expected::Version(&second), None).unwrap(),
+        SwapOutcome::Conflict(None)
+    ));
 }
 
 fn the_loser_gets_the_winners_entry(store: &impl Store) {
     let key = key("loser");
     put(store, &key, b"winner", HOUR);
-    let swap = store.swap(&key, Expected::Absent, Some((b"loser", HOUR))).unwrap();
-    assert!(matches!(swap, Swap::Lost(Some(entry)) if entry.bytes() == b"winner"));
+    let swap = store.compare_and_swap(&key, Expected::Absent, Some((b"loser", HOUR))).unwrap();
+    assert!(matches!(swap, SwapOutcome::Conflict(Some(entry)) if entry.bytes() == b"winner"));
 }
 
 fn large_values_come_back_whole(store: &impl Store) {
@@ -153,12 +163,12 @@ fn odd_keys_are_keys_as_others(store: &impl Store) {
     put(store, &keys[1], b"two", HOUR);
     for (key, expected) in keys.iter().zip([b"one", b"two"]) {
         assert_eq!(bytes(store.read(key).unwrap()).unwrap(), expected);
-        assert!(matches!(ask(store, key, "a"), Leasing::Found(_)));
-        store.swap(key, Expected::Any, None).unwrap();
-        assert!(matches!(ask(store, key, "a"), Leasing::Leased));
-        assert!(matches!(ask(store, key, "b"), Leasing::Busy { .. }));
-        let done = store.publish(key, &Owner::new("a"), None, expected, HOUR).unwrap();
-        assert!(matches!(done, Publish::Done(_)));
+        assert!(matches!(ask(store, key, "a"), LeaseOutcome::Found(_)));
+        store.compare_and_swap(key, Expected::Any, None).unwrap();
+        assert!(matches!(ask(store, key, "a"), LeaseOutcome::Leased));
+        assert!(matches!(ask(store, key, "b"), LeaseOutcome::Busy { .. }));
+        let done = store.publish(key, &LeaseOwner::new("a"), None, expected, HOUR).unwrap();
+        assert!(matches!(done, PublishOutcome::Done(_)));
     }
 }
 
@@ -168,13 +178,13 @@ pub(crate) fn key_named(name: &str) -> Key {
 }
 
 fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Store + Clone)) {
-    let (key, holder) = (key("waiting"), Owner::new("holder"));
+    let (key, holder) = (key("waiting"), LeaseOwner::new("holder"));
     // The second time, what is written is what was there: that the lease is free is all the news.
     for round in 0..2 {
         let not = store.read(&key).unwrap().map(|entry| entry.version().clone());
         let ask = |owner| store.read_or_lease(&key, not.as_ref(), SECOND, owner, 60 * SECOND).unwrap();
-        assert!(matches!(ask(&holder), Leasing::Leased));
-        let Leasing::Busy { cursor, .. } = ask(&Owner::new("other")) else { panic!("it is held") };
+        assert!(matches!(ask(&holder), LeaseOutcome::Leased));
+        let LeaseOutcome::Busy { cursor, .. } = ask(&LeaseOwner::new("other")) else { panic!("it is held") };
         thread::scope(|scope| {
             let (waiting, key) = (store.clone(), &key);
             let waiter = scope.spawn(move || {
@@ -185,8 +195,14 @@ fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Sto
                     let entry = waiting.read(key).unwrap();
                     entry.map(|entry| entry.version().clone()).as_ref() != cursor.version()
                         || matches!(
-                            waiting.read_or_lease(key, cursor.version(), SECOND, &Owner::new("other"), 60 * SECOND),
-                            Ok(Leasing::Leased)
+                            waiting.read_or_lease(
+                                key,
+                                cursor.version(),
+                                SECOND,
+                                &LeaseOwner::new("other"),
+                                60 * SECOND
+                            ),
+                            Ok(LeaseOutcome::Leased)
                         )
                 };
                 while !has_news() {}
@@ -200,7 +216,7 @@ fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Sto
             assert!(woken < SECOND, "round {round}: {woken:?}");
         });
         // Whoever waited may have the lease by now.
-        let other = Owner::new("other");
+        let other = LeaseOwner::new("other");
         store.publish(&key, &other, None, b"record", HOUR).unwrap();
     }
 }
@@ -213,44 +229,47 @@ pub(crate) fn ends_within<T>(thread: &thread::ScopedJoinHandle<'_, T>, time: Dur
     thread.is_finished()
 }
 
-pub(crate) fn ask(store: &impl Store, key: &Key, owner: &str) -> Leasing {
-    store.read_or_lease(key, None, SECOND, &Owner::new(owner), 10 * SECOND).unwrap()
+pub(crate) fn ask(store: &impl Store, key: &Key, owner: &str) -> LeaseOutcome {
+    store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), 10 * SECOND).unwrap()
 }
 
 fn a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store: &impl Store, advance: &dyn Fn(Duration)) {
     let key = key("again");
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
+    assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     advance(9 * SECOND);
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
+    assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     advance(9 * SECOND);
-    assert!(matches!(ask(store, &key, "b"), Leasing::Busy { .. }));
+    assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Busy { .. }));
 }
 
 fn a_lease_has_one_owner_who_may_ask_again(store: &impl Store) {
     let key = key("lease");
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
-    assert!(matches!(ask(store, &key, "b"), Leasing::Busy { remaining, .. } if remaining <= 10 * SECOND));
+    assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
+    assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
+    assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Busy { remaining, .. } if remaining <= 10 * SECOND));
     put(store, &key, b"record", HOUR);
-    assert!(matches!(ask(store, &key, "b"), Leasing::Found(entry) if entry.bytes() == b"record"));
+    assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"record"));
 }
 
 fn who_publishes_frees_the_lease_and_the_lease_holder_writes(store: &impl Store) {
     let key = key("publish");
-    assert!(matches!(ask(store, &key, "a"), Leasing::Leased));
+    assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     // Another wrote meanwhile, without the lease, and something that lives longer.
     put(store, &key, b"others", 2 * HOUR);
-    assert!(matches!(store.publish(&key, &Owner::new("a"), None, b"holders", HOUR).unwrap(), Publish::Done(_)));
+    assert!(matches!(
+        store.publish(&key, &LeaseOwner::new("a"), None, b"holders", HOUR).unwrap(),
+        PublishOutcome::Done(_)
+    ));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"holders");
-    store.swap(&key, Expected::Any, None).unwrap();
-    assert!(matches!(ask(store, &key, "b"), Leasing::Leased), "the lease is free again");
+    store.compare_and_swap(&key, Expected::Any, None).unwrap();
+    assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Leased), "the lease is free again");
 }
 
 fn without_the_lease_only_what_lives_longer_is_written(store: &impl Store) {
-    let (key, late) = (key("late"), Owner::new("late"));
+    let (key, late) = (key("late"), LeaseOwner::new("late"));
     put(store, &key, b"newer", HOUR);
     let refused = store.publish(&key, &late, None, b"older", HOUR / 2).unwrap();
-    assert!(matches!(refused, Publish::Lost(entry) if entry.bytes() == b"newer"));
-    assert!(matches!(store.publish(&key, &late, None, b"newest", 2 * HOUR).unwrap(), Publish::Done(_)));
+    assert!(matches!(refused, PublishOutcome::Conflict(entry) if entry.bytes() == b"newer"));
+    assert!(matches!(store.publish(&key, &late, None, b"newest", 2 * HOUR).unwrap(), PublishOutcome::Done(_)));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"newest");
 }

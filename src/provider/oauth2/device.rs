@@ -68,7 +68,7 @@ impl DeviceSignIn {
         let interval = interval.map_or(INTERVAL, Duration::from_secs).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         let prompt = DevicePrompt {
             user_code: shown(&json, "user_code")?,
-            verification_uri: address(&json, "verification_uri").or_else(|_| address(&json, "verification_uri"))?,
+            verification_uri: address(&json, "verification_uri").or_else(|_| address(&json, "verification_url"))?,
             verification_uri_complete: address(&json, "verification_uri_complete").ok(),
             device_code,
             until: Deadline::within(

@@ -67,7 +67,7 @@ impl Text {
         }
         let now = time.on_this_host();
         let lifetime = milliseconds(lifetime.min(LONGEST_LIFETIME));
-        let version = Version::of(bytes);
+        let version = Version::of_bytes(bytes);
         let boot = now.boot.zip(time.boot_id());
         let head = Head {
             evertoken: VERSION,
@@ -80,7 +80,7 @@ impl Text {
         };
         // Strings and numbers only: there is nothing in it that JSON cannot hold.
         let mut text = serde_json::to_vec(&head).unwrap_or_default();
-        let hash = Version::of(&text);
+        let hash = Version::of_bytes(&text);
         text.reserve_exact(2 + hash.as_str().len() + bytes.len());
         text.push(b' ');
         text.extend_from_slice(hash.as_str().as_bytes());
@@ -102,14 +102,14 @@ impl Content {
             return Err(Unreadable("it was written by another version of evertoken"));
         }
         // The end of a lifetime is in there: one that has come to be later would make a dead token a good one.
-        if hash.get(1..) != Some(Version::of(head).as_str().as_bytes()) {
+        if hash.get(1..) != Some(Version::of_bytes(head).as_str().as_bytes()) {
             return Err(Unreadable("it is damaged"));
         }
         let head: Head = serde_json::from_slice(head).map_err(|_| Unreadable("it is damaged"))?;
         if head.key != key.as_str() {
             return Err(Unreadable("it belongs to another key"));
         }
-        let version = Version::of(bytes);
+        let version = Version::of_bytes(bytes);
         if version.as_str() != head.version || bytes.len() > LARGEST {
             return Err(Unreadable("it is damaged"));
         }

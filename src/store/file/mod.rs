@@ -20,7 +20,7 @@ use self::leases::Leases;
 use crate::clock::{Clock, Deadline, HostMoment, Time};
 use crate::error::Error;
 use crate::key::Key;
-use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version};
+use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 
 /// Keeps records in files, for all processes of one user on one machine. Clones are the same store.
 ///
@@ -148,7 +148,12 @@ impl Store for FileStore {
         }
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         match Name::leased_by(key) {
             Some(name) => self.inner.swap_lease(&name, key, expected, new),
             None => self.inner.swap_record(&Name::of(key), key, expected, new),
@@ -160,26 +165,26 @@ impl Store for FileStore {
         key: &Key,
         not: Option<&Version>,
         at_least: Duration,
-        owner: &Owner,
+        owner: &LeaseOwner,
         lease: Duration,
-    ) -> Result<Leasing, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         let name = Name::of(key);
         let fits = |entry: &Entry| entry.serves(not, at_least);
-        let busy = |holder: Entry, entry: Option<Entry>| Leasing::Busy {
+        let busy = |holder: Entry, entry: Option<Entry>| LeaseOutcome::Busy {
             remaining: holder.remaining,
             cursor: Cursor::new(entry.map(|entry| entry.version)),
         };
         let is_another = |holder: &Entry| holder.bytes() != owner.as_bytes();
         // Without the lock: whoever replaces it replaces it as a whole.
         if let Some(entry) = self.inner.record(&name, key)?.filter(fits) {
-            return Ok(Leasing::Found(entry));
+            return Ok(LeaseOutcome::Found(entry));
         }
         let held_under = key.lease();
         let guard = self.inner.folder.guard_within(&name, LONGEST_QUEUE)?;
         // It may have come before the lock was had: to fetch now would be to fetch twice.
         let entry = self.inner.record(&name, key)?;
         if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
-            return Ok(Leasing::Found(entry.clone()));
+            return Ok(LeaseOutcome::Found(entry.clone()));
         }
         let Some(guard) = guard else {
             // Perhaps the holder writes what it has fetched, on a disk that takes its time.
@@ -191,25 +196,25 @@ impl Store for FileStore {
             return Ok(busy(holder, entry));
         }
         self.inner.take_lease(&guard, &name, &held_under, owner.as_bytes(), lease)?;
-        Ok(Leasing::Leased)
+        Ok(LeaseOutcome::Leased)
     }
 
     fn publish(
         &self,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         let name = Name::of(key);
         let published = self.publish_guarded(&name, key, owner, seen, (bytes, lifetime));
         if published.is_err() {
             // Whoever cannot write must not keep the others from trying.
-            let file = self.inner.leases.take_if(&name, &Version::of(owner.as_bytes()));
+            let file = self.inner.leases.take_if(&name, &Version::of_bytes(owner.as_bytes()));
             drop(file.map(Guard::of));
         }
-        if let Ok(Publish::Done(_)) = published {
+        if let Ok(PublishOutcome::Done(_)) = published {
             self.inner.folder.sync()?;
         }
         published
@@ -258,10 +263,10 @@ impl FileStore {
         &self,
         name: &Name,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         (bytes, lifetime): (&[u8], Duration),
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         let (asked_at, folder) = (self.inner.time.on_this_host(), &self.inner.folder);
         let guard = folder.guard(name)?;
         let lifetime = self.inner.rest_of(lifetime, asked_at);
@@ -270,13 +275,13 @@ impl FileStore {
         let later = self.inner.record(name, key)?;
         let later = later.filter(|entry| Some(&entry.version) != seen && entry.remaining >= lifetime);
         if let Some(entry) = later.filter(|_| !is_mine) {
-            return Ok(Publish::Lost(entry));
+            return Ok(PublishOutcome::Conflict(entry));
         }
         let written = self.inner.write(&guard, name, key, bytes, lifetime);
         if is_mine {
             self.inner.free_lease(&guard, name)?;
         }
-        written.map(|version| Publish::Done(Some(version)))
+        written.map(|version| PublishOutcome::Done(Some(version)))
     }
 }
 
@@ -292,7 +297,7 @@ impl Inner {
                     log::warn!(target: "evertoken", "{path:?} cannot be read: {why}; told once");
                 }
                 // What the provider is asked with is not to be guessed: whoever asks for it is to see that there is one.
-                let unreadable = || Entry::with_version(Vec::new(), Duration::ZERO, Version::of(&bytes));
+                let unreadable = || Entry::with_version(Vec::new(), Duration::ZERO, Version::of_bytes(&bytes));
                 Ok(key.is_state().then(unreadable))
             }
         }
@@ -304,21 +309,21 @@ impl Inner {
         key: &Key,
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
-    ) -> Result<Swap, Error> {
+    ) -> Result<SwapOutcome, Error> {
         let asked_at = self.time.on_this_host();
         let guard = self.folder.guard_within(name, longest_queue(key))?;
         let guard = guard.ok_or_else(|| self.folder.kept_out(name))?;
         let current = self.record(name, key)?;
-        if !expected.fits(current.as_ref()) {
-            return Ok(Swap::Lost(current));
+        if !expected.matches(current.as_ref()) {
+            return Ok(SwapOutcome::Conflict(current));
         }
         let Some((bytes, lifetime)) = new else {
-            return self.folder.remove(&guard, name).map(|()| Swap::Done(None));
+            return self.folder.remove(&guard, name).map(|()| SwapOutcome::Done(None));
         };
         let version = self.write(&guard, name, key, bytes, self.rest_of(lifetime, asked_at))?;
         drop(guard);
         self.folder.sync()?;
-        Ok(Swap::Done(Some(version)))
+        Ok(SwapOutcome::Done(Some(version)))
     }
 
     /// `name`: that of the record.
@@ -328,13 +333,13 @@ impl Inner {
         key: &Key,
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
-    ) -> Result<Swap, Error> {
+    ) -> Result<SwapOutcome, Error> {
         let guard = self.folder.guard(name)?;
         let current = self.lease(&guard, name, key)?;
-        if !expected.fits(current.as_ref()) {
-            return Ok(Swap::Lost(current));
+        if !expected.matches(current.as_ref()) {
+            return Ok(SwapOutcome::Conflict(current));
         }
-        Ok(Swap::Done(match new {
+        Ok(SwapOutcome::Done(match new {
             Some((owner, lifetime)) => Some(self.take_lease(&guard, name, key, owner, lifetime)?),
             None => self.free_lease(&guard, name).map(|()| None)?,
         }))

@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 
 pub use config::RedisConfig;
 
-use crate::clock::{Deadline, Wake};
+use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::store::{Cursor, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
+use crate::store::{
+    Cursor, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
+};
 use breaker::Breaker;
 use lane::{Lane, Rank, Turn};
 use link::{Fault, FaultKind, Link};
@@ -101,7 +103,12 @@ impl Store for RedisStore {
         self.0.ask_or_fail(key, &scripts::read(key), Reply::into_entry)
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         self.0.ask_or_fail(key, &scripts::swap(key, expected, new), Reply::into_swap)
     }
 
@@ -110,24 +117,24 @@ impl Store for RedisStore {
         key: &Key,
         not: Option<&Version>,
         at_least: Duration,
-        owner: &Owner,
+        owner: &LeaseOwner,
         lease: Duration,
-    ) -> Result<Leasing, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         let question = scripts::read_or_lease(key, not, at_least, owner, lease);
         let leasing = self.0.ask(&question, Rank::Reading, Reply::into_leasing)?;
         // Where many want something at once, this one comes again.
-        let later = || Leasing::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
+        let later = || LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
         Ok(leasing.unwrap_or_else(later))
     }
 
     fn publish(
         &self,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         self.0.ask_or_fail(key, &scripts::publish(key, owner, seen, bytes, lifetime), Reply::into_publish)
     }
 
@@ -135,8 +142,8 @@ impl Store for RedisStore {
         self.0.wait(key, cursor, Deadline::at(deadline))
     }
 
-    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        Some(self.0.watch(key, wake))
+    fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
+        Some(self.0.watch(key, notifier))
     }
 
     fn logs_its_trouble(&self) -> bool {

@@ -10,7 +10,7 @@ use super::link::{Fault, FaultKind, Link};
 use crate::clock::Deadline;
 use crate::key::Key;
 use crate::secret::hex;
-use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Swap, Version};
+use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome, Version};
 
 /// A script that runs on the server as one operation. Constant: what changes comes as keys and arguments.
 struct Script {
@@ -90,7 +90,7 @@ pub(super) fn read_or_lease(
     key: &Key,
     not: Option<&Version>,
     at_least: Duration,
-    owner: &Owner,
+    owner: &LeaseOwner,
     lease: Duration,
 ) -> Question {
     Question::new(&READ_OR_LEASE, &[key.clone(), key.lease(), stream(key)])
@@ -100,7 +100,13 @@ pub(super) fn read_or_lease(
         .with_milliseconds(lease)
 }
 
-pub(super) fn publish(key: &Key, owner: &Owner, seen: Option<&Version>, bytes: &[u8], lifetime: Duration) -> Question {
+pub(super) fn publish(
+    key: &Key,
+    owner: &LeaseOwner,
+    seen: Option<&Version>,
+    bytes: &[u8],
+    lifetime: Duration,
+) -> Question {
     Question::new(&PUBLISH, &[key.clone(), key.lease(), stream(key)])
         .with(owner.as_bytes())
         .with(seen.map_or("", Version::as_str))
@@ -179,35 +185,38 @@ impl Reply {
         }
     }
 
-    pub(super) fn into_leasing(mut self) -> Result<Leasing, Fault> {
+    pub(super) fn into_leasing(mut self) -> Result<LeaseOutcome, Fault> {
         match self.word.as_str() {
-            "found" => Ok(Leasing::Found(self.entry()?)),
-            "leased" => Ok(Leasing::Leased),
+            "found" => Ok(LeaseOutcome::Found(self.entry()?)),
+            "leased" => Ok(LeaseOutcome::Leased),
             "busy" => {
                 let remaining = self.milliseconds()?;
-                let version = Some(self.text()?).filter(|name| !name.is_empty()).map(Version::named);
+                let version = Some(self.text()?).filter(|name| !name.is_empty()).map(Version::new);
                 let cursor = Cursor::new(version);
                 let place = self.text()?;
-                Ok(Leasing::Busy { remaining, cursor: if place.is_empty() { cursor } else { cursor.at(place) } })
+                Ok(LeaseOutcome::Busy {
+                    remaining,
+                    cursor: if place.is_empty() { cursor } else { cursor.with_position(place) },
+                })
             }
             _ => Err(Fault::nonsense()),
         }
     }
 
-    pub(super) fn into_publish(mut self) -> Result<Publish, Fault> {
+    pub(super) fn into_publish(mut self) -> Result<PublishOutcome, Fault> {
         match self.word.as_str() {
-            "done" => Ok(Publish::Done(Some(Version::named(self.text()?)))),
-            "lost" => Ok(Publish::Lost(self.entry()?)),
+            "done" => Ok(PublishOutcome::Done(Some(Version::new(self.text()?)))),
+            "lost" => Ok(PublishOutcome::Conflict(self.entry()?)),
             _ => Err(Fault::nonsense()),
         }
     }
 
-    pub(super) fn into_swap(mut self) -> Result<Swap, Fault> {
+    pub(super) fn into_swap(mut self) -> Result<SwapOutcome, Fault> {
         match self.word.as_str() {
-            "done" => Ok(Swap::Done(Some(Version::named(self.text()?)))),
-            "removed" => Ok(Swap::Done(None)),
-            "lost" => Ok(Swap::Lost(Some(self.entry()?))),
-            "nothing" => Ok(Swap::Lost(None)),
+            "done" => Ok(SwapOutcome::Done(Some(Version::new(self.text()?)))),
+            "removed" => Ok(SwapOutcome::Done(None)),
+            "lost" => Ok(SwapOutcome::Conflict(Some(self.entry()?))),
+            "nothing" => Ok(SwapOutcome::Conflict(None)),
             _ => Err(Fault::nonsense()),
         }
     }
@@ -229,7 +238,7 @@ impl Reply {
 
     fn entry(&mut self) -> Result<Entry, Fault> {
         let remaining = self.milliseconds()?;
-        let version = Version::named(self.text()?);
+        let version = Version::new(self.text()?);
         Ok(Entry::with_version(self.bytes()?, remaining, version))
     }
 

@@ -42,7 +42,7 @@ impl Inner {
                 return Ok(());
             }
         };
-        let seat = cursor.place().and_then(|place| Some((place, self.waiting.seat()?)));
+        let seat = cursor.position().and_then(|place| Some((place, self.waiting.seat()?)));
         let waited = match seat {
             Some((place, seat)) => {
                 let waited = self.wait_on_stream(key, cursor, place, deadline);

@@ -12,11 +12,11 @@ use super::config::RedisConfig;
 use super::link::{Fault, Link};
 use super::waiting::LOOK_AGAIN;
 use super::{Inner, OPERATION, scripts};
-use crate::clock::{Deadline, Wake};
+use crate::clock::{Deadline, Notifier};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::policy::store_pause;
-use crate::store::watch::{Watch, Watches};
+use crate::store::watch::{Subscription, Watches};
 use crate::thread::spawn;
 
 /// What is watched, and the thread that does.
@@ -30,8 +30,8 @@ pub(super) struct Watching {
 }
 
 impl Inner {
-    pub(super) fn watch(self: &Arc<Self>, key: &Key, wake: Wake) -> Watch {
-        let watch = self.watching.watches.add(key, wake);
+    pub(super) fn watch(self: &Arc<Self>, key: &Key, notifier: Notifier) -> Subscription {
+        let watch = self.watching.watches.add(key, notifier);
         let mut running = lock(&self.watching.running);
         let process = std::process::id();
         if *running != Some(process) {
@@ -52,7 +52,7 @@ fn run(store: &Weak<Inner>) {
             Ok(changed) => {
                 failures = 0;
                 let Some(store) = store.upgrade() else { return };
-                changed.iter().for_each(|key| store.watching.watches.wake(key));
+                changed.iter().for_each(|key| store.watching.watches.notify(key));
             }
             Err(fault) => {
                 // What is missed meanwhile is told when it works again.

@@ -12,10 +12,12 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use self::key::SealKey;
-use crate::clock::Wake;
+use crate::clock::Notifier;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::store::{Cursor, Entry, Expected, Leasing, Owner, Publish, Store, Swap, Version, Watch};
+use crate::store::{
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
+};
 
 /// Keeps bytes in another store, sealed: encrypted, and bound to the key that they are kept under.
 ///
@@ -110,14 +112,19 @@ impl<S: Store> Store for Sealed<S> {
         Ok(self.store.read(key)?.map(|entry| self.look(key, entry)))
     }
 
-    fn swap(&self, key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Result<Swap, Error> {
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
         let sealed = match new {
             Some((bytes, lifetime)) => Some((self.seal(key, bytes)?, lifetime)),
             None => None,
         };
         let sealed = sealed.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
-        Ok(match self.store.swap(key, expected, sealed)? {
-            Swap::Lost(Some(entry)) => Swap::Lost(Some(self.look(key, entry))),
+        Ok(match self.store.compare_and_swap(key, expected, sealed)? {
+            SwapOutcome::Conflict(Some(entry)) => SwapOutcome::Conflict(Some(self.look(key, entry))),
             other => other,
         })
     }
@@ -127,42 +134,42 @@ impl<S: Store> Store for Sealed<S> {
         key: &Key,
         not: Option<&Version>,
         at_least: Duration,
-        owner: &Owner,
+        owner: &LeaseOwner,
         lease: Duration,
-    ) -> Result<Leasing, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         let mut passed_over = not.cloned();
         for _ in 0..MOST_TRIES {
             let found = match self.store.read_or_lease(key, passed_over.as_ref(), at_least, owner, lease)? {
-                Leasing::Found(entry) => self.open(key, entry),
+                LeaseOutcome::Found(entry) => self.open(key, entry),
                 other => return Ok(other),
             };
             passed_over = match found {
-                Ok(entry) if Some(entry.version()) != not => return Ok(Leasing::Found(entry)),
+                Ok(entry) if Some(entry.version()) != not => return Ok(LeaseOutcome::Found(entry)),
                 // What the caller does not want is back in the place of what does not open.
                 Ok(entry) | Err(entry) => Some(entry.version),
             };
         }
         // Whoever writes so often what cannot be opened is left alone for a while.
-        Ok(Leasing::Busy { remaining: Duration::ZERO, cursor: Cursor::new(passed_over) })
+        Ok(LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(passed_over) })
     }
 
     fn publish(
         &self,
         key: &Key,
-        owner: &Owner,
+        owner: &LeaseOwner,
         seen: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
-    ) -> Result<Publish, Error> {
+    ) -> Result<PublishOutcome, Error> {
         let sealed = self.seal(key, bytes)?;
         let mut seen = seen.cloned();
         for _ in 0..MOST_TRIES {
             let entry = match self.store.publish(key, owner, seen.as_ref(), &sealed, lifetime)? {
-                Publish::Lost(entry) => entry,
+                PublishOutcome::Conflict(entry) => entry,
                 done => return Ok(done),
             };
             seen = match self.open(key, entry) {
-                Ok(entry) => return Ok(Publish::Lost(entry)),
+                Ok(entry) => return Ok(PublishOutcome::Conflict(entry)),
                 // However long it lifetimes, it is of no use to anybody here: it is replaced as if it had been seen.
                 Err(unreadable) => Some(unreadable.version),
             };
@@ -178,8 +185,8 @@ impl<S: Store> Store for Sealed<S> {
         self.open(key, self.store.read_at_once(key)?).ok()
     }
 
-    fn watch(&self, key: &Key, wake: Wake) -> Option<Watch> {
-        self.store.watch(key, wake)
+    fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
+        self.store.watch(key, notifier)
     }
 
     fn logs_its_trouble(&self) -> bool {
