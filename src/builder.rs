@@ -399,7 +399,8 @@ impl TokenManagerBuilder {
             "a log_metrics_every of zero would report without end"
         } else if self.fallback_store.is_some() && self.store.is_none() {
             "a fallback store without a store has nothing to fall back from; make it the store"
-        } else if self.key.is_some() && self.store.iter().chain(&self.fallback_store).any(|store| store.is_sealed()) {
+        } else if self.key.is_some() && self.store.iter().chain(&self.fallback_store).any(|store| store.is_encrypted())
+        {
             "a key of your own is for sharing with other programs, and these cannot read a sealed store"
         } else if self.store.is_some() && self.max_wait <= lease_of(fetch_limit).saturating_add(fetch_limit) {
             "with a store, max_wait must be longer than twice the HTTP time limit and 2 s: another process may be fetching first"

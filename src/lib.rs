@@ -138,14 +138,20 @@ pub use provider::{
 };
 pub use secret::Secret;
 pub use send::{CallError, RequestBody, TokenMiddleware};
+#[cfg(feature = "encryption")]
+pub use store::{EncryptedStore, EncryptionKey};
 pub use store::{FileStore, MemoryStore, Store};
 #[cfg(feature = "redis")]
 pub use store::{RedisConfig, RedisStore};
-#[cfg(feature = "seal")]
-pub use store::{SealKey, Sealed};
 pub use token::{Token, TokenSource};
 
 /// Keeps the examples in `README.md` compiling, some of which need a feature.
-#[cfg(all(doctest, feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls", feature = "seal"))]
+#[cfg(all(
+    doctest,
+    feature = "redis-cluster",
+    feature = "redis-sentinel",
+    feature = "redis-tls",
+    feature = "encryption"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -247,12 +247,12 @@ fn a_fallback_store_needs_a_store_to_fall_back_from() {
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
-#[cfg(feature = "seal")]
+#[cfg(feature = "encryption")]
 #[test]
 fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
-    use evertoken::store::{SealKey, Sealed};
-    let key = SealKey::new(std::array::from_fn(|at| at as u8)).unwrap();
+    use evertoken::store::{EncryptedStore, EncryptionKey};
+    let key = EncryptionKey::new(std::array::from_fn(|at| at as u8)).unwrap();
     let builder = TokenManager::builder(FakeProvider::new()).store(MemoryStore::new()).key("mine");
-    let error = builder.fallback_store(Sealed::new(MemoryStore::new(), key)).build().unwrap_err();
+    let error = builder.fallback_store(EncryptedStore::new(MemoryStore::new(), key)).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
 }

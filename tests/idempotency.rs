@@ -51,7 +51,7 @@ macro_rules! on_every_store {
     ($($test:ident)*) => {
         on!(memory: $($test)*);
         on!(files: $($test)*);
-        #[cfg(feature = "seal")]
+        #[cfg(feature = "encryption")]
         on!(sealed_files: $($test)*);
         #[cfg(all(feature = "redis", target_os = "linux"))]
         on!(redis: $($test)*);
@@ -102,12 +102,12 @@ mod beds {
         on_files(|store| store)
     }
 
-    #[cfg(feature = "seal")]
+    #[cfg(feature = "encryption")]
     pub(crate) fn sealed_files() -> Bed {
-        use evertoken::store::{SealKey, Sealed};
+        use evertoken::store::{EncryptedStore, EncryptionKey};
 
         let key = std::array::from_fn(|at| (at as u8).wrapping_mul(11));
-        on_files(|store| Sealed::new(store, SealKey::new(key).unwrap()))
+        on_files(|store| EncryptedStore::new(store, EncryptionKey::new(key).unwrap()))
     }
 
     fn on_files<S: Store>(seal: impl FnOnce(FileStore) -> S) -> Bed {

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
 use evertoken::store::RedisStore;
+#[cfg(feature = "encryption")]
+use evertoken::store::{EncryptedStore, EncryptionKey};
 use evertoken::store::{Entry, Expected, FileStore, LeaseOutcome, SwapOutcome};
-#[cfg(feature = "seal")]
-use evertoken::store::{SealKey, Sealed};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, Identity, Key, MemoryStore, Store, TokenManager};
 #[cfg(target_os = "linux")]
@@ -135,12 +135,12 @@ fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_redis() {
     );
 }
 
-#[cfg(feature = "seal")]
+#[cfg(feature = "encryption")]
 mod sealed {
     use super::*;
 
-    fn sealed<S: Store>(store: S) -> Sealed<S> {
-        Sealed::new(store, SealKey::new(std::array::from_fn(|at| (at as u8).wrapping_mul(11))).unwrap())
+    fn sealed<S: Store>(store: S) -> EncryptedStore<S> {
+        EncryptedStore::new(store, EncryptionKey::new(std::array::from_fn(|at| (at as u8).wrapping_mul(11))).unwrap())
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Where managers share a token: bytes with a lifetime, changed one at a time.
 
 mod bounded;
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod file;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "seal")]
-mod sealed;
 mod watch;
 
 use std::fmt;
@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(feature = "encryption")]
+pub use self::encrypted::{EncryptedStore, EncryptionKey};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConfig, RedisStore};
-#[cfg(feature = "seal")]
-pub use self::sealed::{SealKey, Sealed};
 pub(crate) use bounded::BoundedStore;
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -35,7 +35,7 @@ use crate::secret::hex;
 /// Two operations are enough for a backend. [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and
 /// [`wait`](Store::wait) are made of them and overridden where a backend does one in a single round trip;
 /// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_its_trouble`](Store::logs_its_trouble) and
-/// [`is_sealed`](Store::is_sealed) are optional. Managers whose stores hold the same bytes act as one: they share the
+/// [`is_encrypted`](Store::is_encrypted) are optional. Managers whose stores hold the same bytes act as one: they share the
 /// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
 /// waits for a second, or two to store a refresh token, and treats a slower store as one that is down.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
@@ -178,7 +178,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// True when what it keeps can be read by nobody who does not have its key. A manager with a
     /// [key of the user's own](crate::TokenManagerBuilder::key), which is for sharing with other programs, refuses it.
-    fn is_sealed(&self) -> bool {
+    fn is_encrypted(&self) -> bool {
         false
     }
 }
@@ -246,8 +246,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).logs_its_trouble()
     }
 
-    fn is_sealed(&self) -> bool {
-        (**self).is_sealed()
+    fn is_encrypted(&self) -> bool {
+        (**self).is_encrypted()
     }
 }
 

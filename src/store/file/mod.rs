@@ -67,8 +67,8 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// The directory is made for its owner alone (0700), and so are the files (0600). A directory that others can write to, a
 /// file that others can read or write, one that belongs to somebody else, and a symbolic link are refused with an
 /// [error](crate::ErrorKind::Store) that says what to do. Outside Unix this is not checked, and access is what the directory
-/// passes on: a directory of the user's own is private there. The tokens are not encrypted: put a `Sealed` (feature
-/// `seal`) around the store where that is wanted.
+/// passes on: a directory of the user's own is private there. The tokens are not encrypted: put a `EncryptedStore` (feature
+/// `encryption`) around the store where that is wanted.
 ///
 /// # File systems
 ///

@@ -1,5 +1,5 @@
 //! Stores whose bytes are sealed: what they do as every store does, and what nobody can do without the key.
-#![cfg(feature = "seal")]
+#![cfg(feature = "encryption")]
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/fragile.rs"]
@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use evertoken::store::{
-    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SealKey, Sealed, SwapOutcome, Version,
+    Cursor, EncryptedStore, EncryptionKey, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome,
+    Version,
 };
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, Identity, Key, MemoryStore, Notifier, Store, TokenManager};
@@ -41,12 +42,12 @@ fn key_bytes(first: u8) -> [u8; 32] {
     std::array::from_fn(|at| first.wrapping_add((at as u8).wrapping_mul(11)))
 }
 
-fn seal_key(first: u8) -> SealKey {
-    SealKey::new(key_bytes(first)).unwrap()
+fn seal_key(first: u8) -> EncryptionKey {
+    EncryptionKey::new(key_bytes(first)).unwrap()
 }
 
-fn sealed<S: Store + Clone>(store: &S, first: u8) -> Sealed<S> {
-    Sealed::new(store.clone(), seal_key(first))
+fn sealed<S: Store + Clone>(store: &S, first: u8) -> EncryptedStore<S> {
+    EncryptedStore::new(store.clone(), seal_key(first))
 }
 
 /// A provider of a credential of its own.
@@ -177,16 +178,16 @@ fn publish(store: &impl Store, key: &Key, owner: &str) {
 #[test]
 fn a_key_is_replaced_without_losing_a_token() {
     let (inner, provider) = (MemoryStore::new(), provider("rotation"));
-    let ask = |store: Sealed<MemoryStore>| text(&manager(&provider, store));
+    let ask = |store: EncryptedStore<MemoryStore>| text(&manager(&provider, store));
     assert_eq!(ask(sealed(&inner, 3)), "token-1");
     // Those that have heard of the new one, and those that write with it.
-    assert_eq!(ask(sealed(&inner, 3).also_reads(seal_key(4))), "token-1");
-    assert_eq!(ask(sealed(&inner, 4).also_reads(seal_key(9)).also_reads(seal_key(3))), "token-1");
+    assert_eq!(ask(sealed(&inner, 3).also_decrypt_with(seal_key(4))), "token-1");
+    assert_eq!(ask(sealed(&inner, 4).also_decrypt_with(seal_key(9)).also_decrypt_with(seal_key(3))), "token-1");
     assert_eq!(provider.calls(), 1);
-    let renewing = manager(&provider, sealed(&inner, 4).also_reads(seal_key(3)));
+    let renewing = manager(&provider, sealed(&inner, 4).also_decrypt_with(seal_key(3)));
     assert_eq!(text(&renewing), "token-1");
     assert_eq!(renewing.force_refresh().unwrap().expose(), "token-2");
-    assert_eq!(ask(sealed(&inner, 3).also_reads(seal_key(4))), "token-2");
+    assert_eq!(ask(sealed(&inner, 3).also_decrypt_with(seal_key(4))), "token-2");
     assert_eq!(ask(sealed(&inner, 4)), "token-2", "the old one is gone");
     assert_eq!(provider.calls(), 2);
     is_not_opened(&sealed(&inner, 3), renewing.key());
@@ -300,7 +301,7 @@ impl Store for Spoilt {
 
 #[test]
 fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
-    let store = Sealed::new(Spoilt::default(), seal_key(3));
+    let store = EncryptedStore::new(Spoilt::default(), seal_key(3));
     let leasing = take_lease(&store, &key("spoilt"), "a");
     assert!(matches!(leasing, LeaseOutcome::Busy { remaining: Duration::ZERO, cursor } if cursor != Cursor::new(None)));
     let error = store.publish(&key("spoilt"), &LeaseOwner::new("a"), None, b"x", HOUR).unwrap_err();
@@ -332,7 +333,7 @@ fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key
     let (server, clock) = (Server::default(), FakeClock::new());
     let inner = Fragile::on_clock(&clock);
     let provider = refreshing(&server);
-    let manager = |store: Sealed<Fragile>| builder(&provider, &clock).store(store).build().unwrap();
+    let manager = |store: EncryptedStore<Fragile>| builder(&provider, &clock).store(store).build().unwrap();
     for round in 1..=3 {
         let tokens = manager(sealed(&inner, 3));
         assert_eq!(text(&tokens), format!("token-{round}"));
@@ -344,7 +345,7 @@ fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key
     }
     let error = manager(sealed(&inner, 4)).token().unwrap_err();
     assert_eq!((error.kind(), provider.calls()), (ErrorKind::Store, 3), "{error}");
-    let tokens = manager(sealed(&inner, 4).also_reads(seal_key(3)));
+    let tokens = manager(sealed(&inner, 4).also_decrypt_with(seal_key(3)));
     assert_eq!(text(&tokens), "token-4");
     clock.advance(2 * HOUR);
     assert_eq!(text(&manager(sealed(&inner, 4))), "token-5", "the state was written anew");
@@ -366,21 +367,21 @@ fn a_key_of_ones_own_does_not_go_with_a_sealed_store() {
 
 #[test]
 fn a_key_shows_itself_in_no_debug_output() {
-    let store = sealed(&MemoryStore::new(), 3).also_reads(seal_key(4));
-    assert_eq!(format!("{:?}", seal_key(3)), "SealKey(***)");
-    assert_eq!(format!("{store:?}"), "Sealed { store: MemoryStore { entries: 0 }, .. }");
+    let store = sealed(&MemoryStore::new(), 3).also_decrypt_with(seal_key(4));
+    assert_eq!(format!("{:?}", seal_key(3)), "EncryptionKey(***)");
+    assert_eq!(format!("{store:?}"), "EncryptedStore { store: MemoryStore { entries: 0 }, .. }");
 }
 
 /// Asserts that what this key seals opens with that one.
-fn is_same(one: &SealKey, other: &SealKey) {
+fn is_same(one: &EncryptionKey, other: &EncryptionKey) {
     let inner = MemoryStore::new();
-    put(&Sealed::new(inner.clone(), one.clone()), &key("same"), b"sealed", HOUR);
-    let read = Sealed::new(inner, other.clone()).read(&key("same")).unwrap();
+    put(&EncryptedStore::new(inner.clone(), one.clone()), &key("same"), b"sealed", HOUR);
+    let read = EncryptedStore::new(inner, other.clone()).read(&key("same")).unwrap();
     assert_eq!(bytes(read).unwrap(), b"sealed");
 }
 
 /// Asserts that it is a wrong setting, says these words, and quotes nothing of the key.
-fn assert_refused(result: Result<SealKey, Error>, words: &[&str]) {
+fn assert_refused(result: Result<EncryptionKey, Error>, words: &[&str]) {
     let error = result.unwrap_err();
     let shown = format!("{error} {error:?}");
     assert_eq!(error.kind(), ErrorKind::Config, "{shown}");
@@ -396,8 +397,8 @@ const MAKE_ONE: &str = "head -c 32 /dev/urandom | base64";
 
 #[test]
 fn a_key_of_equal_bytes_is_refused() {
-    assert_refused(SealKey::new([0; 32]), &["random", MAKE_ONE]);
-    assert_refused(SealKey::new([0xff; 32]), &["random", MAKE_ONE]);
+    assert_refused(EncryptionKey::new([0; 32]), &["random", MAKE_ONE]);
+    assert_refused(EncryptionKey::new([0xff; 32]), &["random", MAKE_ONE]);
 }
 
 #[test]
@@ -430,21 +431,21 @@ fn a_key_comes_from_the_environment() {
         return;
     }
     for (name, _) in good {
-        is_same(&seal_key(0xf9), &SealKey::from_env(name).unwrap());
+        is_same(&seal_key(0xf9), &EncryptionKey::from_env(name).unwrap());
     }
     for (name, _, word) in bad {
-        assert_refused(SealKey::from_env(name), &[name, word, MAKE_ONE]);
+        assert_refused(EncryptionKey::from_env(name), &[name, word, MAKE_ONE]);
     }
     #[cfg(unix)]
-    assert_refused(SealKey::from_env("SEAL_NO_TEXT"), &["SEAL_NO_TEXT", MAKE_ONE]);
-    assert_refused(SealKey::from_env("SEAL_NOT_SET"), &["SEAL_NOT_SET", "not set", MAKE_ONE]);
+    assert_refused(EncryptionKey::from_env("SEAL_NO_TEXT"), &["SEAL_NO_TEXT", MAKE_ONE]);
+    assert_refused(EncryptionKey::from_env("SEAL_NOT_SET"), &["SEAL_NOT_SET", "not set", MAKE_ONE]);
 }
 
 #[test]
 fn a_key_in_the_place_of_the_variables_name_is_not_quoted() {
     let digits = hexadecimal(&key_bytes(3));
     for wrong in [digits.clone(), STANDARD.encode(key_bytes(3)), format!("a{}", &digits[..63]), String::new()] {
-        let error = SealKey::from_env(&wrong).unwrap_err();
+        let error = EncryptionKey::from_env(&wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(wrong.is_empty() || !error.to_string().contains(&wrong), "{error}");
     }
@@ -479,7 +480,7 @@ fn a_key_comes_from_a_file() {
         key_bytes(3).to_vec(),
     ] {
         let path = key_file(folder.path(), "good", &content);
-        is_same(&seal_key(3), &SealKey::from_file(&path).unwrap());
+        is_same(&seal_key(3), &EncryptionKey::from_file(&path).unwrap());
     }
 }
 
@@ -488,7 +489,7 @@ fn a_file_without_a_key_is_refused_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |name: &str, content: &[u8], word: &str| {
         let path = key_file(folder.path(), name, content);
-        assert_refused(SealKey::from_file(&path), &[&format!("{path:?}"), word, MAKE_ONE]);
+        assert_refused(EncryptionKey::from_file(&path), &[&format!("{path:?}"), word, MAKE_ONE]);
     };
     refused("empty", b"", "base64");
     refused("password", b"hunter2-hunter2-hunter2-hunter2!", "base64");
@@ -501,8 +502,8 @@ fn a_file_without_a_key_is_refused_with_its_name() {
         refused("with\na line break", b"x", "line break");
     }
     let missing = folder.path().join("missing");
-    assert_refused(SealKey::from_file(&missing), &[&format!("{missing:?}"), MAKE_ONE]);
-    assert_refused(SealKey::from_file(folder.path()), &["no regular file"]);
+    assert_refused(EncryptionKey::from_file(&missing), &[&format!("{missing:?}"), MAKE_ONE]);
+    assert_refused(EncryptionKey::from_file(folder.path()), &["no regular file"]);
 }
 
 #[cfg(unix)]
@@ -513,11 +514,11 @@ fn a_file_that_others_can_read_or_write_is_refused_with_what_mends_it() {
     for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o440] {
         open_to(&path, mode);
         let mend = format!("chmod 600 {path:?}");
-        assert_refused(SealKey::from_file(&path), &["others", &mend]);
+        assert_refused(EncryptionKey::from_file(&path), &["others", &mend]);
     }
     for mode in [0o600, 0o400, 0o711] {
         open_to(&path, mode);
-        SealKey::from_file(&path).unwrap();
+        EncryptionKey::from_file(&path).unwrap();
     }
 }
 
@@ -529,12 +530,12 @@ fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     open_to(&pipe, 0o600);
     for path in [pipe.as_path(), Path::new("/dev/zero")] {
-        assert_refused(SealKey::from_file(path), &[&format!("{path:?}"), "no regular file"]);
+        assert_refused(EncryptionKey::from_file(path), &[&format!("{path:?}"), "no regular file"]);
     }
     // Secrets of a container are often links.
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(key_file(folder.path(), "key", &key_bytes(3)), &link).unwrap();
-    is_same(&seal_key(3), &SealKey::from_file(link).unwrap());
+    is_same(&seal_key(3), &EncryptionKey::from_file(link).unwrap());
 }
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
@@ -546,7 +547,7 @@ mod over_redis {
     use super::*;
 
     /// A store with a connection of its own, as a process has.
-    fn store(server: &RedisServer) -> Sealed<RedisStore> {
+    fn store(server: &RedisServer) -> EncryptedStore<RedisStore> {
         sealed(&RedisStore::open(&server.url()).unwrap(), 3)
     }
 
@@ -630,7 +631,7 @@ mod over_redis {
         let (server, provider) = (RedisServer::start(), provider("redis, another key"));
         let other = |first| sealed(&RedisStore::open(&server.url()).unwrap(), first);
         assert_eq!(text(&manager(&provider, other(3))), "token-1");
-        assert_eq!(text(&manager(&provider, other(4).also_reads(seal_key(3)))), "token-1");
+        assert_eq!(text(&manager(&provider, other(4).also_decrypt_with(seal_key(3)))), "token-1");
         assert_eq!(text(&manager(&provider, other(4))), "token-2");
         assert_eq!(text(&manager(&provider, other(4))), "token-2");
         assert_eq!(provider.calls(), 2);
@@ -639,12 +640,12 @@ mod over_redis {
 
 #[test]
 fn promise_8_a_sealing_key_in_the_place_of_its_path_is_not_quoted() {
-    use evertoken::SealKey;
+    use evertoken::EncryptionKey;
     for key in [
         "4Z1nYf0m8bqK7tq0x3oYw5n9c2h6d1l8p4s7v0z3a6E=",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     ] {
-        let error = SealKey::from_file(key).unwrap_err();
+        let error = EncryptionKey::from_file(key).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(key), "{error}");
     }
 }

@@ -4,12 +4,12 @@ use ring::aead::{Aad, CHACHA20_POLY1305, NONCE_LEN, Nonce};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::key::{ID_LENGTH, Id, SealKey};
+use super::key::{EncryptionKey, ID_LENGTH, Id};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 
 /// `plain`, so that only who has `with` can read it, and only under this `name`.
-pub(super) fn seal(with: &SealKey, name: &Key, plain: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn seal(with: &EncryptionKey, name: &Key, plain: &[u8]) -> Result<Vec<u8>, Error> {
     let fault = |text| move |_| Error::new(ErrorKind::Store, text);
     let mut nonce = [0; NONCE_LEN];
     SystemRandom::new().fill(&mut nonce).map_err(fault("the system gives no random numbers to seal with"))?;
@@ -27,7 +27,7 @@ pub(super) fn seal(with: &SealKey, name: &Key, plain: &[u8]) -> Result<Vec<u8>, 
 
 /// What was sealed under this `name` with one of these keys, or why it cannot be told.
 pub(super) fn open<'a>(
-    mut keys: impl Iterator<Item = &'a SealKey>,
+    mut keys: impl Iterator<Item = &'a EncryptionKey>,
     name: &Key,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, &'static str> {
@@ -62,8 +62,8 @@ const DAMAGED: &str = "it is damaged, or was sealed for another key of the store
 mod tests {
     use super::*;
 
-    fn key(first: u8) -> SealKey {
-        SealKey::new(std::array::from_fn(|at| first.wrapping_add(at as u8))).expect("different bytes")
+    fn key(first: u8) -> EncryptionKey {
+        EncryptionKey::new(std::array::from_fn(|at| first.wrapping_add(at as u8))).expect("different bytes")
     }
 
     fn name(name: &str) -> Key {

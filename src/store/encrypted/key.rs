@@ -15,20 +15,20 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 
-/// The 32 random bytes that a [store is sealed](crate::store::Sealed) with.
+/// The 32 random bytes that a [store is sealed](crate::store::EncryptedStore) with.
 ///
 /// It hides itself in `Debug`. Clones share the bytes, which are wiped when the last one goes; the environment, and the
 /// copies that the cipher makes while it works, are not.
 ///
 /// ```no_run
-/// use evertoken::store::SealKey;
+/// use evertoken::store::EncryptionKey;
 ///
 /// // head -c 32 /dev/urandom | base64 > seal.key; chmod 600 seal.key
-/// let key = SealKey::from_file("seal.key")?;
+/// let key = EncryptionKey::from_file("seal.key")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct SealKey {
+pub struct EncryptionKey {
     bytes: Arc<Zeroizing<[u8; LENGTH]>>,
     id: Id,
 }
@@ -36,15 +36,16 @@ pub struct SealKey {
 /// Names a key without telling it. It stands before everything that was sealed with that key.
 pub(super) type Id = [u8; ID_LENGTH];
 
-impl SealKey {
+impl EncryptionKey {
     /// A key of these bytes, which have to come from a good source of random numbers, not from a password.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when there are fewer than eight different ones, as in an array of zeros. Other bad
     /// keys are not found out.
-    pub fn new(bytes: [u8; 32]) -> Result<SealKey, Error> {
-        SealKey::of(Zeroizing::new(bytes)).ok_or_else(|| Error::config(format!("the sealing key {WEAK}; {MAKE_ONE}")))
+    pub fn new(bytes: [u8; 32]) -> Result<EncryptionKey, Error> {
+        EncryptionKey::of(Zeroizing::new(bytes))
+            .ok_or_else(|| Error::config(format!("the sealing key {WEAK}; {MAKE_ONE}")))
     }
 
     /// The key in an environment variable: 32 bytes in base64, of either alphabet and with or without padding, or 64
@@ -54,7 +55,7 @@ impl SealKey {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the variable's name and how to make a good key: it is not
     /// set, or holds something else.
-    pub fn from_env(name: &str) -> Result<SealKey, Error> {
+    pub fn from_env(name: &str) -> Result<EncryptionKey, Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         // A key that was given in the place of the name must not be quoted.
         if name.is_empty() || !name.bytes().all(plain) || decode(name).is_some() {
@@ -66,10 +67,10 @@ impl SealKey {
         let value = env::var_os(name).ok_or_else(|| fault("is not set, and should hold a sealing key"))?;
         let value = Zeroizing::new(value.into_encoded_bytes());
         let bytes = std::str::from_utf8(&value).ok().and_then(decode).ok_or_else(|| fault(NO_KEY))?;
-        SealKey::of(bytes).ok_or_else(|| fault(WEAK))
+        EncryptionKey::of(bytes).ok_or_else(|| fault(WEAK))
     }
 
-    /// The key in a file: text as for [`from_env`](SealKey::from_env), with or without a line end, or exactly 32 bytes.
+    /// The key in a file: text as for [`from_env`](EncryptionKey::from_env), with or without a line end, or exactly 32 bytes.
     ///
     /// On Unix nobody but its owner may be allowed to read or write the file. On other systems that is not looked at.
     ///
@@ -77,7 +78,7 @@ impl SealKey {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the path and what mends it: the file cannot be read, is no
     /// regular file, is open to others, or holds something else.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<SealKey, Error> {
+    pub fn from_file(path: impl AsRef<Path>) -> Result<EncryptionKey, Error> {
         let path = path.as_ref();
         if path.to_str().and_then(decode).is_some() {
             // Given in the place of the path, it must not be quoted.
@@ -109,15 +110,15 @@ impl SealKey {
             _ => std::str::from_utf8(&held).ok().and_then(decode),
         };
         let bytes = bytes.ok_or_else(|| fault(&format!("{NO_KEY}; {MAKE_ONE}")))?;
-        SealKey::of(bytes).ok_or_else(|| fault(&format!("{WEAK}; {MAKE_ONE}")))
+        EncryptionKey::of(bytes).ok_or_else(|| fault(&format!("{WEAK}; {MAKE_ONE}")))
     }
 
-    fn of(bytes: Zeroizing<[u8; LENGTH]>) -> Option<SealKey> {
+    fn of(bytes: Zeroizing<[u8; LENGTH]>) -> Option<EncryptionKey> {
         let is_strong = bytes.iter().collect::<BTreeSet<_>>().len() >= FEWEST_DIFFERENT;
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*bytes), b"evertoken sealing key id");
         let mut id = Id::default();
         id.copy_from_slice(&tag.as_ref()[..ID_LENGTH]);
-        is_strong.then(|| SealKey { bytes: Arc::new(bytes), id })
+        is_strong.then(|| EncryptionKey { bytes: Arc::new(bytes), id })
     }
 
     pub(super) fn id(&self) -> &Id {
@@ -131,9 +132,9 @@ impl SealKey {
     }
 }
 
-impl fmt::Debug for SealKey {
+impl fmt::Debug for EncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealKey(***)")
+        f.write_str("EncryptionKey(***)")
     }
 }
 
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_key_of_few_different_bytes_is_refused() {
-        let of = |different: usize| SealKey::new(std::array::from_fn(|at| (at % different) as u8));
+        let of = |different: usize| EncryptionKey::new(std::array::from_fn(|at| (at % different) as u8));
         for different in 1..FEWEST_DIFFERENT {
             assert!(of(different).is_err(), "{different}");
         }
@@ -240,12 +241,12 @@ mod tests {
 
     #[test]
     fn the_id_names_the_key_and_holds_nothing_of_it() {
-        let one = SealKey::new(counted()).expect("a good key");
+        let one = EncryptionKey::new(counted()).expect("a good key");
         let mut other = counted();
         other[31] ^= 1;
-        let other = SealKey::new(other).expect("a good key");
+        let other = EncryptionKey::new(other).expect("a good key");
         assert_ne!(one.id(), other.id());
-        assert_eq!(one.id(), SealKey::new(counted()).expect("a good key").id());
+        assert_eq!(one.id(), EncryptionKey::new(counted()).expect("a good key").id());
         assert!(!counted().windows(2).any(|pair| one.id().windows(2).any(|shown| shown == pair)));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub use self::key::SealKey;
+pub use self::key::EncryptionKey;
 use crate::clock::Notifier;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -23,21 +23,21 @@ use crate::store::{
 ///
 /// Whoever can read the store, its backups or its network traffic reads no token. Whoever can write it can make no
 /// record that is taken for one of ours, and move none to another key. The cipher is ChaCha20-Poly1305 with random
-/// nonces; all managers on the store need the same [`SealKey`].
+/// nonces; all managers on the store need the same [`EncryptionKey`].
 ///
 /// ```no_run
-/// use evertoken::store::{MemoryStore, SealKey, Sealed};
+/// use evertoken::store::{MemoryStore, EncryptionKey, EncryptedStore};
 /// use evertoken::{TokenManager, WeCom};
 ///
-/// let store = Sealed::new(MemoryStore::new(), SealKey::from_env("EVERTOKEN_SEAL_KEY")?);
+/// let store = EncryptedStore::new(MemoryStore::new(), EncryptionKey::from_env("EVERTOKEN_ENCRYPTION_KEY")?);
 /// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret")).store(store).build()?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
 /// # A new key
 ///
-/// Give all processes the new key to read with first: `Sealed::new(store, old).also_reads(new)`. Then write with it:
-/// `Sealed::new(store, new).also_reads(old)`. When everything has been written anew, the old one can go: a token's
+/// Give all processes the new key to read with first: `EncryptedStore::new(store, old).also_decrypt_with(new)`. Then write with it:
+/// `EncryptedStore::new(store, new).also_decrypt_with(old)`. When everything has been written anew, the old one can go: a token's
 /// record is when the token is renewed, but a refresh token, or a ticket, only when the next one comes.
 ///
 /// # What does not open
@@ -54,24 +54,24 @@ use crate::store::{
 /// still remove records, hold leases, and put back an older record of the same key. A manager with a
 /// [key of the user's own](crate::TokenManagerBuilder::key) refuses a sealed store.
 #[derive(Clone)]
-pub struct Sealed<S> {
+pub struct EncryptedStore<S> {
     store: S,
-    key: SealKey,
+    key: EncryptionKey,
     /// Keys that are only read with.
-    others: Vec<SealKey>,
+    others: Vec<EncryptionKey>,
     /// Whether something that does not open has been reported, here or by a clone.
     reported: Arc<AtomicBool>,
 }
 
-impl<S: Store> Sealed<S> {
+impl<S: Store> EncryptedStore<S> {
     /// Seals what is written into `store` with `key`, and reads what was sealed with it.
-    pub fn new(store: S, key: SealKey) -> Sealed<S> {
-        Sealed { store, key, others: Vec::new(), reported: Arc::default() }
+    pub fn new(store: S, key: EncryptionKey) -> EncryptedStore<S> {
+        EncryptedStore { store, key, others: Vec::new(), reported: Arc::default() }
     }
 
     /// Reads what was sealed with this key as well. There may be any number of them.
     #[must_use]
-    pub fn also_reads(mut self, old: SealKey) -> Sealed<S> {
+    pub fn also_decrypt_with(mut self, old: EncryptionKey) -> EncryptedStore<S> {
         self.others.push(old);
         self
     }
@@ -107,7 +107,7 @@ impl<S: Store> Sealed<S> {
     }
 }
 
-impl<S: Store> Store for Sealed<S> {
+impl<S: Store> Store for EncryptedStore<S> {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
         Ok(self.store.read(key)?.map(|entry| self.look(key, entry)))
     }
@@ -193,14 +193,14 @@ impl<S: Store> Store for Sealed<S> {
         self.store.logs_its_trouble()
     }
 
-    fn is_sealed(&self) -> bool {
+    fn is_encrypted(&self) -> bool {
         true
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Sealed<S> {
+impl<S: fmt::Debug> fmt::Debug for EncryptedStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("EncryptedStore").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
