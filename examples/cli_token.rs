@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 use evertoken::{
     Error, ErrorKind, EventKind, FileStore, HttpConfig, ProviderConfig, Status, TokenManager, TokenManagerBuilder,
     TokenOrigin, WeCom, provider,
@@ -98,8 +98,8 @@ fn in_a_hurry(builder: TokenManagerBuilder) -> TokenManagerBuilder {
 }
 
 /// A vendor that grants each start another token, so that it shows where a token came from.
-fn stand_in() -> ProviderHost {
-    ProviderHost::wecom().granting(format!("demo-token-{}", std::process::id()), 7200)
+fn stand_in() -> FakeVendor {
+    FakeVendor::wecom().granting(format!("demo-token-{}", std::process::id()), 7200)
 }
 
 fn kept(store: Option<&FileStore>, status: &Status) -> String {

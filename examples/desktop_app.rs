@@ -11,12 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, tick, unbounded};
-use evertoken::testing::{Outage, ProviderHost};
+use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{Error, Event, EventKind, OAuth2, TokenManager};
 
 fn main() -> Result<(), Error> {
     let slow = Duration::from_millis(800);
-    let host = ProviderHost::oauth2().lifetime(Duration::from_secs(6)).delay(slow);
+    let host = FakeVendor::oauth2().lifetime(Duration::from_secs(6)).delay(slow);
     let tokens = TokenManager::builder(OAuth2::new(host.token_url(), "client", "secret"))
         .backoff(Duration::from_millis(300), Duration::from_secs(2))
         .build()?;
@@ -39,11 +39,11 @@ fn main() -> Result<(), Error> {
 }
 
 /// The provider fails when the first renewal is due.
-fn break_down_for_a_while(tokens: &TokenManager, host: &ProviderHost) {
+fn break_down_for_a_while(tokens: &TokenManager, host: &FakeVendor) {
     let patience = Duration::from_secs(8);
     let first = tokens.events().recv_timeout(patience);
     if first.is_ok_and(|event| matches!(event.kind, EventKind::Granted { .. })) {
-        host.outage(Outage::Status(503));
+        host.fail_with(VendorFault::Status(503));
         if host.wait_for_calls(3, patience) {
             host.recover();
         }

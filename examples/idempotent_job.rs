@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 use evertoken::{Error, ErrorKind, FileStore, Idempotency, RunError, TokenManager, WeCom};
 use pico_args::Arguments;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => return Err(error.into()),
         }
     }
-    match vendor.host.business_calls() {
+    match vendor.host.api_calls() {
         0 => println!("it was sent before, and this start has sent nothing"),
         requests => println!("requests to send it that the vendor has had from this start: {requests}"),
     }
@@ -80,7 +80,7 @@ struct Receipt {
 }
 
 struct Vendor {
-    host: ProviderHost,
+    host: FakeVendor,
     tokens: TokenManager,
     agent: Agent,
 }
@@ -90,7 +90,7 @@ impl Vendor {
         // The message's name tells which process has sent it.
         let message = format!("m-{}", std::process::id());
         let reply = serde_json::json!({"errcode": 0, "errmsg": "ok", "msgid": message});
-        let host = ProviderHost::wecom().business_reply(200, &[], &reply.to_string());
+        let host = FakeVendor::wecom().api_reply(200, &[], &reply.to_string());
         let tokens = TokenManager::new(WeCom::new("corp", "secret").base_url(host.url()));
         let agent = Agent::config_builder().timeout_global(Some(PATIENCE)).build().new_agent();
         Vendor { host, tokens, agent }
@@ -103,7 +103,7 @@ impl Vendor {
             "touser": "@all", "msgtype": "text", "agentid": 1, "text": {"content": text},
             "enable_duplicate_check": 1, "duplicate_check_interval": 1800,
         });
-        let request = Request::post(self.host.business_url()).body(message.to_string());
+        let request = Request::post(self.host.api_url()).body(message.to_string());
         let request = request.map_err(|_| Error::new(ErrorKind::Config, "the vendor's address is wrong"))?;
         let mut response = self.tokens.send(&self.agent, request)?;
         let answer = response.body_mut().read_to_vec().ok();

@@ -15,7 +15,7 @@ use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::testing::{Outage, ProviderHost};
+use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{CallError, Error, Event, EventKind, Token, TokenManager, Verdict, WeCom, provider};
 
 type Result<T = (), E = Box<dyn StdError>> = std::result::Result<T, E>;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 
 /// The whole story, against a host on this machine.
 fn stand_in() -> Result {
-    let host = ProviderHost::wecom().lifetime(LIFETIME).renews_within(LIFETIME / 2).delay(Duration::from_millis(50));
+    let host = FakeVendor::wecom().lifetime(LIFETIME).renews_within(LIFETIME / 2).delay(Duration::from_millis(50));
     println!("  provider   a stand-in for WeCom at {}, over a real socket", host.url());
     println!("             its tokens live {} s, and it takes 50 ms to answer", LIFETIME.as_secs());
     println!("  for real   set EVERTOKEN_PROVIDER=wecom, EVERTOKEN_CORP_ID and EVERTOKEN_SECRET");
@@ -56,11 +56,11 @@ fn stand_in() -> Result {
     timeline.tell_what_is_next(&tokens);
     let calls = with_callers(&tokens, &host, || timeline.wait_for(is_renewal))?;
     timeline.note("callers", &calls.to_string());
-    let both = if host.is_alive(first.expose()) { "is still good too, so nobody is cut off" } else { "is over" };
+    let both = if host.is_valid(first.expose()) { "is still good too, so nobody is cut off" } else { "is over" };
     timeline.note("host", &format!("the token before it {both}"));
 
     timeline.chapter("The provider breaks down, and the next renewal is due");
-    host.outage(Outage::Status(503));
+    host.fail_with(VendorFault::Status(503));
     timeline.note("host", "answers every request for a token with HTTP status 503");
     timeline.tell_what_is_next(&tokens);
     let calls = with_callers(&tokens, &host, || {
@@ -157,7 +157,7 @@ fn from_memory(timeline: &Timeline, tokens: &TokenManager) -> Result {
 }
 
 /// Lets 8 threads use tokens while `story` goes on, and tells how they fared.
-fn with_callers(tokens: &TokenManager, host: &ProviderHost, story: impl FnOnce() -> Result) -> Result<Calls> {
+fn with_callers(tokens: &TokenManager, host: &FakeVendor, story: impl FnOnce() -> Result) -> Result<Calls> {
     let calls = Calls::default();
     let before = tokens.metrics().waits;
     thread::scope(|scope| {
@@ -189,7 +189,7 @@ struct Calls {
 }
 
 impl Calls {
-    fn make_one(&self, tokens: &TokenManager, host: &ProviderHost) {
+    fn make_one(&self, tokens: &TokenManager, host: &FakeVendor) {
         let asked = Instant::now();
         let answer = tokens.token();
         let took = u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -197,7 +197,7 @@ impl Calls {
         self.slowest.fetch_max(took, Ordering::Relaxed);
         match answer {
             // The host is the judge: it knows which tokens it would take now.
-            Ok(token) => self.dead.fetch_add(u64::from(!host.is_alive(token.expose())), Ordering::Relaxed),
+            Ok(token) => self.dead.fetch_add(u64::from(!host.is_valid(token.expose())), Ordering::Relaxed),
             Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
     }
@@ -214,10 +214,10 @@ impl fmt::Display for Calls {
 }
 
 /// Sends a message as a program does: `call` rejects a token that is refused, and tries once more with another one.
-fn send_message(timeline: &Timeline, tokens: &TokenManager, host: &ProviderHost) -> Result {
+fn send_message(timeline: &Timeline, tokens: &TokenManager, host: &FakeVendor) -> Result {
     let asked = Instant::now();
     let sent: Result<(), CallError<ureq::Error>> = tokens.call(|token| {
-        let reply = ureq::get(format!("{}?access_token={}", host.business_url(), token.expose())).call()?;
+        let reply = ureq::get(format!("{}?access_token={}", host.api_url(), token.expose())).call()?;
         let (head, mut body) = reply.into_parts();
         let verdict = tokens.verdict(head.status.as_u16(), &head.headers, &body.read_to_vec()?);
         timeline.catch_up();

@@ -10,7 +10,7 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 use evertoken::{DevicePrompt, DeviceSignIn, Error, ErrorKind, OAuth2, RefreshToken, TokenManager};
 
 fn main() -> Result<(), Error> {
@@ -66,6 +66,6 @@ fn variable(name: &'static str) -> Result<String, Error> {
     env::var(name).map_err(|_| Error::new(ErrorKind::Config, format!("{name} is not set")))
 }
 
-fn stand_in() -> ProviderHost {
-    ProviderHost::oauth2().device_interval(Duration::from_secs(1))
+fn stand_in() -> FakeVendor {
+    FakeVendor::oauth2().device_interval(Duration::from_secs(1))
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{Canned, answering, closed_port};
-use evertoken::testing::{Outage, ProviderHost};
+use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::*;
 
 const RSA: &str = include_str!("providers/keys/rsa_2048.pem");
@@ -874,7 +874,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 
 #[test]
 fn the_program_prints_the_token_and_nothing_else() {
-    let host = ProviderHost::wecom().credential("c", "hunter2").granting("t-hunter2", 7200);
+    let host = FakeVendor::wecom().credential("c", "hunter2").granting("t-hunter2", 7200);
     let url = host.url();
     let secret = file("secret");
     let variables = [
@@ -898,7 +898,7 @@ fn the_program_prints_the_token_and_nothing_else() {
 
 #[test]
 fn the_exit_code_of_the_program_says_what_helps() {
-    let host = ProviderHost::wecom().credential("c", "hunter2");
+    let host = FakeVendor::wecom().credential("c", "hunter2");
     let url = host.url();
     fn wecom<'a>(secret: &'a str, url: &'a str) -> [(&'a str, &'a str); 4] {
         let [provider, corp_id, _] = WECOM;
@@ -916,7 +916,7 @@ fn the_exit_code_of_the_program_says_what_helps() {
     assert!(is_quiet(&cli_token(&["--config", path.to_str().unwrap()], &[]), 2).contains("not written down"));
     let err = is_quiet(&cli_token(&["--status"], &wecom("hunter2-wrong", &url)), 3);
     assert!(err.contains("wecom"), "{err}");
-    host.outage(Outage::Status(503));
+    host.fail_with(VendorFault::Status(503));
     is_quiet(&cli_token(&["--status"], &wecom("hunter2", &url)), 4);
     let nobody = format!("http://127.0.0.1:{}", closed_port());
     is_quiet(&cli_token(&[], &wecom("hunter2", &nobody)), 4);

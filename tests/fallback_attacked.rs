@@ -430,7 +430,7 @@ fn promise_7_a_token_that_nobody_uses_again_is_written_to_the_first_store_when_t
 /// A Redis that keeps nothing on a disk was restarted, and the provider gives the same token until its end.
 #[test]
 fn promise_4_a_rejection_that_only_the_second_store_has_goes_to_a_first_one_that_comes_back_empty() {
-    let host = Host::of(FakeProvider::new().then_grant("same", 2 * HOUR).then_same());
+    let host = Host::of(FakeProvider::new().then_grant("same", 2 * HOUR).then_unchanged());
     let tokens = host.manager();
     let bad = tokens.token().unwrap();
     host.break_first(true);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use actor::Actor;
 use evertoken::store::RedisStore;
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 use evertoken::{FileStore, OAuth2, TokenManager, TokenManagerBuilder};
 use process::{Process, each};
 use redis_server::{RedisServer, until};
@@ -44,16 +44,16 @@ fn act(port: &str) {
     }
 }
 
-fn play(test: impl FnOnce(&RedisServer, &ProviderHost, &Path)) {
+fn play(test: impl FnOnce(&RedisServer, &FakeVendor, &Path)) {
     if let Some(port) = process::port() {
         return act(&port);
     }
     let folder = tempfile::tempdir().unwrap();
-    let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+    let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
     test(&RedisServer::start(), &host, &folder.path().join("store"));
 }
 
-fn processes(name: &str, redis: &str, host: &ProviderHost, directory: &Path) -> Vec<Process> {
+fn processes(name: &str, redis: &str, host: &FakeVendor, directory: &Path) -> Vec<Process> {
     let mut processes: Vec<_> = (0..4).map(|_| Process::start(name)).collect();
     each(&mut processes, &format!("make {redis} {} {}", host.token_url(), directory.display()));
     processes

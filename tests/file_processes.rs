@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use actor::*;
 use evertoken::Store;
 use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, SwapOutcome};
-use evertoken::testing::{Outage, ProviderHost};
+use evertoken::testing::{FakeVendor, VendorFault};
 use process::{Process, each};
 use suite::{ask, bytes, key};
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
 fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_one_refresh_token() {
     let name = "promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_one_refresh_token";
     play(name, |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let share = Share { refresh: true, ..stage.share(&host.token_url()) }.line();
         let run = |what: &[&str]| {
             let mut process = stage.processes(1).remove(0);
@@ -72,8 +72,8 @@ fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_o
 #[test]
 fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
     play("promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once", |stage| {
-        let host = ProviderHost::oauth2();
-        host.outage(Outage::Hang);
+        let host = FakeVendor::oauth2();
+        host.fail_with(VendorFault::Hang);
         let mut processes = stage.processes(4);
         // The lease would last longer than anybody waits here.
         let share = Share { fetch: LONG, ..stage.share(&host.token_url()) };
@@ -91,7 +91,7 @@ fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
         assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
         processes[2].tell("ask 4");
         let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
-        assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_alive(answer)), "{answers:?}");
+        assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_valid(answer)), "{answers:?}");
         assert_eq!(host.calls(), 2);
     });
 }
@@ -100,7 +100,7 @@ fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
 fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token() {
     let name = "promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token";
     play(name, |stage| {
-        let (host, mut processes) = (ProviderHost::oauth2(), stage.processes(3));
+        let (host, mut processes) = (FakeVendor::oauth2(), stage.processes(3));
         let go_on = |others: &mut [Process], asked: Instant| {
             // They wait as long as the lease lasts, and no longer.
             assert_eq!(each(others, "ask 4"), ["token-2", "token-2"]);
@@ -125,7 +125,7 @@ fn an_invalidation_reaches_another_process_within_local_max_age() {
 #[test]
 fn promise_7_a_token_that_could_not_be_written_reaches_another_process_later() {
     play("promise_7_a_token_that_could_not_be_written_reaches_another_process_later", |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         // Nobody can make a directory there, root no more than others.
         fs::write(stage.directory(), "in the way").unwrap();
         let mut processes = stage.processes(2);
@@ -243,7 +243,7 @@ impl Stage<'_> {
     }
 
     /// The token that stands in the record of the host's credential.
-    fn recorded(&self, host: &ProviderHost) -> String {
+    fn recorded(&self, host: &FakeVendor) -> String {
         recorded(self.store().read(&key_of(&host.token_url(), "client")).unwrap().unwrap().bytes())
     }
 

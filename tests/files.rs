@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use alone::{alone, not_tested};
 use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome, Version};
-use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
 use evertoken::{
     Clock, ErrorKind, Grant, Idempotency, Identity, Key, OAuth2, Outcome, RefreshToken, RenewalProfile, Store,
     Timestamp, TokenManager, TokenManagerBuilder,
@@ -241,7 +241,7 @@ fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_a
     assert_eq!(left(&place), None);
 }
 
-fn signed_in(host: &ProviderHost, place: &Place) -> TokenManager {
+fn signed_in(host: &FakeVendor, place: &Place) -> TokenManager {
     let client = OAuth2::new(host.token_url(), "client", "secret");
     let builder = TokenManager::builder(RefreshToken::new(client, "refresh-1")).store(place.store());
     builder.clock(place.clock.clone()).build().unwrap()
@@ -249,7 +249,7 @@ fn signed_in(host: &ProviderHost, place: &Place) -> TokenManager {
 
 #[test]
 fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
-    let (place, host) = (Place::new(), ProviderHost::oauth2());
+    let (place, host) = (Place::new(), FakeVendor::oauth2());
     text(&signed_in(&host, &place));
     for _ in 0..2 {
         place.clock.step_back(HOUR);
@@ -287,7 +287,7 @@ fn a_claim_that_seems_to_come_from_the_future_keeps_nobody_waiting_for_long() {
 /// To begin with the first refresh token again could end the sign-in. Sealed stores and Redis do not either.
 #[test]
 fn a_refresh_token_in_a_file_that_cannot_be_read_is_not_guessed() {
-    let (place, host) = (Place::new(), ProviderHost::oauth2());
+    let (place, host) = (Place::new(), FakeVendor::oauth2());
     text(&signed_in(&host, &place));
     let state = place.file(|name| name.ends_with(".state"));
     let whole = fs::read_to_string(&state).unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use evertoken::testing::{FakeClock, FakeProvider, Outage, ProviderHost};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault};
 use evertoken::{
     Error, ErrorKind, EventKind, Grant, HttpConfig, Identity, Metrics, OAuth2, TokenManager, TokenOrigin, TokenPool,
     TokenState, WeCom,
@@ -166,7 +166,7 @@ mod renewal {
             provider.permit(1);
         }
         assert!(provider.wait_for_finished(80, PATIENCE));
-        assert!(provider.most_at_once() <= 8);
+        assert!(provider.max_concurrent_calls() <= 8);
     }
 }
 
@@ -176,7 +176,7 @@ mod the_same_token_back {
     #[test]
     fn it_is_no_renewal_keeps_its_end_and_is_tried_again_when_it_can_change() {
         let clock = FakeClock::new();
-        let host = ProviderHost::wecom().clock(&clock);
+        let host = FakeVendor::wecom().clock(&clock);
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let tokens = TokenManager::builder(provider).clock(clock.clone()).jitter(0.0).build().unwrap();
         let events = tokens.events();
@@ -202,7 +202,7 @@ mod the_same_token_back {
         let provider = FakeProvider::new().lifetime(7200 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         text(&tokens);
-        let _ = provider.clone().then_same().then_same().then_same();
+        let _ = provider.clone().then_unchanged().then_unchanged().then_unchanged();
         clock.advance(7300 * SECOND);
         let asked = std::time::Instant::now();
         assert_eq!(text(&tokens), "token-2");
@@ -216,7 +216,7 @@ mod the_same_token_back {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         text(&tokens);
-        let _ = (0..100).fold(provider.clone(), |provider, _| provider.then_same());
+        let _ = (0..100).fold(provider.clone(), |provider, _| provider.then_unchanged());
         clock.advance(7300 * SECOND);
         let error = tokens.token_within(Duration::from_millis(400)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -230,7 +230,7 @@ mod the_same_token_back {
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
         text(&tokens);
-        let _ = provider.clone().then_same();
+        let _ = provider.clone().then_unchanged();
         clock.advance(6900 * SECOND);
         wait_for_same(&events);
         assert_eq!(tokens.token().unwrap().remaining(), 7200 * SECOND);
@@ -315,7 +315,7 @@ mod failures {
     #[test]
     fn a_wrong_secret_costs_one_call_in_thirty_seconds() {
         let clock = FakeClock::new();
-        let host = ProviderHost::wecom();
+        let host = FakeVendor::wecom();
         let provider = WeCom::new("corp", "wrong").base_url(host.url());
         let tokens = TokenManager::builder(provider).clock(clock.clone()).build().unwrap();
         for _ in 0..50 {
@@ -334,8 +334,8 @@ mod failures {
     #[test]
     fn retry_after_of_the_provider_is_kept_to_the_second() {
         let clock = FakeClock::new();
-        let host = ProviderHost::oauth2();
-        host.outage(Outage::Throttle { retry_after: 90 * SECOND });
+        let host = FakeVendor::oauth2();
+        host.fail_with(VendorFault::Throttle { retry_after: 90 * SECOND });
         let provider = OAuth2::new(host.token_url(), "client", "secret");
         let tokens = TokenManager::builder(provider).clock(clock.clone()).build().unwrap();
         let error = tokens.token().unwrap_err();
@@ -351,16 +351,16 @@ mod failures {
     #[test]
     fn every_outage_of_a_vendor_is_a_typed_error_and_ends_with_it() {
         for outage in [
-            Outage::Status(500),
-            Outage::Status(503),
-            Outage::Code(-1),
-            Outage::Drop,
-            Outage::Garbage,
-            Outage::HalfReply,
+            VendorFault::Status(500),
+            VendorFault::Status(503),
+            VendorFault::Code(-1),
+            VendorFault::Drop,
+            VendorFault::Garbage,
+            VendorFault::HalfReply,
         ] {
             let clock = FakeClock::new();
-            let host = ProviderHost::wecom();
-            host.outage(outage);
+            let host = FakeVendor::wecom();
+            host.fail_with(outage);
             let provider = WeCom::new("corp", "secret").base_url(host.url());
             let tokens = TokenManager::builder(provider).clock(clock.clone()).build().unwrap();
             let error = tokens.token().unwrap_err();
@@ -471,7 +471,7 @@ mod calls {
             provider.open();
             assert!(texts(forcing.into_iter().map(|forcing| forcing.join().unwrap())).iter().all(|t| t != "token-1"));
         });
-        assert_eq!(provider.most_at_once(), 1);
+        assert_eq!(provider.max_concurrent_calls(), 1);
     }
 
     #[test]
@@ -488,7 +488,7 @@ mod calls {
     #[test]
     fn force_refresh_returns_the_same_token_where_the_provider_has_no_other_and_asks_seldom() {
         let clock = FakeClock::new();
-        let host = ProviderHost::wecom().clock(&clock);
+        let host = FakeVendor::wecom().clock(&clock);
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let tokens = TokenManager::builder(provider).clock(clock.clone()).build().unwrap();
         let first = text(&tokens);
@@ -630,7 +630,7 @@ mod settings {
 
     #[test]
     fn building_opens_no_socket() {
-        let host = ProviderHost::wecom();
+        let host = FakeVendor::wecom();
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         drop(TokenManager::builder(provider).build().unwrap());
         assert_eq!(host.calls(), 0);

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evertoken::store::{Entry, Expected, FileStore, LeaseOutcome, LeaseOwner, SwapOutcome, Version};
-use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
 use evertoken::{
     Error, ErrorKind, EventKind, Grant, Idempotency, Key, MemoryStore, OAuth2, Outcome, RefreshToken, Store,
     TokenManager, WeCom,
@@ -587,7 +587,7 @@ fn ends_in_once(path: &std::path::Path) -> bool {
 #[test]
 fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     let ask = || {
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let store = FileStore::with_clock(folder.path(), clock.clone());
@@ -599,7 +599,7 @@ fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
     clock.step_back(2 * HOUR);
     for minute in 0..130 {
         let token = ask();
-        assert!(host.is_alive(token.expose()), "dead in minute {minute}, with {:?} left", token.remaining());
+        assert!(host.is_valid(token.expose()), "dead in minute {minute}, with {:?} left", token.remaining());
         clock.advance(60 * SECOND);
     }
     assert_eq!(host.granted().len(), 2);
@@ -608,7 +608,7 @@ fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
 #[test]
 fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
-    let provider = FakeProvider::new().then_grant("token-1", 2 * HOUR).then_same().then_same();
+    let provider = FakeProvider::new().then_grant("token-1", 2 * HOUR).then_unchanged().then_unchanged();
     let start =
         || builder(&provider, &clock).store(FileStore::with_clock(folder.path(), clock.clone())).build().unwrap();
     let tokens = start();
@@ -624,14 +624,14 @@ fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
 #[test]
 fn a_wall_clock_that_is_set_ahead_ends_no_token_that_is_granted_again() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     let provider = WeCom::new("corp", "secret").base_url(host.url());
     let tokens = TokenManager::builder(provider).clock(clock.clone()).max_wait(3 * SECOND).build().unwrap();
     tokens.token().unwrap();
     clock.step_forward(HOUR);
     for minute in 0..100 {
         let token = tokens.token().unwrap_or_else(|error| panic!("minute {minute}: {error}"));
-        assert!(host.is_alive(token.expose()), "minute {minute}");
+        assert!(host.is_valid(token.expose()), "minute {minute}");
         eventually("what was started in the background has ended", || !tokens.status().fetching);
         clock.advance(60 * SECOND);
     }
@@ -704,7 +704,7 @@ impl Store for SlowState {
 /// A program that has its token ends at once, and what is not stored by then is lost.
 #[test]
 fn a_refresh_token_is_stored_before_its_token_is_handed_out_though_that_takes_more_than_a_second() {
-    let (store, host) = (SlowState::default(), ProviderHost::oauth2());
+    let (store, host) = (SlowState::default(), FakeVendor::oauth2());
     let client = OAuth2::new(host.token_url(), "client", "secret");
     let tokens = TokenManager::builder(RefreshToken::new(client, "refresh-1")).store(store.clone()).build().unwrap();
     text(&tokens);

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alone::alone;
-use evertoken::testing::{FakeProvider, Outage, ProviderHost};
+use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
 use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
 use wait::*;
 
@@ -83,12 +83,12 @@ fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted
 #[test]
 fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline() {
     alone("a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline", || {
-        let host = ProviderHost::wecom();
+        let host = FakeVendor::wecom();
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let http = HttpConfig::default().timeout(Duration::from_millis(500));
         let tokens = TokenManager::builder(provider).http(http).build().unwrap();
         text(&tokens);
-        host.outage(Outage::Hang);
+        host.fail_with(VendorFault::Hang);
         assert!(tokens.token_within(SECOND).is_ok());
         tokens.invalidate().unwrap();
         tokens.warm_up();
@@ -144,7 +144,7 @@ fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
 #[test]
 fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
     alone("a_forked_child_keeps_the_token_and_starts_everything_else_anew", || {
-        let host = ProviderHost::oauth2().lifetime(3 * SECOND);
+        let host = FakeVendor::oauth2().lifetime(3 * SECOND);
         let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
         let held = text(&tokens);
         // The flight has landed, and its thread is about to end.
@@ -172,6 +172,6 @@ fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0, "the child is content");
         tokens.force_refresh().unwrap();
-        assert!(host.is_alive(&text(&tokens)));
+        assert!(host.is_valid(&text(&tokens)));
     });
 }

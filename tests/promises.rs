@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::testing::{FakeProvider, Outage, ProviderHost};
+use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
 use evertoken::{Error, ErrorKind, HttpConfig, TokenManager, WeCom};
 use wait::*;
 
@@ -218,7 +218,7 @@ mod promise_2_never_a_dead_token {
 
     #[test]
     fn a_clock_that_is_set_right_at_last_does_not_end_a_token_that_the_provider_still_gives() {
-        let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_same();
+        let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged();
         let (tokens, clock) = on_clock(&provider);
         text(&tokens);
         clock.advance(600 * SECOND);
@@ -230,7 +230,7 @@ mod promise_2_never_a_dead_token {
     #[test]
     fn the_vendor_takes_every_token_that_is_handed_out_while_tokens_end_all_the_time() {
         // Real time and a real socket: twelve lives of a second, in which the vendor judges every token.
-        let host = ProviderHost::wecom().lifetime(SECOND).renews_within(Duration::from_millis(300));
+        let host = FakeVendor::wecom().lifetime(SECOND).renews_within(Duration::from_millis(300));
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let tokens = TokenManager::builder(provider).build().unwrap();
         let end = Instant::now() + 6 * SECOND;
@@ -240,7 +240,7 @@ mod promise_2_never_a_dead_token {
                     while Instant::now() < end {
                         let token = tokens.token().unwrap();
                         let handed_out = Instant::now();
-                        let alive = host.is_alive(token.expose());
+                        let alive = host.is_valid(token.expose());
                         // A thread that was put to sleep in between proves nothing.
                         assert!(alive || handed_out.elapsed() > Duration::from_millis(5), "a dead token");
                         thread::yield_now();
@@ -399,7 +399,7 @@ mod promise_4_a_rejected_token_is_gone {
 
     #[test]
     fn a_token_that_is_granted_again_is_used_and_its_rejection_ignored_for_a_while() {
-        let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_same().then_same();
+        let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged().then_unchanged();
         let (tokens, clock) = on_clock(&provider);
         let token = tokens.token().unwrap();
         tokens.reject(&token).unwrap();
@@ -484,9 +484,9 @@ mod promise_5_every_call_returns_in_time {
 
     #[test]
     fn a_silent_and_a_trickling_host_cost_no_more_than_the_http_time_limit() {
-        for outage in [Outage::Hang, Outage::Trickle] {
-            let host = ProviderHost::wecom();
-            host.outage(outage);
+        for outage in [VendorFault::Hang, VendorFault::Trickle] {
+            let host = FakeVendor::wecom();
+            host.fail_with(outage);
             let provider = WeCom::new("corp", "secret").base_url(host.url());
             let http = HttpConfig::default().timeout(Duration::from_millis(300));
             let tokens = TokenManager::builder(provider).http(http).build().unwrap();

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actor::*;
 use alone::alone;
 use evertoken::store::{Expected, RedisStore};
-use evertoken::testing::{Outage, ProviderHost};
+use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{OAuth2, Store, TokenManager};
 use process::{Process, each};
 use redis_server::{RedisServer, until};
@@ -96,8 +96,8 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
 fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_the_lease_is_over() {
     let name = "promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_the_lease_is_over";
     play(name, |stage| {
-        let host = ProviderHost::oauth2();
-        host.outage(Outage::Hang);
+        let host = FakeVendor::oauth2();
+        host.fail_with(VendorFault::Hang);
         let mut processes = stage.processes(3);
         each(&mut processes, &stage.share(&host.token_url()).line());
         let mut holder = processes.remove(0);
@@ -113,7 +113,7 @@ fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_
         // What is left was told in whole milliseconds, a moment before the watch was started.
         assert!(waited + Duration::from_millis(100) > left && waited < left + SOON, "{waited:?} of {left:?}");
         let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
-        assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_alive(answer)), "{answers:?}");
+        assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_valid(answer)), "{answers:?}");
         assert_eq!(host.calls(), 2);
     });
 }
@@ -122,7 +122,7 @@ fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_
 fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token() {
     let name = "promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwrite_the_newer_token";
     play(name, |stage| {
-        let (host, mut processes) = (ProviderHost::oauth2(), stage.processes(2));
+        let (host, mut processes) = (FakeVendor::oauth2(), stage.processes(2));
         let go_on = |others: &mut [Process], _| {
             assert!(stage.lease_left(&host).is_some());
             until("the lease is over", || stage.lease_left(&host).is_none());
@@ -205,7 +205,7 @@ fn a_forked_child_never_reads_its_parents_replies() {
 fn promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own() {
     alone("promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own", || {
         let server = RedisServer::start();
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let provider = OAuth2::new(host.token_url(), "client", "secret");
         let store = RedisStore::open(&server.url()).unwrap();
         let tokens = TokenManager::builder(provider).store(store).build().unwrap();
@@ -260,14 +260,14 @@ impl Stage<'_> {
     }
 
     /// What is left of the lease of the host's credential.
-    fn lease_left(&self, host: &ProviderHost) -> Option<Duration> {
+    fn lease_left(&self, host: &FakeVendor) -> Option<Duration> {
         let lease = format!("{}:lock", key_of(&host.token_url(), "client"));
         let left: i64 = self.server.ask(&["PTTL", &lease]).unwrap();
         u64::try_from(left).ok().map(Duration::from_millis)
     }
 
     /// The token that stands in the record of the host's credential.
-    fn recorded(&self, host: &ProviderHost) -> String {
+    fn recorded(&self, host: &FakeVendor) -> String {
         let record: String = self.server.ask(&["GET", key_of(&host.token_url(), "client").as_str()]).unwrap();
         recorded(record.as_bytes())
     }

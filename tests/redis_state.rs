@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use evertoken::store::{
     Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisStore, Subscription, SwapOutcome, Version,
 };
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 use evertoken::{
     Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key, Notifier,
     OAuth2, Profile, Provider, RefreshToken, RenewalProfile, ServiceResponse, Store, Token, TokenManager,
@@ -43,7 +43,7 @@ const SOON: Duration = Duration::from_secs(10);
 #[test]
 fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_time() {
     play("eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_time", |stage| {
-        let host = ProviderHost::oauth2().lifetime(SECOND);
+        let host = FakeVendor::oauth2().lifetime(SECOND);
         let mut processes = stage.sharing(8, &stage.of(Kind::RefreshToken, &host));
         processes.iter_mut().for_each(|process| process.tell("use"));
         assert!(host.wait_for_calls(15, PATIENCE));
@@ -55,7 +55,7 @@ fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_t
         }
         for process in &mut processes {
             // A moment is enough for it to end.
-            shows("the token is alive", |_| host.is_alive(&process.ask("ask")).then_some(()));
+            shows("the token is alive", |_| host.is_valid(&process.ask("ask")).then_some(()));
         }
         assert!(each_was_used_once(&host) >= 15);
     });
@@ -64,7 +64,7 @@ fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_t
 #[test]
 fn a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice() {
     play("a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice", |stage| {
-        let host = ProviderHost::oauth2().lifetime(SECOND);
+        let host = FakeVendor::oauth2().lifetime(SECOND);
         let share = stage.of(Kind::RefreshToken, &host);
         for batch in 0..8 {
             thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice() 
                     });
                 }
             });
-            until("the tokens are over", || host.granted().iter().all(|token| !host.is_alive(token)));
+            until("the tokens are over", || host.granted().iter().all(|token| !host.is_valid(token)));
         }
         assert!(each_was_used_once(&host) >= 8);
     });
@@ -86,7 +86,7 @@ fn a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice() 
 #[test]
 fn processes_that_are_killed_cost_the_others_nothing() {
     play("processes_that_are_killed_cost_the_others_nothing", |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let share = stage.of(Kind::RefreshToken, &host);
         let renewing = || {
             let mut process = stage.sharing(1, &share).remove(0);
@@ -134,7 +134,7 @@ fn processes_that_are_killed_cost_the_others_nothing() {
 fn a_process_that_is_killed_with_the_next_refresh_token_in_hand_costs_one_sign_in_and_no_loop() {
     let name = "a_process_that_is_killed_with_the_next_refresh_token_in_hand_costs_one_sign_in_and_no_loop";
     play(name, |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let mut processes = stage.sharing(4, &stage.of(Kind::RefreshToken, &host));
         let mut holder = processes.remove(0);
         holder.stop_with_the_next_token("ask");
@@ -154,7 +154,7 @@ fn a_process_that_is_killed_with_the_next_refresh_token_in_hand_costs_one_sign_i
 #[test]
 fn a_process_that_was_stopped_with_a_refresh_token_in_hand_replaces_no_newer_one() {
     play("a_process_that_was_stopped_with_a_refresh_token_in_hand_replaces_no_newer_one", |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let mut processes = stage.sharing(2, &stage.of(Kind::RefreshToken, &host));
         assert_eq!(processes[0].ask("ask"), "token-1");
         assert_eq!(stage.stored(), "refresh-2");
@@ -182,7 +182,7 @@ fn a_process_that_was_stopped_with_a_refresh_token_in_hand_replaces_no_newer_one
 #[test]
 fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replaces_no_newer_one() {
     play("a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replaces_no_newer_one", |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let mut processes = stage.sharing(2, &stage.of(Kind::RefreshToken, &host));
         assert_eq!(processes[0].ask("ask"), "token-1");
         let (mut other, mut holder) = (processes.remove(1), processes.remove(0));
@@ -207,7 +207,7 @@ fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replace
 #[test]
 fn what_a_process_has_that_was_stopped_for_too_long_is_stored_when_nothing_newer_is() {
     play("what_a_process_has_that_was_stopped_for_too_long_is_stored_when_nothing_newer_is", |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let mut processes = stage.sharing(2, &stage.of(Kind::RefreshToken, &host));
         let (mut other, mut holder) = (processes.remove(1), processes.remove(0));
         holder.stop_with_the_next_token("ask");
@@ -240,7 +240,7 @@ fn a_refresh_token_that_came_when_redis_was_out_of_reach_is_stored_when_it_is_ba
 #[test]
 fn a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_has_it() {
     play("a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_has_it", |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let share = stage.of(Kind::RefreshToken, &host);
         let mut one = stage.sharing(1, &share).remove(0);
         assert_eq!(one.ask("ask"), "token-1");
@@ -266,7 +266,7 @@ fn a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_
 fn processes_that_ask_for_different_scopes_of_one_sign_in_never_use_its_refresh_token_twice() {
     play("processes_that_ask_for_different_scopes_of_one_sign_in_never_use_its_refresh_token_twice", |stage| {
         // Long enough for all to ask meanwhile.
-        let host = ProviderHost::oauth2().delay(Duration::from_millis(300));
+        let host = FakeVendor::oauth2().delay(Duration::from_millis(300));
         let shares = ["one", "other"].map(|scope| stage.of(Kind::Scope(scope.to_owned()), &host));
         let mut processes = shares.map(|share| stage.sharing(1, &share).remove(0));
         for answer in each(&mut processes, "ask") {
@@ -282,7 +282,7 @@ fn processes_that_ask_for_different_scopes_of_one_sign_in_never_use_its_refresh_
 fn a_redis_that_came_back_with_an_older_refresh_token_gets_the_latest_from_the_process_that_has_it() {
     let name = "a_redis_that_came_back_with_an_older_refresh_token_gets_the_latest_from_the_process_that_has_it";
     play(name, |stage| {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let share = stage.of(Kind::RefreshToken, &host);
         let mut one = stage.sharing(1, &share).remove(0);
         assert_eq!(one.ask("ask"), "token-1");
@@ -313,7 +313,7 @@ fn while_redis_takes_no_writes_no_refresh_token_is_used() {
         ];
         for [refuse, accept] in ways {
             stage.server.ask::<()>(&["FLUSHALL"]).unwrap();
-            let host = ProviderHost::oauth2();
+            let host = FakeVendor::oauth2();
             let share = stage.of(Kind::RefreshToken, &host);
             let mut one = stage.sharing(1, &share).remove(0);
             stage.server.ask::<()>(refuse).unwrap();
@@ -345,7 +345,7 @@ fn while_redis_takes_no_writes_no_refresh_token_is_used() {
 #[test]
 fn a_ticket_that_one_process_is_handed_serves_all_and_the_latest_counts() {
     play("a_ticket_that_one_process_is_handed_serves_all_and_the_latest_counts", |stage| {
-        let host = ProviderHost::wecom();
+        let host = FakeVendor::wecom();
         let mut processes = stage.sharing(3, &stage.of(Kind::WeComSuite, &host));
         // The first is handed in by one and used by another, and so on round the circle.
         for number in 1..=3 {
@@ -367,7 +367,7 @@ fn a_ticket_that_one_process_is_handed_serves_all_and_the_latest_counts() {
 #[test]
 fn a_ticket_serves_the_suite_and_all_corps_that_have_installed_it() {
     play("a_ticket_serves_the_suite_and_all_corps_that_have_installed_it", |stage| {
-        let host = ProviderHost::dingtalk().another_tenant("other-corp");
+        let host = FakeVendor::dingtalk().another_tenant("other-corp");
         let kinds = [Kind::DingTalkSuite, Kind::DingTalkCorp("corp".into()), Kind::DingTalkCorp("other-corp".into())];
         let mut processes: Vec<_> =
             kinds.into_iter().map(|kind| stage.sharing(1, &stage.of(kind, &host)).remove(0)).collect();
@@ -380,7 +380,7 @@ fn a_ticket_serves_the_suite_and_all_corps_that_have_installed_it() {
         assert_eq!(processes[2].ask(&format!("ticket {ticket}")), "ok");
         for process in &mut processes {
             let answer = process.ask("renew-once");
-            assert!(host.is_alive(&answer), "{answer}");
+            assert!(host.is_valid(&answer), "{answer}");
         }
         assert_eq!(presented(&host, "suiteTicket")[3..], ["ticket-2"; 3]);
         assert_eq!(stage.stored(), "ticket-2");
@@ -390,7 +390,7 @@ fn a_ticket_serves_the_suite_and_all_corps_that_have_installed_it() {
 #[test]
 fn a_ticket_that_came_while_redis_was_out_of_reach_serves_the_others_when_it_is_back() {
     play("a_ticket_that_came_while_redis_was_out_of_reach_serves_the_others_when_it_is_back", |stage| {
-        let host = ProviderHost::wecom();
+        let host = FakeVendor::wecom();
         let way = Proxy::to(stage.server.addr());
         let share = stage.of(Kind::WeComSuite, &host);
         let mut one = stage.sharing(1, &Share { redis: way.url(), ..share.clone() }).remove(0);
@@ -414,7 +414,7 @@ fn a_ticket_that_came_while_redis_was_out_of_reach_serves_the_others_when_it_is_
 #[test]
 fn of_many_forced_refreshes_in_many_processes_one_is_forced_within_half_a_minute() {
     play("of_many_forced_refreshes_in_many_processes_one_is_forced_within_half_a_minute", |stage| {
-        let host = ProviderHost::wechat();
+        let host = FakeVendor::wechat();
         let share = stage.of(Kind::WeChat, &host);
         let began = Instant::now();
         for _ in 0..3 {
@@ -432,7 +432,7 @@ fn of_many_forced_refreshes_in_many_processes_one_is_forced_within_half_a_minute
 #[test]
 fn what_all_processes_together_have_forced_is_twenty_a_day_at_most() {
     play("what_all_processes_together_have_forced_is_twenty_a_day_at_most", |stage| {
-        let host = ProviderHost::wechat();
+        let host = FakeVendor::wechat();
         let share = stage.of(Kind::WeChat, &host);
         stage.renew_at_once(&share, &host);
         assert_eq!(forced(&host), 1);
@@ -458,7 +458,7 @@ fn what_all_processes_together_have_forced_is_twenty_a_day_at_most() {
 #[test]
 fn what_belongs_together_is_in_one_slot_and_only_records_have_news() {
     let server = RedisServer::start();
-    let (host, wechat, dingtalk) = (ProviderHost::oauth2(), ProviderHost::wechat(), ProviderHost::dingtalk());
+    let (host, wechat, dingtalk) = (FakeVendor::oauth2(), FakeVendor::wechat(), FakeVendor::dingtalk());
     let store = RedisStore::open(&server.url()).unwrap();
     let manage = |provider: Box<dyn Provider>| TokenManager::builder(provider).store(store.clone()).build().unwrap();
     let client = || OAuth2::new(host.token_url(), "client", "secret");
@@ -496,7 +496,7 @@ fn in_a_cluster_refresh_tokens_and_tickets_are_kept_wherever_their_slots_are() {
     let stores = [(); 2].map(|()| RedisStore::new(RedisConfig::cluster(&cluster.nodes()[..2]).unwrap()).unwrap());
     // Enough for the state to be on another node than the record.
     for _ in 0..4 {
-        let (host, dingtalk) = (ProviderHost::oauth2(), ProviderHost::dingtalk());
+        let (host, dingtalk) = (FakeVendor::oauth2(), FakeVendor::dingtalk());
         let manage = |kind: Kind, url: String| {
             stores.clone().map(|store| TokenManager::builder(provider_of(&kind, &url)).store(store).build().unwrap())
         };
@@ -506,10 +506,10 @@ fn in_a_cluster_refresh_tokens_and_tickets_are_kept_wherever_their_slots_are() {
         assert_eq!(each_was_used_once(&host), 3);
         let [one, other] = manage(Kind::DingTalkCorp("corp".to_owned()), dingtalk.url());
         one.set_ticket(dingtalk.push_ticket()).unwrap();
-        assert!(dingtalk.is_alive(&text(&other)));
+        assert!(dingtalk.is_valid(&text(&other)));
         assert_eq!(text(&one), text(&other));
         other.set_ticket(dingtalk.push_ticket()).unwrap();
-        assert!(dingtalk.is_alive(&fetched(&one)));
+        assert!(dingtalk.is_valid(&fetched(&one)));
         assert_eq!(presented(&dingtalk, "suiteTicket"), ["ticket-1", "ticket-2"]);
     }
 }
@@ -518,8 +518,8 @@ fn in_a_cluster_refresh_tokens_and_tickets_are_kept_wherever_their_slots_are() {
 fn redis_is_told_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() {
     let server = RedisServer::start();
     let witness = Witness::of(&server);
-    let host = ProviderHost::oauth2().credential("client", "hunter2").another_refresh_token("client", "sign-in-1");
-    let wecom = ProviderHost::wecom();
+    let host = FakeVendor::oauth2().credential("client", "hunter2").another_refresh_token("client", "sign-in-1");
+    let wecom = FakeVendor::wecom();
     let store = RedisStore::open(&server.url()).unwrap();
     let provider = RefreshToken::new(OAuth2::new(host.token_url(), "client", "hunter2"), "sign-in-1");
     let one = TokenManager::builder(provider).store(store.clone()).build().unwrap();
@@ -572,7 +572,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn of(&self, kind: Kind, host: &ProviderHost) -> Share {
+    fn of(&self, kind: Kind, host: &FakeVendor) -> Share {
         Share { redis: self.server.url(), kind, url: host.url() }
     }
 
@@ -615,16 +615,16 @@ impl Stage<'_> {
     }
 
     /// Several new processes force a refresh at the same moment. What each gets is alive.
-    fn renew_at_once(&self, share: &Share, host: &ProviderHost) {
+    fn renew_at_once(&self, share: &Share, host: &FakeVendor) {
         let mut processes = self.sharing(4, share);
         each(&mut processes, "ask");
         let answers = each(&mut processes, "renew-once");
-        assert!(answers.iter().all(|answer| host.is_alive(answer)), "{answers:?}");
+        assert!(answers.iter().all(|answer| host.is_valid(answer)), "{answers:?}");
     }
 
     /// What a process gets while the store is gone is stored when it is back.
     fn outlives(&self, go: impl Fn(&RedisServer, &Proxy), come: impl Fn(&RedisServer, &Proxy)) {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let way = Proxy::to(self.server.addr());
         let share = Share { redis: way.url(), ..self.of(Kind::RefreshToken, &host) };
         let mut one = self.sharing(1, &share).remove(0);
@@ -668,7 +668,7 @@ fn fetched(tokens: &TokenManager) -> String {
 }
 
 /// Checks that no refresh token was used twice. Returns how many were used.
-fn each_was_used_once(host: &ProviderHost) -> usize {
+fn each_was_used_once(host: &FakeVendor) -> usize {
     let used = host.used_refresh_tokens();
     let once: BTreeSet<_> = used.iter().collect();
     assert_eq!(once.len(), used.len(), "{used:?}");
@@ -676,17 +676,17 @@ fn each_was_used_once(host: &ProviderHost) -> usize {
 }
 
 /// The refresh token that is good now, when none was refused.
-fn latest(host: &ProviderHost) -> String {
+fn latest(host: &FakeVendor) -> String {
     format!("refresh-{}", host.used_refresh_tokens().len() + 1)
 }
 
 /// What was presented under this name, oldest first.
-fn presented(host: &ProviderHost, name: &str) -> Vec<String> {
+fn presented(host: &FakeVendor, name: &str) -> Vec<String> {
     host.requests().iter().filter_map(|request| request.json(name)).collect()
 }
 
 /// How many requests were to force a refresh.
-fn forced(host: &ProviderHost) -> usize {
+fn forced(host: &FakeVendor) -> usize {
     let wanted = |body: &[u8]| String::from_utf8_lossy(body).contains(r#""force_refresh":true"#);
     host.requests().iter().filter(|request| wanted(request.body())).count()
 }

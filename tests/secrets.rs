@@ -7,7 +7,7 @@ mod logs;
 mod wait;
 
 use evertoken::store::{Entry, Expected};
-use evertoken::testing::{FakeClock, FakeProvider, Outage, ProviderHost};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault};
 use evertoken::*;
 use logs::{logged, record_logs};
 use wait::*;
@@ -31,7 +31,7 @@ macro_rules! shown {
 #[test]
 fn promise_8_no_public_type_shows_a_secret() {
     record_logs();
-    let host = ProviderHost::wecom().credential("corp", SECRET).granting(TOKEN, 7200);
+    let host = FakeVendor::wecom().credential("corp", SECRET).granting(TOKEN, 7200);
     let wecom = WeCom::new("corp", SECRET).base_url(host.url());
     let oauth2 = OAuth2::new(host.token_url(), "client", SECRET).param("client_secret_again", SECRET);
     let identity = wecom.identity();
@@ -66,9 +66,15 @@ fn promise_8_no_public_type_shows_a_secret() {
 #[test]
 fn promise_8_no_error_shows_a_secret_whatever_the_vendor_does() {
     record_logs();
-    for outage in [Outage::Status(500), Outage::Drop, Outage::Garbage, Outage::HalfReply, Outage::Code(40001)] {
-        let host = ProviderHost::wecom().credential("corp", SECRET).granting(TOKEN, 7200);
-        host.outage(outage);
+    for outage in [
+        VendorFault::Status(500),
+        VendorFault::Drop,
+        VendorFault::Garbage,
+        VendorFault::HalfReply,
+        VendorFault::Code(40001),
+    ] {
+        let host = FakeVendor::wecom().credential("corp", SECRET).granting(TOKEN, 7200);
+        host.fail_with(outage);
         let error = TokenManager::new(WeCom::new("corp", SECRET).base_url(host.url())).token().unwrap_err();
         assert_clean(&format!("{error} {error:?} {:?}", std::error::Error::source(&error)));
     }
@@ -85,7 +91,7 @@ fn promise_8_no_event_and_no_log_shows_a_secret() {
     let clock = FakeClock::new();
     let provider = FakeProvider::new()
         .then_grant(TOKEN, HOUR)
-        .then_same()
+        .then_unchanged()
         .then_fail(Error::new(ErrorKind::InvalidCredentials, "no"));
     let tokens = builder(&provider, &clock).store(MemoryStore::new()).log_metrics_every(SECOND).build().unwrap();
     let events = tokens.events();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{Canned, canned, closed_port, host, reply};
 use evertoken::store::{Entry, Expected, Store, SwapOutcome};
-use evertoken::testing::{FakeProvider, ProviderHost};
+use evertoken::testing::{FakeProvider, FakeVendor};
 use evertoken::{
     CallError, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Key, OAuth2, Provider, RequestBody,
     ServiceResponse, TokenManager, TokenPlacement, Verdict, WeCom, provider,
@@ -23,11 +23,11 @@ use ureq::{Agent, Body, Proxy, SendBody};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn wecom(host: &ProviderHost) -> TokenManager {
+fn wecom(host: &FakeVendor) -> TokenManager {
     TokenManager::new(WeCom::new("corp", "secret").base_url(host.url()))
 }
 
-fn oauth2(host: &ProviderHost) -> TokenManager {
+fn oauth2(host: &FakeVendor) -> TokenManager {
     TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"))
 }
 
@@ -61,8 +61,8 @@ fn text(response: Response<Body>) -> String {
 }
 
 /// What the vendor's business API was sent, as bodies.
-fn bodies(host: &ProviderHost) -> Vec<Vec<u8>> {
-    let used = host.business_url();
+fn bodies(host: &FakeVendor) -> Vec<Vec<u8>> {
+    let used = host.api_url();
     let used = host.requests().into_iter().filter(move |request| used.ends_with(request.path()));
     used.map(|request| request.body().to_vec()).collect()
 }
@@ -100,8 +100,8 @@ fn ours(error: ureq::Error) -> Error {
 
 #[test]
 fn the_token_goes_into_the_query_beside_what_is_there() {
-    let host = ProviderHost::wecom().granting("t/1+2=", 7200);
-    let url = host.business_url() + "?debug=1&access_token=old&text=a%20b%26c&access%5Ftoken";
+    let host = FakeVendor::wecom().granting("t/1+2=", 7200);
+    let url = host.api_url() + "?debug=1&access_token=old&text=a%20b%26c&access%5Ftoken";
     let response = wecom(&host).send(&agent(), post(url, "{}")).unwrap();
     assert!(text(response).contains("\"ok\""));
     let request = host.requests().pop().unwrap();
@@ -125,8 +125,8 @@ fn the_token_goes_into_a_header_in_place_of_what_is_there() {
 
 #[test]
 fn every_kind_of_body_arrives() {
-    let host = ProviderHost::oauth2();
-    let (tokens, agent, url) = (oauth2(&host), agent(), host.business_url());
+    let host = FakeVendor::oauth2();
+    let (tokens, agent, url) = (oauth2(&host), agent(), host.api_url());
     tokens.send(&agent, post(&url, ())).unwrap();
     tokens.send(&agent, post(&url, vec![1, 2])).unwrap();
     tokens.send(&agent, post(&url, String::from("text"))).unwrap();
@@ -202,90 +202,90 @@ fn a_token_in_authorization_stays_behind_when_a_redirect_is_followed() {
 
 #[test]
 fn a_refusal_by_status_costs_one_fetch_and_the_request_is_repeated() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let tokens = oauth2(&host);
     host.revoke(tokens.token().unwrap().expose());
-    let response = tokens.send(&agent(), post(host.business_url(), "{\"n\":1}")).unwrap();
+    let response = tokens.send(&agent(), post(host.api_url(), "{\"n\":1}")).unwrap();
     assert_eq!(text(response), "{\"ok\":true}");
-    assert_eq!((host.calls(), host.business_calls()), (2, 2));
+    assert_eq!((host.calls(), host.api_calls()), (2, 2));
     assert_eq!(bodies(&host), [b"{\"n\":1}", b"{\"n\":1}"]);
 }
 
 #[test]
 fn a_refusal_by_a_code_inside_http_200_costs_one_fetch_and_the_request_is_repeated() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     host.revoke(tokens.token().unwrap().expose());
-    let response = tokens.send(&agent(), post(host.business_url(), "{\"n\":1}")).unwrap();
+    let response = tokens.send(&agent(), post(host.api_url(), "{\"n\":1}")).unwrap();
     assert!(text(response).contains("\"errcode\":0"));
-    assert_eq!((host.calls(), host.business_calls()), (2, 2));
+    assert_eq!((host.calls(), host.api_calls()), (2, 2));
     assert_eq!(bodies(&host), [b"{\"n\":1}", b"{\"n\":1}"]);
 }
 
 #[test]
 fn a_second_refusal_is_returned_with_the_vendors_code() {
     let refusal = r#"{"errcode":40014,"errmsg":"invalid access_token"}"#;
-    let host = ProviderHost::wecom().business_reply(200, &[], refusal).business_reply(200, &[], refusal);
-    let error = wecom(&host).send(&agent(), get(host.business_url())).unwrap_err();
+    let host = FakeVendor::wecom().api_reply(200, &[], refusal).api_reply(200, &[], refusal);
+    let error = wecom(&host).send(&agent(), get(host.api_url())).unwrap_err();
     assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::TokenRejected, Some("40014"), Some(200)));
-    assert_eq!(host.business_calls(), 2);
+    assert_eq!(host.api_calls(), 2);
 
-    let host = ProviderHost::oauth2().business_reply(401, &[], "").business_reply(401, &[], "");
+    let host = FakeVendor::oauth2().api_reply(401, &[], "").api_reply(401, &[], "");
     let tokens = oauth2(&host);
-    let error = tokens.send(&agent(), get(host.business_url())).unwrap_err();
+    let error = tokens.send(&agent(), get(host.api_url())).unwrap_err();
     assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::TokenRejected, None, Some(401)));
-    assert_eq!((host.calls(), host.business_calls()), (2, 2));
+    assert_eq!((host.calls(), host.api_calls()), (2, 2));
     assert_eq!(tokens.token().unwrap().expose(), host.granted()[1], "the second token is not rejected");
 }
 
 #[test]
 fn a_throttled_request_is_not_sent_again() {
-    let host = ProviderHost::wecom().business_reply(200, &[], r#"{"errcode":45009,"errmsg":"limit"}"#);
+    let host = FakeVendor::wecom().api_reply(200, &[], r#"{"errcode":45009,"errmsg":"limit"}"#);
     let tokens = wecom(&host);
-    let error = tokens.send(&agent(), get(host.business_url())).unwrap_err();
+    let error = tokens.send(&agent(), get(host.api_url())).unwrap_err();
     assert_eq!((error.kind(), error.code(), error.status()), (ErrorKind::Throttled, Some("45009"), Some(200)));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
-    assert_eq!((host.calls(), host.business_calls()), (1, 1));
+    assert_eq!((host.calls(), host.api_calls()), (1, 1));
 
-    let host = ProviderHost::oauth2().business_reply(429, &[("Retry-After", "7")], "");
+    let host = FakeVendor::oauth2().api_reply(429, &[("Retry-After", "7")], "");
     let tokens = oauth2(&host);
-    let error = tokens.send(&agent(), get(host.business_url())).unwrap_err();
+    let error = tokens.send(&agent(), get(host.api_url())).unwrap_err();
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Throttled, Some(Duration::from_secs(7))));
-    assert_eq!((host.calls(), host.business_calls()), (1, 1));
+    assert_eq!((host.calls(), host.api_calls()), (1, 1));
 }
 
 #[test]
 fn a_missing_right_does_not_cost_the_token() {
-    let host = ProviderHost::oauth2().business_reply(403, &[], r#"{"error":"insufficient_scope"}"#);
+    let host = FakeVendor::oauth2().api_reply(403, &[], r#"{"error":"insufficient_scope"}"#);
     let tokens = oauth2(&host);
-    let response = tokens.send(&agent(), get(host.business_url())).unwrap();
+    let response = tokens.send(&agent(), get(host.api_url())).unwrap();
     assert_eq!((response.status().as_u16(), text(response).as_str()), (403, r#"{"error":"insufficient_scope"}"#));
-    tokens.send(&agent(), get(host.business_url())).unwrap();
-    assert_eq!((host.calls(), host.business_calls()), (1, 2));
+    tokens.send(&agent(), get(host.api_url())).unwrap();
+    assert_eq!((host.calls(), host.api_calls()), (1, 2));
 
-    let host = ProviderHost::wecom().business_reply(200, &[], r#"{"errcode":48002}"#);
+    let host = FakeVendor::wecom().api_reply(200, &[], r#"{"errcode":48002}"#);
     let tokens = wecom(&host);
-    assert_eq!(text(tokens.send(&agent(), get(host.business_url())).unwrap()), r#"{"errcode":48002}"#);
-    tokens.send(&agent(), get(host.business_url())).unwrap();
-    assert_eq!((host.calls(), host.business_calls()), (1, 2));
+    assert_eq!(text(tokens.send(&agent(), get(host.api_url())).unwrap()), r#"{"errcode":48002}"#);
+    tokens.send(&agent(), get(host.api_url())).unwrap();
+    assert_eq!((host.calls(), host.api_calls()), (1, 2));
 }
 
 #[test]
 fn a_stream_is_sent_once_and_the_refused_token_is_gone() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let tokens = oauth2(&host);
     host.revoke(tokens.token().unwrap().expose());
     let stream = || {
-        let request = Request::post(host.business_url()).header("content-length", "6");
+        let request = Request::post(host.api_url()).header("content-length", "6");
         request.body(RequestBody::reader(Cursor::new("stream"))).unwrap()
     };
     let error = tokens.send(&agent(), stream()).unwrap_err();
     assert_eq!((error.kind(), error.status()), (ErrorKind::TokenRejected, Some(401)));
     assert!(error.to_string().contains("stream"), "{error}");
-    assert_eq!((host.calls(), host.business_calls()), (1, 1));
+    assert_eq!((host.calls(), host.api_calls()), (1, 1));
 
     tokens.send(&agent(), stream()).unwrap();
-    assert_eq!((host.calls(), host.business_calls()), (2, 2));
+    assert_eq!((host.calls(), host.api_calls()), (2, 2));
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_stream_that_fails_is_the_callers_fault_not_the_hosts() {
 
 #[test]
 fn a_body_of_more_than_64_kib_passes_whole_and_is_no_refusal() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     let long = format!(r#"{{"errcode":40014,"data":"{}"}}"#, "x".repeat(100_000));
     let without_length = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{long}");
@@ -332,7 +332,7 @@ fn a_body_that_was_read_ahead_is_as_it_was() {
 
 #[test]
 fn what_is_neither_json_nor_text_is_not_searched_for_codes() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let service = canned(reply("200 OK", "content-type: application/octet-stream\r\n", r#"{"errcode":40014}"#));
     let response = wecom(&host).send(&agent(), get(service.url())).unwrap();
     assert_eq!(text(response), r#"{"errcode":40014}"#);
@@ -341,7 +341,7 @@ fn what_is_neither_json_nor_text_is_not_searched_for_codes() {
 
 #[test]
 fn an_answer_without_a_content_type_is_searched_for_codes() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     let refusal = reply("200 OK", "", r#"{"errcode":"42001"}"#);
     let service = replying([refusal, reply("200 OK", "", r#"{"errcode":0}"#)]);
@@ -466,54 +466,54 @@ fn bodies_and_middleware_hide_themselves() {
 
 #[test]
 fn the_middleware_adds_the_token() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let agent = Agent::config_builder().middleware(oauth2(&host).middleware()).build().new_agent();
-    assert_eq!(text(agent.get(host.business_url()).call().unwrap()), "{\"ok\":true}");
-    agent.post(host.business_url()).send("body").unwrap();
-    assert_eq!((host.calls(), host.business_calls()), (1, 2), "it holds its manager");
+    assert_eq!(text(agent.get(host.api_url()).call().unwrap()), "{\"ok\":true}");
+    agent.post(host.api_url()).send("body").unwrap();
+    assert_eq!((host.calls(), host.api_calls()), (1, 2), "it holds its manager");
 
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let agent = Agent::config_builder().middleware(wecom(&host).middleware()).build().new_agent();
-    assert!(text(agent.get(host.business_url()).query("a", "1").call().unwrap()).contains("\"ok\""));
+    assert!(text(agent.get(host.api_url()).query("a", "1").call().unwrap()).contains("\"ok\""));
     assert_eq!(host.requests().pop().unwrap().query("a").as_deref(), Some("1"));
 }
 
 #[test]
 fn the_middleware_rejects_a_token_that_a_status_refuses() {
     for as_error in [true, false] {
-        let host = ProviderHost::oauth2();
+        let host = FakeVendor::oauth2();
         let tokens = oauth2(&host);
         let config = Agent::config_builder().http_status_as_error(as_error);
         let agent = config.middleware(tokens.middleware()).build().new_agent();
         host.revoke(tokens.token().unwrap().expose());
-        match agent.get(host.business_url()).call() {
+        match agent.get(host.api_url()).call() {
             Ok(response) => assert_eq!((response.status().as_u16(), as_error), (401, false)),
             Err(error) => assert!(matches!(error, ureq::Error::StatusCode(401)) && as_error, "{error:?}"),
         }
-        assert_eq!(host.business_calls(), 1, "it repeats nothing");
-        agent.get(host.business_url()).call().unwrap();
-        assert_eq!((host.calls(), host.business_calls()), (2, 2));
+        assert_eq!(host.api_calls(), 1, "it repeats nothing");
+        agent.get(host.api_url()).call().unwrap();
+        assert_eq!((host.calls(), host.api_calls()), (2, 2));
     }
 }
 
 #[test]
 fn the_middleware_rejects_a_token_that_a_code_refuses() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     let agent = Agent::config_builder().middleware(tokens.middleware()).build().new_agent();
     host.revoke(tokens.token().unwrap().expose());
-    assert!(text(agent.get(host.business_url()).call().unwrap()).contains("40014"), "the answer passes as it is");
-    assert!(text(agent.get(host.business_url()).call().unwrap()).contains("\"ok\""));
-    assert_eq!((host.calls(), host.business_calls()), (2, 2));
+    assert!(text(agent.get(host.api_url()).call().unwrap()).contains("40014"), "the answer passes as it is");
+    assert!(text(agent.get(host.api_url()).call().unwrap()).contains("\"ok\""));
+    assert_eq!((host.calls(), host.api_calls()), (2, 2));
 }
 
 #[test]
 fn the_middleware_keeps_the_token_when_only_a_right_is_missing() {
-    let host = ProviderHost::oauth2().business_reply(403, &[], "").business_reply(429, &[], "");
+    let host = FakeVendor::oauth2().api_reply(403, &[], "").api_reply(429, &[], "");
     let agent = Agent::config_builder().middleware(oauth2(&host).middleware()).build().new_agent();
-    assert!(matches!(agent.get(host.business_url()).call(), Err(ureq::Error::StatusCode(403))));
-    assert!(matches!(agent.get(host.business_url()).call(), Err(ureq::Error::StatusCode(429))));
-    agent.get(host.business_url()).call().unwrap();
+    assert!(matches!(agent.get(host.api_url()).call(), Err(ureq::Error::StatusCode(403))));
+    assert!(matches!(agent.get(host.api_url()).call(), Err(ureq::Error::StatusCode(429))));
+    agent.get(host.api_url()).call().unwrap();
     assert_eq!(host.calls(), 1);
 }
 
@@ -535,12 +535,12 @@ fn the_middleware_tells_why_there_is_no_token() {
 
 #[test]
 fn send_and_middleware_together_send_one_token() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     let agent = Agent::config_builder().middleware(tokens.middleware()).build().new_agent();
     host.revoke(tokens.token().unwrap().expose());
-    assert!(text(tokens.send(&agent, post(host.business_url(), "{}")).unwrap()).contains("\"ok\""));
-    assert_eq!((host.calls(), host.business_calls()), (2, 2));
+    assert!(text(tokens.send(&agent, post(host.api_url(), "{}")).unwrap()).contains("\"ok\""));
+    assert_eq!((host.calls(), host.api_calls()), (2, 2));
 }
 
 // ---- call and verdict -----------------------------------------------------------------------------------------------

@@ -540,7 +540,7 @@ fn lives_that_end_are_replaced_once_however_many_managers_look() {
 
 #[test]
 fn promise_2_a_token_that_is_granted_again_keeps_the_end_that_another_manager_knew() {
-    let group = Group::of(FakeProvider::new().then_grant("same", 7200 * SECOND).then_same());
+    let group = Group::of(FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged());
     let gone = group.manager();
     let token = gone.token().unwrap();
     group.clock.advance(3600 * SECOND);
@@ -552,7 +552,8 @@ fn promise_2_a_token_that_is_granted_again_keeps_the_end_that_another_manager_kn
 
 #[test]
 fn promise_2_a_token_that_is_granted_again_keeps_its_end_though_another_one_is_recorded() {
-    let provider = FakeProvider::new().then_grant("one", 7200 * SECOND).then_grant("two", 7200 * SECOND).then_same();
+    let provider =
+        FakeProvider::new().then_grant("one", 7200 * SECOND).then_grant("two", 7200 * SECOND).then_unchanged();
     let group = Group::of(provider);
     let tokens = group.manager();
     let events = tokens.events();
@@ -576,7 +577,7 @@ fn promise_4_what_is_rejected_while_another_is_being_given_it_again_is_neither_r
     let (one, other) = (group.manager(), group.manager());
     let bad = one.token().unwrap();
     text(&other);
-    let provider = group.provider.clone().gated().then_same();
+    let provider = group.provider.clone().gated().then_unchanged();
     thread::scope(|scope| {
         let forcing = scope.spawn(|| one.force_refresh().unwrap());
         assert!(provider.wait_for_calls(2, PATIENCE));
@@ -715,7 +716,7 @@ fn promise_4_a_token_that_was_rejected_while_the_store_was_down_is_gone_when_it_
 
 #[test]
 fn a_token_that_is_granted_again_after_an_invalidation_that_could_not_be_told_was_never_refused() {
-    let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_same());
+    let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_unchanged());
     let one = group.manager();
     assert_eq!(text(&one), "t-1");
     group.store.broken.store(true, Ordering::SeqCst);
@@ -726,7 +727,7 @@ fn a_token_that_is_granted_again_after_an_invalidation_that_could_not_be_told_wa
 
 #[test]
 fn a_token_that_is_granted_again_while_the_store_is_down_is_written_without_its_rejection() {
-    let provider = FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_same();
+    let provider = FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_unchanged();
     let group = Group::of(provider);
     let one = group.manager();
     one.reject(&one.token().unwrap()).unwrap();

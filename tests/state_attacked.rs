@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
-use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
 use evertoken::*;
 use rotating::*;
 use wait::*;
@@ -134,7 +134,7 @@ fn within_a_while(clock: &FakeClock, step: Duration, mut is_so: impl FnMut() -> 
 /// of the sign-in before, and the first one of the new sign-in is number 0: it looked used up, whatever the person did.
 #[test]
 fn a_person_who_signs_in_again_gets_a_token_under_a_key_of_the_programs_own() {
-    let host = ProviderHost::oauth2().another_refresh_token("client", "refresh-of-the-second-sign-in");
+    let host = FakeVendor::oauth2().another_refresh_token("client", "refresh-of-the-second-sign-in");
     let store = MemoryStore::new();
     let manager = |first: &str| {
         let provider = RefreshToken::new(OAuth2::public(host.token_url(), "client"), first);
@@ -449,7 +449,7 @@ fn a_turn_whose_answer_was_lost_is_known_again() {
 /// It is over, the person has refused, and it asks again whenever it is called, without any pause.
 #[test]
 fn a_sign_in_that_is_over_does_not_ask_the_server_again() {
-    let host = ProviderHost::oauth2().device_interval(SECOND);
+    let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let mut prompt = DeviceSignIn::new(host.url() + "/device_authorization", client).begin().unwrap();
     host.deny(prompt.user_code());

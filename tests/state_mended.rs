@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
-use evertoken::testing::{FakeClock, FakeProvider, ProviderHost};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
 use evertoken::*;
 use rotating::*;
 use wait::*;
@@ -219,7 +219,7 @@ fn use_at_once(own_key: bool) {
 /// The same with the real provider and a strict server: two scopes, the person is signed out.
 #[test]
 fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
-    let host = ProviderHost::oauth2().delay(SECOND / 2);
+    let host = FakeVendor::oauth2().delay(SECOND / 2);
     let store = MemoryStore::new();
     let manager = |scope: &str| {
         let client = OAuth2::public(host.token_url(), "client").scope(scope);
@@ -506,7 +506,7 @@ fn forced_refreshes_keep_their_distance_when_a_day_ends() {
 /// A program that waits in short pieces, as the method is meant for, never asks the server at all.
 #[test]
 fn a_program_that_waits_for_a_sign_in_in_short_pieces_is_signed_in() {
-    let host = ProviderHost::oauth2().device_interval(SECOND);
+    let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let mut prompt = DeviceSignIn::new(host.url() + "/device_authorization", client).begin().unwrap();
     host.approve(prompt.user_code());

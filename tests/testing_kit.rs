@@ -23,7 +23,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::testing::{FakeClock, FakeProvider, Outage, ProviderHost, context};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault, context};
 use evertoken::{Error, ErrorKind, Identity, Profile, Provider, Secret};
 use serde_json::Value;
 
@@ -78,7 +78,7 @@ fn json(reply: Reply) -> Value {
 }
 
 /// One way to ask either vendor for a token.
-fn ask_within(host: &ProviderHost, wait: Duration) -> Reply {
+fn ask_within(host: &FakeVendor, wait: Duration) -> Reply {
     if host.token_url().ends_with("/token") {
         post(&agent(wait), host, None, "grant_type=client_credentials&client_id=client&client_secret=secret")
     } else {
@@ -86,21 +86,21 @@ fn ask_within(host: &ProviderHost, wait: Duration) -> Reply {
     }
 }
 
-fn ask(host: &ProviderHost) -> Reply {
+fn ask(host: &FakeVendor) -> Reply {
     ask_within(host, LONG)
 }
 
-fn token(host: &ProviderHost) -> String {
+fn token(host: &FakeVendor) -> String {
     json(ask(host))["access_token"].as_str().unwrap().to_owned()
 }
 
-fn wecom_code(host: &ProviderHost, query: &str) -> i64 {
+fn wecom_code(host: &FakeVendor, query: &str) -> i64 {
     let reply = get(&format!("{}?{query}", host.token_url())).unwrap();
     assert_eq!(reply.status(), 200);
     json(Ok(reply))["errcode"].as_i64().unwrap()
 }
 
-fn post(agent: &ureq::Agent, host: &ProviderHost, authorization: Option<&str>, form: &str) -> Reply {
+fn post(agent: &ureq::Agent, host: &FakeVendor, authorization: Option<&str>, form: &str) -> Reply {
     let request = agent.post(host.token_url()).content_type("application/x-www-form-urlencoded");
     let request = authorization.iter().fold(request, |request, value| request.header("Authorization", *value));
     finish(request.send(form))
@@ -114,16 +114,16 @@ fn oauth2_error(reply: Reply) -> (u16, String) {
 #[test]
 fn wecom_gives_the_same_token_and_the_whole_life_until_it_ends() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     let first = json(ask(&host));
     assert_eq!((&first["errcode"], &first["errmsg"]), (&Value::from(0), &Value::from("ok")));
     clock.advance(2 * HOUR - Duration::from_nanos(1));
     let again = json(ask(&host));
     assert_eq!(again["access_token"], first["access_token"]);
     assert_eq!(again["expires_in"], 7200);
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     clock.advance(Duration::from_nanos(1));
-    assert!(!host.is_alive("token-1"));
+    assert!(!host.is_valid("token-1"));
     assert_eq!(token(&host), "token-2");
     assert_eq!(host.granted(), ["token-1", "token-2"]);
     assert_eq!(host.calls(), 3);
@@ -132,34 +132,34 @@ fn wecom_gives_the_same_token_and_the_whole_life_until_it_ends() {
 #[test]
 fn wecom_may_renew_early_and_then_both_live_to_their_own_end() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock).renews_within(HOUR);
+    let host = FakeVendor::wecom().clock(&clock).renews_within(HOUR);
     assert_eq!(token(&host), "token-1");
     clock.advance(HOUR);
     assert_eq!(token(&host), "token-1", "an hour is left, not less");
     clock.advance(Duration::from_secs(1));
     assert_eq!(token(&host), "token-2");
-    assert!(host.is_alive("token-1") && host.is_alive("token-2"));
+    assert!(host.is_valid("token-1") && host.is_valid("token-2"));
     clock.advance(HOUR);
-    assert!(!host.is_alive("token-1") && host.is_alive("token-2"));
+    assert!(!host.is_valid("token-1") && host.is_valid("token-2"));
 }
 
 #[test]
 fn a_vendor_does_not_notice_what_happens_to_the_clock_of_a_client() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     token(&host);
     clock.step_forward(5 * HOUR);
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     clock.step_back(10 * HOUR);
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     clock.suspend(2 * HOUR);
-    assert!(!host.is_alive("token-1"), "a client that sleeps does not stop time");
+    assert!(!host.is_valid("token-1"), "a client that sleeps does not stop time");
 }
 
 #[test]
 fn scripted_tokens_come_first_with_their_own_life() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock).granting("t-1", 60).granting("t-2", 120).lifetime(HOUR);
+    let host = FakeVendor::wecom().clock(&clock).granting("t-1", 60).granting("t-2", 120).lifetime(HOUR);
     let mut seen = Vec::new();
     for _ in 0..3 {
         let reply = json(ask(&host));
@@ -171,7 +171,7 @@ fn scripted_tokens_come_first_with_their_own_life() {
 
 #[test]
 fn wecom_refuses_a_credential_with_its_own_codes_and_status_200() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     assert_eq!(wecom_code(&host, "corpid=else&corpsecret=secret"), 40013);
     assert_eq!(wecom_code(&host, "corpid=corp&corpsecret=else"), 40001);
     assert_eq!(wecom_code(&host, "corpid=corp"), 41004);
@@ -183,7 +183,7 @@ fn wecom_refuses_a_credential_with_its_own_codes_and_status_200() {
 
 #[test]
 fn a_credential_can_be_replaced_or_joined_by_another() {
-    let host = ProviderHost::wecom().another_credential("corp", "s&2");
+    let host = FakeVendor::wecom().another_credential("corp", "s&2");
     assert_eq!(token(&host), "token-1");
     let other = json(get(&format!("{}?corpid=corp&corpsecret=s%262", host.token_url())));
     assert_eq!(other["access_token"], "token-2", "each has its own");
@@ -195,9 +195,9 @@ fn a_credential_can_be_replaced_or_joined_by_another() {
 #[test]
 fn wecom_judges_tokens_inside_status_200() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     let code = |query: &str| {
-        let reply = get(&format!("{}{query}", host.business_url())).unwrap();
+        let reply = get(&format!("{}{query}", host.api_url())).unwrap();
         assert_eq!(reply.status(), 200);
         json(Ok(reply))["errcode"].as_i64().unwrap()
     };
@@ -210,14 +210,14 @@ fn wecom_judges_tokens_inside_status_200() {
     token(&host);
     host.revoke("token-2");
     assert_eq!(code("?access_token=token-2"), 40014);
-    assert!(!host.is_alive("token-2"));
+    assert!(!host.is_valid("token-2"));
     assert_eq!(token(&host), "token-3", "a revoked token is not given again");
-    assert_eq!((host.calls(), host.business_calls()), (3, 5));
+    assert_eq!((host.calls(), host.api_calls()), (3, 5));
 }
 
 #[test]
 fn oauth2_accepts_a_client_in_the_header_or_in_the_form_but_not_in_both() {
-    let host = ProviderHost::oauth2().another_credential("my app", "s:/+%");
+    let host = FakeVendor::oauth2().another_credential("my app", "s:/+%");
     let agent = agent(LONG);
     let grant = "grant_type=client_credentials&scope=a+b";
     // client:secret, and my+app:s%3A%2F%2B%25
@@ -231,7 +231,7 @@ fn oauth2_accepts_a_client_in_the_header_or_in_the_form_but_not_in_both() {
     assert_eq!(reply["access_token"], "token-2");
     let in_form = format!("{grant}&client_id=my+app&client_secret=s%3A%2F%2B%25");
     assert_eq!(json(post(&agent, &host, None, &in_form))["access_token"], "token-3");
-    assert!((1..=3).all(|n| host.is_alive(&format!("token-{n}"))), "they live side by side");
+    assert!((1..=3).all(|n| host.is_valid(&format!("token-{n}"))), "they live side by side");
 
     let both = post(&agent, &host, Some("Basic Y2xpZW50OnNlY3JldA=="), &in_form);
     assert_eq!(oauth2_error(both), (400, "invalid_request".into()));
@@ -239,7 +239,7 @@ fn oauth2_accepts_a_client_in_the_header_or_in_the_form_but_not_in_both() {
 
 #[test]
 fn oauth2_refuses_as_the_standard_says() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let agent = agent(LONG);
     let basic = Some("Basic Y2xpZW50OmVsc2U=");
     let reply = post(&agent, &host, basic, "grant_type=client_credentials").unwrap();
@@ -262,9 +262,9 @@ fn oauth2_refuses_as_the_standard_says() {
 #[test]
 fn oauth2_judges_tokens_with_a_challenge() {
     let clock = FakeClock::new();
-    let host = ProviderHost::oauth2().clock(&clock);
+    let host = FakeVendor::oauth2().clock(&clock);
     let judge = |token: Option<&str>| {
-        let request = agent(LONG).get(host.business_url());
+        let request = agent(LONG).get(host.api_url());
         let request = token.iter().fold(request, |request, token| request.header("Authorization", *token));
         let reply = finish(request.call()).unwrap();
         let challenge = reply.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
@@ -284,40 +284,40 @@ fn oauth2_judges_tokens_with_a_challenge() {
 
 #[test]
 fn the_business_api_answers_once_as_scripted() {
-    let host = ProviderHost::oauth2().business_reply(429, &[("Retry-After", "7")], "{}");
-    let reply = get(&host.business_url()).unwrap();
+    let host = FakeVendor::oauth2().api_reply(429, &[("Retry-After", "7")], "{}");
+    let reply = get(&host.api_url()).unwrap();
     assert_eq!((reply.status().as_u16(), &reply.headers()["retry-after"]), (429, &"7".parse().unwrap()));
-    assert_eq!(get(&host.business_url()).unwrap().status(), 401);
+    assert_eq!(get(&host.api_url()).unwrap().status(), 401);
 }
 
 #[test]
 fn an_outage_answers_with_a_status_a_code_or_a_page() {
-    for host in [ProviderHost::wecom(), ProviderHost::oauth2()] {
-        host.outage(Outage::Status(503));
+    for host in [FakeVendor::wecom(), FakeVendor::oauth2()] {
+        host.fail_with(VendorFault::Status(503));
         assert_eq!(ask(&host).unwrap().status(), 503);
-        host.outage(Outage::Garbage);
+        host.fail_with(VendorFault::Garbage);
         let reply = ask(&host).unwrap();
         assert!(reply.status() == 200 && reply.body().starts_with("<!doctype html>"));
         assert!(host.granted().is_empty());
         host.recover();
         assert_eq!(token(&host), "token-1");
     }
-    let host = ProviderHost::wecom();
-    host.outage(Outage::Code(60020));
+    let host = FakeVendor::wecom();
+    host.fail_with(VendorFault::Code(60020));
     assert_eq!(json(ask(&host))["errcode"], 60020);
-    let host = ProviderHost::oauth2();
-    host.outage(Outage::Error("invalid_scope"));
+    let host = FakeVendor::oauth2();
+    host.fail_with(VendorFault::Error("invalid_scope"));
     assert_eq!(oauth2_error(ask(&host)), (400, "invalid_scope".into()));
 }
 
 #[test]
 fn a_throttle_is_told_the_way_of_the_vendor() {
-    let host = ProviderHost::oauth2();
-    host.outage(Outage::Throttle { retry_after: Duration::from_secs(30) });
+    let host = FakeVendor::oauth2();
+    host.fail_with(VendorFault::Throttle { retry_after: Duration::from_secs(30) });
     let reply = ask(&host).unwrap();
     assert_eq!((reply.status().as_u16(), &reply.headers()["retry-after"]), (429, &"30".parse().unwrap()));
-    let host = ProviderHost::wecom();
-    host.outage(Outage::Throttle { retry_after: Duration::ZERO });
+    let host = FakeVendor::wecom();
+    host.fail_with(VendorFault::Throttle { retry_after: Duration::ZERO });
     let reply = ask(&host).unwrap();
     assert!(reply.status() == 200 && reply.headers().get("retry-after").is_none());
     assert_eq!(json(Ok(reply))["errcode"], 45009);
@@ -340,8 +340,8 @@ fn raw(url: &str) -> String {
 
 #[test]
 fn a_drop_ends_the_connection_without_a_byte_or_a_grant() {
-    let host = ProviderHost::wecom();
-    host.outage(Outage::Drop);
+    let host = FakeVendor::wecom();
+    host.fail_with(VendorFault::Drop);
     assert_eq!(raw(&host.url()), "");
     assert!(ask(&host).is_err());
     assert!(host.granted().is_empty());
@@ -349,20 +349,20 @@ fn a_drop_ends_the_connection_without_a_byte_or_a_grant() {
 
 #[test]
 fn half_a_reply_ends_the_connection_after_a_grant() {
-    let host = ProviderHost::wecom();
-    host.outage(Outage::HalfReply);
+    let host = FakeVendor::wecom();
+    host.fail_with(VendorFault::HalfReply);
     let received = raw(&host.url());
     let (head, body) = received.split_once("\r\n\r\n").unwrap();
     let told: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
     assert_eq!(body.len(), told / 2, "{received}");
     assert!(ask(&host).is_err());
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
 }
 
 #[test]
 fn a_trickle_keeps_sending_for_longer_than_a_client_waits() {
-    let host = ProviderHost::wecom();
-    host.outage(Outage::Trickle);
+    let host = FakeVendor::wecom();
+    host.fail_with(VendorFault::Trickle);
     assert!(matches!(ask_within(&host, SHORT), Err(ureq::Error::Timeout(_))));
     let asked = Instant::now();
     let mut stream = BufReader::new(send_raw(&host.url()));
@@ -373,7 +373,7 @@ fn a_trickle_keeps_sending_for_longer_than_a_client_waits() {
     assert!(head.starts_with("HTTP"));
     stream.read_exact(&mut [0; 3]).unwrap();
     assert!(asked.elapsed() >= SHORT, "three bytes of the body take 300 ms");
-    assert!(host.is_alive("token-1"), "it did grant");
+    assert!(host.is_valid("token-1"), "it did grant");
     drop(host);
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
@@ -382,8 +382,8 @@ fn a_trickle_keeps_sending_for_longer_than_a_client_waits() {
 
 #[test]
 fn a_hang_lasts_until_recovery_and_answers_then() {
-    let host = ProviderHost::wecom();
-    host.outage(Outage::Hang);
+    let host = FakeVendor::wecom();
+    host.fail_with(VendorFault::Hang);
     assert!(matches!(ask_within(&host, SHORT), Err(ureq::Error::Timeout(_))));
     let asking = {
         let host = host.clone();
@@ -397,16 +397,16 @@ fn a_hang_lasts_until_recovery_and_answers_then() {
 
 #[test]
 fn dropping_the_host_ends_hangs_delays_and_idle_connections_and_frees_the_port() {
-    let url = ProviderHost::wecom().url();
+    let url = FakeVendor::wecom().url();
     assert!(get(&url).is_err(), "nobody listens");
 
     for slow in [true, false] {
-        let host = ProviderHost::wecom();
+        let host = FakeVendor::wecom();
         let address = host.token_url();
         let idle = agent(LONG);
-        finish(idle.get(host.business_url()).call()).unwrap();
+        finish(idle.get(host.api_url()).call()).unwrap();
         let host = if slow { host.delay(HOUR) } else { host };
-        host.outage(Outage::Hang);
+        host.fail_with(VendorFault::Hang);
         let (sender, receiver) = mpsc::channel();
         let asked = address.clone();
         thread::spawn(move || sender.send(get(&asked).is_err()));
@@ -419,8 +419,8 @@ fn dropping_the_host_ends_hangs_delays_and_idle_connections_and_frees_the_port()
 
 #[test]
 fn requests_are_answered_side_by_side() {
-    let host = ProviderHost::oauth2();
-    host.outage(Outage::Hang);
+    let host = FakeVendor::oauth2();
+    host.fail_with(VendorFault::Hang);
     thread::scope(|scope| {
         let asking: Vec<_> = (0..16).map(|_| scope.spawn(|| token(&host))).collect();
         assert!(host.wait_for_calls(16, LONG));
@@ -430,12 +430,12 @@ fn requests_are_answered_side_by_side() {
         tokens.dedup();
         assert_eq!(tokens.len(), 16, "each call has its own");
     });
-    assert_eq!((host.calls(), host.most_at_once()), (16, 16));
+    assert_eq!((host.calls(), host.max_concurrent_calls()), (16, 16));
 }
 
 #[test]
 fn a_delay_holds_a_reply_back() {
-    let host = ProviderHost::wecom().delay(SHORT);
+    let host = FakeVendor::wecom().delay(SHORT);
     let asked = Instant::now();
     token(&host);
     assert!(asked.elapsed() >= SHORT);
@@ -443,10 +443,10 @@ fn a_delay_holds_a_reply_back() {
 
 #[test]
 fn a_connection_serves_many_requests_and_each_is_recorded() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let agent = agent(LONG);
     for _ in 0..1_005 {
-        finish(agent.get(format!("{}?a=%C3%A9+b", host.business_url())).header("X-Trace", "7").call()).unwrap();
+        finish(agent.get(format!("{}?a=%C3%A9+b", host.api_url())).header("X-Trace", "7").call()).unwrap();
     }
     post(&agent, &host, None, "grant_type=client_credentials&client_secret=hunter2").unwrap();
     let requests = host.requests();
@@ -460,7 +460,7 @@ fn a_connection_serves_many_requests_and_each_is_recorded() {
 
 #[test]
 fn a_host_that_nobody_calls_is_waited_for_in_vain() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     assert!(host.wait_for_calls(0, Duration::ZERO));
     assert!(!host.wait_for_calls(1, Duration::from_millis(1)));
     assert_eq!(get(&(host.url() + "/else")).unwrap().status(), 404);
@@ -502,7 +502,7 @@ fn a_fetch_ends_when_the_test_permits_it() {
             scope.spawn(|| fetch(&provider));
         }
         assert!(provider.wait_for_calls(3, LONG));
-        assert_eq!((provider.finished(), provider.most_at_once()), (0, 3));
+        assert_eq!((provider.finished(), provider.max_concurrent_calls()), (0, 3));
         provider.permit(1);
         assert!(provider.wait_for_finished(1, LONG));
         assert!(!provider.wait_for_finished(2, Duration::from_millis(20)), "one permit is for one fetch");

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evertoken::testing::{FakeClock, Outage, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use evertoken::*;
 use logs::{logged, record_logs};
 use ureq::Agent;
@@ -22,7 +22,7 @@ use wait::{HOUR, PATIENCE, SECOND, eventually};
 /// A kind of token, at a vendor.
 struct Kind {
     name: &'static str,
-    host: fn() -> ProviderHost,
+    host: fn() -> FakeVendor,
     /// A manager of it, and the managers that its token is derived from.
     tokens: fn(&Vendor) -> TokenManager,
     /// Where its token is used. `None`: it signs pages.
@@ -33,7 +33,7 @@ struct Kind {
 
 /// A vendor's host, and the clock that it and the managers go by.
 struct Vendor {
-    host: ProviderHost,
+    host: FakeVendor,
     clock: FakeClock,
     managers: RefCell<Vec<TokenManager>>,
     /// Those that take its tickets.
@@ -41,7 +41,7 @@ struct Vendor {
 }
 
 impl Vendor {
-    fn new(host: ProviderHost) -> Vendor {
+    fn new(host: FakeVendor) -> Vendor {
         let clock = FakeClock::new();
         Vendor { host: host.clock(&clock), clock, managers: RefCell::default(), ticketed: RefCell::default() }
     }
@@ -124,21 +124,21 @@ impl Vendor {
 const KINDS: &[Kind] = &[
     Kind {
         name: "wecom",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         tokens: Vendor::wecom,
         business: Some("/cgi-bin/message/send"),
         wrong: |vendor| vendor.manage(WeCom::new("corp", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wecom suite",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         tokens: Vendor::suite,
         business: Some("/cgi-bin/service/get_pre_auth_code"),
         wrong: |vendor| vendor.with_ticket(WeComSuite::new("suite", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wecom authorized corp",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         tokens: |vendor| {
             let corp = WeComAuthorizedCorp::new(vendor.suite(), "auth-corp", "permanent-code");
             vendor.manage(corp.base_url(vendor.url()))
@@ -151,63 +151,63 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "wecom service provider",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         tokens: |vendor| vendor.manage(WeComServiceProvider::new("corp", "provider-secret").base_url(vendor.url())),
         business: Some("/cgi-bin/service/corpid_to_opencorpid"),
         wrong: |vendor| vendor.manage(WeComServiceProvider::new("corp", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wecom js ticket of a corp",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         tokens: |vendor| vendor.manage(WeComJsTicket::corp(vendor.wecom()).base_url(vendor.url())),
         business: None,
         wrong: |vendor| vendor.manage(WeCom::new("corp", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wecom js ticket of an app",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         tokens: |vendor| vendor.manage(WeComJsTicket::agent(vendor.wecom()).base_url(vendor.url())),
         business: None,
         wrong: |vendor| vendor.manage(WeCom::new("corp", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wechat",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         tokens: Vendor::wechat,
         business: Some("/cgi-bin/user/get"),
         wrong: |vendor| vendor.manage(WeChat::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wechat classic",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         tokens: |vendor| vendor.manage(WeChatClassic::new("app", "secret").base_url(vendor.url())),
         business: Some("/cgi-bin/user/get"),
         wrong: |vendor| vendor.manage(WeChatClassic::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wechat js ticket",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         tokens: |vendor| vendor.manage(WeChatJsTicket::new(vendor.wechat()).base_url(vendor.url())),
         business: None,
         wrong: |vendor| vendor.manage(WeChat::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wechat js ticket for cards",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         tokens: |vendor| vendor.manage(WeChatJsTicket::card(vendor.wechat()).base_url(vendor.url())),
         business: None,
         wrong: |vendor| vendor.manage(WeChat::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wechat component",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         tokens: Vendor::component,
         business: Some("/cgi-bin/component/api_create_preauthcode"),
         wrong: |vendor| vendor.with_ticket(WeChatComponent::new("component", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "wechat authorizer",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         tokens: |vendor| {
             let account = WeChatAuthorizer::new(vendor.component(), "component", "authorizer", "refresh-1");
             vendor.manage(account.base_url(vendor.url()))
@@ -220,70 +220,70 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "feishu",
-        host: ProviderHost::feishu,
+        host: FakeVendor::feishu,
         tokens: |vendor| vendor.manage(Feishu::new("app", "secret").base_url(vendor.url())),
         business: Some("/open-apis/im/v1/messages"),
         wrong: |vendor| vendor.manage(Feishu::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "feishu app token",
-        host: ProviderHost::feishu,
+        host: FakeVendor::feishu,
         tokens: |vendor| vendor.manage(FeishuAppToken::new("app", "secret").base_url(vendor.url())),
         business: Some("/open-apis/im/v1/messages"),
         wrong: |vendor| vendor.manage(FeishuAppToken::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "feishu store app",
-        host: ProviderHost::feishu,
+        host: FakeVendor::feishu,
         tokens: Vendor::store_app,
         business: Some("/open-apis/im/v1/messages"),
         wrong: |vendor| vendor.with_ticket(FeishuStoreApp::new("store", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "feishu tenant",
-        host: ProviderHost::feishu,
+        host: FakeVendor::feishu,
         tokens: |vendor| vendor.manage(FeishuTenant::new(vendor.store_app(), "tenant").base_url(vendor.url())),
         business: Some("/open-apis/im/v1/messages"),
         wrong: |vendor| vendor.manage(FeishuTenant::new(vendor.store_app(), "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "feishu oauth",
-        host: ProviderHost::feishu,
+        host: FakeVendor::feishu,
         tokens: |vendor| vendor.manage(FeishuOAuth::new("app", "secret").base_url(vendor.url())),
         business: Some("/open-apis/im/v1/messages"),
         wrong: |vendor| vendor.manage(FeishuOAuth::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "dingtalk",
-        host: ProviderHost::dingtalk,
+        host: FakeVendor::dingtalk,
         tokens: |vendor| vendor.manage(DingTalk::new("app", "secret").base_url(vendor.url())),
         business: Some("/v1.0/contact/users/me"),
         wrong: |vendor| vendor.manage(DingTalk::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "dingtalk classic",
-        host: ProviderHost::dingtalk,
+        host: FakeVendor::dingtalk,
         tokens: |vendor| vendor.manage(DingTalkClassic::new("app", "secret").base_url(vendor.url())),
         business: Some("/topapi/v2/user/get"),
         wrong: |vendor| vendor.manage(DingTalkClassic::new("app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "dingtalk unified",
-        host: ProviderHost::dingtalk,
+        host: FakeVendor::dingtalk,
         tokens: |vendor| vendor.manage(DingTalkUnified::new("corp", "app", "secret").base_url(vendor.url())),
         business: Some("/v1.0/contact/users/me"),
         wrong: |vendor| vendor.manage(DingTalkUnified::new("corp", "app", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "dingtalk suite",
-        host: ProviderHost::dingtalk,
+        host: FakeVendor::dingtalk,
         tokens: |vendor| vendor.with_ticket(DingTalkSuite::new("suite", "suite-secret").base_url(vendor.url())),
         business: Some("/v1.0/contact/users/me"),
         wrong: |vendor| vendor.with_ticket(DingTalkSuite::new("suite", "wrong").base_url(vendor.url())),
     },
     Kind {
         name: "dingtalk authorized corp",
-        host: ProviderHost::dingtalk,
+        host: FakeVendor::dingtalk,
         tokens: |vendor| {
             let corp = DingTalkAuthorizedCorp::new("suite", "suite-secret", "corp");
             vendor.with_ticket(corp.base_url(vendor.url()))
@@ -295,28 +295,28 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "entra",
-        host: ProviderHost::entra,
+        host: FakeVendor::entra,
         tokens: |vendor| vendor.entra("secret"),
         business: Some("/v1.0/me"),
         wrong: |vendor| vendor.entra("wrong"),
     },
     Kind {
         name: "entra by federation",
-        host: ProviderHost::entra,
+        host: FakeVendor::entra,
         tokens: |vendor| vendor.manage(federated("client").authority(vendor.url())),
         business: Some("/v1.0/me"),
         wrong: |vendor| vendor.manage(federated("wrong").authority(vendor.url())),
     },
     Kind {
         name: "bot framework",
-        host: ProviderHost::entra,
+        host: FakeVendor::entra,
         tokens: |vendor| vendor.manage(BotFramework::new("client", "secret").authority(vendor.url())),
         business: Some("/v3/conversations"),
         wrong: |vendor| vendor.manage(BotFramework::new("client", "wrong").authority(vendor.url())),
     },
     Kind {
         name: "managed identity",
-        host: ProviderHost::managed_identity,
+        host: FakeVendor::managed_identity,
         tokens: |vendor| vendor.manage(ManagedIdentity::new("https://graph.microsoft.com").base_url(vendor.url())),
         business: Some("/v1.0/me"),
         wrong: |vendor| {
@@ -326,21 +326,21 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "oauth2",
-        host: ProviderHost::oauth2,
+        host: FakeVendor::oauth2,
         tokens: |vendor| vendor.manage(OAuth2::new(vendor.host.token_url(), "client", "secret")),
         business: Some("/api"),
         wrong: |vendor| vendor.manage(OAuth2::new(vendor.host.token_url(), "client", "wrong")),
     },
     Kind {
         name: "oauth2 by a key",
-        host: ProviderHost::oauth2,
+        host: FakeVendor::oauth2,
         tokens: |vendor| vendor.manage(OAuth2::private_key_jwt(vendor.host.token_url(), "client", key())),
         business: Some("/api"),
         wrong: |vendor| vendor.manage(OAuth2::private_key_jwt(vendor.host.token_url(), "wrong", key())),
     },
     Kind {
         name: "jwt bearer",
-        host: ProviderHost::oauth2,
+        host: FakeVendor::oauth2,
         tokens: |vendor| vendor.manage(JwtBearer::new(vendor.host.token_url(), key()).issuer("client")),
         business: Some("/api"),
         wrong: |vendor| {
@@ -350,7 +350,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "refresh token",
-        host: ProviderHost::oauth2,
+        host: FakeVendor::oauth2,
         tokens: |vendor| {
             let client = OAuth2::public(vendor.host.token_url(), "client");
             vendor.manage(RefreshToken::new(client, "refresh-1"))
@@ -445,7 +445,7 @@ fn promise_2_no_vendors_token_is_handed_out_dead_in_two_days() {
         for step in 0..2 * 24 * 4 {
             vendor.push();
             let token = tokens.token().unwrap_or_else(|error| panic!("{} after {step} steps: {error}", kind.name));
-            assert!(vendor.host.is_alive(token.expose()), "{} after {step} steps of 15 minutes", kind.name);
+            assert!(vendor.host.is_valid(token.expose()), "{} after {step} steps of 15 minutes", kind.name);
             granted.insert(token.expose().to_owned());
             vendor.settle();
             vendor.clock.advance(HOUR / 4);
@@ -475,7 +475,7 @@ fn too_many_calls_are_answered_with_a_pause() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
-        vendor.host.outage(Outage::Throttle { retry_after: SECOND * 90 });
+        vendor.host.fail_with(VendorFault::Throttle { retry_after: SECOND * 90 });
         let error = tokens.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Throttled, "{}: {error:?}", kind.name);
         let calls = vendor.host.calls();
@@ -485,15 +485,15 @@ fn too_many_calls_are_answered_with_a_pause() {
         vendor.clock.advance(HOUR / 2);
         vendor.push();
         let token = tokens.token().unwrap_or_else(|error| panic!("{}: {error}", kind.name));
-        assert!(vendor.host.is_alive(token.expose()), "{}", kind.name);
+        assert!(vendor.host.is_valid(token.expose()), "{}", kind.name);
     }
 }
 
 #[test]
 fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time() {
-    let vendor = Vendor::new(ProviderHost::wecom());
+    let vendor = Vendor::new(FakeVendor::wecom());
     let tokens = vendor.wecom();
-    vendor.host.outage(Outage::Throttle { retry_after: Duration::ZERO });
+    vendor.host.fail_with(VendorFault::Throttle { retry_after: Duration::ZERO });
     for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
         let error = tokens.token().unwrap_err();
         assert_eq!(error.retry_after().map(|wait| wait.as_secs()), Some(seconds));
@@ -506,14 +506,14 @@ fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time()
 fn garbage_and_outages_of_every_vendor_pass() {
     for kind in KINDS {
         for (outage, fits) in [
-            (Outage::Garbage, &[ErrorKind::InvalidResponse, ErrorKind::Throttled][..]),
-            (Outage::Drop, &[ErrorKind::Unavailable, ErrorKind::InvalidResponse]),
-            (Outage::HalfReply, &[ErrorKind::Unavailable, ErrorKind::InvalidResponse]),
-            (Outage::Status(503), &[ErrorKind::Unavailable]),
+            (VendorFault::Garbage, &[ErrorKind::InvalidResponse, ErrorKind::Throttled][..]),
+            (VendorFault::Drop, &[ErrorKind::Unavailable, ErrorKind::InvalidResponse]),
+            (VendorFault::HalfReply, &[ErrorKind::Unavailable, ErrorKind::InvalidResponse]),
+            (VendorFault::Status(503), &[ErrorKind::Unavailable]),
         ] {
             let vendor = Vendor::of(kind);
             let tokens = (kind.tokens)(&vendor);
-            vendor.host.outage(outage);
+            vendor.host.fail_with(outage);
             let error = tokens.token().unwrap_err();
             assert!(fits.contains(&error.kind()), "{}: {outage:?}: {error:?}", kind.name);
             assert!(error.is_retryable(), "{}: {outage:?}: {error:?}", kind.name);
@@ -540,7 +540,7 @@ fn pages_are_signed_with_tickets_and_with_nothing_else() {
 
 #[test]
 fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
-    let vendor = Vendor::new(ProviderHost::oauth2());
+    let vendor = Vendor::new(FakeVendor::oauth2());
     let store = MemoryStore::with_clock(vendor.clock.clone());
     let manager = || {
         let client = OAuth2::public(vendor.host.token_url(), "client");
@@ -550,7 +550,7 @@ fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
     for _ in 0..10 {
         // As a command-line program does: started, asked once, ended.
         let token = manager().token().unwrap();
-        assert!(vendor.host.is_alive(token.expose()));
+        assert!(vendor.host.is_valid(token.expose()));
         vendor.clock.advance(HOUR * 2);
     }
     let used = vendor.host.used_refresh_tokens();
@@ -567,7 +567,7 @@ fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
 
 #[test]
 fn a_person_signs_in_on_another_device() {
-    let host = ProviderHost::oauth2().device_interval(SECOND);
+    let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let sign_in = DeviceSignIn::new(host.url() + "/device_authorization", client);
     let mut prompt = sign_in.begin().unwrap();
@@ -578,7 +578,7 @@ fn a_person_signs_in_on_another_device() {
     assert!(prompt.wait_for(SECOND * 2).unwrap().is_none(), "nobody has entered the code");
     host.approve(prompt.user_code());
     let tokens = TokenManager::new(prompt.wait().unwrap());
-    assert!(host.is_alive(tokens.token().unwrap().expose()));
+    assert!(host.is_valid(tokens.token().unwrap().expose()));
 
     let prompt = sign_in.begin().unwrap();
     host.deny(prompt.user_code());
@@ -587,12 +587,12 @@ fn a_person_signs_in_on_another_device() {
 
 #[test]
 fn a_sign_in_goes_on_when_the_network_fails_meanwhile() {
-    let host = ProviderHost::oauth2().device_interval(SECOND);
+    let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let sign_in = DeviceSignIn::new(host.url() + "/device_authorization", client);
     let prompt = sign_in.begin().unwrap();
     host.approve(prompt.user_code());
-    host.outage(Outage::Drop);
+    host.fail_with(VendorFault::Drop);
     let calls = host.calls();
     let mending = host.clone();
     let mend = std::thread::spawn(move || {
@@ -625,13 +625,13 @@ fn what_a_sign_in_may_not_show_or_ask_is_refused() {
 
 #[test]
 fn a_component_keeps_its_accounts_over_days_of_tickets() {
-    let vendor = Vendor::new(ProviderHost::wechat());
+    let vendor = Vendor::new(FakeVendor::wechat());
     let component = vendor.component();
     let account = WeChatAuthorizer::new(component.clone(), "component", "authorizer", "refresh-1");
     let account = vendor.manage(account.base_url(vendor.url()));
     for _ in 0..48 {
         vendor.push();
-        assert!(vendor.host.is_alive(account.token().unwrap().expose()));
+        assert!(vendor.host.is_valid(account.token().unwrap().expose()));
         vendor.clock.advance(HOUR);
     }
     let used = vendor.host.used_refresh_tokens();
@@ -641,13 +641,13 @@ fn a_component_keeps_its_accounts_over_days_of_tickets() {
 
 #[test]
 fn wechats_stable_token_is_forced_away_by_one_call_when_it_was_rejected() {
-    let vendor = Vendor::new(ProviderHost::wechat());
+    let vendor = Vendor::new(FakeVendor::wechat());
     let tokens = vendor.wechat();
     let leaked = tokens.token().unwrap();
     tokens.reject(&leaked).unwrap();
     let other = tokens.token().unwrap();
     assert_ne!(other.expose(), leaked.expose());
-    assert!(vendor.host.is_alive(other.expose()) && !vendor.host.is_alive(leaked.expose()));
+    assert!(vendor.host.is_valid(other.expose()) && !vendor.host.is_valid(leaked.expose()));
     let quota = tokens.status().quota.unwrap();
     assert_eq!((quota.calls, quota.forced, quota.forced_limit), (3, 1, Some(20)));
     // Within the 30 seconds nothing would come of it: it is used again.
@@ -658,7 +658,7 @@ fn wechats_stable_token_is_forced_away_by_one_call_when_it_was_rejected() {
 
 #[test]
 fn classic_wechat_stays_within_its_day_and_keeps_a_reserve() {
-    let vendor = Vendor::new(ProviderHost::wechat().lifetime(SECOND * 30));
+    let vendor = Vendor::new(FakeVendor::wechat().lifetime(SECOND * 30));
     let tokens = vendor.manage(WeChatClassic::new("app", "secret").base_url(vendor.url()));
     let mut refused = 0;
     for _ in 0..2880 {
@@ -671,7 +671,7 @@ fn classic_wechat_stays_within_its_day_and_keeps_a_reserve() {
 
 #[test]
 fn processes_of_one_app_of_wechat_share_the_classic_token_and_end_it_for_nobody() {
-    let vendor = Vendor::new(ProviderHost::wechat());
+    let vendor = Vendor::new(FakeVendor::wechat());
     let store = MemoryStore::with_clock(vendor.clock.clone());
     let process = || {
         let provider = WeChatClassic::new("app", "secret").base_url(vendor.url());
@@ -685,7 +685,7 @@ fn processes_of_one_app_of_wechat_share_the_classic_token_and_end_it_for_nobody(
     for step in 0..24 * 4 {
         for tokens in &processes {
             let token = tokens.token().unwrap();
-            assert!(vendor.host.is_alive(token.expose()), "after {step} steps of 15 minutes");
+            assert!(vendor.host.is_valid(token.expose()), "after {step} steps of 15 minutes");
             granted.insert(token.expose().to_owned());
         }
         vendor.settle();
@@ -713,7 +713,7 @@ fn a_ticket_of_another_app_is_stale_and_says_so() {
         assert!(!format!("{error:?}").contains("ticket-of-another"), "{}: {error:?}", kind.name);
         // With the next one it goes on at once.
         vendor.push();
-        assert!(vendor.host.is_alive(tokens.token().unwrap().expose()), "{}", kind.name);
+        assert!(vendor.host.is_valid(tokens.token().unwrap().expose()), "{}", kind.name);
         tried += 1;
     }
     assert!(tried >= 5, "{tried} kinds have a ticket");
@@ -728,7 +728,7 @@ fn no_log_tells_a_token_or_the_query_of_an_address_of_any_vendor() {
         let first = tokens.token().unwrap();
         tokens.reject(&first).unwrap();
         let second = tokens.token().unwrap();
-        vendor.host.outage(Outage::Drop);
+        vendor.host.fail_with(VendorFault::Drop);
         tokens.invalidate().unwrap();
         tokens.token().unwrap_err();
         (kind.wrong)(&other).token().unwrap_err();
@@ -743,7 +743,7 @@ fn no_log_tells_a_token_or_the_query_of_an_address_of_any_vendor() {
 
 #[test]
 fn a_parent_lives_as_long_as_what_is_derived_from_it_and_no_longer() {
-    let vendor = Vendor::new(ProviderHost::wecom());
+    let vendor = Vendor::new(FakeVendor::wecom());
     let app = Arc::new(vendor.wecom());
     let tickets = TokenManager::new(WeComJsTicket::corp(app.clone()).base_url(vendor.url()));
     tickets.token().unwrap();

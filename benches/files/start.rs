@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 
 use crate::command;
 use crate::common::{Table, median, median_ratio, programs};
 
 pub(crate) fn measure(built: &impl Fn(&str) -> PathBuf) {
-    let (host, cache) = (ProviderHost::oauth2(), tempfile::tempdir().unwrap());
+    let (host, cache) = (FakeVendor::oauth2(), tempfile::tempdir().unwrap());
     let run = |program: &str, words: &[String]| programs::run(&mut command(&built(program), cache.path(), words));
     run("kept", &[host.token_url()]);
     assert_eq!(host.calls(), 1, "the first start fetches");

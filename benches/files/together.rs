@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 
 use crate::command;
 use crate::common::{Table, median};
@@ -38,7 +38,7 @@ struct Round {
 }
 
 fn one_round(program: &Path) -> Round {
-    let (host, cache) = (ProviderHost::oauth2().delay(DELAY), tempfile::tempdir().unwrap());
+    let (host, cache) = (FakeVendor::oauth2().delay(DELAY), tempfile::tempdir().unwrap());
     let began = Instant::now();
     let start = |_| command(program, cache.path(), &[host.token_url()]).stdout(Stdio::piped()).spawn().unwrap();
     let children: Vec<Child> = (0..PROCESSES).map(start).collect();

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evertoken::store::RedisStore;
-use evertoken::testing::{ProviderHost, context};
+use evertoken::testing::{FakeVendor, context};
 use evertoken::{Context, Error, Grant, OAuth2, Provider, TokenManager, provider};
 
 use crate::common::{Table, median};
@@ -128,7 +128,7 @@ impl Rounds {
 
 /// One round with keys of its own.
 fn one_round(server: &RedisServer, way: &str, round: usize) -> Round {
-    let host = ProviderHost::oauth2().delay(Duration::from_millis(100));
+    let host = FakeVendor::oauth2().delay(Duration::from_millis(100));
     let mut members: Vec<_> =
         (0..PROCESSES).map(|_| Member::start(way, &server.url(), &host.token_url(), round)).collect();
     members.iter_mut().for_each(Member::wait_until_ready);

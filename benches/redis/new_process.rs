@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use evertoken::store::RedisStore;
-use evertoken::testing::ProviderHost;
+use evertoken::testing::FakeVendor;
 use evertoken::{OAuth2, TokenManager};
 
 use crate::common::{Table, median, median_ratio, programs};
@@ -11,7 +11,7 @@ use crate::redis_server::{Monitor, RedisServer, field};
 
 pub(crate) fn measure(server: &RedisServer) {
     let built = programs::build("start", DEPENDENCIES, &[("token", TOKEN), ("plain", PLAIN), ("idle", IDLE)]);
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let provider = OAuth2::new(host.token_url(), "client", "secret");
     let store = RedisStore::open(&server.url()).unwrap();
     let manager = TokenManager::builder(provider).store(store).build().unwrap();

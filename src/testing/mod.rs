@@ -3,29 +3,29 @@
 //!
 //! - [`FakeClock`] moves when the test says so. Two hours pass in no time, a laptop sleeps, a wall clock is set back.
 //! - [`FakeProvider`] grants what the test scripts, when the test lets it. No network is involved.
-//! - [`ProviderHost`] is an HTTP server that answers as the vendor does, judges tokens as the vendor does, and breaks
-//!   in all the ways that networks break. There is one for each vendor: [`wecom`](ProviderHost::wecom),
-//!   [`wechat`](ProviderHost::wechat), [`feishu`](ProviderHost::feishu), [`dingtalk`](ProviderHost::dingtalk),
-//!   [`entra`](ProviderHost::entra), [`managed_identity`](ProviderHost::managed_identity) and
-//!   [`oauth2`](ProviderHost::oauth2).
+//! - [`FakeVendor`] is an HTTP server that answers as the vendor does, judges tokens as the vendor does, and breaks
+//!   in all the ways that networks break. There is one for each vendor: [`wecom`](FakeVendor::wecom),
+//!   [`wechat`](FakeVendor::wechat), [`feishu`](FakeVendor::feishu), [`dingtalk`](FakeVendor::dingtalk),
+//!   [`entra`](FakeVendor::entra), [`managed_identity`](FakeVendor::managed_identity) and
+//!   [`oauth2`](FakeVendor::oauth2).
 //! - [`context`] is what a provider of your own is called with, to test it alone.
 //!
 //! ```
 //! use std::time::Duration;
 //!
-//! use evertoken::testing::{FakeClock, ProviderHost};
+//! use evertoken::testing::{FakeClock, FakeVendor};
 //! use evertoken::{TokenManager, WeCom};
 //!
 //! let clock = FakeClock::new();
-//! let host = ProviderHost::wecom().clock(&clock);
+//! let host = FakeVendor::wecom().clock(&clock);
 //! let provider = WeCom::new("corp", "secret").base_url(host.url());
 //! let tokens = TokenManager::builder(provider).clock(clock.clone()).build()?;
 //!
 //! let first = tokens.token()?;
-//! assert!(host.is_alive(first.expose()));
+//! assert!(host.is_valid(first.expose()));
 //!
 //! clock.advance(Duration::from_secs(7200));
-//! assert!(!host.is_alive(first.expose()));
+//! assert!(!host.is_valid(first.expose()));
 //! assert_ne!(tokens.token()?.expose(), first.expose());
 //! assert_eq!(host.calls(), 2);
 //! # Ok::<(), evertoken::Error>(())
@@ -35,13 +35,13 @@
 //! panics, and nothing here is meant for a program that runs.
 
 mod clock;
-mod host;
+mod fake_vendor;
 mod provider;
 
 use std::time::Duration;
 
 pub use clock::FakeClock;
-pub use host::{Outage, ProviderHost, ReceivedRequest};
+pub use fake_vendor::{FakeVendor, ReceivedRequest, VendorFault};
 pub use provider::FakeProvider;
 
 use crate::http::HttpConfig;

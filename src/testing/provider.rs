@@ -51,7 +51,7 @@ struct State {
     permits: Option<usize>,
     started: usize,
     finished: usize,
-    most_at_once: usize,
+    max_concurrent_calls: usize,
 }
 
 enum Step {
@@ -80,7 +80,7 @@ impl FakeProvider {
             permits: None,
             started: 0,
             finished: 0,
-            most_at_once: 0,
+            max_concurrent_calls: 0,
         };
         FakeProvider(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), parent: OnceLock::new() }))
     }
@@ -133,7 +133,7 @@ impl FakeProvider {
 
     /// The next fetch brings the token of the last one again, with the whole lifetime it had, as WeCom does. A token from
     /// [`then`](FakeProvider::then) is not remembered.
-    pub fn then_same(self) -> FakeProvider {
+    pub fn then_unchanged(self) -> FakeProvider {
         self.then_step(Step::Same)
     }
 
@@ -192,8 +192,8 @@ impl FakeProvider {
     }
 
     /// How many fetches ran at the same time, at most.
-    pub fn most_at_once(&self) -> usize {
-        lock(&self.0.state).most_at_once
+    pub fn max_concurrent_calls(&self) -> usize {
+        lock(&self.0.state).max_concurrent_calls
     }
 
     /// Waits until `calls` fetches have started. False when `wait` is over first.
@@ -288,7 +288,7 @@ impl Running<'_> {
     fn start(shared: &Shared) -> Running<'_> {
         let mut state = lock(&shared.state);
         state.started += 1;
-        state.most_at_once = state.most_at_once.max(state.started - state.finished);
+        state.max_concurrent_calls = state.max_concurrent_calls.max(state.started - state.finished);
         shared.changed.notify_all();
         Running(shared)
     }
@@ -344,22 +344,22 @@ mod tests {
     fn a_script_is_followed_and_then_the_granting_goes_on() {
         let provider = FakeProvider::new()
             .then_grant("t-1", HOUR / 2)
-            .then_same()
+            .then_unchanged()
             .then_fail(Error::new(ErrorKind::InvalidCredentials, "on purpose"))
             .then(|context| Ok(Grant::new("t-2", context.remaining().max(HOUR))))
-            .then_same();
+            .then_unchanged();
         assert_eq!(fetch(&provider), granted("t-1", HOUR / 2));
         assert_eq!(fetch(&provider), granted("t-1", HOUR / 2));
         assert_eq!(fetch(&provider), Err(ErrorKind::InvalidCredentials));
         assert_eq!(fetch(&provider), granted("t-2", HOUR));
         assert_eq!(fetch(&provider), granted("t-1", HOUR / 2), "what a closure grants is not remembered");
         assert_eq!(fetch(&provider), granted("token-1", 2 * HOUR));
-        assert_eq!(fetch(&provider.clone().then_same()), granted("token-1", 2 * HOUR));
-        assert_eq!((provider.calls(), provider.finished(), provider.most_at_once()), (7, 7, 1));
+        assert_eq!(fetch(&provider.clone().then_unchanged()), granted("token-1", 2 * HOUR));
+        assert_eq!((provider.calls(), provider.finished(), provider.max_concurrent_calls()), (7, 7, 1));
     }
 
     #[test]
     fn the_same_token_before_the_first_is_the_first() {
-        assert_eq!(fetch(&FakeProvider::new().then_same()), granted("token-1", 2 * HOUR));
+        assert_eq!(fetch(&FakeProvider::new().then_unchanged()), granted("token-1", 2 * HOUR));
     }
 }

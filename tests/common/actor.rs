@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::testing::{Outage, ProviderHost};
+use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{
     Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, RefreshToken, TokenManager,
     TokenManagerBuilder,
@@ -194,7 +194,7 @@ pub(crate) fn recorded(bytes: &[u8]) -> String {
 
 /// `share` is told the address of a host, as in the functions below.
 pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
-    let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
+    let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
     for round in 1..=15 {
         let client = format!("client-{round}");
         let host = host.clone().another_credential(&client, "secret");
@@ -206,8 +206,8 @@ pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], 
 }
 
 pub(crate) fn a_failed_fetch_of_one_answers_the_others(processes: &mut [Process], share: impl Fn(&str) -> Share) {
-    let host = ProviderHost::oauth2().delay(Duration::from_millis(50));
-    host.outage(Outage::Status(503));
+    let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
+    host.fail_with(VendorFault::Status(503));
     each(processes, &share(&host.token_url()).line());
     let answers = each(processes, "ask 4");
     assert!(answers.iter().all(|answer| answer == "Unavailable"), "{answers:?}");
@@ -219,7 +219,7 @@ pub(crate) fn a_failed_fetch_of_one_answers_the_others(processes: &mut [Process]
 
 /// What the first process does away with, the second has replaced soon.
 pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str) -> Share) {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let share = share(&host.token_url());
     each(processes, &share.line());
     assert_eq!(each(processes, "ask 2"), ["token-1", "token-1"]);
@@ -235,7 +235,7 @@ pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str
 /// The first process stops with a token in its hand. Then `the_others_go_on`, who are told when it asked, until they have the
 /// next token. `recorded` tells which one the store has.
 pub(crate) fn who_was_stopped_does_not_overwrite_the_newer_token(
-    host: &ProviderHost,
+    host: &FakeVendor,
     processes: &mut [Process],
     share: impl Fn(&str) -> Share,
     the_others_go_on: impl FnOnce(&mut [Process], Instant),

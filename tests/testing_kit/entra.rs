@@ -1,17 +1,17 @@
 //! Microsoft: Entra, Graph, the Bot Framework, and managed identity.
 
-use evertoken::testing::{FakeClock, Outage, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use serde_json::Value;
 
 use super::{ASSERTION, HOUR, LONG, agent, finish, get_with, post_form, seconds, told};
 
 const SCOPE: &str = "grant_type=client_credentials&scope=https%3A%2F%2Fgraph.microsoft.com%2F.default";
 
-fn ask(host: &ProviderHost, form: &str) -> (u16, Value) {
+fn ask(host: &FakeVendor, form: &str) -> (u16, Value) {
     told(post_form(&host.token_url(), form))
 }
 
-fn with_secret(host: &ProviderHost) -> (u16, Value) {
+fn with_secret(host: &FakeVendor) -> (u16, Value) {
     ask(host, &format!("{SCOPE}&client_id=client&client_secret=secret"))
 }
 
@@ -25,7 +25,7 @@ fn refusal((status, body): (u16, Value)) -> (u16, String, i64) {
 #[test]
 fn every_call_brings_a_new_token_which_lives_an_hour() {
     let clock = FakeClock::new();
-    let host = ProviderHost::entra().clock(&clock);
+    let host = FakeVendor::entra().clock(&clock);
     let (status, body) = with_secret(&host);
     assert_eq!((status, &body["access_token"], &body["token_type"]), (200, &"token-1".into(), &"Bearer".into()));
     assert_eq!((&body["expires_in"], &body["ext_expires_in"]), (&3600.into(), &3600.into()));
@@ -33,9 +33,9 @@ fn every_call_brings_a_new_token_which_lives_an_hour() {
     let request = agent(LONG).post(host.token_url()).content_type("application/x-www-form-urlencoded");
     let in_header = finish(request.header("Authorization", "Basic Y2xpZW50OnNlY3JldA==").send(SCOPE));
     assert_eq!(told(in_header).1["access_token"], "token-2");
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     clock.advance(HOUR);
-    assert!(!host.is_alive("token-2"));
+    assert!(!host.is_valid("token-2"));
     let host = host.lifetime(24 * HOUR).refresh_in(12 * HOUR);
     let body = with_secret(&host).1;
     assert_eq!((&body["expires_in"], &body["refresh_in"]), (&86_400.into(), &43_200.into()));
@@ -43,7 +43,7 @@ fn every_call_brings_a_new_token_which_lives_an_hour() {
 
 #[test]
 fn an_assertion_is_taken_when_it_is_well_formed_and_can_be_looked_at() {
-    let host = ProviderHost::entra();
+    let host = FakeVendor::entra();
     let form = format!("{SCOPE}&client_id=client&{ASSERTION}");
     assert_eq!(ask(&host, &form).1["access_token"], "token-1");
     let sent = host.requests()[0].form("client_assertion").unwrap();
@@ -56,7 +56,7 @@ fn an_assertion_is_taken_when_it_is_well_formed_and_can_be_looked_at() {
 
 #[test]
 fn it_refuses_with_a_word_and_a_number() {
-    let host = ProviderHost::entra();
+    let host = FakeVendor::entra();
     let client = "&client_id=client&client_secret=secret";
     let refused = |form: &str| refusal(ask(&host, form));
     assert_eq!(
@@ -79,7 +79,7 @@ fn it_refuses_with_a_word_and_a_number() {
 
 #[test]
 fn a_tenant_is_in_the_path() {
-    let host = ProviderHost::entra().another_tenant("contoso.example");
+    let host = FakeVendor::entra().another_tenant("contoso.example");
     let form = format!("{SCOPE}&client_id=client&client_secret=secret");
     let ask = |tenant: &str| told(post_form(&format!("{}/{tenant}/oauth2/v2.0/token", host.url()), &form));
     for tenant in ["tenant", "contoso.example", "botframework.com", "MicrosoftServices.onmicrosoft.us"] {
@@ -91,17 +91,17 @@ fn a_tenant_is_in_the_path() {
 
 #[test]
 fn an_outage_has_the_status_that_goes_with_its_code() {
-    let host = ProviderHost::entra();
-    host.outage(Outage::Throttle { retry_after: seconds(60) });
+    let host = FakeVendor::entra();
+    host.fail_with(VendorFault::Throttle { retry_after: seconds(60) });
     let reply = post_form(&host.token_url(), "").unwrap();
     assert_eq!((reply.status().as_u16(), &reply.headers()["retry-after"]), (429, &"60".parse().unwrap()));
     for (code, status, error) in
         [(7000222, 401, "invalid_client"), (90033, 503, "temporarily_unavailable"), (53003, 400, "invalid_grant")]
     {
-        host.outage(Outage::Code(code));
+        host.fail_with(VendorFault::Code(code));
         assert_eq!(refusal(with_secret(&host)), (status, error.into(), code));
     }
-    host.outage(Outage::Error("invalid_resource"));
+    host.fail_with(VendorFault::Error("invalid_resource"));
     let (status, body) = with_secret(&host);
     assert_eq!((status, &body["error"]), (400, &"invalid_resource".into()));
 }
@@ -109,22 +109,22 @@ fn an_outage_has_the_status_that_goes_with_its_code() {
 #[test]
 fn graph_and_the_bot_connector_refuse_a_token_with_401() {
     let clock = FakeClock::new();
-    let host = ProviderHost::entra().clock(&clock);
+    let host = FakeVendor::entra().clock(&clock);
     with_secret(&host);
     let bot = format!("{}/v3/conversations", host.url());
     let used = |url: &str, token: &str| get_with(url, &[("Authorization", &format!("Bearer {token}"))]);
-    assert_eq!(used(&host.business_url(), "token-1").unwrap().status(), 200);
+    assert_eq!(used(&host.api_url(), "token-1").unwrap().status(), 200);
     assert_eq!(used(&bot, "token-1").unwrap().status(), 200);
-    let reply = used(&host.business_url(), "else").unwrap();
+    let reply = used(&host.api_url(), "else").unwrap();
     assert!(reply.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer realm=\"\""));
     let (status, body) = told(Ok(reply));
     assert_eq!((status, &body["error"]["code"]), (401, &"InvalidAuthenticationToken".into()));
     clock.advance(HOUR);
-    let (status, body) = told(used(&host.business_url(), "token-1"));
+    let (status, body) = told(used(&host.api_url(), "token-1"));
     assert!(status == 401 && body["error"]["message"].as_str().unwrap().contains("has expired"));
     let (status, body) = told(used(&bot, "token-1"));
     assert_eq!((status, &body["message"]), (401, &"Authorization has been denied for this request.".into()));
-    assert_eq!(told(get_with(&host.business_url(), &[])).0, 401);
+    assert_eq!(told(get_with(&host.api_url(), &[])).0, 401);
 }
 
 const MACHINE: &str = "?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net";
@@ -132,7 +132,7 @@ const MACHINE: &str = "?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azur
 #[test]
 fn a_machine_has_the_same_token_for_half_its_life_and_all_numbers_are_strings() {
     let clock = FakeClock::new();
-    let host = ProviderHost::managed_identity().clock(&clock);
+    let host = FakeVendor::managed_identity().clock(&clock);
     let ask = |more: &str| told(get_with(&format!("{}{MACHINE}{more}", host.token_url()), &[("Metadata", "true")]));
     let (status, body) = ask("");
     assert_eq!((status, &body["access_token"], &body["expires_in"]), (200, &"token-1".into(), &"86400".into()));
@@ -145,29 +145,29 @@ fn a_machine_has_the_same_token_for_half_its_life_and_all_numbers_are_strings() 
     assert_eq!(same["expires_on"], "1767312000");
     clock.advance(seconds(1));
     assert_eq!(ask("").1["access_token"], "token-2");
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     assert_eq!(ask("&client_id=client").1["access_token"], "token-3", "another identity");
     assert_eq!(ask("&client_id=else").0, 400);
-    let used = get_with(&host.business_url(), &[("Authorization", "Bearer token-3")]).unwrap();
+    let used = get_with(&host.api_url(), &[("Authorization", "Bearer token-3")]).unwrap();
     assert_eq!(used.status(), 200);
 }
 
 #[test]
 fn a_machine_answers_only_to_who_says_that_it_knows() {
-    let host = ProviderHost::managed_identity();
+    let host = FakeVendor::managed_identity();
     let ask = |query: &str, headers: &[(&str, &str)]| told(get_with(&format!("{}{query}", host.token_url()), headers));
     let (status, body) = ask(MACHINE, &[]);
     assert_eq!((status, &body["error"]), (400, &"invalid_request".into()));
     assert_eq!(ask("?api-version=2018-02-01", &[("Metadata", "true")]).0, 400);
     assert_eq!(ask("?resource=r", &[("Metadata", "true")]).0, 400);
     assert!(host.granted().is_empty());
-    host.outage(Outage::Throttle { retry_after: seconds(0) });
+    host.fail_with(VendorFault::Throttle { retry_after: seconds(0) });
     assert_eq!(ask(MACHINE, &[("Metadata", "true")]).0, 429);
 }
 
 #[test]
 fn an_app_service_tells_only_when_a_token_ends() {
-    let host = ProviderHost::managed_identity();
+    let host = FakeVendor::managed_identity();
     let url = format!("{}/msi/token{MACHINE}", host.url());
     let (status, body) = told(get_with(&url, &[("X-IDENTITY-HEADER", "identity-header")]));
     assert_eq!((status, &body["access_token"], &body["expires_in"]), (200, &"token-1".into(), &Value::Null));

@@ -1,6 +1,6 @@
 //! What every vendor's host does, each with replies of its vendor's.
 
-use evertoken::testing::{FakeClock, Outage, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use serde_json::{Value, json};
 
 use super::{HOUR, Reply, get, get_with, post_form, post_json, seconds, told};
@@ -8,11 +8,11 @@ use super::{HOUR, Reply, get, get_with, post_form, post_json, seconds, told};
 /// A vendor, and a right request for its first kind of token.
 struct Row {
     name: &'static str,
-    host: fn() -> ProviderHost,
+    host: fn() -> FakeVendor,
     ask: fn(&str) -> Reply,
     /// Where the token is in the reply.
     token: &'static str,
-    /// What it says to `Outage::Throttle`: the status, and where the code is, if there is one.
+    /// What it says to `VendorFault::Throttle`: the status, and where the code is, if there is one.
     throttled: (u16, &'static str, fn() -> Value),
     /// Where it says how long to wait.
     wait: &'static str,
@@ -21,7 +21,7 @@ struct Row {
 const ROWS: &[Row] = &[
     Row {
         name: "wecom",
-        host: ProviderHost::wecom,
+        host: FakeVendor::wecom,
         ask: |url| get(&format!("{url}?corpid=corp&corpsecret=secret")),
         token: "access_token",
         throttled: (200, "errcode", || 45009.into()),
@@ -29,7 +29,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "wechat",
-        host: ProviderHost::wechat,
+        host: FakeVendor::wechat,
         ask: |url| post_json(url, &json!({ "grant_type": "client_credential", "appid": "app", "secret": "secret" })),
         token: "access_token",
         throttled: (200, "errcode", || 45009.into()),
@@ -37,7 +37,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "feishu",
-        host: ProviderHost::feishu,
+        host: FakeVendor::feishu,
         ask: |url| post_json(url, &json!({ "app_id": "app", "app_secret": "secret" })),
         token: "tenant_access_token",
         throttled: (429, "code", || 99991400.into()),
@@ -45,7 +45,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "dingtalk",
-        host: ProviderHost::dingtalk,
+        host: FakeVendor::dingtalk,
         ask: |url| get(&format!("{url}?appkey=app&appsecret=secret")),
         token: "access_token",
         throttled: (200, "errcode", || 90018.into()),
@@ -53,7 +53,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "entra",
-        host: ProviderHost::entra,
+        host: FakeVendor::entra,
         ask: |url| {
             let form = "grant_type=client_credentials&client_id=client&client_secret=secret&scope=api%2F.default";
             post_form(url, form)
@@ -64,7 +64,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "managed identity",
-        host: ProviderHost::managed_identity,
+        host: FakeVendor::managed_identity,
         ask: |url| get_with(&format!("{url}?api-version=2018-02-01&resource=r"), &[("Metadata", "true")]),
         token: "access_token",
         throttled: (429, "error", || "too_many_requests".into()),
@@ -72,7 +72,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "oauth2",
-        host: ProviderHost::oauth2,
+        host: FakeVendor::oauth2,
         ask: |url| post_form(url, "grant_type=client_credentials&client_id=client&client_secret=secret"),
         token: "access_token",
         throttled: (429, "error", || "slow_down".into()),
@@ -81,7 +81,7 @@ const ROWS: &[Row] = &[
 ];
 
 impl Row {
-    fn ask(&self, host: &ProviderHost) -> Reply {
+    fn ask(&self, host: &FakeVendor) -> Reply {
         (self.ask)(&host.token_url())
     }
 
@@ -102,9 +102,9 @@ fn a_right_request_brings_the_scripted_token_and_it_lives_by_the_clock() {
         let host = (row.host)().clock(&clock).granting("t-1", 60).lifetime(HOUR);
         let (status, body) = told(row.ask(&host));
         assert_eq!((status, &body[row.token]), (200, &"t-1".into()), "{}", row.name);
-        assert!(host.is_alive("t-1"), "{}", row.name);
+        assert!(host.is_valid("t-1"), "{}", row.name);
         clock.advance(seconds(60));
-        assert!(!host.is_alive("t-1"), "{}", row.name);
+        assert!(!host.is_valid("t-1"), "{}", row.name);
         assert_eq!(told(row.ask(&host)).1[row.token], "token-1", "{}", row.name);
         assert_eq!(host.granted(), ["t-1", "token-1"], "{}", row.name);
     }
@@ -114,11 +114,11 @@ fn a_right_request_brings_the_scripted_token_and_it_lives_by_the_clock() {
 fn a_throttle_is_told_the_way_of_every_vendor() {
     for row in ROWS {
         let host = (row.host)();
-        host.outage(Outage::Throttle { retry_after: seconds(30) });
+        host.fail_with(VendorFault::Throttle { retry_after: seconds(30) });
         let reply = row.ask(&host).unwrap();
         assert_eq!(reply.headers()[row.wait], "30", "{}", row.name);
         assert_eq!(row.said(Ok(reply)), row.throttled(), "{}", row.name);
-        host.outage(Outage::Throttle { retry_after: seconds(0) });
+        host.fail_with(VendorFault::Throttle { retry_after: seconds(0) });
         assert!(row.ask(&host).unwrap().headers().get(row.wait).is_none(), "{}", row.name);
         assert!(host.granted().is_empty(), "{}", row.name);
     }
@@ -136,7 +136,7 @@ fn a_quota_is_for_a_day_and_for_each_path() {
         clock.advance(HOUR);
         assert!(told(row.ask(&host)).1[row.token].is_string(), "{}: the day is over", row.name);
     }
-    let host = ProviderHost::wechat().daily_quota(0);
+    let host = FakeVendor::wechat().daily_quota(0);
     let classic = format!("{}/cgi-bin/token", host.url());
     assert_eq!(told(get(&classic)).1["errcode"], 45009);
 }
@@ -144,58 +144,58 @@ fn a_quota_is_for_a_day_and_for_each_path() {
 #[test]
 fn an_outage_with_a_code_is_told_the_way_of_every_vendor() {
     for (host, outage, expected) in [
-        (ProviderHost::wechat(), Outage::Code(40164), (200, "errcode", json!(40164))),
-        (ProviderHost::feishu(), Outage::Code(10014), (200, "code", json!(10014))),
-        (ProviderHost::dingtalk(), Outage::Code(60020), (200, "errcode", json!(60020))),
-        (ProviderHost::managed_identity(), Outage::Error("identity_gone"), (400, "error", json!("identity_gone"))),
+        (FakeVendor::wechat(), VendorFault::Code(40164), (200, "errcode", json!(40164))),
+        (FakeVendor::feishu(), VendorFault::Code(10014), (200, "code", json!(10014))),
+        (FakeVendor::dingtalk(), VendorFault::Code(60020), (200, "errcode", json!(60020))),
+        (FakeVendor::managed_identity(), VendorFault::Error("identity_gone"), (400, "error", json!("identity_gone"))),
     ] {
-        host.outage(outage);
+        host.fail_with(outage);
         let (status, body) = told(get(&host.token_url()));
         assert_eq!((status, &body[expected.1]), (expected.0, &expected.2), "{host:?}");
     }
-    let host = ProviderHost::dingtalk();
+    let host = FakeVendor::dingtalk();
     let url = format!("{}/v1.0/oauth2/accessToken", host.url());
     for (code, status) in [("invalidSuiteTicket", 400), ("Forbidden.AccessDenied.IpNotInWhiteList", 403)] {
-        host.outage(Outage::Error(code));
+        host.fail_with(VendorFault::Error(code));
         let (told, body) = told(post_json(&url, &json!({})));
         assert_eq!((told, &body["code"]), (status, &code.into()));
     }
-    host.outage(Outage::Throttle { retry_after: seconds(0) });
+    host.fail_with(VendorFault::Throttle { retry_after: seconds(0) });
     assert_eq!(told(post_json(&url, &json!({}))).1["code"], "Forbidden.AccessDenied.QpsLimitForApi");
-    let host = ProviderHost::feishu();
+    let host = FakeVendor::feishu();
     let url = format!("{}/oauth/v3/token", host.url());
-    host.outage(Outage::Code(20072));
+    host.fail_with(VendorFault::Code(20072));
     assert_eq!(told(post_form(&url, "")).1["code"], 20072);
-    host.outage(Outage::Error("invalid_scope"));
+    host.fail_with(VendorFault::Error("invalid_scope"));
     assert_eq!(told(post_form(&url, "")).1["error"], "invalid_scope");
 }
 
 #[test]
 fn an_outage_is_one_of_all_paths_that_grant_and_of_none_that_use_tokens() {
-    let host = ProviderHost::feishu();
-    host.outage(Outage::Status(503));
+    let host = FakeVendor::feishu();
+    host.fail_with(VendorFault::Status(503));
     for path in ["app_access_token/internal", "tenant_access_token", "app_ticket/resend"] {
         let url = format!("{}/open-apis/auth/v3/{path}", host.url());
         assert_eq!(post_json(&url, &json!({})).unwrap().status(), 503, "{path}");
     }
-    assert_eq!(host.resends(), 0);
-    assert_eq!(get(&host.business_url()).unwrap().status(), 400);
+    assert_eq!(host.ticket_resend_requests(), 0);
+    assert_eq!(get(&host.api_url()).unwrap().status(), 400);
 }
 
 #[test]
 #[should_panic(expected = "this vendor pushes no tickets")]
 fn a_vendor_without_tickets_pushes_none() {
-    ProviderHost::oauth2().push_ticket();
+    FakeVendor::oauth2().push_ticket();
 }
 
 #[test]
 #[should_panic(expected = "this vendor has no tenants")]
 fn a_vendor_without_tenants_knows_none() {
-    drop(ProviderHost::wecom().another_tenant("corp"));
+    drop(FakeVendor::wecom().another_tenant("corp"));
 }
 
 #[test]
 #[should_panic(expected = "nobody grants tokens at /cgi-bin/message/send")]
 fn a_credential_is_for_a_path_that_grants_tokens() {
-    drop(ProviderHost::wecom().another_credential_at("/cgi-bin/message/send", "corp", "secret"));
+    drop(FakeVendor::wecom().another_credential_at("/cgi-bin/message/send", "corp", "secret"));
 }

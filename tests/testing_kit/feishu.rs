@@ -1,36 +1,36 @@
 //! Feishu: own apps, store apps, and OAuth.
 
-use evertoken::testing::{FakeClock, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor};
 use serde_json::{Value, json};
 
 use super::{ASSERTION, HOUR, get, get_with, json, post_form, post_json, seconds, told};
 
 const AUTH: &str = "/open-apis/auth/v3";
 
-fn ask(host: &ProviderHost, path: &str, body: &Value) -> Value {
+fn ask(host: &FakeVendor, path: &str, body: &Value) -> Value {
     let (status, body) = told(post_json(&(host.url() + AUTH + path), body));
     assert_eq!(status, 200);
     body
 }
 
-fn own(host: &ProviderHost, kind: &str) -> Value {
+fn own(host: &FakeVendor, kind: &str) -> Value {
     ask(host, &format!("/{kind}/internal"), &json!({ "app_id": "app", "app_secret": "secret" }))
 }
 
-fn store(host: &ProviderHost, ticket: &str) -> Value {
+fn store(host: &FakeVendor, ticket: &str) -> Value {
     let body = json!({ "app_id": "store", "app_secret": "store-secret", "app_ticket": ticket });
     ask(host, "/app_access_token", &body)
 }
 
-fn used(host: &ProviderHost, token: &str) -> (u16, Value) {
-    let (status, body) = told(get_with(&host.business_url(), &[("Authorization", &format!("Bearer {token}"))]));
+fn used(host: &FakeVendor, token: &str) -> (u16, Value) {
+    let (status, body) = told(get_with(&host.api_url(), &[("Authorization", &format!("Bearer {token}"))]));
     (status, body["code"].clone())
 }
 
 #[test]
 fn a_tenant_token_stays_until_thirty_minutes_are_left_and_then_both_live() {
     let clock = FakeClock::new();
-    let host = ProviderHost::feishu().clock(&clock);
+    let host = FakeVendor::feishu().clock(&clock);
     let first = json!({ "code": 0, "msg": "ok", "tenant_access_token": "token-1", "expire": 7200 });
     assert_eq!(own(&host, "tenant_access_token"), first);
     clock.advance(seconds(5400));
@@ -44,7 +44,7 @@ fn a_tenant_token_stays_until_thirty_minutes_are_left_and_then_both_live() {
 
 #[test]
 fn an_app_token_comes_with_the_tenant_token() {
-    let host = ProviderHost::feishu();
+    let host = FakeVendor::feishu();
     let granted = own(&host, "app_access_token");
     let pair = (&granted["app_access_token"], &granted["tenant_access_token"]);
     assert_eq!(pair, (&"token-1".into(), &"token-2".into()));
@@ -55,7 +55,7 @@ fn an_app_token_comes_with_the_tenant_token() {
 #[test]
 fn tokens_are_refused_with_status_400_and_a_code_for_their_kind() {
     let clock = FakeClock::new();
-    let host = ProviderHost::feishu().clock(&clock);
+    let host = FakeVendor::feishu().clock(&clock);
     own(&host, "app_access_token");
     assert_eq!((used(&host, "token-1"), used(&host, "token-2")), ((200, 0.into()), (200, 0.into())));
     host.revoke("token-2");
@@ -63,13 +63,13 @@ fn tokens_are_refused_with_status_400_and_a_code_for_their_kind() {
     assert_eq!(used(&host, "else"), (400, 99991663.into()));
     clock.advance(2 * HOUR);
     assert_eq!(used(&host, "token-1"), (400, 99991664.into()));
-    let (status, body) = told(get_with(&host.business_url(), &[("Authorization", "token-1")]));
+    let (status, body) = told(get_with(&host.api_url(), &[("Authorization", "token-1")]));
     assert_eq!((status, &body["code"]), (400, &99991661.into()), "`Bearer` is missing");
 }
 
 #[test]
 fn an_app_is_refused_inside_status_200() {
-    let host = ProviderHost::feishu();
+    let host = FakeVendor::feishu();
     let refused = |body: Value| ask(&host, "/tenant_access_token/internal", &body)["code"].clone();
     assert_eq!(refused(json!({ "app_id": "app", "app_secret": "else" })), 10014);
     assert_eq!(refused(json!({ "app_id": "else", "app_secret": "secret" })), 10014);
@@ -82,7 +82,7 @@ fn an_app_is_refused_inside_status_200() {
 #[test]
 fn a_store_app_needs_a_ticket_and_may_ask_for_it() {
     let clock = FakeClock::new();
-    let host = ProviderHost::feishu().clock(&clock);
+    let host = FakeVendor::feishu().clock(&clock);
     assert_eq!(store(&host, "ticket-1")["code"], 10012);
     let resend = |id: &str, secret: &str| {
         ask(&host, "/app_ticket/resend", &json!({ "app_id": id, "app_secret": secret }))["code"].clone()
@@ -90,7 +90,7 @@ fn a_store_app_needs_a_ticket_and_may_ask_for_it() {
     assert_eq!(resend("store", "store-secret"), 0);
     assert_eq!(resend("app", "secret"), 10016, "it is no store app");
     assert_eq!(resend("store", "else"), 10014);
-    assert_eq!((host.resends(), host.calls_to("/open-apis/auth/v3/app_ticket/resend")), (1, 3));
+    assert_eq!((host.ticket_resend_requests(), host.calls_to("/open-apis/auth/v3/app_ticket/resend")), (1, 3));
     let first = host.push_ticket();
     assert_eq!(store(&host, &first)["app_access_token"], "token-1");
     let second = host.push_ticket();
@@ -103,7 +103,7 @@ fn a_store_app_needs_a_ticket_and_may_ask_for_it() {
 #[test]
 fn a_store_app_has_a_token_for_each_tenant() {
     let clock = FakeClock::new();
-    let host = ProviderHost::feishu().clock(&clock).another_tenant("tenant-2");
+    let host = FakeVendor::feishu().clock(&clock).another_tenant("tenant-2");
     store(&host, &host.push_ticket());
     let tenant = |token: &str, tenant: &str| {
         ask(&host, "/tenant_access_token", &json!({ "app_access_token": token, "tenant_key": tenant }))
@@ -119,7 +119,7 @@ fn a_store_app_has_a_token_for_each_tenant() {
 
 #[test]
 fn oauth_takes_a_client_in_one_way_and_refuses_with_status_400() {
-    let host = ProviderHost::feishu();
+    let host = FakeVendor::feishu();
     let url = format!("{}/oauth/v3/token", host.url());
     let form = "grant_type=client_credentials&client_id=app&client_secret=secret";
     let expected = json!({ "code": 0, "access_token": "token-1", "token_type": "Bearer", "expires_in": 7200 });

@@ -1,12 +1,12 @@
 //! OAuth 2.0: refresh tokens, devices and assertions.
 
-use evertoken::testing::{FakeClock, Outage, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use evertoken::{OAuth2, TokenManager};
 use serde_json::{Value, json};
 
 use super::{ASSERTION, post_form, seconds, told};
 
-fn ask(host: &ProviderHost, form: &str) -> (u16, Value) {
+fn ask(host: &FakeVendor, form: &str) -> (u16, Value) {
     told(post_form(&host.token_url(), form))
 }
 
@@ -14,7 +14,7 @@ fn error((status, body): (u16, Value)) -> (u16, String) {
     (status, body["error"].as_str().unwrap().to_owned())
 }
 
-fn refresh(host: &ProviderHost, token: &str) -> (u16, Value) {
+fn refresh(host: &FakeVendor, token: &str) -> (u16, Value) {
     ask(host, &format!("grant_type=refresh_token&client_id=client&refresh_token={token}"))
 }
 
@@ -24,7 +24,7 @@ fn refused() -> (u16, String) {
 
 #[test]
 fn a_refresh_token_is_good_once_and_brings_the_next() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let expected = json!({
         "access_token": "token-1", "token_type": "Bearer", "expires_in": 7200, "refresh_token": "refresh-2",
     });
@@ -32,24 +32,24 @@ fn a_refresh_token_is_good_once_and_brings_the_next() {
     let with_secret = "grant_type=refresh_token&client_id=client&client_secret=secret&refresh_token=refresh-2";
     assert_eq!(ask(&host, with_secret).1["refresh_token"], "refresh-3");
     assert_eq!(refresh(&host, "refresh-3").1["refresh_token"], "refresh-4");
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-3"]);
 }
 
 #[test]
 fn a_refresh_token_that_was_used_before_ends_all_that_descend_from_the_same_sign_in() {
-    let host = ProviderHost::oauth2().another_refresh_token("client", "other");
+    let host = FakeVendor::oauth2().another_refresh_token("client", "other");
     let heir = refresh(&host, "refresh-1").1["refresh_token"].as_str().unwrap().to_owned();
     assert_eq!(error(refresh(&host, "refresh-1")), refused());
     assert_eq!(error(refresh(&host, &heir)), refused());
     assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-1", &heir]);
     assert_eq!(refresh(&host, "other").0, 200, "another sign-in goes on");
-    assert!(host.is_alive("token-1"), "what it brought lives on");
+    assert!(host.is_valid("token-1"), "what it brought lives on");
 }
 
 #[test]
 fn a_refresh_token_is_refused_from_somebody_else_or_after_it_was_revoked() {
-    let host = ProviderHost::oauth2().another_credential("client-2", "secret");
+    let host = FakeVendor::oauth2().another_credential("client-2", "secret");
     let theirs = "grant_type=refresh_token&client_id=client-2&refresh_token=refresh-1";
     assert_eq!(error(ask(&host, theirs)), refused());
     assert_eq!(error(refresh(&host, "else")), refused());
@@ -64,7 +64,7 @@ fn a_refresh_token_is_refused_from_somebody_else_or_after_it_was_revoked() {
 
 #[test]
 fn refresh_tokens_stay_where_they_do_not_rotate() {
-    let host = ProviderHost::oauth2().rotating(false);
+    let host = FakeVendor::oauth2().rotating(false);
     for _ in 0..2 {
         let (status, body) = refresh(&host, "refresh-1");
         assert_eq!((status, &body["refresh_token"]), (200, &Value::Null));
@@ -74,8 +74,8 @@ fn refresh_tokens_stay_where_they_do_not_rotate() {
 
 #[test]
 fn a_refresh_whose_reply_is_lost_has_used_its_token() {
-    let host = ProviderHost::oauth2();
-    host.outage(Outage::HalfReply);
+    let host = FakeVendor::oauth2();
+    host.fail_with(VendorFault::HalfReply);
     let form = "grant_type=refresh_token&client_id=client&refresh_token=refresh-1";
     assert!(post_form(&host.token_url(), form).is_err());
     host.recover();
@@ -84,7 +84,7 @@ fn a_refresh_whose_reply_is_lost_has_used_its_token() {
 
 #[test]
 fn an_assertion_takes_the_place_of_a_secret() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let form = format!("grant_type=client_credentials&{ASSERTION}");
     assert_eq!(ask(&host, &form).1["access_token"], "token-1");
     assert_eq!(ask(&host, &format!("{form}&client_id=client")).1["access_token"], "token-2");
@@ -101,7 +101,7 @@ fn an_assertion_takes_the_place_of_a_secret() {
 
 #[test]
 fn an_assertion_is_a_grant_of_its_own() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let form = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c&scope=s";
     let (status, body) = ask(&host, form);
     assert_eq!((status, &body["access_token"], &body["scope"]), (200, &"token-1".into(), &"s".into()));
@@ -111,7 +111,7 @@ fn an_assertion_is_a_grant_of_its_own() {
 }
 
 /// A device that has asked for a code, and the code that it shows.
-fn begin(host: &ProviderHost) -> (String, String) {
+fn begin(host: &FakeVendor) -> (String, String) {
     let url = format!("{}/device_authorization", host.url());
     let (status, body) = told(post_form(&url, "client_id=client&scope=read"));
     assert_eq!((status, &body["expires_in"]), (200, &600.into()));
@@ -122,7 +122,7 @@ fn begin(host: &ProviderHost) -> (String, String) {
     (text("device_code"), code)
 }
 
-fn poll(host: &ProviderHost, device_code: &str) -> (u16, Value) {
+fn poll(host: &FakeVendor, device_code: &str) -> (u16, Value) {
     ask(host, &format!("grant_type={DEVICE_CODE}&client_id=client&device_code={device_code}"))
 }
 
@@ -135,7 +135,7 @@ fn says(word: &str) -> (u16, String) {
 #[test]
 fn a_device_waits_until_the_person_has_approved() {
     let clock = FakeClock::new();
-    let host = ProviderHost::oauth2().clock(&clock).another_credential("client-2", "secret");
+    let host = FakeVendor::oauth2().clock(&clock).another_credential("client-2", "secret");
     let (device, user) = begin(&host);
     let (other, _) = begin(&host);
     let theirs = format!("grant_type={DEVICE_CODE}&client_id=client-2&device_code={device}");
@@ -156,7 +156,7 @@ fn a_device_waits_until_the_person_has_approved() {
 #[test]
 fn a_device_that_polls_too_fast_is_slowed_down_for_good() {
     let clock = FakeClock::new();
-    let host = ProviderHost::oauth2().clock(&clock);
+    let host = FakeVendor::oauth2().clock(&clock);
     let (device, user) = begin(&host);
     assert_eq!(error(poll(&host, &device)), says("authorization_pending"));
     clock.advance(seconds(4));
@@ -171,7 +171,7 @@ fn a_device_that_polls_too_fast_is_slowed_down_for_good() {
 #[test]
 fn a_device_is_told_that_it_was_denied_or_has_taken_too_long() {
     let clock = FakeClock::new();
-    let host = ProviderHost::oauth2().clock(&clock).device_interval(seconds(1));
+    let host = FakeVendor::oauth2().clock(&clock).device_interval(seconds(1));
     let (denied, user) = begin(&host);
     let (late, _) = begin(&host);
     host.deny(&user);
@@ -190,12 +190,12 @@ fn a_device_is_told_that_it_was_denied_or_has_taken_too_long() {
 #[test]
 #[should_panic(expected = "no device shows CODE-9999")]
 fn a_code_that_no_device_shows_cannot_be_approved() {
-    ProviderHost::oauth2().approve("CODE-9999");
+    FakeVendor::oauth2().approve("CODE-9999");
 }
 
 #[test]
 fn a_manager_takes_tokens_from_it_as_before() {
-    let host = ProviderHost::oauth2();
+    let host = FakeVendor::oauth2();
     let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
     assert_eq!(tokens.token().unwrap().expose(), "token-1");
     assert!(host.used_refresh_tokens().is_empty());

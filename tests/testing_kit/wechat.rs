@@ -1,49 +1,49 @@
 //! WeChat: the stable token and the classic one, tickets, components and authorizers.
 
-use evertoken::testing::{FakeClock, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor};
 use serde_json::{Value, json};
 
 use super::{HOUR, LONG, agent, finish, get, json, post_json, seconds};
 
-fn stable(host: &ProviderHost, force: bool) -> Value {
+fn stable(host: &FakeVendor, force: bool) -> Value {
     let body = json!({
         "grant_type": "client_credential", "appid": "app", "secret": "secret", "force_refresh": force,
     });
     json(post_json(&host.token_url(), &body))
 }
 
-fn classic(host: &ProviderHost) -> Value {
+fn classic(host: &FakeVendor) -> Value {
     json(get(&format!("{}/cgi-bin/token?grant_type=client_credential&appid=app&secret=secret", host.url())))
 }
 
-fn component(host: &ProviderHost, ticket: &str) -> Value {
+fn component(host: &FakeVendor, ticket: &str) -> Value {
     let body = json!({
         "component_appid": "component", "component_appsecret": "component-secret", "component_verify_ticket": ticket,
     });
     json(post_json(&format!("{}/cgi-bin/component/api_component_token", host.url()), &body))
 }
 
-fn authorizer(host: &ProviderHost, query: &str, refresh_token: &str) -> Value {
+fn authorizer(host: &FakeVendor, query: &str, refresh_token: &str) -> Value {
     let body = json!({
         "component_appid": "component", "authorizer_appid": "authorizer", "authorizer_refresh_token": refresh_token,
     });
     json(post_json(&format!("{}/cgi-bin/component/api_authorizer_token?{query}", host.url()), &body))
 }
 
-fn used(host: &ProviderHost, token: &str) -> Value {
-    json(get(&format!("{}?access_token={token}", host.business_url())))["errcode"].clone()
+fn used(host: &FakeVendor, token: &str) -> Value {
+    json(get(&format!("{}?access_token={token}", host.api_url())))["errcode"].clone()
 }
 
 #[test]
 fn the_stable_token_stays_until_five_minutes_are_left() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     assert_eq!(stable(&host, false), json!({ "access_token": "token-1", "expires_in": 7200 }));
     clock.advance(seconds(6900));
     assert_eq!(stable(&host, false), json!({ "access_token": "token-1", "expires_in": 300 }));
     clock.advance(seconds(1));
     assert_eq!(stable(&host, false), json!({ "access_token": "token-2", "expires_in": 7200 }));
-    assert!(host.is_alive("token-1"), "it lives to its end");
+    assert!(host.is_valid("token-1"), "it lives to its end");
     clock.advance(seconds(299));
     assert_eq!((used(&host, "token-1"), used(&host, "token-2")), (42001.into(), 0.into()));
 }
@@ -51,7 +51,7 @@ fn the_stable_token_stays_until_five_minutes_are_left() {
 #[test]
 fn a_forced_refresh_ends_the_old_token_but_not_within_thirty_seconds_of_the_last() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     stable(&host, false);
     assert_eq!(stable(&host, true)["access_token"], "token-2");
     assert_eq!((used(&host, "token-1"), used(&host, "token-2")), (40001.into(), 0.into()));
@@ -65,7 +65,7 @@ fn a_forced_refresh_ends_the_old_token_but_not_within_thirty_seconds_of_the_last
 #[test]
 fn a_refresh_is_forced_twenty_times_a_day() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     for _ in 0..20 {
         assert_eq!(stable(&host, true)["errcode"], Value::Null);
         clock.advance(seconds(30));
@@ -79,11 +79,11 @@ fn a_refresh_is_forced_twenty_times_a_day() {
 #[test]
 fn a_classic_token_ends_the_one_before_after_five_minutes() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     assert_eq!(classic(&host), json!({ "access_token": "token-1", "expires_in": 7200 }));
     assert_eq!(classic(&host)["access_token"], "token-2");
     clock.advance(seconds(299));
-    assert!(host.is_alive("token-1"));
+    assert!(host.is_valid("token-1"));
     assert_eq!(classic(&host)["access_token"], "token-3");
     clock.advance(seconds(1));
     assert_eq!(used(&host, "token-1"), 40001, "a third one does not give it five minutes more");
@@ -95,7 +95,7 @@ fn a_classic_token_ends_the_one_before_after_five_minutes() {
 #[test]
 fn the_stable_token_and_the_classic_one_do_not_disturb_each_other() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     stable(&host, false);
     classic(&host);
     classic(&host);
@@ -108,7 +108,7 @@ fn the_stable_token_and_the_classic_one_do_not_disturb_each_other() {
 #[test]
 fn classic_tokens_are_counted_and_two_thousand_are_enough_for_a_day() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     let agent = agent(LONG);
     let url = format!("{}/cgi-bin/token?grant_type=client_credential&appid=app&secret=secret", host.url());
     for _ in 0..2_000 {
@@ -122,7 +122,7 @@ fn classic_tokens_are_counted_and_two_thousand_are_enough_for_a_day() {
 
 #[test]
 fn an_app_is_refused_with_the_code_for_what_is_wrong() {
-    let host = ProviderHost::wechat();
+    let host = FakeVendor::wechat();
     let refused = |body: Value| json(post_json(&host.token_url(), &body))["errcode"].clone();
     let grant = "client_credential";
     assert_eq!(refused(json!({ "grant_type": "client_credentials", "appid": "app", "secret": "secret" })), 40002);
@@ -138,7 +138,7 @@ fn an_app_is_refused_with_the_code_for_what_is_wrong() {
 
 #[test]
 fn a_js_ticket_needs_a_live_token_of_the_app() {
-    let host = ProviderHost::wechat();
+    let host = FakeVendor::wechat();
     let ask = |query: &str| json(get(&format!("{}/cgi-bin/ticket/getticket?{query}", host.url())));
     assert_eq!(ask("type=jsapi")["errcode"], 41001);
     assert_eq!(ask("type=jsapi&access_token=else")["errcode"], 40001);
@@ -153,7 +153,7 @@ fn a_js_ticket_needs_a_live_token_of_the_app() {
 #[test]
 fn a_component_needs_a_ticket_which_is_good_for_twelve_hours() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     assert_eq!(component(&host, "ticket-1")["errcode"], 61006);
     let ticket = host.push_ticket();
     assert_eq!(component(&host, &ticket), json!({ "component_access_token": "token-1", "expires_in": 7200 }));
@@ -169,7 +169,7 @@ fn a_component_needs_a_ticket_which_is_good_for_twelve_hours() {
 #[test]
 fn an_authorizer_token_brings_the_next_refresh_token_and_ends_the_old() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     component(&host, &host.push_ticket());
     let query = "component_access_token=token-1";
     let granted = authorizer(&host, query, "refresh-1");
@@ -189,7 +189,7 @@ fn an_authorizer_token_brings_the_next_refresh_token_and_ends_the_old() {
 
 #[test]
 fn a_component_that_does_not_rotate_refresh_tokens_gives_the_same_back() {
-    let host = ProviderHost::wechat().rotating(false).another_refresh_token("authorizer", "r");
+    let host = FakeVendor::wechat().rotating(false).another_refresh_token("authorizer", "r");
     component(&host, &host.push_ticket());
     for _ in 0..2 {
         let granted = authorizer(&host, "component_access_token=token-1", "r");
@@ -200,7 +200,7 @@ fn a_component_that_does_not_rotate_refresh_tokens_gives_the_same_back() {
 #[test]
 fn an_authorizer_token_needs_a_live_component_token() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wechat().clock(&clock);
+    let host = FakeVendor::wechat().clock(&clock);
     let used = |token: &str| {
         let url = format!("{}/cgi-bin/component/api_create_preauthcode", host.url());
         json(get(&format!("{url}?component_access_token={token}")))["errcode"].clone()

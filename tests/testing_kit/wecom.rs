@@ -1,17 +1,17 @@
 //! WeCom: suites, providers and JS tickets.
 
-use evertoken::testing::{FakeClock, ProviderHost};
+use evertoken::testing::{FakeClock, FakeVendor};
 use evertoken::{TokenManager, WeCom};
 use serde_json::{Value, json};
 
 use super::{HOUR, get, json, post_json, seconds};
 
-fn suite(host: &ProviderHost, ticket: &str) -> Value {
+fn suite(host: &FakeVendor, ticket: &str) -> Value {
     let body = json!({ "suite_id": "suite", "suite_secret": "suite-secret", "suite_ticket": ticket });
     json(post_json(&format!("{}/cgi-bin/service/get_suite_token", host.url()), &body))
 }
 
-fn corp(host: &ProviderHost, suite_token: &str) -> Value {
+fn corp(host: &FakeVendor, suite_token: &str) -> Value {
     let body = json!({ "auth_corpid": "auth-corp", "permanent_code": "permanent-code" });
     let path = format!("{}/cgi-bin/service/get_corp_token?suite_access_token={suite_token}", host.url());
     json(post_json(&path, &body))
@@ -24,7 +24,7 @@ fn code(url: &str) -> Value {
 #[test]
 fn a_suite_needs_a_ticket_which_is_good_for_half_an_hour() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     assert_eq!(suite(&host, "")["errcode"], 41023);
     assert_eq!(suite(&host, "ticket-1")["errcode"], 40085, "none was pushed yet");
     let first = host.push_ticket();
@@ -43,7 +43,7 @@ fn a_suite_needs_a_ticket_which_is_good_for_half_an_hour() {
 
 #[test]
 fn a_suite_is_refused_with_codes_of_its_own() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let ticket = host.push_ticket();
     let url = format!("{}/cgi-bin/service/get_suite_token", host.url());
     let refused = |id: &str, secret: &str| {
@@ -64,7 +64,7 @@ fn a_suite_is_refused_with_codes_of_its_own() {
 #[test]
 fn a_corp_token_is_granted_to_whoever_has_a_live_suite_token() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     suite(&host, &host.push_ticket());
     assert_eq!(corp(&host, "")["errcode"], 41022);
     assert_eq!(corp(&host, "else")["errcode"], 40082);
@@ -74,8 +74,8 @@ fn a_corp_token_is_granted_to_whoever_has_a_live_suite_token() {
     let wrong = json!({ "auth_corpid": "auth-corp", "permanent_code": "else" });
     let url = format!("{}/cgi-bin/service/get_corp_token?suite_access_token=token-1", host.url());
     assert_eq!(json(post_json(&url, &wrong))["errcode"], 40084);
-    assert_eq!(code(&format!("{}?access_token=token-2", host.business_url())), 0);
-    assert_eq!(code(&format!("{}?access_token=token-1", host.business_url())), 40014);
+    assert_eq!(code(&format!("{}?access_token=token-2", host.api_url())), 0);
+    assert_eq!(code(&format!("{}?access_token=token-1", host.api_url())), 40014);
     let suites =
         |token: &str| code(&format!("{}/cgi-bin/service/get_pre_auth_code?suite_access_token={token}", host.url()));
     assert_eq!((suites("token-1"), suites("else")), (0.into(), 40082.into()));
@@ -89,7 +89,7 @@ fn a_corp_token_is_granted_to_whoever_has_a_live_suite_token() {
 
 #[test]
 fn a_provider_has_tokens_of_its_own() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let ask = |corp: &str, secret: &str| {
         let body = json!({ "corpid": corp, "provider_secret": secret });
         json(post_json(&format!("{}/cgi-bin/service/get_provider_token", host.url()), &body))
@@ -101,13 +101,13 @@ fn a_provider_has_tokens_of_its_own() {
         code(&format!("{}/cgi-bin/service/corpid_to_opencorpid?provider_access_token={token}", host.url()))
     };
     assert_eq!((used("token-1"), used("else")), (0.into(), 40082.into()));
-    assert_eq!(code(&format!("{}?access_token=token-1", host.business_url())), 40014);
+    assert_eq!(code(&format!("{}?access_token=token-1", host.api_url())), 40014);
 }
 
 #[test]
 fn a_js_ticket_is_granted_to_whoever_has_a_live_token() {
     let clock = FakeClock::new();
-    let host = ProviderHost::wecom().clock(&clock);
+    let host = FakeVendor::wecom().clock(&clock);
     let ask = |path: &str| json(get(&(host.url() + path)));
     assert_eq!(ask("/cgi-bin/get_jsapi_ticket")["errcode"], 41001);
     assert_eq!(ask("/cgi-bin/get_jsapi_ticket?access_token=else")["errcode"], 40014);
@@ -128,7 +128,7 @@ fn a_js_ticket_is_granted_to_whoever_has_a_live_token() {
 
 #[test]
 fn calls_of_one_kind_are_counted_apart() {
-    let host = ProviderHost::wecom();
+    let host = FakeVendor::wecom();
     let tokens = TokenManager::new(WeCom::new("corp", "secret").base_url(host.url()));
     tokens.token().unwrap();
     suite(&host, "");

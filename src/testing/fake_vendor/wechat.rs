@@ -19,7 +19,7 @@ impl Vendor for WeChat {
         "/cgi-bin/stable_token"
     }
 
-    fn business_path(&self) -> &'static str {
+    fn api_path(&self) -> &'static str {
         "/cgi-bin/user/get"
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How all that grants tokens fails. The business API goes on: that is what tells a good token from a dead one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outage {
+pub enum VendorFault {
     /// It does not fail.
     None,
     /// It answers with this HTTP status, 200 to 599, and no body.

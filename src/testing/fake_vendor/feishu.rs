@@ -19,7 +19,7 @@ impl Vendor for Feishu {
         "/open-apis/auth/v3/tenant_access_token/internal"
     }
 
-    fn business_path(&self) -> &'static str {
+    fn api_path(&self) -> &'static str {
         "/open-apis/im/v1/messages"
     }
 
@@ -108,7 +108,7 @@ fn store_tenant_token(request: &ReceivedRequest, records: &mut Records, now: Dur
 /// Asks for the ticket to be pushed again. It does not come with the reply.
 fn resend(request: &ReceivedRequest, records: &mut Records, _now: Duration) -> Result<Reply, Reply> {
     app(STORE, request, records)?;
-    records.resends += 1;
+    records.ticket_resend_requests += 1;
     Ok(Reply::json(200, &json!({ "code": 0, "msg": "success" })))
 }
 

@@ -7,11 +7,12 @@ mod credentials;
 mod devices;
 mod dingtalk;
 mod entra;
+mod fault;
 mod feishu;
 mod forced;
 mod managed_identity;
 mod oauth2;
-mod outage;
+
 mod quota;
 mod records;
 mod refresh_tokens;
@@ -30,7 +31,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use outage::Outage;
+pub use fault::VendorFault;
 pub use request::ReceivedRequest;
 
 use self::records::Records;
@@ -46,17 +47,17 @@ use crate::lock::lock;
 /// take `&self` steer and watch it.
 ///
 /// ```
-/// use evertoken::testing::ProviderHost;
+/// use evertoken::testing::FakeVendor;
 ///
-/// let host = ProviderHost::wecom().granting("t-1", 7200);
+/// let host = FakeVendor::wecom().granting("t-1", 7200);
 /// let asked = format!("{}?corpid=corp&corpsecret=secret", host.token_url());
 /// let reply = ureq::get(asked).call()?.into_body().read_to_string()?;
 /// assert!(reply.contains("t-1"));
-/// assert!(host.is_alive("t-1"));
+/// assert!(host.is_valid("t-1"));
 /// # Ok::<(), ureq::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct ProviderHost(Arc<Handle>);
+pub struct FakeVendor(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
@@ -72,42 +73,42 @@ struct Shared {
 struct State {
     records: Records,
     time: VendorTime,
-    outage: Outage,
+    fault: VendorFault,
     delay: Duration,
-    business_script: VecDeque<Reply>,
+    api_script: VecDeque<Reply>,
     requests: VecDeque<ReceivedRequest>,
     calls: usize,
-    business_calls: usize,
+    api_calls: usize,
     calls_to: HashMap<String, usize>,
     in_progress: usize,
-    most_at_once: usize,
+    max_concurrent_calls: usize,
     closed: bool,
 }
 
-impl ProviderHost {
-    fn start(vendor: &'static dyn Vendor) -> ProviderHost {
+impl FakeVendor {
+    fn start(vendor: &'static dyn Vendor) -> FakeVendor {
         let time = VendorTime::real();
         let mut records = vendor.records();
         records.settings.epoch = time.epoch();
         let state = State {
             records,
             time,
-            outage: Outage::None,
+            fault: VendorFault::None,
             delay: Duration::ZERO,
-            business_script: VecDeque::new(),
+            api_script: VecDeque::new(),
             requests: VecDeque::new(),
             calls: 0,
-            business_calls: 0,
+            api_calls: 0,
             calls_to: HashMap::new(),
             in_progress: 0,
-            most_at_once: 0,
+            max_concurrent_calls: 0,
             closed: false,
         };
         let shared = Arc::new(Shared { vendor, state: Mutex::new(state), changed: Condvar::new() });
         let answering = shared.clone();
         let server = Server::start(move |request| answering.answer(request));
         let server = server.expect("a test host needs a free port on 127.0.0.1 and a thread");
-        ProviderHost(Arc::new(Handle { shared, server }))
+        FakeVendor(Arc::new(Handle { shared, server }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,19 +129,19 @@ impl Shared {
         };
         *state.calls_to.entry(request.path().to_owned()).or_default() += 1;
         if let Route::Business(_) = route {
-            state.business_calls += 1;
+            state.api_calls += 1;
             let mut state = self.pause(state);
             let now = state.time.now();
-            let scripted = state.business_script.pop_front();
+            let scripted = state.api_script.pop_front();
             return scripted.unwrap_or_else(|| route.answer(&request, &mut state.records, now));
         }
         let counted = usize::from(matches!(route, Route::Token { .. }));
         state.calls += counted;
         state.in_progress += counted;
-        state.most_at_once = state.most_at_once.max(state.in_progress);
+        state.max_concurrent_calls = state.max_concurrent_calls.max(state.in_progress);
         self.changed.notify_all();
         let state = self.pause(state);
-        let mut state = self.wait_while(state, |state| state.outage == Outage::Hang);
+        let mut state = self.wait_while(state, |state| state.fault == VendorFault::Hang);
         state.in_progress -= counted;
         self.token_reply(&request, &route, &mut state)
     }
@@ -173,17 +174,17 @@ impl Shared {
 
     fn token_reply(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
         let path = request.path();
-        match state.outage {
+        match state.fault {
             _ if state.closed => Reply::nothing(),
-            Outage::None => self.well(request, route, state),
-            Outage::Status(status) => Reply::new(status, "text/plain", ""),
-            Outage::Code(code) => self.vendor.failure(path, &code.to_string()),
-            Outage::Error(code) => self.vendor.failure(path, code),
-            Outage::Hang | Outage::Drop => Reply::nothing(),
-            Outage::Garbage => Reply::new(200, "text/html", "<!doctype html><title>Sign in</title>"),
-            Outage::HalfReply => self.well(request, route, state).delivered(Delivery::Half),
-            Outage::Trickle => self.well(request, route, state).delivered(Delivery::Trickle),
-            Outage::Throttle { retry_after } => self.vendor.throttled(path, retry_after),
+            VendorFault::None => self.well(request, route, state),
+            VendorFault::Status(status) => Reply::new(status, "text/plain", ""),
+            VendorFault::Code(code) => self.vendor.failure(path, &code.to_string()),
+            VendorFault::Error(code) => self.vendor.failure(path, code),
+            VendorFault::Hang | VendorFault::Drop => Reply::nothing(),
+            VendorFault::Garbage => Reply::new(200, "text/html", "<!doctype html><title>Sign in</title>"),
+            VendorFault::HalfReply => self.well(request, route, state).delivered(Delivery::Half),
+            VendorFault::Trickle => self.well(request, route, state).delivered(Delivery::Trickle),
+            VendorFault::Throttle { retry_after } => self.vendor.throttled(path, retry_after),
         }
     }
 }
@@ -196,9 +197,9 @@ impl Drop for Handle {
     }
 }
 
-impl fmt::Debug for ProviderHost {
+impl fmt::Debug for FakeVendor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ProviderHost({})", self.url())
+        write!(f, "FakeVendor({})", self.url())
     }
 }
 

@@ -18,7 +18,7 @@ impl Vendor for ManagedIdentity {
         "/metadata/identity/oauth2/token"
     }
 
-    fn business_path(&self) -> &'static str {
+    fn api_path(&self) -> &'static str {
         "/v1.0/me"
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Records {
     /// The calls to each path that grants tokens.
     pub(super) days: HashMap<String, Day>,
     pub(super) forced: Forced,
-    pub(super) resends: usize,
+    pub(super) ticket_resend_requests: usize,
     pub(super) settings: Settings,
 }
 
@@ -46,7 +46,7 @@ impl Records {
             devices: Devices::new(),
             days: HashMap::new(),
             forced: Forced::default(),
-            resends: 0,
+            ticket_resend_requests: 0,
             settings: Settings {
                 renews_within: None,
                 refresh_in: None,

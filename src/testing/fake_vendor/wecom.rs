@@ -18,7 +18,7 @@ impl Vendor for WeCom {
         "/cgi-bin/gettoken"
     }
 
-    fn business_path(&self) -> &'static str {
+    fn api_path(&self) -> &'static str {
         "/cgi-bin/message/send"
     }
 

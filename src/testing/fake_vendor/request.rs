@@ -5,7 +5,7 @@ use std::fmt;
 use form_urlencoded::parse;
 use touche::Request;
 
-/// A request that a [`ProviderHost`](super::ProviderHost) received. It hides what it carries in `Debug`.
+/// A request that a [`FakeVendor`](super::FakeVendor) received. It hides what it carries in `Debug`.
 #[derive(Clone)]
 pub struct ReceivedRequest(pub(super) Request<Vec<u8>>);
 

@@ -12,7 +12,7 @@ pub(super) trait Vendor: Send + Sync {
     fn token_path(&self) -> &'static str;
 
     /// Where they are used.
-    fn business_path(&self) -> &'static str;
+    fn api_path(&self) -> &'static str;
 
     /// What it knows at the start, among it the credentials that are right unless the test says otherwise.
     fn records(&self) -> Records;

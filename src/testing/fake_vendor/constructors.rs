@@ -1,6 +1,6 @@
 //! One constructor for each vendor.
 
-use super::ProviderHost;
+use super::FakeVendor;
 use super::dingtalk::DingTalk;
 use super::entra::Entra;
 use super::feishu::Feishu;
@@ -10,7 +10,7 @@ use super::wechat::WeChat;
 use super::wecom::WeCom;
 
 /// Starting. Each of these panics when no port can be had.
-impl ProviderHost {
+impl FakeVendor {
     /// WeCom. Errors come with status 200 and an `errcode`.
     ///
     /// | Grants | Accepts |
@@ -23,12 +23,12 @@ impl ProviderHost {
     /// | `GET /cgi-bin/ticket/get?type=agent_config` | a live token of an app |
     ///
     /// As long as a token or a JS ticket lifetimes, it is given again to whoever asks, and `expires_in` tells its whole
-    /// lifetime each time. A [ticket](ProviderHost::push_ticket) is good for 30 minutes.
+    /// lifetime each time. A [ticket](FakeVendor::push_ticket) is good for 30 minutes.
     ///
     /// Tokens are used at `/cgi-bin/message/send`, those of a suite at `/cgi-bin/service/get_pre_auth_code`, those of a
     /// provider at `/cgi-bin/service/corpid_to_opencorpid`.
-    pub fn wecom() -> ProviderHost {
-        ProviderHost::start(&WeCom)
+    pub fn wecom() -> FakeVendor {
+        FakeVendor::start(&WeCom)
     }
 
     /// WeChat Official Accounts, Mini Programs and the Open Platform. Errors come with status 200 and an `errcode`.
@@ -45,14 +45,14 @@ impl ProviderHost {
     ///   minutes; then the old one lives to its end. `force_refresh` brings a new one and ends the old at once, but not
     ///   within 30 seconds of the last one, and 20 times a day.
     /// - `token` gives a new token each time, 2,000 a day; the one before dies after five minutes, or at its end.
-    /// - A [ticket](ProviderHost::push_ticket) is good for 12 hours. The component token stays the same until ten
+    /// - A [ticket](FakeVendor::push_ticket) is good for 12 hours. The component token stays the same until ten
     ///   minutes of it are left.
     /// - Each `authorizer_refresh_token` is good once and brings the next one; used again it is refused with 61023.
     ///
     /// Tokens are used at `/cgi-bin/user/get`, which refuses what has ended with 42001 and all else with 40001; those
     /// of a component at `/cgi-bin/component/api_create_preauthcode`.
-    pub fn wechat() -> ProviderHost {
-        ProviderHost::start(&WeChat)
+    pub fn wechat() -> FakeVendor {
+        FakeVendor::start(&WeChat)
     }
 
     /// Feishu, and Lark, which is the same.
@@ -68,12 +68,12 @@ impl ProviderHost {
     /// A token is given again, with what is left of its lifetime, until that is less than 30 minutes; then a new one is
     /// granted and both live to their end.
     ///
-    /// A [ticket](ProviderHost::push_ticket) is good for 12 hours. `POST /open-apis/auth/v3/app_ticket/resend` pushes
-    /// nothing by itself: it is [counted](ProviderHost::resends), and the test pushes the ticket when it likes.
+    /// A [ticket](FakeVendor::push_ticket) is good for 12 hours. `POST /open-apis/auth/v3/app_ticket/resend` pushes
+    /// nothing by itself: it is [counted](FakeVendor::ticket_resend_requests), and the test pushes the ticket when it likes.
     ///
     /// Tokens are used at `/open-apis/im/v1/messages`, which refuses them with status 400.
-    pub fn feishu() -> ProviderHost {
-        ProviderHost::start(&Feishu)
+    pub fn feishu() -> FakeVendor {
+        FakeVendor::start(&Feishu)
     }
 
     /// DingTalk: the old API, whose errors come with status 200 and an `errcode`, and the new one at `/v1.0`, whose
@@ -88,13 +88,13 @@ impl ProviderHost {
     /// | `POST /v1.0/oauth2/suiteAccessToken` | `suite`, `suite-secret` and a ticket |
     ///
     /// A token is given again as long as it lifetimes, and lives its whole lifetime from then on. Only `corpAccessToken` grants
-    /// a new one each time, and all of these live to their end. A [ticket](ProviderHost::push_ticket) is good until the
+    /// a new one each time, and all of these live to their end. A [ticket](FakeVendor::push_ticket) is good until the
     /// next one is pushed.
     ///
     /// Tokens of any kind are used at all paths that begin with `/topapi/` (in the query), and at all others that begin
     /// with `/v1.0/` (in the header `x-acs-dingtalk-access-token`).
-    pub fn dingtalk() -> ProviderHost {
-        ProviderHost::start(&DingTalk)
+    pub fn dingtalk() -> FakeVendor {
+        FakeVendor::start(&DingTalk)
     }
 
     /// Microsoft Entra: `POST /tenant/oauth2/v2.0/token`. The right credential is `client` and `secret`, in the form or
@@ -102,11 +102,11 @@ impl ProviderHost {
     /// `botframework.com` and `MicrosoftServices.onmicrosoft.us`, are there too.
     ///
     /// Every call brings a new token, which lives an hour; all live to their end. With
-    /// [`refresh_in`](ProviderHost::refresh_in) they come with that field.
+    /// [`refresh_in`](FakeVendor::refresh_in) they come with that field.
     ///
     /// Tokens are used at `/v1.0/me`, as of Graph, and at `/v3/conversations`, as of the Bot Connector.
-    pub fn entra() -> ProviderHost {
-        ProviderHost::start(&Entra)
+    pub fn entra() -> FakeVendor {
+        FakeVendor::start(&Entra)
     }
 
     /// The managed identity of a machine at Azure: `GET /metadata/identity/oauth2/token` with the header
@@ -115,8 +115,8 @@ impl ProviderHost {
     ///
     /// A token lives a day and is given again until less than half of that is left. All numbers are strings. Tokens are
     /// used at `/v1.0/me`, as of Graph.
-    pub fn managed_identity() -> ProviderHost {
-        ProviderHost::start(&ManagedIdentity)
+    pub fn managed_identity() -> FakeVendor {
+        FakeVendor::start(&ManagedIdentity)
     }
 
     /// OAuth 2.0: `POST /token`, and `/api` to use a token. The right credential is `client` and `secret`, in a header
@@ -133,10 +133,10 @@ impl ProviderHost {
     /// - Each refresh token is good once and brings the next one. One that was used before is refused with
     ///   `invalid_grant`, and all that descend from the same sign-in with it.
     /// - `POST /device_authorization` begins a sign-in. It takes ten minutes at most, until it is
-    ///   [approved](ProviderHost::approve) or [denied](ProviderHost::deny). It is to be polled every five seconds,
-    ///   [unless told otherwise](ProviderHost::device_interval); who polls faster is told to `slow_down`, and has to
+    ///   [approved](FakeVendor::approve) or [denied](FakeVendor::deny). It is to be polled every five seconds,
+    ///   [unless told otherwise](FakeVendor::device_interval); who polls faster is told to `slow_down`, and has to
     ///   wait five seconds more from then on. It brings a refresh token too.
-    pub fn oauth2() -> ProviderHost {
-        ProviderHost::start(&OAuth2)
+    pub fn oauth2() -> FakeVendor {
+        FakeVendor::start(&OAuth2)
     }
 }

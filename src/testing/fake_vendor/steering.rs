@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use super::book::Judgement;
 use super::devices::Decision;
-use super::{Outage, ProviderHost, ReceivedRequest, State};
+use super::{FakeVendor, ReceivedRequest, State, VendorFault};
 
 /// Steering and watching.
-impl ProviderHost {
-    /// Makes all that grants tokens fail until [`recover`](ProviderHost::recover).
-    pub fn outage(&self, outage: Outage) {
-        if let Outage::Status(status) = outage {
+impl FakeVendor {
+    /// Makes all that grants tokens fail until [`recover`](FakeVendor::recover).
+    pub fn fail_with(&self, fault: VendorFault) {
+        if let VendorFault::Status(status) = fault {
             assert!((200..600).contains(&status), "a reply has a status from 200 to 599");
         }
-        self.state().outage = outage;
+        self.state().fault = fault;
         self.0.shared.changed.notify_all();
     }
 
-    /// Ends the outage.
+    /// Ends the fault.
     pub fn recover(&self) {
-        self.outage(Outage::None);
+        self.fail_with(VendorFault::None);
     }
 
     /// Ends a token's lifetime now.
@@ -29,7 +29,7 @@ impl ProviderHost {
     }
 
     /// True when the vendor would accept this token now.
-    pub fn is_alive(&self, token: &str) -> bool {
+    pub fn is_valid(&self, token: &str) -> bool {
         let state = self.state();
         state.records.book.judge(token, state.time.now()) == Judgement::Alive
     }
@@ -52,8 +52,8 @@ impl ProviderHost {
     }
 
     /// Feishu: how many times an app has asked for its ticket to be pushed again.
-    pub fn resends(&self) -> usize {
-        self.state().records.resends
+    pub fn ticket_resend_requests(&self) -> usize {
+        self.state().records.ticket_resend_requests
     }
 
     /// OAuth 2.0: the person at the device that shows this code signs in.
@@ -101,8 +101,8 @@ impl ProviderHost {
     }
 
     /// Where they are used: a business API that says `ok`, or refuses the token the vendor's way.
-    pub fn business_url(&self) -> String {
-        self.url() + self.0.shared.vendor.business_path()
+    pub fn api_url(&self) -> String {
+        self.url() + self.0.shared.vendor.api_path()
     }
 
     /// How many requests for a token have come, of whatever kind.
@@ -116,13 +116,13 @@ impl ProviderHost {
     }
 
     /// How many requests have come to the business API.
-    pub fn business_calls(&self) -> usize {
-        self.state().business_calls
+    pub fn api_calls(&self) -> usize {
+        self.state().api_calls
     }
 
     /// How many requests for a token were being answered at the same time, at most.
-    pub fn most_at_once(&self) -> usize {
-        self.state().most_at_once
+    pub fn max_concurrent_calls(&self) -> usize {
+        self.state().max_concurrent_calls
     }
 
     /// Waits until `calls` requests for a token have come. False when `wait` is over first.

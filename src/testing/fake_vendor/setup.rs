@@ -5,35 +5,35 @@ use std::time::Duration;
 use super::server::Reply;
 use super::time::VendorTime;
 use super::vendor::Route;
-use super::{ProviderHost, State};
+use super::{FakeVendor, State};
 use crate::testing::FakeClock;
 
 /// Setting up.
-impl ProviderHost {
+impl FakeVendor {
     /// The next new token, of whatever kind, is this one. When the script is used up, `token-1`, `token-2` and so on
     /// follow.
-    pub fn granting(self, token: impl Into<String>, seconds: u64) -> ProviderHost {
+    pub fn granting(self, token: impl Into<String>, seconds: u64) -> FakeVendor {
         self.change(|state| state.records.book.script(token.into(), Duration::from_secs(seconds)))
     }
 
     /// How long the tokens live that no script names. Two hours unless set or the vendor's constructor says otherwise;
     /// whole seconds are told.
-    pub fn lifetime(self, lifetime: Duration) -> ProviderHost {
+    pub fn lifetime(self, lifetime: Duration) -> FakeVendor {
         self.change(|state| state.records.book.lifetime = lifetime)
     }
 
     /// Lets the tokens' lives follow `clock`. Set it before the first token is granted.
     ///
     /// What passes here is true time: a sleeping client does not stop it, and setting its wall clock does not move it.
-    pub fn clock(self, clock: &FakeClock) -> ProviderHost {
+    pub fn clock(self, clock: &FakeClock) -> FakeVendor {
         self.change(|state| {
             state.time = VendorTime::Fake(clock.clone());
             state.records.settings.epoch = state.time.epoch();
         })
     }
 
-    /// Where [`token_url`](ProviderHost::token_url) grants tokens: accepts this credential and no other from now on.
-    pub fn credential(self, id: &str, secret: &str) -> ProviderHost {
+    /// Where [`token_url`](FakeVendor::token_url) grants tokens: accepts this credential and no other from now on.
+    pub fn credential(self, id: &str, secret: &str) -> FakeVendor {
         let realm = self.realm(self.0.shared.vendor.token_path());
         self.change(|state| {
             state.records.credentials.close(realm);
@@ -41,9 +41,9 @@ impl ProviderHost {
         })
     }
 
-    /// Where [`token_url`](ProviderHost::token_url) grants tokens: accepts this credential too. Each has tokens of its
+    /// Where [`token_url`](FakeVendor::token_url) grants tokens: accepts this credential too. Each has tokens of its
     /// own.
-    pub fn another_credential(self, id: &str, secret: &str) -> ProviderHost {
+    pub fn another_credential(self, id: &str, secret: &str) -> FakeVendor {
         let path = self.0.shared.vendor.token_path();
         self.another_credential_at(path, id, secret)
     }
@@ -53,7 +53,7 @@ impl ProviderHost {
     /// # Panics
     ///
     /// When nobody grants tokens to credentials at this path.
-    pub fn another_credential_at(self, path: &str, id: &str, secret: &str) -> ProviderHost {
+    pub fn another_credential_at(self, path: &str, id: &str, secret: &str) -> FakeVendor {
         let realm = self.realm(path);
         self.change(|state| state.records.credentials.open(realm, id, secret))
     }
@@ -63,48 +63,48 @@ impl ProviderHost {
     /// # Panics
     ///
     /// When the vendor has no tenants.
-    pub fn another_tenant(self, tenant: &str) -> ProviderHost {
+    pub fn another_tenant(self, tenant: &str) -> FakeVendor {
         let realm = self.0.shared.vendor.tenants().expect("this vendor has no tenants");
         self.change(|state| state.records.credentials.open(realm, tenant, ""))
     }
 
     /// Accepts this refresh token too, of a client of OAuth 2.0, or of an account at WeChat that has authorized the
     /// component.
-    pub fn another_refresh_token(self, owner: &str, token: &str) -> ProviderHost {
+    pub fn another_refresh_token(self, owner: &str, token: &str) -> FakeVendor {
         self.change(|state| state.records.refresh_tokens.open(owner, token))
     }
 
     /// Whether a refresh token is replaced when it is used. So it is unless set.
-    pub fn rotating(self, rotating: bool) -> ProviderHost {
+    pub fn rotating(self, rotating: bool) -> FakeVendor {
         self.change(|state| state.records.settings.rotating = rotating)
     }
 
     /// Where the same token is given again: grants a new one when less than this is left, which counts as half the
     /// token's lifetime at most. Both then live to their own end. What the vendor's constructor says unless set: zero at
     /// WeCom.
-    pub fn renews_within(self, lead: Duration) -> ProviderHost {
+    pub fn renews_within(self, lead: Duration) -> FakeVendor {
         self.change(|state| state.records.settings.renews_within = Some(lead))
     }
 
     /// Entra and managed identity: tells with each token after how long it is better replaced.
-    pub fn refresh_in(self, refresh_in: Duration) -> ProviderHost {
+    pub fn refresh_in(self, refresh_in: Duration) -> FakeVendor {
         self.change(|state| state.records.settings.refresh_in = Some(refresh_in))
     }
 
     /// Answers so many requests at each path that grants tokens, and says from then on that there were too many, until
     /// a day has passed since the first.
-    pub fn daily_quota(self, calls: u32) -> ProviderHost {
+    pub fn daily_quota(self, calls: u32) -> FakeVendor {
         self.change(|state| state.records.settings.daily_quota = Some(calls))
     }
 
     /// OAuth 2.0: how often a device may ask whether its sign-in was approved. Five seconds unless set; whole seconds
     /// are told.
-    pub fn device_interval(self, interval: Duration) -> ProviderHost {
+    pub fn device_interval(self, interval: Duration) -> FakeVendor {
         self.change(|state| state.records.devices.interval = interval)
     }
 
     /// How long each reply takes, in real time. Requests do not wait for each other.
-    pub fn delay(self, delay: Duration) -> ProviderHost {
+    pub fn delay(self, delay: Duration) -> FakeVendor {
         self.change(|state| state.delay = delay)
     }
 
@@ -113,10 +113,10 @@ impl ProviderHost {
     /// # Panics
     ///
     /// When HTTP knows no such status, or no such header.
-    pub fn business_reply(self, status: u16, headers: &[(&str, &str)], body: &str) -> ProviderHost {
+    pub fn api_reply(self, status: u16, headers: &[(&str, &str)], body: &str) -> FakeVendor {
         let reply = Reply::new(status, "application/json", body);
         let reply = headers.iter().fold(reply, |reply, (name, value)| reply.header(name, *value));
-        self.change(|state| state.business_script.push_back(reply))
+        self.change(|state| state.api_script.push_back(reply))
     }
 
     /// Whose credentials are looked at here.
@@ -127,7 +127,7 @@ impl ProviderHost {
         }
     }
 
-    fn change(self, edit: impl FnOnce(&mut State)) -> ProviderHost {
+    fn change(self, edit: impl FnOnce(&mut State)) -> FakeVendor {
         edit(&mut self.state());
         self
     }

@@ -21,7 +21,7 @@ impl Vendor for OAuth2 {
         "/token"
     }
 
-    fn business_path(&self) -> &'static str {
+    fn api_path(&self) -> &'static str {
         "/api"
     }
 

@@ -18,7 +18,7 @@ impl Vendor for DingTalk {
         "/gettoken"
     }
 
-    fn business_path(&self) -> &'static str {
+    fn api_path(&self) -> &'static str {
         "/topapi/v2/user/get"
     }
 
