@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Table, core_time, resident, seconds, threads};
-use evertoken::{Grant, TokenManager, TokenManagerBuilder, provider};
+use evertoken::provider::Grant;
+use evertoken::{TokenManager, TokenManagerBuilder, provider};
 
 fn main() {
     if !common::asked_to_measure() {

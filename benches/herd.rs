@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Latencies, Table, cores, median, milliseconds};
+use evertoken::provider::{Context, Grant};
 use evertoken::testing::FakeProvider;
-use evertoken::{Context, Error, Grant, TokenManager};
+use evertoken::{Error, TokenManager};
 
 fn main() {
     if !common::asked_to_measure() {

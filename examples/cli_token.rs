@@ -3,7 +3,7 @@
 //! The provider is any of those that this crate has, and there is no code for any of them here. The environment says
 //! which: `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID`, `EVERTOKEN_SECRET` or `EVERTOKEN_SECRET_FILE`, as
 //! [`from_env`](evertoken::provider::from_env) reads them; or a file does that is named by `--config`, a
-//! [`ProviderConfig`](evertoken::ProviderConfig) in JSON. A credential never stands on the command line, where other
+//! [`ProviderConfig`](evertoken::provider::ProviderConfig) in JSON. A credential never stands on the command line, where other
 //! users of the machine see it.
 //!
 //! The token is kept in a file of the user's cache directory, so the next start prints it without a fetch, and of several
@@ -30,10 +30,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use evertoken::provider::ProviderConfig;
 use evertoken::testing::FakeVendor;
 use evertoken::{
-    Error, ErrorKind, EventKind, FileStore, HttpConfig, ProviderConfig, Status, TokenManager, TokenManagerBuilder,
-    TokenOrigin, WeCom, provider,
+    Error, ErrorKind, EventKind, FileStore, HttpConfig, Status, TokenManager, TokenManagerBuilder, TokenOrigin, WeCom,
+    provider,
 };
 use pico_args::Arguments;
 

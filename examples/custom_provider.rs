@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use evertoken::{
-    Context, Error, ErrorKind, Grant, HeaderMap, Identity, Profile, Provider, Secret, ServiceResponse, TokenManager,
-    TokenPlacement, Verdict, provider,
-};
+use evertoken::provider::{Context, Grant, Identity, Profile, Provider, ServiceResponse, TokenPlacement};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{Error, ErrorKind, Secret, TokenManager, Verdict, provider};
 
 /// Sessions of one account.
 #[derive(Clone, Debug)]

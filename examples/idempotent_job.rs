@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use evertoken::idempotency::{Idempotency, RunError};
 use evertoken::testing::FakeVendor;
-use evertoken::{Error, ErrorKind, FileStore, Idempotency, RunError, TokenManager, WeCom};
+use evertoken::{Error, ErrorKind, FileStore, TokenManager, WeCom};
 use pico_args::Arguments;
 use serde::{Deserialize, Serialize};
 use ureq::Agent;

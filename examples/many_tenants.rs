@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::{Error, ErrorKind, Grant, Provider, Secret, Store, TokenPool, provider};
+use evertoken::provider::{Grant, Provider};
+use evertoken::store::Store;
+use evertoken::{Error, ErrorKind, Secret, TokenPool, provider};
 use pico_args::Arguments;
 
 fn main() -> ExitCode {
@@ -107,7 +109,7 @@ fn told_store() -> Result<Option<Arc<dyn Store>>, Error> {
 
 #[cfg(feature = "redis")]
 fn redis_store(url: &str) -> Result<Arc<dyn Store>, Error> {
-    Ok(Arc::new(evertoken::store::RedisStore::open(url)?))
+    Ok(Arc::new(evertoken::RedisStore::open(url)?))
 }
 
 #[cfg(not(feature = "redis"))]

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use evertoken::store::RedisStore;
-use evertoken::{Error, ErrorKind, Event, EventKind, Grant, Token, TokenManager, TokenOrigin, provider};
+use evertoken::provider::Grant;
+use evertoken::{Error, ErrorKind, Event, EventKind, RedisStore, Token, TokenManager, TokenOrigin, provider};
 use pico_args::Arguments;
 
 fn main() -> ExitCode {

@@ -65,7 +65,8 @@ impl TokenManager {
     ///
     /// ```no_run
     /// use std::time::Duration;
-    /// use evertoken::{MemoryStore, ProviderConfig, TokenManager};
+    /// use evertoken::{MemoryStore, TokenManager};
+    /// use evertoken::provider::ProviderConfig;
     ///
     /// let text = r#"{
     ///     "provider": "wecom-js-ticket",

@@ -27,7 +27,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Wakes somebody: when a [`Clock`] jumps, or when a record changes that is [watched](crate::Store::watch).
+/// Wakes somebody: when a [`Clock`] jumps, or when a record changes that is [watched](crate::store::Store::watch).
 #[derive(Clone)]
 pub struct Notifier(Arc<dyn Fn() + Send + Sync>);
 

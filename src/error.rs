@@ -42,14 +42,14 @@ pub enum ErrorKind {
     /// The provider cannot be reached, or says that it is busy or broken. It passes.
     Unavailable,
     /// The answer made no sense: not JSON, no token in it, a lifetime that is over. Often a proxy in between. Of a thing that is
-    /// [done once](crate::Idempotency): its result is of another type.
+    /// [done once](crate::idempotency::Idempotency): its result is of another type.
     InvalidResponse,
     /// The service refuses new tokens too: two in a row for one request, or three within seconds of their grant. Then
     /// fetching pauses; look at rights and clocks rather than fetch more.
     TokenRejected,
     /// The shared store cannot be used.
     Store,
-    /// The [claim](crate::Claim) has run out, and what is to be done once may be another's now; or it was completed or
+    /// The [claim](crate::idempotency::Claim) has run out, and what is to be done once may be another's now; or it was completed or
     /// abandoned before.
     ClaimLost,
     /// The time that the call was given is over. The fetch goes on and may serve the next call.

@@ -21,7 +21,7 @@ use crate::lock::lock;
 use crate::policy::LONGEST_LIFETIME;
 use crate::secret::Secret;
 
-pub use ureq::http::HeaderMap;
+pub(crate) use ureq::http::HeaderMap;
 
 /// How providers are reached.
 ///

@@ -13,7 +13,8 @@ use crate::secret::{Secret, hex, plain_url};
 /// a keyed hash, so that a new secret is a new identity and nothing of it can be read back.
 ///
 /// ```
-/// use evertoken::{Identity, Secret};
+/// use evertoken::Secret;
+/// use evertoken::provider::Identity;
 ///
 /// let one = Identity::new("my-service").part("app", "a").secret(&Secret::from("s"));
 /// let two = Identity::new("my-service").part("app", "b").secret(&Secret::from("s"));

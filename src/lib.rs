@@ -17,18 +17,19 @@
 //!
 //! # Who grants the token
 //!
-//! A [`Provider`]. There is one for each kind of token of WeCom ([`WeCom`] and its like), WeChat ([`WeChat`]), Feishu and
-//! Lark ([`Feishu`]), DingTalk ([`DingTalk`]), Microsoft ([`Entra`], [`BotFramework`], [`ManagedIdentity`]), Google
-//! ([`GoogleServiceAccount`]) and any OAuth 2.0 server ([`OAuth2`], [`RefreshToken`], [`JwtBearer`]); a closure is one
+//! A [`Provider`](provider::Provider). There is one for each kind of token of WeCom ([`WeCom`] and its like), WeChat ([`WeChat`]), Feishu and
+//! Lark ([`Feishu`]), DingTalk ([`DingTalk`]), Microsoft ([`Entra`], [`BotFramework`](provider::microsoft::BotFramework), [`ManagedIdentity`](provider::microsoft::ManagedIdentity)), Google
+//! ([`GoogleServiceAccount`]) and any OAuth 2.0 server ([`OAuth2`], [`RefreshToken`], [`JwtBearer`](provider::oauth2::JwtBearer)); a closure is one
 //! with [`provider::from_fn`], and so is a type of yours.
 //!
 //! Some need more than settings. A ticket that the vendor pushes is handed in with [`TokenManager::set_ticket`]; a token
-//! that is granted for another token is built on the manager of that one, which is a [`TokenSource`]; a person's first
+//! that is granted for another token is built on the manager of that one, which is a [`TokenSource`](provider::TokenSource); a person's first
 //! refresh token comes from [`DeviceSignIn`].
 //!
 //! ```
 //! use std::time::Duration;
-//! use evertoken::{Grant, TokenManager, provider};
+//! use evertoken::{TokenManager, provider};
+//! use evertoken::provider::Grant;
 //!
 //! let warehouse = provider::from_fn("warehouse", |_context| {
 //!     // Ask for a token here, for example with `_context.http()`.
@@ -39,7 +40,7 @@
 //! # Ok::<(), evertoken::Error>(())
 //! ```
 //!
-//! Which one it is can be left to the user: [`ProviderConfig`] is read from a file by `serde`, or from the environment by
+//! Which one it is can be left to the user: [`ProviderConfig`](provider::ProviderConfig) is read from a file by `serde`, or from the environment by
 //! [`provider::from_env`], and [`TokenManager::from_config`] makes a manager of it.
 //!
 //! # What callers can rely on
@@ -54,7 +55,7 @@
 //!
 //! # Sharing it
 //!
-//! Managers on one [`Store`] share the token, the fetch, its failure and every rejection: on a [`FileStore`] between the
+//! Managers on one [`Store`](store::Store) share the token, the fetch, its failure and every rejection: on a [`FileStore`] between the
 //! processes of one machine, so that a program that is started again has its token at once; with the feature `redis` on a
 //! `RedisStore` between all hosts; on a [`MemoryStore`] in one process. While the store is out of order each process fetches
 //! for itself, or a [second one](TokenManagerBuilder::fallback_store) stands in. A [`TokenPool`] keeps the managers of many
@@ -62,7 +63,7 @@
 //!
 //! # Doing a thing once
 //!
-//! [`Idempotency`] keeps on the same stores what has been done and what came of it, so that a message is sent once however
+//! [`Idempotency`](idempotency::Idempotency) keeps on the same stores what has been done and what came of it, so that a message is sent once however
 //! often its sender is started.
 //!
 //! # When there is no token
@@ -93,12 +94,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
-mod clock;
+pub mod clock;
 mod error;
 mod event;
 mod flight;
 mod http;
-mod idempotency;
+pub mod idempotency;
 mod key;
 mod lease;
 mod lock;
@@ -119,31 +120,35 @@ mod thread;
 mod token;
 
 pub use builder::TokenManagerBuilder;
-pub use clock::{Clock, Notifier, Timestamp};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, EventKind, TokenOrigin};
-pub use http::{HeaderMap, HttpConfig};
-pub use idempotency::{Claim, Idempotency, OperationRecord, OperationStatus, Outcome, RunError};
-pub use key::{Identity, Key};
+pub use http::HttpConfig;
 pub use manager::{QuotaStatus, Status, TokenManager, TokenState};
 pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
-pub use provider::{
-    BotFramework, Certificate, ClientAuth, Cloud, Context, DevicePrompt, DeviceSignIn, DingTalk,
-    DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Entra, Feishu, FeishuAppToken,
-    FeishuOAuth, FeishuStoreApp, FeishuTenant, GoogleServiceAccount, Grant, JsSignature, JwtBearer, ManagedIdentity,
-    OAuth2, Profile, Provider, ProviderConfig, RefreshToken, RenewalProfile, ServiceResponse, SigningKey,
-    TokenPlacement, Verdict, WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket, WeCom,
-    WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
-};
+pub use provider::answer::Verdict;
+pub use provider::dingtalk::app::DingTalk;
+pub use provider::feishu::app::Feishu;
+pub use provider::microsoft::entra::Entra;
+pub use provider::oauth2::client_credentials::OAuth2;
+pub use provider::oauth2::device::{DevicePrompt, DeviceSignIn};
+pub use provider::oauth2::google::GoogleServiceAccount;
+pub use provider::oauth2::refresh_token::RefreshToken;
+pub use provider::wechat::app::WeChat;
+pub use provider::wecom::app::WeCom;
 pub use secret::Secret;
 pub use send::{CallError, RequestBody, TokenMiddleware};
 #[cfg(feature = "encryption")]
-pub use store::{EncryptedStore, EncryptionKey};
-pub use store::{FileStore, MemoryStore, Store};
+pub use store::encrypted::{EncryptedStore, EncryptionKey};
+pub use store::file::FileStore;
+pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use store::{RedisConfig, RedisStore};
-pub use token::{Token, TokenSource};
+pub use store::redis::{RedisConfig, RedisStore};
+pub use token::Token;
+
+// Their types are in signatures of this crate, so programs can name the same versions.
+pub use crossbeam_channel;
+pub use ureq;
 
 /// Keeps the examples in `README.md` compiling, some of which need a feature.
 #[cfg(all(

@@ -30,7 +30,8 @@ impl TokenManager {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use evertoken::{Grant, TokenManager, provider};
+    /// # use evertoken::{TokenManager, provider};
+    /// # use evertoken::provider::Grant;
     /// use evertoken::CallError;
     ///
     /// # let granting = std::sync::Mutex::new(vec!["t-2", "t-1"]);
@@ -129,13 +130,14 @@ impl TokenManager {
 
     /// Signs the page at `url` with the held ticket, so that it can call the vendor's JavaScript interface.
     ///
-    /// For a manager of [`WeComJsTicket`](crate::WeComJsTicket) or [`WeChatJsTicket`](crate::WeChatJsTicket). `url` is
+    /// For a manager of [`WeComJsTicket`](crate::provider::wecom::WeComJsTicket) or [`WeChatJsTicket`](crate::provider::wechat::WeChatJsTicket). `url` is
     /// the page's address as the browser shows it, its query included; what follows a `#` is not signed. Blocks as
     /// [`token`](TokenManager::token) does.
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use evertoken::{TokenPlacement, Grant, TokenManager, provider};
+    /// # use evertoken::{TokenManager, provider};
+    /// # use evertoken::provider::{Grant, TokenPlacement};
     /// # let granting = |_: &_| Ok(Grant::new("ticket-1", Duration::from_secs(7200)));
     /// # let tickets = TokenManager::new(provider::from_fn("demo", granting).placement(TokenPlacement::NotSent));
     /// let signed = tickets.js_signature("https://shop.example/cart?id=1#top")?;
@@ -389,7 +391,8 @@ impl Read for Watched<'_> {
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use evertoken::{Grant, TokenManager, provider};
+/// # use evertoken::{TokenManager, provider};
+/// # use evertoken::provider::Grant;
 /// # let tokens = TokenManager::new(provider::from_fn("demo", |_| Ok(Grant::new("t-1", Duration::from_secs(7200)))));
 /// let agent = ureq::Agent::config_builder().middleware(tokens.middleware()).build().new_agent();
 /// ```

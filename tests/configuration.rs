@@ -16,8 +16,19 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{Canned, answering, closed_port};
+use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
+use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
+use evertoken::provider::microsoft::{BotFramework, Certificate, Cloud, ManagedIdentity};
+use evertoken::provider::oauth2::{JwtBearer, SigningKey};
+use evertoken::provider::wechat::{WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
+use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
+use evertoken::provider::{Identity, Provider, ProviderConfig, TokenSource};
+use evertoken::store::{Key, Store};
 use evertoken::testing::{FakeVendor, VendorFault};
-use evertoken::*;
+use evertoken::{
+    DingTalk, Entra, Error, ErrorKind, Feishu, GoogleServiceAccount, MemoryStore, OAuth2, RefreshToken, Secret,
+    TokenManager, WeChat, WeCom, provider, store,
+};
 
 const RSA: &str = include_str!("providers/keys/rsa_2048.pem");
 

@@ -25,12 +25,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use evertoken::clock::Notifier;
+use evertoken::provider::Identity;
 use evertoken::store::{
-    Cursor, EncryptedStore, EncryptionKey, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome,
-    Version,
+    Cursor, Entry, Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version,
 };
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, Identity, Key, MemoryStore, Notifier, Store, TokenManager};
+use evertoken::{EncryptedStore, EncryptionKey, Error, ErrorKind, MemoryStore, TokenManager};
 use fragile::Fragile;
 use logs::{logged, record_logs};
 use rotating::{Server, refreshing};
@@ -540,7 +541,7 @@ fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
 mod over_redis {
-    use evertoken::store::RedisStore;
+    use evertoken::RedisStore;
     use redis::Value;
 
     use super::redis_server::{Monitor, RedisServer};

@@ -13,9 +13,9 @@ mod wait;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use evertoken::store::Expected;
+use evertoken::store::{Expected, Store};
 use evertoken::testing::FakeProvider;
-use evertoken::{Error, ErrorKind, EventKind, MemoryStore, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
 use host::Host;
 use rotating::{Server, refreshing};
 use wait::*;
@@ -250,7 +250,7 @@ fn a_fallback_store_needs_a_store_to_fall_back_from() {
 #[cfg(feature = "encryption")]
 #[test]
 fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
-    use evertoken::store::{EncryptedStore, EncryptionKey};
+    use evertoken::{EncryptedStore, EncryptionKey};
     let key = EncryptionKey::new(std::array::from_fn(|at| at as u8)).unwrap();
     let builder = TokenManager::builder(FakeProvider::new()).store(MemoryStore::new()).key("mine");
     let error = builder.fallback_store(EncryptedStore::new(MemoryStore::new(), key)).build().unwrap_err();

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, SwapOutcome};
+use evertoken::provider::{Grant, Identity, RenewalProfile};
+use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, RenewalProfile, Store, TokenManager};
+use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
 use fragile::{AtHand, Fragile};
 use host::Host;
 use wait::*;
@@ -285,7 +286,7 @@ fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
 /// Two hosts without their Redis, and a provider whose tokens end each other.
 #[test]
 fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end() {
-    use evertoken::Profile;
+    use evertoken::provider::Profile;
     let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
     let clock = FakeClock::new();
     let first = Fragile::on_clock(&clock);

@@ -15,9 +15,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use actor::Actor;
-use evertoken::store::RedisStore;
 use evertoken::testing::FakeVendor;
-use evertoken::{FileStore, OAuth2, TokenManager, TokenManagerBuilder};
+use evertoken::{FileStore, OAuth2, RedisStore, TokenManager, TokenManagerBuilder};
 use process::{Process, each};
 use redis_server::{RedisServer, until};
 use wait::*;

@@ -21,9 +21,10 @@ use std::thread;
 use std::time::Duration;
 
 use alone::{alone, not_tested};
-use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome};
+use evertoken::provider::Identity;
+use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome};
 use evertoken::testing::FakeProvider;
-use evertoken::{ErrorKind, Identity, Store, TokenManager};
+use evertoken::{ErrorKind, FileStore, TokenManager};
 use logs::{logged, record_logs};
 use suite::{ask, bytes, key, put};
 use wait::*;

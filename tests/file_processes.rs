@@ -18,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use actor::*;
-use evertoken::Store;
-use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, SwapOutcome};
+use evertoken::FileStore;
+use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, Store, SwapOutcome};
 use evertoken::testing::{FakeVendor, VendorFault};
 use process::{Process, each};
 use suite::{ask, bytes, key};

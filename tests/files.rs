@@ -23,12 +23,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use alone::{alone, not_tested};
-use evertoken::store::{Expected, FileStore, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome, Version};
+use evertoken::clock::{Clock, Timestamp};
+use evertoken::idempotency::{Idempotency, Outcome};
+use evertoken::provider::{Grant, Identity, RenewalProfile};
+use evertoken::store::{Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
-use evertoken::{
-    Clock, ErrorKind, Grant, Idempotency, Identity, Key, OAuth2, Outcome, RefreshToken, RenewalProfile, Store,
-    Timestamp, TokenManager, TokenManagerBuilder,
-};
+use evertoken::{ErrorKind, FileStore, OAuth2, RefreshToken, TokenManager, TokenManagerBuilder};
 use logs::{logged, record_logs};
 use suite::{ask, bytes, ends_within, key, put};
 use tempfile::TempDir;

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Canned, answering, canned, closed_port, host, reply};
-use evertoken::{Context, Error, ErrorKind, Grant, HttpConfig, OAuth2, Provider, WeCom};
+use evertoken::provider::{Context, Grant, Provider};
+use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, WeCom};
 
 const LIMIT: Duration = Duration::from_millis(300);
 

@@ -28,11 +28,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use alone::alone;
-use evertoken::store::{Entry, Expected, FileStore, SwapOutcome};
+use evertoken::idempotency::{Claim, Idempotency, OperationStatus, Outcome, RunError};
+use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::FakeClock;
-use evertoken::{
-    Claim, Error, ErrorKind, Idempotency, Key, MemoryStore, OperationStatus, Outcome, RunError, Secret, Store,
-};
+use evertoken::{Error, ErrorKind, FileStore, MemoryStore, Secret};
 use serde::{Deserialize, Serialize};
 use wait::*;
 
@@ -104,7 +103,7 @@ mod beds {
 
     #[cfg(feature = "encryption")]
     pub(crate) fn sealed_files() -> Bed {
-        use evertoken::store::{EncryptedStore, EncryptionKey};
+        use evertoken::{EncryptedStore, EncryptionKey};
 
         let key = std::array::from_fn(|at| (at as u8).wrapping_mul(11));
         on_files(|store| EncryptedStore::new(store, EncryptionKey::new(key).unwrap()))
@@ -119,7 +118,7 @@ mod beds {
 
     #[cfg(all(feature = "redis", target_os = "linux"))]
     pub(crate) fn redis() -> Bed {
-        use evertoken::store::RedisStore;
+        use evertoken::RedisStore;
 
         let server = redis_server::RedisServer::start();
         let store = RedisStore::open(&server.url()).unwrap();
@@ -1066,9 +1065,8 @@ fn a_claim_of_a_short_life_is_kept_in_real_time() {
 mod on_redis {
     use std::sync::atomic::AtomicBool;
 
-    use evertoken::TokenManager;
-    use evertoken::store::RedisStore;
     use evertoken::testing::FakeProvider;
+    use evertoken::{RedisStore, TokenManager};
     use proxy::Proxy;
     use redis_server::{Monitor, RedisServer};
 
@@ -1251,7 +1249,7 @@ mod processes {
     fn open(address: &str) -> Idempotency {
         #[cfg(feature = "redis")]
         if address.starts_with("redis:") {
-            return Idempotency::new(evertoken::store::RedisStore::open(address).unwrap());
+            return Idempotency::new(evertoken::RedisStore::open(address).unwrap());
         }
         Idempotency::new(FileStore::at(address))
     }

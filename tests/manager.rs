@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use evertoken::provider::{Grant, Identity};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault};
 use evertoken::{
-    Error, ErrorKind, EventKind, Grant, HttpConfig, Identity, Metrics, OAuth2, TokenManager, TokenOrigin, TokenPool,
-    TokenState, WeCom,
+    Error, ErrorKind, EventKind, HttpConfig, Metrics, OAuth2, TokenManager, TokenOrigin, TokenPool, TokenState, WeCom,
 };
 use wait::*;
 
@@ -225,7 +225,7 @@ mod the_same_token_back {
 
     #[test]
     fn a_provider_that_extends_the_same_token_is_believed() {
-        let profile = evertoken::Profile::default().unchanged_token_extends(true);
+        let profile = evertoken::provider::Profile::default().unchanged_token_extends(true);
         let provider = FakeProvider::new().with_profile(profile);
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -238,7 +238,7 @@ mod the_same_token_back {
 
     #[test]
     fn nothing_is_asked_before_the_provider_can_give_something_new() {
-        let profile = evertoken::Profile::default().earliest_refresh(100 * SECOND);
+        let profile = evertoken::provider::Profile::default().earliest_refresh(100 * SECOND);
         let provider = FakeProvider::new().with_profile(profile);
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();

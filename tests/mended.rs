@@ -12,11 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::TryRecvError;
+use evertoken::clock::{Clock, Notifier, Timestamp};
+use evertoken::provider::{Context, Grant, Identity, Provider};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{
-    Clock, Context, Error, ErrorKind, Grant, HttpConfig, Identity, MemoryStore, Notifier, OAuth2, Provider, Timestamp,
-    TokenManager, WeCom,
-};
+use evertoken::{Error, ErrorKind, HttpConfig, MemoryStore, OAuth2, TokenManager, WeCom};
 use wait::*;
 
 #[test]
@@ -189,8 +188,7 @@ fn neither_oauth2_nor_wecom_shows_the_password_or_query_of_its_url() {
 
 /// Ten thousand records, which is as many as there is room for.
 fn fill(store: &MemoryStore) {
-    use evertoken::Store;
-    use evertoken::store::Expected;
+    use evertoken::store::{Expected, Store};
     for number in 0..10_000 {
         let other = TokenManager::builder(FakeProvider::new()).key(&format!("k{number}")).build().unwrap();
         store.compare_and_swap(other.key(), Expected::Any, Some((b"x", HOUR))).unwrap();

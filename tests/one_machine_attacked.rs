@@ -15,12 +15,11 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, FileStore, LeaseOutcome, LeaseOwner, SwapOutcome, Version};
+use evertoken::idempotency::{Idempotency, Outcome};
+use evertoken::provider::Grant;
+use evertoken::store::{Entry, Expected, Key, LeaseOutcome, LeaseOwner, Store, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
-use evertoken::{
-    Error, ErrorKind, EventKind, Grant, Idempotency, Key, MemoryStore, OAuth2, Outcome, RefreshToken, Store,
-    TokenManager, WeCom,
-};
+use evertoken::{Error, ErrorKind, EventKind, FileStore, MemoryStore, OAuth2, RefreshToken, TokenManager, WeCom};
 use fragile::{AtHand, Fragile};
 use host::Host;
 use wait::*;

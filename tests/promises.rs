@@ -163,7 +163,7 @@ mod promise_2_never_a_dead_token {
         let slow = clock.clone();
         let provider = FakeProvider::new().then(move |_| {
             slow.advance(100 * SECOND);
-            Ok(evertoken::Grant::new("slow", 7200 * SECOND))
+            Ok(evertoken::provider::Grant::new("slow", 7200 * SECOND))
         });
         let tokens = builder(&provider, &clock).build().unwrap();
         assert_eq!(tokens.token().unwrap().remaining(), 7100 * SECOND);
@@ -194,9 +194,9 @@ mod promise_2_never_a_dead_token {
         let (release, gate) = crossbeam_channel::bounded::<()>(0);
         let (release_second, second_gate) = crossbeam_channel::bounded::<()>(0);
         let same = move |gate: crossbeam_channel::Receiver<()>| {
-            move |_: &evertoken::Context| {
+            move |_: &evertoken::provider::Context| {
                 let _ = gate.recv();
-                Ok(evertoken::Grant::new("same", 7200 * SECOND))
+                Ok(evertoken::provider::Grant::new("same", 7200 * SECOND))
             }
         };
         let provider = FakeProvider::new().then(same(gate)).then(same(second_gate));

@@ -13,9 +13,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisConfig, RedisStore, SwapOutcome};
+use evertoken::provider::Identity;
+use evertoken::store::{Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome};
 use evertoken::testing::FakeProvider;
-use evertoken::{Error, ErrorKind, EventKind, Identity, Key, Store, TokenManager, TokenManagerBuilder, TokenOrigin};
+use evertoken::{Error, ErrorKind, EventKind, RedisConfig, RedisStore, TokenManager, TokenManagerBuilder, TokenOrigin};
 use proxy::Proxy;
 use redis_server::{Monitor, RedisServer};
 use wait::*;

@@ -20,12 +20,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alone::alone;
-use evertoken::provider::from_fn;
-use evertoken::store::{LeaseOutcome, LeaseOwner, RedisConfig, RedisStore};
+use evertoken::provider::{Grant, Identity, Profile, from_fn};
+use evertoken::store::{LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;
-use evertoken::{
-    Error, ErrorKind, Event, EventKind, Grant, Identity, Profile, Store, TokenManager, TokenManagerBuilder,
-};
+use evertoken::{Error, ErrorKind, Event, EventKind, RedisConfig, RedisStore, TokenManager, TokenManagerBuilder};
 use proxy::{Fault, Proxy};
 use redis_server::RedisServer;
 use wait::*;
@@ -643,7 +641,7 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
     // When the provider ends each token, whatever anybody says.
     let ends = Arc::new(Mutex::new(HashMap::new()));
     let granted = ends.clone();
-    let grant = move |_: &evertoken::Context| {
+    let grant = move |_: &evertoken::provider::Context| {
         let mut granted = granted.lock().unwrap();
         let token = format!("token-{}", granted.len() + 1);
         granted.insert(token.clone(), Instant::now() + 2 * SECOND);

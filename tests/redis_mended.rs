@@ -22,14 +22,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alone::alone;
-use evertoken::store::{
-    Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisConfig, RedisStore, SwapOutcome,
-};
+use evertoken::clock::{Clock, Timestamp};
+use evertoken::provider::{Identity, Profile};
+use evertoken::store::{Entry, Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{
-    Clock, Error, ErrorKind, EventKind, Identity, Key, MemoryStore, Profile, Store, Timestamp, TokenManager,
-    TokenManagerBuilder,
-};
+use evertoken::{Error, ErrorKind, EventKind, MemoryStore, RedisConfig, RedisStore, TokenManager, TokenManagerBuilder};
 use proxy::{Fault, Proxy};
 use redis_server::RedisServer;
 use wait::*;

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actor::*;
 use alone::alone;
-use evertoken::store::{Expected, RedisStore};
+use evertoken::store::{Expected, Store};
 use evertoken::testing::{FakeVendor, VendorFault};
-use evertoken::{OAuth2, Store, TokenManager};
+use evertoken::{OAuth2, RedisStore, TokenManager};
 use process::{Process, each};
 use redis_server::{RedisServer, until};
 use wait::*;

@@ -23,15 +23,17 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evertoken::clock::Notifier;
+use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkSuite};
+use evertoken::provider::wecom::WeComSuite;
+use evertoken::provider::{
+    Context, Grant, Identity, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, TokenSource,
+};
 use evertoken::store::{
-    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, RedisStore, Subscription, SwapOutcome, Version,
+    Cursor, Entry, Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
 };
 use evertoken::testing::FakeVendor;
-use evertoken::{
-    Context, DingTalkAuthorizedCorp, DingTalkSuite, Error, EventKind, Grant, HttpConfig, Identity, Key, Notifier,
-    OAuth2, Profile, Provider, RefreshToken, RenewalProfile, ServiceResponse, Store, Token, TokenManager,
-    TokenPlacement, TokenSource, Verdict, WeChat, WeComSuite,
-};
+use evertoken::{Error, EventKind, HttpConfig, OAuth2, RedisStore, RefreshToken, Token, TokenManager, Verdict, WeChat};
 use process::{Process, each};
 use proxy::{Fault, Proxy};
 use redis_server::{RedisServer, until};
@@ -491,7 +493,7 @@ fn what_belongs_together_is_in_one_slot_and_only_records_have_news() {
 #[cfg(feature = "redis-cluster")]
 #[test]
 fn in_a_cluster_refresh_tokens_and_tickets_are_kept_wherever_their_slots_are() {
-    use evertoken::store::RedisConfig;
+    use evertoken::RedisConfig;
     let cluster = cluster::RedisCluster::start();
     let stores = [(); 2].map(|()| RedisStore::new(RedisConfig::cluster(&cluster.nodes()[..2]).unwrap()).unwrap());
     // Enough for the state to be on another node than the record.

@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 
 use alone::alone;
 use cluster::RedisCluster;
-use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, RedisConfig, RedisStore};
+use evertoken::provider::Identity;
+use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, Store};
 use evertoken::testing::FakeProvider;
-use evertoken::{ErrorKind, EventKind, Identity, Store, Token, TokenManager};
+use evertoken::{ErrorKind, EventKind, RedisConfig, RedisStore, Token, TokenManager};
 use redis_server::{RedisServer, field, until};
 use sentinel::{MASTER, SentinelGroup};
 use suite::{ask, behaves, key, put};

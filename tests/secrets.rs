@@ -6,9 +6,11 @@ mod logs;
 #[path = "common/wait.rs"]
 mod wait;
 
-use evertoken::store::{Entry, Expected};
+use evertoken::provider::{Context, Grant, Identity, Profile, Provider, ServiceResponse, TokenPlacement};
+use evertoken::store::{Entry, Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault};
-use evertoken::*;
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{Error, ErrorKind, HttpConfig, MemoryStore, OAuth2, Secret, TokenManager, TokenPool, WeCom};
 use logs::{logged, record_logs};
 use wait::*;
 

@@ -11,12 +11,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{Canned, canned, closed_port, host, reply};
-use evertoken::store::{Entry, Expected, Store, SwapOutcome};
+use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, TokenPlacement};
+use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::{FakeProvider, FakeVendor};
-use evertoken::{
-    CallError, Context, Error, ErrorKind, Grant, HeaderMap, Identity, Key, OAuth2, Provider, RequestBody,
-    ServiceResponse, TokenManager, TokenPlacement, Verdict, WeCom, provider,
-};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{CallError, Error, ErrorKind, OAuth2, RequestBody, TokenManager, Verdict, WeCom, provider};
 use ureq::http::{Request, Response};
 use ureq::middleware::MiddlewareNext;
 use ureq::{Agent, Body, Proxy, SendBody};

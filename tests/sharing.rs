@@ -11,9 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use evertoken::store::{Entry, Expected};
+use evertoken::provider::{Grant, Identity, Profile};
+use evertoken::store::{Entry, Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, ErrorKind, EventKind, Grant, Identity, Profile, Store, TokenManager, TokenOrigin, TokenState};
+use evertoken::{Error, ErrorKind, EventKind, TokenManager, TokenOrigin, TokenState};
 use fragile::Fragile;
 use wait::*;
 

@@ -13,12 +13,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use evertoken::store::Expected;
+use evertoken::provider::{Grant, Identity, Profile, RenewalProfile};
+use evertoken::store::{Expected, Key, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{
-    Error, ErrorKind, EventKind, Grant, Identity, Key, MemoryStore, Profile, RenewalProfile, Secret, Store,
-    TokenManager,
-};
+use evertoken::{Error, ErrorKind, EventKind, MemoryStore, Secret, TokenManager};
 use fragile::Fragile;
 use rotating::*;
 use wait::*;

@@ -14,9 +14,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
+use evertoken::provider::{Grant, Identity, Profile, RenewalProfile};
+use evertoken::store::{Cursor, Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
-use evertoken::*;
+use evertoken::{
+    DeviceSignIn, Error, ErrorKind, EventKind, HttpConfig, MemoryStore, OAuth2, RefreshToken, TokenManager, TokenState,
+};
 use rotating::*;
 use wait::*;
 

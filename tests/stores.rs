@@ -23,12 +23,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
-use evertoken::store::RedisStore;
-#[cfg(feature = "encryption")]
-use evertoken::store::{EncryptedStore, EncryptionKey};
-use evertoken::store::{Entry, Expected, FileStore, LeaseOutcome, SwapOutcome};
+use evertoken::RedisStore;
+use evertoken::provider::Identity;
+use evertoken::store::{Entry, Expected, Key, LeaseOutcome, Store, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Error, Identity, Key, MemoryStore, Store, TokenManager};
+#[cfg(feature = "encryption")]
+use evertoken::{EncryptedStore, EncryptionKey, Error, FileStore, MemoryStore, TokenManager};
 #[cfg(target_os = "linux")]
 use process::{Process, each};
 #[cfg(all(feature = "redis", target_os = "linux"))]

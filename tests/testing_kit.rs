@@ -23,8 +23,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evertoken::provider::{Identity, Profile, Provider};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault, context};
-use evertoken::{Error, ErrorKind, Identity, Profile, Provider, Secret};
+use evertoken::{Error, ErrorKind, Secret};
 use serde_json::Value;
 
 const HOUR: Duration = Duration::from_secs(3600);

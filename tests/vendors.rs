@@ -12,8 +12,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evertoken::provider::Provider;
+use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
+use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
+use evertoken::provider::microsoft::{BotFramework, ManagedIdentity};
+use evertoken::provider::oauth2::{JwtBearer, SigningKey};
+use evertoken::provider::wechat::{WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
+use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
 use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
-use evertoken::*;
+use evertoken::{
+    CallError, DeviceSignIn, DingTalk, Entra, Error, ErrorKind, Feishu, MemoryStore, OAuth2, RefreshToken,
+    TokenManager, TokenState, Verdict, WeChat, WeCom,
+};
 use logs::{logged, record_logs};
 use ureq::Agent;
 use ureq::http::Request;

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::fs;
 use std::time::Duration;
 
-use evertoken::{Idempotency, Outcome};
+use evertoken::idempotency::{Idempotency, Outcome};
 
 /// False when `cargo test --all-targets` starts a benchmark: then it need only start.
 pub(crate) fn asked_to_measure() -> bool {

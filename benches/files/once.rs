@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use evertoken::{FileStore, Idempotency, MemoryStore};
+use evertoken::idempotency::Idempotency;
+use evertoken::{FileStore, MemoryStore};
 
 use crate::common::{Table, do_once, median, median_ratio};
 

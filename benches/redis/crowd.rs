@@ -11,9 +11,9 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use evertoken::store::RedisStore;
+use evertoken::provider::{Context, Grant, Provider};
 use evertoken::testing::{FakeVendor, context};
-use evertoken::{Context, Error, Grant, OAuth2, Provider, TokenManager, provider};
+use evertoken::{Error, OAuth2, RedisStore, TokenManager, provider};
 
 use crate::common::{Table, median};
 use crate::plain;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::RedisStore;
+use evertoken::provider::{Context, Grant};
 use evertoken::testing::FakeProvider;
-use evertoken::{Context, Error, Grant, TokenManager};
+use evertoken::{Error, RedisStore, TokenManager};
 
 use crate::common::{Latencies, Table, cores, milliseconds};
 use crate::redis_server::RedisServer;

@@ -5,9 +5,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::TokenManager;
-use evertoken::store::RedisStore;
 use evertoken::testing::FakeProvider;
+use evertoken::{RedisStore, TokenManager};
 
 use crate::common::{Table, median, median_ratio};
 use crate::redis_server::RedisServer;

@@ -2,9 +2,8 @@
 
 use std::process::Command;
 
-use evertoken::store::RedisStore;
 use evertoken::testing::FakeVendor;
-use evertoken::{OAuth2, TokenManager};
+use evertoken::{OAuth2, RedisStore, TokenManager};
 
 use crate::common::{Table, median, median_ratio, programs};
 use crate::redis_server::{Monitor, RedisServer, field};
@@ -56,7 +55,7 @@ const STARTS: usize = 401;
 const DEPENDENCIES: &str = r#"evertoken = { path = ROOT, features = ["redis"] }
 redis = { version = "1.8", default-features = false }"#;
 
-const TOKEN: &str = r#"use evertoken::store::RedisStore;
+const TOKEN: &str = r#"use evertoken::RedisStore;
 use evertoken::{Error, OAuth2, TokenManager};
 
 fn main() -> Result<(), Error> {

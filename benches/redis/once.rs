@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use evertoken::Idempotency;
-use evertoken::store::RedisStore;
+use evertoken::RedisStore;
+use evertoken::idempotency::Idempotency;
 
 use crate::common::{Table, do_once, median, median_ratio};
 use crate::plain;

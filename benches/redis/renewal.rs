@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::RedisStore;
-use evertoken::{EventKind, Grant, TokenManager, provider};
+use evertoken::provider::Grant;
+use evertoken::{EventKind, RedisStore, TokenManager, provider};
 
 use crate::common::{Table, median, median_ratio};
 use crate::plain;

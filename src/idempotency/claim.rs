@@ -17,9 +17,9 @@ use crate::key::Key;
 use crate::lock::lock;
 use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
 
-/// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::Idempotency::begin).
+/// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
 ///
-/// It lasts for [`claim_ttl`](crate::Idempotency::claim_ttl), by the store's clock, unless it is
+/// It lasts for [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl), by the store's clock, unless it is
 /// [extended](Claim::extend). Do the thing, and [complete](Claim::complete) the claim with what came of it; or
 /// [abandon](Claim::abandon) it, when nothing was done. A claim that is merely dropped runs out: nobody can tell whether the
 /// thing was done, so nobody else is let at it before.
@@ -33,7 +33,7 @@ pub struct Claim<T> {
 }
 
 impl<T> Claim<T> {
-    /// Makes the claim last for its whole [lifetime](crate::Idempotency::claim_ttl) again, from now on.
+    /// Makes the claim last for its whole [lifetime](crate::idempotency::Idempotency::claim_ttl) again, from now on.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl<T> Claim<T> {
         self.held.extend()
     }
 
-    /// Records what came of it, for as long as [results are kept](crate::Idempotency::result_ttl). From now on everybody
+    /// Records what came of it, for as long as [results are kept](crate::idempotency::Idempotency::result_ttl). From now on everybody
     /// who begins this gets `result`.
     ///
     /// # Errors

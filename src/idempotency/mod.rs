@@ -32,7 +32,8 @@ use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
 /// [namespace](Idempotency::namespace) do each thing once among them.
 ///
 /// ```
-/// use evertoken::{Idempotency, MemoryStore, Outcome};
+/// use evertoken::MemoryStore;
+/// use evertoken::idempotency::{Idempotency, Outcome};
 ///
 /// let once = Idempotency::new(MemoryStore::new()).namespace("billing");
 /// match once.begin::<String>("order-17", "100 EUR")? {

@@ -27,13 +27,14 @@ impl Idempotency {
     /// take the result.
     ///
     /// ```
-    /// use evertoken::{Idempotency, MemoryStore};
+    /// use evertoken::MemoryStore;
+    /// use evertoken::idempotency::Idempotency;
     ///
     /// let once = Idempotency::new(MemoryStore::new());
     /// let charge = || once.run("order-17", "100 EUR", || Ok::<_, std::io::Error>("receipt-1".to_owned()));
     /// assert_eq!(charge()?, "receipt-1");
     /// assert_eq!(charge()?, "receipt-1"); // nothing was charged this time
-    /// # Ok::<(), evertoken::RunError<String, std::io::Error>>(())
+    /// # Ok::<(), evertoken::idempotency::RunError<String, std::io::Error>>(())
     /// ```
     ///
     /// # Errors

@@ -39,7 +39,8 @@ use crate::token::{Token, TokenSource};
 ///
 /// ```
 /// # use std::time::Duration;
-/// use evertoken::{Grant, TokenManager, provider};
+/// use evertoken::{TokenManager, provider};
+/// use evertoken::provider::Grant;
 ///
 /// let tokens = TokenManager::new(provider::from_fn("demo", |_| Ok(Grant::new("t-1", Duration::from_secs(7200)))));
 /// let token = tokens.token()?;

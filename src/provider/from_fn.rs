@@ -15,7 +15,8 @@ use crate::secret::Secret;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evertoken::{Grant, Secret, provider::from_fn};
+/// use evertoken::Secret;
+/// use evertoken::provider::{Grant, from_fn};
 ///
 /// let key = Secret::from("s3cr3t");
 /// let shown = key.clone();

@@ -27,7 +27,8 @@ use crate::secret::{Secret, hex};
 /// hides itself in `Debug`. The text it was read from is wiped, as long as nobody else holds it.
 ///
 /// ```no_run
-/// use evertoken::{OAuth2, SigningKey};
+/// use evertoken::OAuth2;
+/// use evertoken::provider::oauth2::SigningKey;
 ///
 /// let key = SigningKey::from_pem_file("client.pem")?.key_id("2026-01");
 /// let provider = OAuth2::private_key_jwt("https://login.example/token", "client-id", key);
@@ -147,7 +148,9 @@ impl fmt::Debug for SigningKey {
 /// A certificate that a server knows a [`SigningKey`] by.
 ///
 /// ```no_run
-/// use evertoken::{Certificate, Entra, SigningKey};
+/// use evertoken::Entra;
+/// use evertoken::provider::microsoft::Certificate;
+/// use evertoken::provider::oauth2::SigningKey;
 ///
 /// let (certificate, key) = (Certificate::from_pem_file("app.crt")?, SigningKey::from_pem_file("app.key")?);
 /// let provider = Entra::certificate("contoso.onmicrosoft.com", "client-id", certificate, key);

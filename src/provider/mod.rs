@@ -1,48 +1,43 @@
 //! What grants tokens: the trait, and one file for each provider.
 
-mod answer;
+pub(crate) mod answer;
 mod codes;
 mod config;
-mod dingtalk;
-mod feishu;
+pub mod dingtalk;
+pub mod feishu;
 mod from_fn;
 mod js_signature;
 mod jwt;
-mod microsoft;
-mod oauth2;
+pub mod microsoft;
+pub mod oauth2;
 mod parent;
 mod profile;
 mod settings;
-mod wechat;
-mod wecom;
+pub mod wechat;
+pub mod wecom;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use answer::{ServiceResponse, TokenPlacement, Verdict};
+pub use answer::{ServiceResponse, TokenPlacement};
 pub use config::{ProviderConfig, from_env};
-pub use dingtalk::{DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
-pub use feishu::{Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
 pub use from_fn::{FromFn, from_fn};
 pub use js_signature::JsSignature;
-pub use jwt::{Certificate, SigningKey};
-pub use microsoft::{BotFramework, Cloud, Entra, ManagedIdentity};
-pub use oauth2::{ClientAuth, DevicePrompt, DeviceSignIn, GoogleServiceAccount, JwtBearer, OAuth2, RefreshToken};
 pub use profile::{DailyQuota, Profile, RenewalProfile};
-pub use wechat::{WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
-pub use wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
-
-pub(crate) use js_signature::{nonce, signed_part};
 
 pub use crate::http::{Http, Json, TokenRequest, TokenResponse};
+pub use crate::key::Identity;
+pub use crate::token::TokenSource;
+
+pub(crate) use answer::Verdict;
+pub(crate) use js_signature::{nonce, signed_part};
 
 use crate::clock::{Deadline, Time};
 use crate::error::Error;
 use crate::http::HttpConfig;
-use crate::key::Identity;
 use crate::policy::{LONGEST_LIFETIME, Lifetime};
 use crate::secret::Secret;
-use crate::token::{Token, TokenSource, check_text};
+use crate::token::{Token, check_text};
 
 /// Grants tokens for one credential.
 ///
@@ -84,7 +79,7 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
-    /// How its state is kept: [`Context::state`]. Default: it has none.
+    /// How its state is kept: [`Context::renewal_secret`]. Default: it has none.
     fn renewal(&self) -> Option<RenewalProfile> {
         None
     }
@@ -161,7 +156,7 @@ impl Context {
         Context { http: http.until(deadline), deadline, time, renewal_secret: None, parent: None, forced: false }
     }
 
-    /// With this [state](Context::state).
+    /// With this [state](Context::renewal_secret).
     #[must_use]
     pub fn with_renewal_secret(self, renewal_secret: Option<Secret>) -> Context {
         Context { renewal_secret, ..self }
@@ -242,7 +237,7 @@ impl Grant {
         Grant { refresh_in: refresh_in.into(), ..self }
     }
 
-    /// The [state](Context::state) that counts from now on. It is stored before the token is handed out.
+    /// The [state](Context::renewal_secret) that counts from now on. It is stored before the token is handed out.
     pub fn with_renewal_secret(self, renewal_secret: impl Into<Secret>) -> Grant {
         Grant { renewal_secret: Some(renewal_secret.into()), ..self }
     }

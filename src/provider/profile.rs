@@ -9,7 +9,7 @@ use crate::secret::Secret;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evertoken::Profile;
+/// use evertoken::provider::Profile;
 ///
 /// let profile = Profile::default().default_lifetime(Duration::from_secs(7200)).new_token_ends_old(true);
 /// assert!(profile.new_token_ends_old);
@@ -35,7 +35,7 @@ pub struct Profile {
     /// How long after a forced refresh another one is answered with the token it brought. Default: zero.
     pub min_forced_interval: Duration,
     /// How often in 24 hours the provider can be made to grant another token before the one it has granted ends; then
-    /// [`Context::is_forced`](crate::Context::is_forced) says when to. Counted for all that share a store. Default:
+    /// [`Context::is_forced`](crate::provider::Context::is_forced) says when to. Counted for all that share a store. Default:
     /// `None`, it cannot be forced.
     pub forced_quota: Option<u32>,
     /// How many tokens may be asked for in 24 hours. Counted for all that share a store. Default: `None`, as many as

@@ -20,7 +20,7 @@ use crate::store::{Cursor, Entry, Expected, Store, SwapOutcome};
 /// has ended leaves with the next operation on any key.
 ///
 /// A token ends by the wall clock or by the monotonic one, whichever is sooner. What must not be lost (a refresh token, a quota,
-/// a lease, what is [done once](crate::Idempotency)) goes by the monotonic one alone, whatever the wall clock is set to.
+/// a lease, what is [done once](crate::idempotency::Idempotency)) goes by the monotonic one alone, whatever the wall clock is set to.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Shared>);
 

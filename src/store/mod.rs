@@ -2,11 +2,11 @@
 
 mod bounded;
 #[cfg(feature = "encryption")]
-mod encrypted;
-mod file;
-mod memory;
+pub(crate) mod encrypted;
+pub(crate) mod file;
+pub(crate) mod memory;
 #[cfg(feature = "redis")]
-mod redis;
+pub(crate) mod redis;
 mod watch;
 
 use std::fmt;
@@ -14,20 +14,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-#[cfg(feature = "encryption")]
-pub use self::encrypted::{EncryptedStore, EncryptionKey};
-#[cfg(feature = "redis")]
-pub use self::redis::{RedisConfig, RedisStore};
-pub(crate) use bounded::BoundedStore;
-pub use file::FileStore;
-pub use memory::MemoryStore;
 use ring::digest;
-pub use watch::Subscription;
 use zeroize::Zeroizing;
+
+pub use self::watch::Subscription;
+pub use crate::key::Key;
+
+pub(crate) use self::bounded::BoundedStore;
 
 use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
-use crate::key::Key;
 use crate::secret::hex;
 
 /// Keeps bytes under keys for a while, and changes them atomically.

@@ -10,7 +10,7 @@ use crate::error::catch_panic;
 use crate::key::Key;
 use crate::lock::lock;
 
-/// As long as this lifetimes, a key is [watched](crate::Store::watch).
+/// As long as this lifetimes, a key is [watched](crate::store::Store::watch).
 pub struct Subscription(#[expect(dead_code, reason = "kept for its end")] Box<dyn Any + Send + Sync>);
 
 impl Subscription {

@@ -13,8 +13,8 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use evertoken::testing::{FakeClock, FakeVendor};
 //! use evertoken::{TokenManager, WeCom};
+//! use evertoken::testing::{FakeClock, FakeVendor};
 //!
 //! let clock = FakeClock::new();
 //! let host = FakeVendor::wecom().clock(&clock);
@@ -53,7 +53,7 @@ use crate::provider::Context;
 /// ```
 /// use std::time::Duration;
 ///
-/// use evertoken::Provider;
+/// use evertoken::provider::Provider;
 /// use evertoken::testing::{FakeProvider, context};
 ///
 /// let provider = FakeProvider::new();

@@ -20,8 +20,9 @@ use crate::token::TokenSource;
 /// ```
 /// use std::time::Duration;
 ///
+/// use evertoken::{Error, ErrorKind};
+/// use evertoken::provider::Provider;
 /// use evertoken::testing::{FakeProvider, context};
-/// use evertoken::{Error, ErrorKind, Provider};
 ///
 /// let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::Unavailable, "on purpose"));
 /// let context = context(Duration::from_secs(5));

@@ -10,11 +10,10 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evertoken::provider::{Context, Grant, Identity, Profile, Provider};
+use evertoken::store::Key;
 use evertoken::testing::{FakeVendor, VendorFault};
-use evertoken::{
-    Context, Error, Grant, HttpConfig, Identity, Key, OAuth2, Profile, Provider, RefreshToken, TokenManager,
-    TokenManagerBuilder,
-};
+use evertoken::{Error, HttpConfig, OAuth2, RefreshToken, TokenManager, TokenManagerBuilder};
 
 use crate::process::{Process, each};
 use crate::wait::*;

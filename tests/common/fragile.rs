@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Cursor, Entry, Expected, SwapOutcome};
+use evertoken::store::{Cursor, Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::FakeClock;
-use evertoken::{Error, ErrorKind, Key, MemoryStore, Store};
+use evertoken::{Error, ErrorKind, MemoryStore};
 
 /// A store that can be broken, and that has only the two operations every backend has.
 #[derive(Clone, Debug, Default)]

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use evertoken::store::Entry;
+use evertoken::TokenManager;
+use evertoken::store::{Entry, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
-use evertoken::{Store, TokenManager};
 
 use crate::fragile::Fragile;
 use crate::wait::{SECOND, builder, eventually};

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use evertoken::provider::{Context, Grant, Identity, RenewalProfile};
 use evertoken::testing::FakeProvider;
-use evertoken::{Context, Error, ErrorKind, Grant, Identity, RenewalProfile};
+use evertoken::{Error, ErrorKind};
 
 use crate::wait::HOUR;
 

@@ -7,9 +7,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::store::{Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, SwapOutcome, Version};
+use evertoken::TokenManager;
+use evertoken::provider::Identity;
+use evertoken::store::{Entry, Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 use evertoken::testing::FakeProvider;
-use evertoken::{Identity, Key, Store, TokenManager};
 
 use crate::wait::*;
 

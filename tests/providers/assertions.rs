@@ -10,7 +10,8 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 
-use evertoken::{Certificate, SigningKey};
+use evertoken::provider::microsoft::Certificate;
+use evertoken::provider::oauth2::SigningKey;
 
 pub(crate) const RSA: &str = include_str!("keys/rsa_2048.pem");
 pub(crate) const RSA_OTHER: &str = include_str!("keys/rsa_other.pem");

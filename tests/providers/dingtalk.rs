@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use evertoken::{
-    DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified, Error, ErrorKind, HeaderMap,
-    Provider, ServiceResponse, TokenPlacement, Verdict,
-};
+use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
+use evertoken::provider::{Provider, ServiceResponse, TokenPlacement};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{DingTalk, Error, ErrorKind, Verdict};
 
 use crate::common::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};

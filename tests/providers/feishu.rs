@@ -5,11 +5,11 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
+use evertoken::provider::{Provider, ServiceResponse, TokenPlacement, TokenSource};
 use evertoken::testing::FakeProvider;
-use evertoken::{
-    ErrorKind, Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant, HeaderMap, Provider, ServiceResponse,
-    TokenManager, TokenPlacement, TokenSource, Verdict,
-};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{ErrorKind, Feishu, TokenManager, Verdict};
 
 use crate::common::{Canned, canned, host, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, context, parent};

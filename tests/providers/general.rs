@@ -1,11 +1,10 @@
 use std::time::Duration;
 
 use crate::common::{Canned, answering, canned, reply};
-use evertoken::provider::from_fn;
-use evertoken::{
-    ClientAuth, Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, OAuth2, Profile, Provider, Secret,
-    ServiceResponse, TokenPlacement, Verdict, WeCom,
-};
+use evertoken::provider::oauth2::ClientAuth;
+use evertoken::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, from_fn};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, Secret, Verdict, WeCom};
 
 const SECRET: &str = "a b+&%:\u{fc}";
 

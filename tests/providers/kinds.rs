@@ -3,11 +3,9 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use evertoken::provider::from_fn;
-use evertoken::{
-    Context, Error, ErrorKind, Grant, HeaderMap, HttpConfig, Identity, Provider, ServiceResponse, Token, TokenManager,
-    TokenSource, Verdict,
-};
+use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, TokenSource, from_fn};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{Error, ErrorKind, HttpConfig, Token, TokenManager, Verdict};
 
 use crate::common::{Canned, canned, reply};
 

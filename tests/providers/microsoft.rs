@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use evertoken::provider::microsoft::{BotFramework, Certificate, Cloud, ManagedIdentity};
+use evertoken::provider::{Context, Provider, ServiceResponse};
 use evertoken::testing::FakeClock;
-use evertoken::{
-    BotFramework, Certificate, Cloud, Context, Entra, Error, ErrorKind, HeaderMap, HttpConfig, ManagedIdentity,
-    Provider, Secret, ServiceResponse, TokenManager, Verdict,
-};
+use evertoken::ureq::http::HeaderMap;
+use evertoken::{Entra, Error, ErrorKind, HttpConfig, Secret, TokenManager, Verdict};
 use serde_json::json;
 
 use crate::assertions::{Assertion, RSA, RSA_OTHER, START, certificate, certificate_pem, ec, ec_pem, rsa, rsa_other};

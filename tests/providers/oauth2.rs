@@ -3,11 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use evertoken::provider::Provider;
+use evertoken::provider::oauth2::{ClientAuth, JwtBearer, SigningKey};
 use evertoken::testing::FakeClock;
-use evertoken::{
-    ClientAuth, DeviceSignIn, ErrorKind, GoogleServiceAccount, JwtBearer, OAuth2, Provider, RefreshToken, SigningKey,
-    TokenManager,
-};
+use evertoken::{DeviceSignIn, ErrorKind, GoogleServiceAccount, OAuth2, RefreshToken, TokenManager};
 use serde_json::json;
 
 use crate::assertions::{

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use evertoken::provider::from_fn;
+use evertoken::provider::wechat::{WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
+use evertoken::provider::wecom::WeComJsTicket;
+use evertoken::provider::{Context, Grant, Provider, TokenPlacement, from_fn};
 use evertoken::testing::FakeClock;
-use evertoken::{
-    Context, Error, ErrorKind, Grant, Provider, TokenManager, TokenPlacement, Verdict, WeChat, WeChatAuthorizer,
-    WeChatClassic, WeChatComponent, WeChatJsTicket, WeComJsTicket,
-};
+use evertoken::{Error, ErrorKind, TokenManager, Verdict, WeChat};
 
 use crate::common::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, assert_judges, context, parent, verdict};

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use evertoken::{
-    ErrorKind, Provider, TokenPlacement, Verdict, WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider,
-    WeComSuite,
-};
+use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
+use evertoken::provider::{Provider, TokenPlacement};
+use evertoken::{ErrorKind, Verdict, WeCom};
 
 use crate::common::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, assert_judges, context, parent, verdict};

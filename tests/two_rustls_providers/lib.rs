@@ -4,8 +4,7 @@
 #[path = "../common/redis.rs"]
 mod redis_server;
 
-use evertoken::TokenManager;
-use evertoken::store::{RedisConfig, RedisStore};
+use evertoken::{RedisConfig, RedisStore, TokenManager};
 use evertoken::testing::FakeProvider;
 use redis_server::{RedisServer, until};
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::provider::Provider;
 use crate::provider::config::setting::{Claim, Seconds, SecretFrom, Url, Urls};
 use crate::provider::config::{Parents, ProviderConfig};
-use crate::provider::{
-    BotFramework, Certificate, ClientAuth, Cloud, DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite,
-    DingTalkUnified, Entra, Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant, GoogleServiceAccount,
-    JwtBearer, ManagedIdentity, OAuth2, Provider, RefreshToken, SigningKey, WeChat, WeChatAuthorizer, WeChatClassic,
-    WeChatComponent, WeChatJsTicket, WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite,
-};
+use crate::provider::dingtalk::{DingTalk, DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
+use crate::provider::feishu::{Feishu, FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
+use crate::provider::microsoft::{BotFramework, Certificate, Cloud, Entra, ManagedIdentity};
+use crate::provider::oauth2::{ClientAuth, GoogleServiceAccount, JwtBearer, OAuth2, RefreshToken, SigningKey};
+use crate::provider::wechat::{WeChat, WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
+use crate::provider::wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
 use crate::secret::Secret;
 use crate::token::TokenSource;
 

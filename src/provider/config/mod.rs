@@ -20,7 +20,7 @@ pub use environment::from_env;
 /// [`from_env`]. [`TokenManager::from_config`](crate::TokenManager::from_config) makes a manager of it.
 ///
 /// ```
-/// use evertoken::ProviderConfig;
+/// use evertoken::provider::ProviderConfig;
 ///
 /// let config: ProviderConfig = serde_json::from_str(
 ///     r#"{"provider": "wecom", "corp_id": "ww1234567890abcdef", "secret": {"file": "/run/secrets/wecom"}}"#,
@@ -66,7 +66,7 @@ pub use environment::from_env;
 ///
 /// - A client has `token_url`, `client_id`, \[*`secret`*\], \[`auth`\], \[*`key`*\], \[`key_id`\], \[`algorithm`\],
 ///   \[`assertion_audience`\], \[`scope`\], \[`audience`\], \[`resource`\], \[`params`\] and \[`default_lifetime`\].
-/// - `auth` is `basic`, `basic-raw`, `post`, `client-secret-jwt` or `none` ([`ClientAuth`](crate::ClientAuth)), which
+/// - `auth` is `basic`, `basic-raw`, `post`, `client-secret-jwt` or `none` ([`ClientAuth`](crate::provider::oauth2::ClientAuth)), which
 ///   is said where there is no `secret`. With a `key` it is `private-key-jwt` and need not be said.
 /// - A `key` is a private key in PEM, a `certificate` too. `algorithm` is `rs256`, `ps256` or `es256`, where the key's
 ///   own choice will not do.

@@ -92,7 +92,7 @@ impl Provider for DingTalk {
 /// An app has one token. Asked for again it is given back, and lives on for the whole time.
 ///
 /// ```
-/// use evertoken::DingTalkClassic;
+/// use evertoken::provider::dingtalk::DingTalkClassic;
 ///
 /// let provider = DingTalkClassic::new("dingabc", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));
@@ -166,7 +166,7 @@ impl Provider for DingTalkClassic {
 /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), with the code `unknownError`.
 ///
 /// ```
-/// use evertoken::DingTalkUnified;
+/// use evertoken::provider::dingtalk::DingTalkUnified;
 ///
 /// let provider = DingTalkUnified::new("ding1234", "dingabc", "client-secret");
 /// assert!(!format!("{provider:?}").contains("client-secret"));

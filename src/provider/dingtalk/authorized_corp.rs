@@ -13,11 +13,11 @@ use crate::secret::Secret;
 /// Grants the token of a corp that has installed a suite (第三方企业应用), for the ticket that DingTalk pushes to the suite.
 ///
 /// The ticket is handed in with [`set_ticket`](crate::TokenManager::set_ticket), as for
-/// [`DingTalkSuite`](crate::DingTalkSuite). In a shared store one manager of the suite is enough for it; all other
+/// [`DingTalkSuite`](crate::provider::dingtalk::DingTalkSuite). In a shared store one manager of the suite is enough for it; all other
 /// corps of the suite find it there. Without a store each manager has to be told.
 ///
 /// ```
-/// use evertoken::DingTalkAuthorizedCorp;
+/// use evertoken::provider::dingtalk::DingTalkAuthorizedCorp;
 ///
 /// let provider = DingTalkAuthorizedCorp::new("suiteabc", "suite-secret", "ding1234");
 /// assert!(!format!("{provider:?}").contains("suite-secret"));

@@ -1,14 +1,16 @@
 //! DingTalk (钉钉).
 
-mod app;
+pub(crate) mod app;
 mod authorized_corp;
 mod suite;
 
 use std::time::Duration;
 
-pub use app::{DingTalk, DingTalkClassic, DingTalkUnified};
+pub use app::{DingTalkClassic, DingTalkUnified};
 pub use authorized_corp::DingTalkAuthorizedCorp;
 pub use suite::DingTalkSuite;
+
+pub(crate) use app::DingTalk;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{HeaderMap, Json, TokenResponse, code};

@@ -16,10 +16,10 @@ use crate::secret::Secret;
 /// DingTalk pushes the ticket about every five hours, and then no longer takes the one before. The program hands it in
 /// with [`set_ticket`](crate::TokenManager::set_ticket) each time one comes. Without one, and with one that DingTalk no
 /// longer takes, the error is [`ErrorKind::TicketRequired`]. In a shared store the ticket is that of all managers of the
-/// suite: those of [`DingTalkAuthorizedCorp`](crate::DingTalkAuthorizedCorp) too.
+/// suite: those of [`DingTalkAuthorizedCorp`](crate::provider::dingtalk::DingTalkAuthorizedCorp) too.
 ///
 /// ```
-/// use evertoken::DingTalkSuite;
+/// use evertoken::provider::dingtalk::DingTalkSuite;
 ///
 /// let provider = DingTalkSuite::new("suiteabc", "suite-secret");
 /// assert!(!format!("{provider:?}").contains("suite-secret"));

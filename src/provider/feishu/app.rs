@@ -80,7 +80,7 @@ impl Provider for Feishu {
 /// It is granted and renewed as the tenant token is.
 ///
 /// ```
-/// use evertoken::FeishuAppToken;
+/// use evertoken::provider::feishu::FeishuAppToken;
 ///
 /// let provider = FeishuAppToken::new("cli_a1b2c3", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));

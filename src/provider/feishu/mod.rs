@@ -1,16 +1,18 @@
 //! Feishu and Lark (飞书).
 
-mod app;
+pub(crate) mod app;
 mod oauth;
 mod store_app;
 mod tenant;
 
 use std::time::Duration;
 
-pub use app::{Feishu, FeishuAppToken};
+pub use app::FeishuAppToken;
 pub use oauth::FeishuOAuth;
 pub use store_app::FeishuStoreApp;
 pub use tenant::FeishuTenant;
+
+pub(crate) use app::Feishu;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};

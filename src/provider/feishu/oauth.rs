@@ -13,7 +13,7 @@ use crate::secret::Secret;
 /// The token is a JWT and can be some KB long.
 ///
 /// ```
-/// use evertoken::FeishuOAuth;
+/// use evertoken::provider::feishu::FeishuOAuth;
 ///
 /// let provider = FeishuOAuth::new("cli_a1b2c3", "app-secret").lark();
 /// assert!(!format!("{provider:?}").contains("app-secret"));

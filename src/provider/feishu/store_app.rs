@@ -12,7 +12,7 @@ use crate::secret::Secret;
 
 /// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
 ///
-/// With it [`FeishuTenant`](crate::FeishuTenant) gets the token of each company that has installed the app.
+/// With it [`FeishuTenant`](crate::provider::feishu::FeishuTenant) gets the token of each company that has installed the app.
 ///
 /// Feishu pushes the ticket as an `app_ticket` event, every hour. The program hands it in with
 /// [`set_ticket`](crate::TokenManager::set_ticket) each time one comes. When there is none, or Feishu no longer takes
@@ -20,7 +20,7 @@ use crate::secret::Secret;
 /// in. It is asked once a minute at most, for all that share the credential.
 ///
 /// ```
-/// use evertoken::FeishuStoreApp;
+/// use evertoken::provider::feishu::FeishuStoreApp;
 ///
 /// let provider = FeishuStoreApp::new("cli_a1b2c3", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));

@@ -11,7 +11,7 @@ use crate::token::TokenSource;
 
 /// Grants the tenant token of a company that has installed a store app.
 ///
-/// It is built on what gives the app's token: the manager of a [`FeishuStoreApp`](crate::FeishuStoreApp), a clone of
+/// It is built on what gives the app's token: the manager of a [`FeishuStoreApp`](crate::provider::feishu::FeishuStoreApp), a clone of
 /// which can be handed to any number of tenants. With a [`TokenPool`](crate::TokenPool) each tenant has its manager
 /// when it is needed.
 ///
@@ -19,7 +19,8 @@ use crate::token::TokenSource;
 /// one works on beside it.
 ///
 /// ```
-/// use evertoken::{FeishuStoreApp, FeishuTenant, TokenManager};
+/// use evertoken::TokenManager;
+/// use evertoken::provider::feishu::{FeishuStoreApp, FeishuTenant};
 ///
 /// let app = TokenManager::new(FeishuStoreApp::new("cli_a1b2c3", "app-secret"));
 /// let one = TokenManager::new(FeishuTenant::new(app.clone(), "tenant-1"));

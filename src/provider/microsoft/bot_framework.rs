@@ -15,7 +15,7 @@ use crate::secret::Secret;
 /// A token out of the wrong tenant is granted all the same, and the connector then refuses it again and again.
 ///
 /// ```
-/// use evertoken::BotFramework;
+/// use evertoken::provider::microsoft::BotFramework;
 ///
 /// let provider = BotFramework::new("app-id", "app-secret").tenant("contoso.onmicrosoft.com");
 /// assert!(!format!("{provider:?}").contains("app-secret"));

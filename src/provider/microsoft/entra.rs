@@ -22,7 +22,8 @@ use crate::secret::Secret;
 /// The code of an error is Entra's number, as in `AADSTS7000215`, its request id the trace id.
 ///
 /// ```
-/// use evertoken::{Cloud, Entra};
+/// use evertoken::Entra;
+/// use evertoken::provider::microsoft::Cloud;
 ///
 /// let graph = Entra::new("contoso.onmicrosoft.com", "client-id", "client-secret");
 /// let own = Entra::new("contoso.onmicrosoft.com", "client-id", "client-secret").scope("api://orders/.default");

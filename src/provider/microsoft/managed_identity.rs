@@ -24,7 +24,7 @@ use crate::secret::{Secret, plain_url};
 /// by its [client id](ManagedIdentity::client_id).
 ///
 /// ```
-/// use evertoken::ManagedIdentity;
+/// use evertoken::provider::microsoft::ManagedIdentity;
 ///
 /// let provider = ManagedIdentity::new("https://vault.azure.net");
 /// ```

@@ -1,12 +1,16 @@
 //! Microsoft: Entra ID, and what asks it.
 
 mod bot_framework;
-mod entra;
+pub(crate) mod entra;
 mod managed_identity;
 
 pub use bot_framework::BotFramework;
-pub use entra::{Cloud, Entra};
+pub use entra::Cloud;
 pub use managed_identity::ManagedIdentity;
+
+pub use crate::provider::jwt::Certificate;
+
+pub(crate) use entra::Entra;
 
 use std::time::{Duration, SystemTime};
 

@@ -20,7 +20,8 @@ use crate::secret::{Secret, plain_url};
 /// needs more than this provider gives.
 ///
 /// ```
-/// use evertoken::{ClientAuth, OAuth2};
+/// use evertoken::OAuth2;
+/// use evertoken::provider::oauth2::ClientAuth;
 ///
 /// let provider = OAuth2::new("https://login.example/oauth2/token", "client-id", "client-secret")
 ///     .scope("orders.read orders.write")

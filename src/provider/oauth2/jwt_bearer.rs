@@ -23,7 +23,7 @@ use crate::secret::{Secret, plain_url};
 /// [`GoogleServiceAccount`](crate::GoogleServiceAccount).
 ///
 /// ```no_run
-/// use evertoken::{JwtBearer, SigningKey};
+/// use evertoken::provider::oauth2::{JwtBearer, SigningKey};
 ///
 /// let key = SigningKey::from_pem_file("server.key")?;
 /// let provider = JwtBearer::new("https://login.example/oauth2/token", key)

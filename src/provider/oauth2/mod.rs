@@ -1,17 +1,20 @@
 //! OAuth 2.0, at any server, and what all its token endpoints have in common.
 
 mod assertion;
-mod client_credentials;
-mod device;
-mod google;
+pub(crate) mod client_credentials;
+pub(crate) mod device;
+pub(crate) mod google;
 mod jwt_bearer;
-mod refresh_token;
+pub(crate) mod refresh_token;
 
-pub use client_credentials::{ClientAuth, OAuth2};
-pub use device::{DevicePrompt, DeviceSignIn};
-pub use google::GoogleServiceAccount;
+pub use client_credentials::ClientAuth;
 pub use jwt_bearer::JwtBearer;
-pub use refresh_token::RefreshToken;
+
+pub use crate::provider::jwt::SigningKey;
+
+pub(crate) use client_credentials::OAuth2;
+pub(crate) use google::GoogleServiceAccount;
+pub(crate) use refresh_token::RefreshToken;
 
 pub(super) use assertion::{ASSERTION_TYPE, client_assertion};
 

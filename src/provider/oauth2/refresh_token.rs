@@ -13,7 +13,7 @@ use crate::secret::Secret;
 /// Many servers replace the refresh token each time it is used, and take it for stolen when it is used twice: then all
 /// that came of it ends, and the person has to sign in again. So it is used by one process alone, the one that has the
 /// lease, and each new one is stored before the access token that came with it is handed out. **Processes that share a
-/// refresh token must share a [`Store`](crate::Store)**, and while that cannot be used nothing is fetched. Without a
+/// refresh token must share a [`Store`](crate::store::Store)**, and while that cannot be used nothing is fetched. Without a
 /// store the latest refresh token is gone when the program ends.
 ///
 /// The program brings the first refresh token, for example from [`DeviceSignIn`](crate::DeviceSignIn), and brings the

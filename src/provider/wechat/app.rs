@@ -104,11 +104,12 @@ impl Provider for WeChat {
 /// Grants the access token of an Official Account or a Mini Program in the old way (`/cgi-bin/token`).
 ///
 /// Every fetch ends the token before, which works for five more minutes, and 2000 fetches a day are allowed. All that
-/// use the account must share one token, by one [`Store`](crate::Store). Choose [`WeChat`] unless something else that
+/// use the account must share one token, by one [`Store`](crate::store::Store). Choose [`WeChat`] unless something else that
 /// cannot be changed shares this token.
 ///
 /// ```
-/// use evertoken::{Provider, WeChatClassic};
+/// use evertoken::provider::Provider;
+/// use evertoken::provider::wechat::WeChatClassic;
 ///
 /// assert!(WeChatClassic::new("wx1234567890abcdef", "app-secret").profile().new_token_ends_old);
 /// ```

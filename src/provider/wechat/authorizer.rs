@@ -17,15 +17,16 @@ use crate::token::TokenSource;
 /// Grants the access token of an account that has authorized a third-party platform
 /// (`/cgi-bin/component/api_authorizer_token`).
 ///
-/// It is granted for the component's token, so it is built on a manager of [`WeChatComponent`](crate::WeChatComponent),
+/// It is granted for the component's token, so it is built on a manager of [`WeChatComponent`](crate::provider::wechat::WeChatComponent),
 /// and for a refresh token, which `api_query_auth` gave when the account's owner authorized the platform. Each reply
 /// may bring another refresh token. It is stored before the access token is handed out; share a
-/// [`Store`](crate::Store) that lasts, because whoever loses it has to ask the owner to authorize again.
+/// [`Store`](crate::store::Store) that lasts, because whoever loses it has to ask the owner to authorize again.
 ///
 /// After that, bring the refresh token that the owner's new authorization gave: it takes the place of all before it.
 ///
 /// ```
-/// use evertoken::{TokenManager, WeChatAuthorizer, WeChatComponent};
+/// use evertoken::TokenManager;
+/// use evertoken::provider::wechat::{WeChatAuthorizer, WeChatComponent};
 ///
 /// let platform = TokenManager::new(WeChatComponent::new("wxcomponent", "component-secret"));
 /// let account = TokenManager::new(WeChatAuthorizer::new(platform.clone(), "wxcomponent", "wxaccount", "refresh-1"));

@@ -21,7 +21,8 @@ use crate::secret::Secret;
 /// asked. When no ticket comes at all, a call of `api_start_push_ticket` starts the pushes again.
 ///
 /// ```
-/// use evertoken::{Provider, WeChatComponent};
+/// use evertoken::provider::Provider;
+/// use evertoken::provider::wechat::WeChatComponent;
 ///
 /// let provider = WeChatComponent::new("wx1234567890abcdef", "component-secret");
 /// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("component-secret"));

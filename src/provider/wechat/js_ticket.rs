@@ -12,10 +12,11 @@ use crate::token::TokenSource;
 ///
 /// It is granted for an access token, so it is built on the manager of an account.
 /// [`js_signature`](crate::TokenManager::js_signature) signs a page with it; it goes with no request. WeChat allows few
-/// calls for it, so let all processes share one, by one [`Store`](crate::Store).
+/// calls for it, so let all processes share one, by one [`Store`](crate::store::Store).
 ///
 /// ```
-/// use evertoken::{TokenManager, WeChat, WeChatJsTicket};
+/// use evertoken::{TokenManager, WeChat};
+/// use evertoken::provider::wechat::WeChatJsTicket;
 ///
 /// let account = TokenManager::new(WeChat::new("wx1234567890abcdef", "app-secret"));
 /// let tickets = TokenManager::new(WeChatJsTicket::new(account.clone()));

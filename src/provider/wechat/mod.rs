@@ -1,16 +1,18 @@
 //! WeChat (微信): Official Accounts, Mini Programs and the Open Platform.
 
-mod app;
+pub(crate) mod app;
 mod authorizer;
 mod component;
 mod js_ticket;
 
 use std::time::Duration;
 
-pub use app::{WeChat, WeChatClassic};
+pub use app::WeChatClassic;
 pub use authorizer::WeChatAuthorizer;
 pub use component::WeChatComponent;
 pub use js_ticket::WeChatJsTicket;
+
+pub(crate) use app::WeChat;
 
 use crate::error::ErrorKind;
 use crate::provider::Profile;

@@ -13,11 +13,12 @@ use crate::token::TokenSource;
 
 /// Grants the access token of a corp that has authorized a suite (`/cgi-bin/service/get_corp_token`).
 ///
-/// It is granted for the suite's token, so it is built on a manager of [`WeComSuite`](crate::WeComSuite), and is used
+/// It is granted for the suite's token, so it is built on a manager of [`WeComSuite`](crate::provider::wecom::WeComSuite), and is used
 /// as the token of an app of the corp's own.
 ///
 /// ```
-/// use evertoken::{TokenManager, WeComAuthorizedCorp, WeComSuite};
+/// use evertoken::TokenManager;
+/// use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComSuite};
 ///
 /// let suite = TokenManager::new(WeComSuite::new("wwddddccc7775555aaa", "suite-secret"));
 /// let corp = TokenManager::new(WeComAuthorizedCorp::new(suite.clone(), "ww1234567890abcdef", "permanent-code"));

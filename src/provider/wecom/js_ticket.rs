@@ -17,7 +17,8 @@ use crate::token::TokenSource;
 /// lifetime.
 ///
 /// ```
-/// use evertoken::{TokenManager, WeCom, WeComJsTicket};
+/// use evertoken::{TokenManager, WeCom};
+/// use evertoken::provider::wecom::WeComJsTicket;
 ///
 /// let app = TokenManager::new(WeCom::new("ww1234567890abcdef", "app-secret"));
 /// let tickets = TokenManager::new(WeComJsTicket::corp(app.clone()));

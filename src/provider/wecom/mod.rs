@@ -1,6 +1,6 @@
 //! WeCom (企业微信).
 
-mod app;
+pub(crate) mod app;
 mod authorized_corp;
 mod js_ticket;
 mod service_provider;
@@ -8,11 +8,12 @@ mod suite;
 
 use std::time::Duration;
 
-pub use app::WeCom;
 pub use authorized_corp::WeComAuthorizedCorp;
 pub use js_ticket::WeComJsTicket;
 pub use service_provider::WeComServiceProvider;
 pub use suite::WeComSuite;
+
+pub(crate) use app::WeCom;
 
 use crate::error::ErrorKind;
 use crate::provider::Profile;

@@ -13,7 +13,8 @@ use crate::secret::Secret;
 /// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
 ///
 /// ```
-/// use evertoken::{Provider, WeComServiceProvider};
+/// use evertoken::provider::Provider;
+/// use evertoken::provider::wecom::WeComServiceProvider;
 ///
 /// let provider = WeComServiceProvider::new("ww1234567890abcdef", "provider-secret");
 /// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("provider-secret"));

@@ -20,7 +20,8 @@ use crate::secret::Secret;
 /// answer is [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired), and WeCom is not asked.
 ///
 /// ```
-/// use evertoken::{Provider, WeComSuite};
+/// use evertoken::provider::Provider;
+/// use evertoken::provider::wecom::WeComSuite;
 ///
 /// let provider = WeComSuite::new("wwddddccc7775555aaa", "suite-secret");
 /// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("suite-secret"));

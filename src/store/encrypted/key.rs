@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 
-/// The 32 random bytes that a [store is sealed](crate::store::EncryptedStore) with.
+/// The 32 random bytes that a [store is sealed](crate::EncryptedStore) with.
 ///
 /// It hides itself in `Debug`. Clones share the bytes, which are wiped when the last one goes; the environment, and the
 /// copies that the cipher makes while it works, are not.
 ///
 /// ```no_run
-/// use evertoken::store::EncryptionKey;
+/// use evertoken::EncryptionKey;
 ///
 /// // head -c 32 /dev/urandom | base64 > seal.key; chmod 600 seal.key
 /// let key = EncryptionKey::from_file("seal.key")?;

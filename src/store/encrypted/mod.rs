@@ -26,8 +26,7 @@ use crate::store::{
 /// nonces; all managers on the store need the same [`EncryptionKey`].
 ///
 /// ```no_run
-/// use evertoken::store::{MemoryStore, EncryptionKey, EncryptedStore};
-/// use evertoken::{TokenManager, WeCom};
+/// use evertoken::{EncryptedStore, EncryptionKey, MemoryStore, TokenManager, WeCom};
 ///
 /// let store = EncryptedStore::new(MemoryStore::new(), EncryptionKey::from_env("EVERTOKEN_ENCRYPTION_KEY")?);
 /// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret")).store(store).build()?;

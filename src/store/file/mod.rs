@@ -28,7 +28,7 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// a small file takes. Processes that start at once fetch once, and those that wait get the token within 50 ms.
 ///
 /// ```no_run
-/// use evertoken::{TokenManager, WeCom, store::FileStore};
+/// use evertoken::{FileStore, TokenManager, WeCom};
 ///
 /// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret")).store(FileStore::new()?).build()?;
 /// # Ok::<(), evertoken::Error>(())
@@ -37,7 +37,7 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// # What stands there
 ///
 /// One file for each key, named by a hash of it, and what belongs to a credential besides: who fetches (`.owner`, `.lease`),
-/// a refresh token or ticket (`.state`), a quota (`.quota`). What is [done once](crate::Idempotency) ends in `.once`; its time
+/// a refresh token or ticket (`.state`), a quota (`.quota`). What is [done once](crate::idempotency::Idempotency) ends in `.once`; its time
 /// of change is the end of its lifetime, after which it is cleared away. Files that end in `.lock`, of which there are 256 at
 /// most, or `.lease` are locks: they are empty, and neither deleted nor renamed.
 ///
@@ -57,7 +57,7 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 ///
 /// Go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on while it
 /// sleeps. The sooner end counts for a token: a wall clock that is set back makes none younger. What must not be lost
-/// (`.state`, `.quota`, a lease, what is [done once](crate::Idempotency)) goes by the clock of the machine alone.
+/// (`.state`, `.quota`, a lease, what is [done once](crate::idempotency::Idempotency)) goes by the clock of the machine alone.
 ///
 /// Elsewhere, and after a restart, there is only the wall clock. A token that seems to come from the future is absent then;
 /// the rest counts as well, by no more than its own lifetime, a `.state` always.
@@ -98,7 +98,7 @@ impl FileStore {
     /// something is to be kept.
     ///
     /// What is in a cache may be removed. A refresh token that a person has signed in for, and what is
-    /// [done once](crate::Idempotency), are better kept elsewhere, with [`at`](FileStore::at).
+    /// [done once](crate::idempotency::Idempotency), are better kept elsewhere, with [`at`](FileStore::at).
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use crate::secret::Secret;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evertoken::store::{RedisConfig, RedisStore};
+/// use evertoken::{RedisConfig, RedisStore};
 ///
 /// let config = RedisConfig::from_url("redis://cache.internal:6379/2")?
 ///     .user("tokens")

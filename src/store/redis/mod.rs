@@ -33,7 +33,7 @@ use watching::Watching;
 /// Keeps records in a Redis or Valkey, for all processes on all hosts that share it. Clones share one connection.
 ///
 /// Nothing is connected before it is needed. Every operation is one script on the server. It waits for its turn, for 0.4 s at
-/// most and for 2 s if it is about what is [done once](crate::Idempotency); then it has half a second, and when its answer is
+/// most and for 2 s if it is about what is [done once](crate::idempotency::Idempotency); then it has half a second, and when its answer is
 /// lost it is repeated within that. A server that sends its answer byte by byte can exceed that, so managers ask on a thread
 /// aside and wait a second at most, or two to store a refresh token. They treat a server that does not answer as
 /// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone, for
@@ -44,7 +44,7 @@ use watching::Watching;
 /// watches, and at most eight more while they wait for other processes.
 ///
 /// ```no_run
-/// use evertoken::{TokenManager, WeCom, store::RedisStore};
+/// use evertoken::{RedisStore, TokenManager, WeCom};
 ///
 /// let tokens = TokenManager::builder(WeCom::new("corp-id", "app-secret"))
 ///     .store(RedisStore::open("redis://127.0.0.1/")?)
