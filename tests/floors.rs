@@ -67,7 +67,7 @@ fn ureq_has_three_doors() {
 
 #[test]
 fn redis_has_one_door() {
-    let is_inside = |file: &TokenOrigin| file.path.starts_with("store/redis");
+    let is_inside = |file: &SourceFile| file.path.starts_with("store/redis");
     for file in sources().iter().filter(|file| !is_inside(file)) {
         let code = file.code.replace("self::redis::", "").replace("mod redis;", "").replace("= \"redis\"", "");
         assert!(!code.contains("redis::"), "{} says redis", file.path.display());
@@ -98,7 +98,7 @@ fn every_module_has_a_floor() {
 fn the_text_that_is_read_is_the_code_without_comments_and_tests() {
     let text = "//! crate::a\nuse crate::key::Key; // crate::b\n/// crate::c\nlet x = \"//\"; crate::lock::lock(x);\n\
                 #[cfg(test)]\nmod tests {\n    use crate::testing::context;\n}\n";
-    let file = TokenOrigin { path: PathBuf::new(), module: String::new(), code: code_of(text) };
+    let file = SourceFile { path: PathBuf::new(), module: String::new(), code: code_of(text) };
     assert_eq!(file.imports(), ["key", "lock"]);
 }
 
@@ -106,7 +106,7 @@ fn the_text_that_is_read_is_the_code_without_comments_and_tests() {
 fn an_import_out_of_a_group_or_of_a_name_of_the_crate_counts() {
     let text =
         "use crate::{http, secret::Secret};\nlet kind = crate::ErrorKind::Config;\npub(in crate::manager) x: u8,\n";
-    let file = TokenOrigin { path: PathBuf::new(), module: String::new(), code: code_of(text) };
+    let file = SourceFile { path: PathBuf::new(), module: String::new(), code: code_of(text) };
     assert_eq!(file.imports(), ["http", "secret", "lib", "manager"]);
 }
 
@@ -120,14 +120,14 @@ fn assert_only_in(doors: &[&str], words: &[&str]) {
 }
 
 /// A file of `src`, its code without comments and without its tests.
-struct TokenOrigin {
+struct SourceFile {
     path: PathBuf,
     /// The top-level module that it belongs to.
     module: String,
     code: String,
 }
 
-impl TokenOrigin {
+impl SourceFile {
     /// The top-level modules it names after `crate::`; `lib` for what the crate itself re-exports.
     fn imports(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -172,7 +172,7 @@ fn neighbours(module: &str) -> &'static [&'static str] {
     NEIGHBOURS.iter().find(|(name, _)| *name == module).map_or(&[], |(_, neighbours)| neighbours)
 }
 
-fn sources() -> Vec<TokenOrigin> {
+fn sources() -> Vec<SourceFile> {
     let folder = root().join("src");
     let mut paths = Vec::new();
     collect(&folder, &mut paths);
@@ -181,7 +181,7 @@ fn sources() -> Vec<TokenOrigin> {
         let inside = path.strip_prefix(&folder).expect("it was found in there").to_owned();
         let first = inside.iter().next().expect("a file has a name").to_string_lossy();
         let text = fs::read_to_string(&path).expect("a source can be read");
-        TokenOrigin { module: first.trim_end_matches(".rs").to_owned(), path: inside, code: code_of(&text) }
+        SourceFile { module: first.trim_end_matches(".rs").to_owned(), path: inside, code: code_of(&text) }
     };
     paths.into_iter().map(read).collect()
 }
