@@ -848,7 +848,7 @@ fn cli_token(arguments: &[&str], variables: Variables<'_>) -> Output {
             ("redis-cluster", cfg!(feature = "redis-cluster")),
             ("redis-sentinel", cfg!(feature = "redis-sentinel")),
             ("redis-tls", cfg!(feature = "redis-tls")),
-            ("seal", cfg!(feature = "encryption")),
+            ("encryption", cfg!(feature = "encryption")),
             ("testing", true),
         ];
         let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();

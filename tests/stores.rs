@@ -28,7 +28,8 @@ use evertoken::provider::Identity;
 use evertoken::store::{Entry, Expected, Key, LeaseOutcome, Store, SwapOutcome};
 use evertoken::testing::{FakeClock, FakeProvider};
 #[cfg(feature = "encryption")]
-use evertoken::{EncryptedStore, EncryptionKey, Error, FileStore, MemoryStore, TokenManager};
+use evertoken::{EncryptedStore, EncryptionKey};
+use evertoken::{Error, FileStore, MemoryStore, TokenManager};
 #[cfg(target_os = "linux")]
 use process::{Process, each};
 #[cfg(all(feature = "redis", target_os = "linux"))]
