@@ -12,7 +12,7 @@ pub(super) struct Breaker {
     /// In a row.
     failures: u32,
     /// How often it has opened since it was closed.
-    openings: u32,
+    times_opened: u32,
     open: Option<Open>,
 }
 
@@ -25,18 +25,18 @@ struct Open {
 
 impl Breaker {
     /// How long to stay away.
-    pub(super) fn rest(&self) -> Option<Duration> {
+    pub(super) fn remaining_backoff(&self) -> Option<Duration> {
         let open = self.open.as_ref()?;
         Some(open.probe.unwrap_or(open.until).remaining()).filter(|rest| !rest.is_zero())
     }
 
     /// Asks for leave. Err: how long to stay away.
-    pub(super) fn enter(&mut self, takes: Duration) -> Result<(), Duration> {
-        if let Some(rest) = self.rest() {
+    pub(super) fn admit(&mut self, probe_timeout: Duration) -> Result<(), Duration> {
+        if let Some(rest) = self.remaining_backoff() {
             return Err(rest);
         }
         if let Some(open) = &mut self.open {
-            open.probe = Some(Deadline::within(takes));
+            open.probe = Some(Deadline::within(probe_timeout));
         }
         Ok(())
     }
@@ -46,27 +46,27 @@ impl Breaker {
         std::mem::take(self).failures > 0
     }
 
-    /// It did not, or with an error. `for_long`: it will not before somebody mends a setting.
-    pub(super) fn failed(&mut self, for_long: bool, random: f64) {
+    /// It did not, or with an error. `is_lasting`: it will not before somebody mends a setting.
+    pub(super) fn failed(&mut self, is_lasting: bool, random: f64) {
         self.failures = self.failures.saturating_add(1);
         let was_probe = self.open.as_ref().is_some_and(|open| open.probe.is_some());
-        if self.open.is_some() && !was_probe || !for_long && !was_probe && self.failures < FAILURES {
+        if self.open.is_some() && !was_probe || !is_lasting && !was_probe && self.failures < FAILURES_TO_OPEN {
             return;
         }
-        self.openings = self.openings.saturating_add(1);
-        let step = if for_long { u32::MAX } else { self.openings };
+        self.times_opened = self.times_opened.saturating_add(1);
+        let step = if is_lasting { u32::MAX } else { self.times_opened };
         self.open = Some(Open { until: Deadline::within(store_pause(step, random)), probe: None });
     }
 }
 
 /// So many failures in a row open it.
-const FAILURES: u32 = 3;
+const FAILURES_TO_OPEN: u32 = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TAKES: Duration = Duration::from_secs(60);
+    const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
     /// As if the pause was over.
     fn rested(breaker: &mut Breaker) {
@@ -79,13 +79,13 @@ mod tests {
         for _ in 0..10 {
             breaker.failed(false, 0.5);
             breaker.failed(false, 0.5);
-            assert_eq!(breaker.enter(TAKES), Ok(()));
+            assert_eq!(breaker.admit(PROBE_TIMEOUT), Ok(()));
             breaker.succeeded();
         }
         for _ in 0..3 {
             breaker.failed(false, 0.5);
         }
-        assert!(breaker.enter(TAKES).is_err());
+        assert!(breaker.admit(PROBE_TIMEOUT).is_err());
     }
 
     #[test]
@@ -93,10 +93,10 @@ mod tests {
         let mut breaker = Breaker::default();
         breaker.failed(true, 0.5);
         rested(&mut breaker);
-        assert_eq!(breaker.enter(TAKES), Ok(()));
-        assert!((0..100).all(|_| breaker.enter(TAKES).is_err()));
+        assert_eq!(breaker.admit(PROBE_TIMEOUT), Ok(()));
+        assert!((0..100).all(|_| breaker.admit(PROBE_TIMEOUT).is_err()));
         breaker.succeeded();
-        assert!((0..100).all(|_| breaker.enter(TAKES).is_ok()));
+        assert!((0..100).all(|_| breaker.admit(PROBE_TIMEOUT).is_ok()));
     }
 
     #[test]
@@ -105,28 +105,28 @@ mod tests {
         (0..3).for_each(|_| breaker.failed(false, 0.5));
         let mut before = Duration::ZERO;
         for _ in 0..5 {
-            let rest = breaker.enter(TAKES).expect_err("it is open");
+            let rest = breaker.admit(PROBE_TIMEOUT).expect_err("it is open");
             assert!(rest > before, "{rest:?} after {before:?}");
             before = rest;
             rested(&mut breaker);
-            assert_eq!(breaker.enter(TAKES), Ok(()));
+            assert_eq!(breaker.admit(PROBE_TIMEOUT), Ok(()));
             breaker.failed(false, 0.5);
         }
         for _ in 0..1_000 {
             rested(&mut breaker);
-            assert_eq!(breaker.enter(TAKES), Ok(()));
+            assert_eq!(breaker.admit(PROBE_TIMEOUT), Ok(()));
             breaker.failed(false, 1.0);
         }
-        assert!(breaker.enter(TAKES).expect_err("it is open") <= Duration::from_secs(36));
+        assert!(breaker.admit(PROBE_TIMEOUT).expect_err("it is open") <= Duration::from_secs(36));
     }
 
     #[test]
     fn what_comes_late_from_before_it_opened_changes_nothing() {
         let mut breaker = Breaker::default();
         (0..3).for_each(|_| breaker.failed(false, 0.5));
-        let rest = breaker.enter(TAKES).expect_err("it is open");
+        let rest = breaker.admit(PROBE_TIMEOUT).expect_err("it is open");
         (0..10).for_each(|_| breaker.failed(false, 0.5));
-        assert!(breaker.enter(TAKES).expect_err("it is open") <= rest);
+        assert!(breaker.admit(PROBE_TIMEOUT).expect_err("it is open") <= rest);
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         let mut breaker = Breaker::default();
         breaker.failed(true, 0.5);
         rested(&mut breaker);
-        assert_eq!(breaker.enter(Duration::ZERO), Ok(()));
-        assert_eq!(breaker.enter(TAKES), Ok(()));
+        assert_eq!(breaker.admit(Duration::ZERO), Ok(()));
+        assert_eq!(breaker.admit(PROBE_TIMEOUT), Ok(()));
     }
 }

@@ -41,20 +41,20 @@ pub struct RedisConfig {
 /// How the servers stand together.
 #[derive(Clone, Debug)]
 pub(super) enum Topology {
-    One(Place),
+    One(Address),
     #[cfg(feature = "redis-sentinel")]
     Sentinels {
-        nodes: Vec<Place>,
+        nodes: Vec<Address>,
         service: String,
         password: Option<Secret>,
     },
     #[cfg(feature = "redis-cluster")]
-    Cluster(Vec<Place>),
+    Cluster(Vec<Address>),
 }
 
 /// The address of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Address {
     Tcp(String, u16),
     Unix(PathBuf),
 }
@@ -77,12 +77,12 @@ impl RedisConfig {
     pub fn from_url(url: &str) -> Result<RedisConfig, Error> {
         let told = url.into_connection_info().map_err(|_| Error::config(NO_URL))?;
         let (place, tls) = match told.addr() {
-            ConnectionAddr::Tcp(host, port) => (Place::Tcp(host.clone(), *port), false),
+            ConnectionAddr::Tcp(host, port) => (Address::Tcp(host.clone(), *port), false),
             ConnectionAddr::TcpTls { insecure: true, .. } => {
                 return Err(Error::config("#insecure in a Redis URL would switch the check of certificates off"));
             }
-            ConnectionAddr::TcpTls { host, port, .. } => (Place::Tcp(host.clone(), *port), true),
-            ConnectionAddr::Unix(path) => (Place::Unix(path.clone()), false),
+            ConnectionAddr::TcpTls { host, port, .. } => (Address::Tcp(host.clone(), *port), true),
+            ConnectionAddr::Unix(path) => (Address::Unix(path.clone()), false),
             _ => return Err(Error::config(NO_URL)),
         };
         let settings = told.redis_settings();
@@ -126,7 +126,7 @@ impl RedisConfig {
             tls: false,
             #[cfg(feature = "redis-tls")]
             certificates: Certificates::default(),
-            timeout: TIME_LIMIT,
+            timeout: DEFAULT_TIMEOUT,
         }
     }
 
@@ -182,7 +182,7 @@ impl RedisConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
-        if !(SHORTEST_LIMIT..=LONGEST_LIMIT).contains(&self.timeout) {
+        if !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&self.timeout) {
             return Err(Error::config("the time limit of Redis must be from 10 to 500 ms"));
         }
         if self.user.is_some() && self.password.is_none() {
@@ -194,7 +194,7 @@ impl RedisConfig {
         if self.database < 0 {
             return Err(Error::config("the number of a Redis database is not negative"));
         }
-        if let (Topology::One(Place::Unix(_)), true) = (&self.topology, self.tls) {
+        if let (Topology::One(Address::Unix(_)), true) = (&self.topology, self.tls) {
             return Err(Error::config("there is no TLS over a Unix socket"));
         }
         #[cfg(feature = "redis-cluster")]
@@ -233,7 +233,7 @@ impl RedisConfig {
     }
 
     /// True when connecting has parts that no time limit of a socket bounds.
-    pub(super) fn may_take_long(&self) -> bool {
+    pub(super) fn needs_connect_thread(&self) -> bool {
         match &self.topology {
             Topology::One(place) => place.has_name(),
             #[cfg(feature = "redis-sentinel")]
@@ -251,29 +251,29 @@ impl RedisConfig {
         }
     }
 
-    pub(super) fn limit(&self) -> Duration {
+    pub(super) fn command_timeout(&self) -> Duration {
         self.timeout
     }
 
     /// The same, but no longer than until `deadline`.
-    pub(super) fn limit_until(&self, deadline: Deadline) -> Duration {
+    pub(super) fn timeout_until(&self, deadline: Deadline) -> Duration {
         self.timeout.min(deadline.remaining())
     }
 
     #[cfg(feature = "redis-tls")]
-    pub(super) fn speaks_tls(&self) -> bool {
+    pub(super) fn uses_tls(&self) -> bool {
         self.tls
     }
 
     /// What the `redis` crate needs to reach `place`, and to say nothing there: not even its name, which would cost a
     /// round trip and, when the server is silent, twice the time limit.
-    pub(super) fn silent_info(&self, place: &Place) -> Result<ConnectionInfo, redis::RedisError> {
+    pub(super) fn connection_info(&self, place: &Address) -> Result<ConnectionInfo, redis::RedisError> {
         let address = match place {
-            Place::Tcp(host, port) if self.tls => {
+            Address::Tcp(host, port) if self.tls => {
                 ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
             }
-            Place::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
-            Place::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            Address::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
+            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
         };
         let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let tcp = TcpSettings::default().set_nodelay(true);
@@ -281,7 +281,7 @@ impl RedisConfig {
     }
 
     /// What is to be said on a new connection.
-    pub(super) fn greetings(&self) -> impl Iterator<Item = Cmd> {
+    pub(super) fn setup_commands(&self) -> impl Iterator<Item = Cmd> {
         let password = self.password.as_ref().map(|password| authentication(self.user.as_deref(), password));
         let database = (self.database != 0).then(|| {
             let mut select = cmd("SELECT");
@@ -293,7 +293,7 @@ impl RedisConfig {
 
     /// The same for a sentinel, which has neither databases nor the users of its master.
     #[cfg(feature = "redis-sentinel")]
-    pub(super) fn sentinel_greeting(&self) -> Option<Cmd> {
+    pub(super) fn sentinel_setup_command(&self) -> Option<Cmd> {
         match &self.topology {
             Topology::Sentinels { password, .. } => password.as_ref().map(|password| authentication(None, password)),
             _ => None,
@@ -313,8 +313,8 @@ impl RedisConfig {
     }
 
     #[cfg(feature = "redis-cluster")]
-    pub(super) fn cluster_client(&self, nodes: &[Place]) -> Result<redis::cluster::ClusterClient, redis::RedisError> {
-        let nodes: Vec<_> = nodes.iter().map(|node| self.silent_info(node)).collect::<Result<_, _>>()?;
+    pub(super) fn cluster_client(&self, nodes: &[Address]) -> Result<redis::cluster::ClusterClient, redis::RedisError> {
+        let nodes: Vec<_> = nodes.iter().map(|node| self.connection_info(node)).collect::<Result<_, _>>()?;
         let mut builder = redis::cluster::ClusterClient::builder(nodes)
             .use_protocol(ProtocolVersion::RESP2)
             .connection_timeout(self.timeout)
@@ -355,26 +355,26 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-impl Place {
+impl Address {
     /// True when its address has to be looked up.
     fn has_name(&self) -> bool {
-        matches!(self, Place::Tcp(host, _) if host.parse::<IpAddr>().is_err())
+        matches!(self, Address::Tcp(host, _) if host.parse::<IpAddr>().is_err())
     }
 
     /// From `host:port`; an IPv6 address stands in brackets.
     #[cfg(any(feature = "redis-sentinel", feature = "redis-cluster"))]
-    pub(super) fn parse(text: &str) -> Option<Place> {
+    pub(super) fn parse(text: &str) -> Option<Address> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'%');
         let fits = !host.is_empty() && host.bytes().all(plain);
-        fits.then_some(Place::Tcp(host.to_owned(), port.parse().ok()?))
+        fits.then_some(Address::Tcp(host.to_owned(), port.parse().ok()?))
     }
 }
 
 #[cfg(any(feature = "redis-sentinel", feature = "redis-cluster"))]
-fn places<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<Place>, Error> {
-    let places: Option<Vec<_>> = nodes.into_iter().map(|node| Place::parse(node.as_ref())).collect();
+fn places<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<Address>, Error> {
+    let places: Option<Vec<_>> = nodes.into_iter().map(|node| Address::parse(node.as_ref())).collect();
     places
         .filter(|places| !places.is_empty())
         .ok_or_else(|| Error::config("the Redis nodes must be given as host:port, at least one"))
@@ -383,6 +383,6 @@ fn places<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<Place
 const NO_URL: &str = "the Redis URL cannot be read: it is redis://host:port/database, rediss:// (with the feature \
                       redis-tls) or redis+unix:///path";
 
-const TIME_LIMIT: Duration = Duration::from_millis(250);
-const SHORTEST_LIMIT: Duration = Duration::from_millis(10);
-const LONGEST_LIMIT: Duration = Duration::from_millis(500);
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+const MAX_TIMEOUT: Duration = Duration::from_millis(500);

@@ -2,13 +2,13 @@
 
 mod breaker;
 mod config;
-mod lane;
-mod link;
+mod connection;
+mod queue;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
-mod waiting;
-mod watching;
+mod wait;
+mod watcher;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -24,11 +24,11 @@ use crate::store::{
     Cursor, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
 };
 use breaker::Breaker;
-use lane::{Lane, Rank, Turn};
-use link::{Fault, FaultKind, Link};
-use scripts::{Question, Reply};
-use waiting::Waiting;
-use watching::Watching;
+use connection::{Connection, RedisError, RedisErrorKind};
+use queue::{ConnectionQueue, Permit, Priority};
+use scripts::{ScriptCall, ScriptReply};
+use wait::Waiters;
+use watcher::Watcher;
 
 /// Keeps records in a Redis or Valkey, for all processes on all hosts that share it. Clones share one connection.
 ///
@@ -56,18 +56,18 @@ pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     config: RedisConfig,
-    lane: Lane,
+    queue: ConnectionQueue,
     breaker: Mutex<Breaker>,
     /// What does not work, and the log has been told of.
-    trouble: Mutex<Option<Trouble>>,
-    waiting: Waiting,
-    watching: Watching,
+    outage: Mutex<Option<Outage>>,
+    waiters: Waiters,
+    watcher: Watcher,
 }
 
-struct Trouble {
+struct Outage {
     error: Error,
     /// Then reading is no sign that it is over.
-    is_about_writing: bool,
+    affects_only_writes: bool,
 }
 
 impl RedisStore {
@@ -89,18 +89,18 @@ impl RedisStore {
         config.check()?;
         Ok(RedisStore(Arc::new(Inner {
             config,
-            lane: Lane::default(),
+            queue: ConnectionQueue::default(),
             breaker: Mutex::default(),
-            trouble: Mutex::default(),
-            waiting: Waiting::default(),
-            watching: Watching::default(),
+            outage: Mutex::default(),
+            waiters: Waiters::default(),
+            watcher: Watcher::default(),
         })))
     }
 }
 
 impl Store for RedisStore {
     fn read(&self, key: &Key) -> Result<Option<crate::store::Entry>, Error> {
-        self.0.ask_or_fail(key, &scripts::read(key), Reply::into_entry)
+        self.0.run_or_fail(key, &scripts::read(key), ScriptReply::into_entry)
     }
 
     fn compare_and_swap(
@@ -109,7 +109,7 @@ impl Store for RedisStore {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        self.0.ask_or_fail(key, &scripts::swap(key, expected, new), Reply::into_swap)
+        self.0.run_or_fail(key, &scripts::compare_and_swap(key, expected, new), ScriptReply::into_swap_outcome)
     }
 
     fn read_or_lease(
@@ -120,8 +120,8 @@ impl Store for RedisStore {
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let question = scripts::read_or_lease(key, not, at_least, owner, lease);
-        let leasing = self.0.ask(&question, Rank::Reading, Reply::into_leasing)?;
+        let call = scripts::read_or_lease(key, not, at_least, owner, lease);
+        let leasing = self.0.ask(&call, Priority::Read, ScriptReply::into_lease_outcome)?;
         // Where many want something at once, this one comes again.
         let later = || LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
         Ok(leasing.unwrap_or_else(later))
@@ -135,7 +135,7 @@ impl Store for RedisStore {
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        self.0.ask_or_fail(key, &scripts::publish(key, owner, seen, bytes, lifetime), Reply::into_publish)
+        self.0.run_or_fail(key, &scripts::publish(key, owner, seen, bytes, lifetime), ScriptReply::into_publish_outcome)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
@@ -156,104 +156,107 @@ impl Inner {
     /// turn in time.
     fn ask<T>(
         &self,
-        question: &Question,
-        rank: Rank,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        call: &ScriptCall,
+        priority: Priority,
+        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
     ) -> Result<Option<T>, Error> {
         let left_alone = |rest| {
-            let why = lock(&self.trouble).as_ref().map(|trouble| format!(": {}", trouble.error)).unwrap_or_default();
+            let why = lock(&self.outage).as_ref().map(|outage| format!(": {}", outage.error)).unwrap_or_default();
             Error::new(ErrorKind::Store, format!("redis does not work and is left alone{why}")).with_retry_after(rest)
         };
-        let rest = lock(&self.breaker).rest().or_else(|| self.lane.hangs().then_some(OPERATION));
+        let rest =
+            lock(&self.breaker).remaining_backoff().or_else(|| self.queue.is_stuck().then_some(OPERATION_TIMEOUT));
         if let Some(rest) = rest {
             return Err(left_alone(rest));
         }
-        let Some(turn) = self.lane.enter(Deadline::within(rank.queue()), rank) else { return Ok(None) };
-        if turn.after_a_hang {
-            self.note_failure(&Fault::lost("redis did not answer in time"));
+        let Some(permit) = self.queue.acquire(Deadline::within(priority.max_queue_time()), priority) else {
+            return Ok(None);
+        };
+        if permit.previous_hung {
+            self.note_failure(&RedisError::lost("redis did not answer in time"));
         }
         // Those that had their turn before this one may have found out that it does not work.
-        lock(&self.breaker).enter(OPERATION).map_err(left_alone)?;
-        let answer = self.ask_now(turn, question, read, Deadline::within(OPERATION));
+        lock(&self.breaker).admit(OPERATION_TIMEOUT).map_err(left_alone)?;
+        let answer = self.run_with_retry(permit, call, read, Deadline::within(OPERATION_TIMEOUT));
         match &answer {
             Ok((_, wrote)) => self.note_success(*wrote),
-            Err(fault) => self.note_failure(fault),
+            Err(error) => self.note_failure(error),
         }
-        answer.map(|(value, _)| Some(value)).map_err(|fault| fault.error)
+        answer.map(|(value, _)| Some(value)).map_err(|error| error.error)
     }
 
     fn note_success(&self, wrote: bool) {
         if lock(&self.breaker).succeeded() {
-            self.watching.go_on();
+            self.watcher.recover();
         }
         let is_over = {
-            let mut trouble = lock(&self.trouble);
-            trouble.take_if(|trouble| wrote || !trouble.is_about_writing).is_some()
+            let mut outage = lock(&self.outage);
+            outage.take_if(|outage| wrote || !outage.affects_only_writes).is_some()
         };
         if is_over {
             log::info!(target: "evertoken", "redis works again");
         }
     }
 
-    fn note_failure(&self, fault: &Fault) {
-        if fault.kind == FaultKind::WrongKey {
+    fn note_failure(&self, error: &RedisError) {
+        if error.kind == RedisErrorKind::WrongKey {
             return;
         }
-        lock(&self.breaker).failed(fault.lasts(), fastrand::f64());
-        let trouble = Trouble { error: fault.error.clone(), is_about_writing: fault.is_about_writing() };
-        let before = lock(&self.trouble).replace(trouble);
+        lock(&self.breaker).failed(error.needs_new_settings(), fastrand::f64());
+        let outage = Outage { error: error.error.clone(), affects_only_writes: error.affects_only_writes() };
+        let before = lock(&self.outage).replace(outage);
         if before.is_none() {
-            log::warn!(target: "evertoken", "redis cannot be used: {}", fault.error);
+            log::warn!(target: "evertoken", "redis cannot be used: {}", error.error);
         }
     }
 
-    fn ask_or_fail<T>(
+    fn run_or_fail<T>(
         &self,
         key: &Key,
-        question: &Question,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        call: &ScriptCall,
+        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
-        let rank = if key.is_done_once() { Rank::Patient } else { Rank::Writing };
+        let priority = if key.is_done_once() { Priority::Low } else { Priority::Write };
         let too_much = || Error::new(ErrorKind::Store, "too much is asked of redis at once");
-        self.ask(question, rank, read)?.ok_or_else(too_much)
+        self.ask(call, priority, read)?.ok_or_else(too_much)
     }
 
     /// The answer, and whether something was written.
-    fn ask_now<T>(
+    fn run_with_retry<T>(
         &self,
-        mut turn: Turn<'_>,
-        question: &Question,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        mut permit: Permit<'_>,
+        call: &ScriptCall,
+        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
         deadline: Deadline,
-    ) -> Result<(T, bool), Fault> {
-        match self.try_once(&mut turn, question, &read, deadline, false) {
+    ) -> Result<(T, bool), RedisError> {
+        match self.run_once(&mut permit, call, &read, deadline, false) {
             // On a new connection, which leads to the new master if there is one.
-            Err(fault) if fault.may_pass() && !deadline.has_passed() => {
-                self.try_once(&mut turn, question, &read, deadline, true)
+            Err(error) if error.is_retryable() && !deadline.has_passed() => {
+                self.run_once(&mut permit, call, &read, deadline, true)
             }
             other => other,
         }
     }
 
-    fn try_once<T>(
+    fn run_once<T>(
         &self,
-        turn: &mut Turn<'_>,
-        question: &Question,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        permit: &mut Permit<'_>,
+        call: &ScriptCall,
+        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
         deadline: Deadline,
         again: bool,
-    ) -> Result<(T, bool), Fault> {
+    ) -> Result<(T, bool), RedisError> {
         // Taken out while it is in use: only when it is known to be in order it goes back.
-        let mut link = match turn.link.take().filter(Link::is_of_this_process) {
-            Some(link) => link,
-            None => Link::open(&self.config, deadline)?,
+        let mut connection = match permit.connection.take().filter(Connection::is_of_this_process) {
+            Some(connection) => connection,
+            None => Connection::open(&self.config, deadline)?,
         };
-        let answer = question.ask(&mut link, self.config.limit(), deadline, again).and_then(|reply| {
+        let answer = call.ask(&mut connection, self.config.command_timeout(), deadline, again).and_then(|reply| {
             let wrote = reply.has_written();
             Ok((read(reply)?, wrote))
         });
-        if answer.as_ref().err().is_none_or(|fault| !fault.breaks()) {
-            turn.link = Some(link);
+        if answer.as_ref().err().is_none_or(|error| !error.breaks_connection()) {
+            permit.connection = Some(connection);
         }
         answer
     }
@@ -265,17 +268,17 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-impl Rank {
+impl Priority {
     /// How long an operation waits for its turn. What is to be done once is not done without the store, so it waits longer.
-    fn queue(self) -> Duration {
-        if self == Rank::Patient { LONG_QUEUE } else { QUEUE }
+    fn max_queue_time(self) -> Duration {
+        if self == Priority::Low { MAX_LOW_PRIORITY_QUEUE_TIME } else { MAX_QUEUE_TIME }
     }
 }
 
-const QUEUE: Duration = Duration::from_millis(400);
+const MAX_QUEUE_TIME: Duration = Duration::from_millis(400);
 
 /// With the operation itself it stays below the three seconds for which a step of what is done once is waited for.
-const LONG_QUEUE: Duration = Duration::from_secs(2);
+const MAX_LOW_PRIORITY_QUEUE_TIME: Duration = Duration::from_secs(2);
 
 /// What an operation may take, all in all, when it has its turn.
-const OPERATION: Duration = Duration::from_millis(500);
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, Value, cmd};
 use ring::digest;
 
-use super::link::{Fault, FaultKind, Link};
+use super::connection::{Connection, RedisError, RedisErrorKind};
 use crate::clock::Deadline;
 use crate::key::Key;
 use crate::secret::hex;
@@ -20,52 +20,52 @@ struct Script {
 
 impl Script {
     fn new(body: &str) -> Script {
-        let text = format!("{LOOK}{body}");
+        let text = format!("{PRELUDE}{body}");
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         Script { name: hex(digest.as_ref()), text }
     }
 }
 
 /// One operation, ready to be sent, again if need be.
-pub(super) struct Question {
+pub(super) struct ScriptCall {
     script: &'static Script,
     keys: Vec<Key>,
     arguments: Vec<zeroize::Zeroizing<Vec<u8>>>,
 }
 
-impl Question {
-    fn new(script: &'static Script, keys: &[Key]) -> Question {
-        Question { script, keys: keys.to_vec(), arguments: Vec::new() }
+impl ScriptCall {
+    fn new(script: &'static Script, keys: &[Key]) -> ScriptCall {
+        ScriptCall { script, keys: keys.to_vec(), arguments: Vec::new() }
     }
 
-    fn with(mut self, argument: impl AsRef<[u8]>) -> Question {
+    fn with(mut self, argument: impl AsRef<[u8]>) -> ScriptCall {
         self.arguments.push(zeroize::Zeroizing::new(argument.as_ref().to_vec()));
         self
     }
 
-    fn with_milliseconds(self, duration: Duration) -> Question {
+    fn with_milliseconds(self, duration: Duration) -> ScriptCall {
         // Redis refuses a lifetime of zero, and one that its clock cannot hold.
-        self.with(duration.as_millis().clamp(1, LONGEST_MILLISECONDS).to_string())
+        self.with(duration.as_millis().clamp(1, MAX_MILLISECONDS).to_string())
     }
 
-    /// Asks over `link`, `limit` for each part of the answer. `again`: it was asked before, and may have been done.
+    /// Asks over `connection`, `limit` for each part of the answer. `again`: it was asked before, and may have been done.
     pub(super) fn ask(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         limit: Duration,
         deadline: Deadline,
         again: bool,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<ScriptReply, RedisError> {
         let limit = || limit.min(deadline.remaining());
-        let by_name = link.ask(&self.command("EVALSHA", &self.script.name, again), limit());
+        let by_name = connection.ask(&self.command("EVALSHA", &self.script.name, again), limit());
         let value = match by_name {
             // A new server, or one that has started anew, gets the text. It keeps it.
-            Err(fault) if fault.kind == FaultKind::NoScript => {
-                link.ask(&self.command("EVAL", &self.script.text, again), limit())?
+            Err(error) if error.kind == RedisErrorKind::NoScript => {
+                connection.ask(&self.command("EVAL", &self.script.text, again), limit())?
             }
             other => other?,
         };
-        Reply::of(value)
+        ScriptReply::of(value)
     }
 
     fn command(&self, verb: &str, script: &str, again: bool) -> Cmd {
@@ -82,8 +82,8 @@ impl Question {
     }
 }
 
-pub(super) fn read(key: &Key) -> Question {
-    Question::new(&READ, std::slice::from_ref(key))
+pub(super) fn read(key: &Key) -> ScriptCall {
+    ScriptCall::new(&READ, std::slice::from_ref(key))
 }
 
 pub(super) fn read_or_lease(
@@ -92,8 +92,8 @@ pub(super) fn read_or_lease(
     at_least: Duration,
     owner: &LeaseOwner,
     lease: Duration,
-) -> Question {
-    Question::new(&READ_OR_LEASE, &[key.clone(), key.lease(), stream(key)])
+) -> ScriptCall {
+    ScriptCall::new(&READ_OR_LEASE, &[key.clone(), key.lease(), news_stream(key)])
         .with(not.map_or("", Version::as_str))
         .with_milliseconds(at_least)
         .with(owner.as_bytes())
@@ -106,86 +106,86 @@ pub(super) fn publish(
     seen: Option<&Version>,
     bytes: &[u8],
     lifetime: Duration,
-) -> Question {
-    Question::new(&PUBLISH, &[key.clone(), key.lease(), stream(key)])
+) -> ScriptCall {
+    ScriptCall::new(&PUBLISH, &[key.clone(), key.lease(), news_stream(key)])
         .with(owner.as_bytes())
         .with(seen.map_or("", Version::as_str))
         .with(bytes)
         .with_milliseconds(lifetime)
 }
 
-pub(super) fn swap(key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> Question {
+pub(super) fn compare_and_swap(key: &Key, expected: Expected<'_>, new: Option<(&[u8], Duration)>) -> ScriptCall {
     let (condition, version) = match expected {
         Expected::Absent => ("absent", ""),
         Expected::Version(version) => ("version", version.as_str()),
         Expected::Any => ("any", ""),
     };
     // Nobody waits for news of a lease.
-    let keys = if key.is_beside() { vec![key.clone()] } else { vec![key.clone(), stream(key)] };
-    let question = Question::new(&SWAP, &keys).with(condition).with(version);
+    let keys = if key.is_beside() { vec![key.clone()] } else { vec![key.clone(), news_stream(key)] };
+    let call = ScriptCall::new(&COMPARE_AND_SWAP, &keys).with(condition).with(version);
     match new {
-        Some((bytes, lifetime)) => question.with("set").with(bytes).with_milliseconds(lifetime),
-        None => question.with("remove"),
+        Some((bytes, lifetime)) => call.with("set").with(bytes).with_milliseconds(lifetime),
+        None => call.with("remove"),
     }
 }
 
-pub(super) fn look_at(key: &Key) -> Question {
-    Question::new(&LOOK_AT, &[key.clone(), key.lease()])
+pub(super) fn check_for_change(key: &Key) -> ScriptCall {
+    ScriptCall::new(&CHECK_FOR_CHANGE, &[key.clone(), key.lease()])
 }
 
 /// Where the streams of these keys end.
-pub(super) fn ends(keys: &[&Key]) -> Question {
-    Question::new(&ENDS, &keys.iter().map(|key| stream(key)).collect::<Vec<_>>())
+pub(super) fn last_positions(keys: &[&Key]) -> ScriptCall {
+    ScriptCall::new(&LAST_POSITIONS, &keys.iter().map(|key| news_stream(key)).collect::<Vec<_>>())
 }
 
-/// Waits for an entry in one of the streams that is newer than the place beside it.
-pub(super) fn follow<'a>(streams: impl IntoIterator<Item = (&'a Key, &'a str)>, wait: Duration) -> Cmd {
-    let (keys, places): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+/// Waits for an entry in one of the streams that is newer than the position beside it.
+pub(super) fn read_streams<'a>(streams: impl IntoIterator<Item = (&'a Key, &'a str)>, wait: Duration) -> Cmd {
+    let (keys, positions): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
     let mut command = cmd("XREAD");
     // Zero would wait for ever.
     command.arg("COUNT").arg(1).arg("BLOCK").arg(wait.as_millis().max(1).to_string()).arg("STREAMS");
     keys.iter().for_each(|key| {
-        command.arg(stream(key).as_str());
+        command.arg(news_stream(key).as_str());
     });
-    places.iter().for_each(|place| {
-        command.arg(*place);
+    positions.iter().for_each(|position| {
+        command.arg(*position);
     });
     command
 }
 
 /// The stream that tells of changes: it holds the last one.
-pub(super) fn stream(key: &Key) -> Key {
+pub(super) fn news_stream(key: &Key) -> Key {
     key.beside("news")
 }
 
 /// What a script answers: a word, and what belongs to it.
-pub(super) struct Reply {
+pub(super) struct ScriptReply {
     word: String,
     parts: std::vec::IntoIter<Value>,
 }
 
-impl Reply {
-    fn of(value: Value) -> Result<Reply, Fault> {
-        let Value::Array(parts) = value else { return Err(Fault::nonsense()) };
+impl ScriptReply {
+    fn of(value: Value) -> Result<ScriptReply, RedisError> {
+        let Value::Array(parts) = value else { return Err(RedisError::nonsense()) };
         let mut parts = parts.into_iter();
-        let Some(Value::BulkString(word)) = parts.next() else { return Err(Fault::nonsense()) };
-        Ok(Reply { word: String::from_utf8(word).map_err(|_| Fault::nonsense())?, parts })
+        let Some(Value::BulkString(word)) = parts.next() else { return Err(RedisError::nonsense()) };
+        Ok(ScriptReply { word: String::from_utf8(word).map_err(|_| RedisError::nonsense())?, parts })
     }
 
-    /// True when something was written. A lease that was taken does not count: what is full may have room for that.
+    /// True when something was written. A lease that was taken does not count: what is full may have done for that.
     pub(super) fn has_written(&self) -> bool {
         matches!(self.word.as_str(), "done" | "removed")
     }
 
-    pub(super) fn into_entry(mut self) -> Result<Option<Entry>, Fault> {
+    pub(super) fn into_entry(mut self) -> Result<Option<Entry>, RedisError> {
         match self.word.as_str() {
             "found" => self.entry().map(Some),
             "nothing" => Ok(None),
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 
-    pub(super) fn into_leasing(mut self) -> Result<LeaseOutcome, Fault> {
+    pub(super) fn into_lease_outcome(mut self) -> Result<LeaseOutcome, RedisError> {
         match self.word.as_str() {
             "found" => Ok(LeaseOutcome::Found(self.entry()?)),
             "leased" => Ok(LeaseOutcome::Leased),
@@ -193,81 +193,81 @@ impl Reply {
                 let remaining = self.milliseconds()?;
                 let version = Some(self.text()?).filter(|name| !name.is_empty()).map(Version::new);
                 let cursor = Cursor::new(version);
-                let place = self.text()?;
+                let position = self.text()?;
                 Ok(LeaseOutcome::Busy {
                     remaining,
-                    cursor: if place.is_empty() { cursor } else { cursor.with_position(place) },
+                    cursor: if position.is_empty() { cursor } else { cursor.with_position(position) },
                 })
             }
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 
-    pub(super) fn into_publish(mut self) -> Result<PublishOutcome, Fault> {
+    pub(super) fn into_publish_outcome(mut self) -> Result<PublishOutcome, RedisError> {
         match self.word.as_str() {
             "done" => Ok(PublishOutcome::Done(Some(Version::new(self.text()?)))),
             "lost" => Ok(PublishOutcome::Conflict(self.entry()?)),
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 
-    pub(super) fn into_swap(mut self) -> Result<SwapOutcome, Fault> {
+    pub(super) fn into_swap_outcome(mut self) -> Result<SwapOutcome, RedisError> {
         match self.word.as_str() {
             "done" => Ok(SwapOutcome::Done(Some(Version::new(self.text()?)))),
             "removed" => Ok(SwapOutcome::Done(None)),
             "lost" => Ok(SwapOutcome::Conflict(Some(self.entry()?))),
             "nothing" => Ok(SwapOutcome::Conflict(None)),
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 
     /// The ends of the streams that were asked for.
-    pub(super) fn into_places(mut self) -> Result<Vec<String>, Fault> {
+    pub(super) fn into_positions(mut self) -> Result<Vec<String>, RedisError> {
         let count = self.parts.len();
         (0..count).map(|_| self.text()).collect()
     }
 
     /// Whether there is something newer than `cursor`, or the lease is free.
-    pub(super) fn has_moved(mut self, cursor: &Cursor) -> Result<bool, Fault> {
+    pub(super) fn has_changed(mut self, cursor: &Cursor) -> Result<bool, RedisError> {
         match self.word.as_str() {
             "free" => Ok(true),
             "taken" => Ok(self.text()? != cursor.version().map_or("", Version::as_str)),
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 
-    fn entry(&mut self) -> Result<Entry, Fault> {
+    fn entry(&mut self) -> Result<Entry, RedisError> {
         let remaining = self.milliseconds()?;
         let version = Version::new(self.text()?);
         Ok(Entry::with_version(self.bytes()?, remaining, version))
     }
 
-    fn bytes(&mut self) -> Result<Vec<u8>, Fault> {
+    fn bytes(&mut self) -> Result<Vec<u8>, RedisError> {
         match self.parts.next() {
             Some(Value::BulkString(bytes)) => Ok(bytes),
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 
-    fn text(&mut self) -> Result<String, Fault> {
-        String::from_utf8(self.bytes()?).map_err(|_| Fault::nonsense())
+    fn text(&mut self) -> Result<String, RedisError> {
+        String::from_utf8(self.bytes()?).map_err(|_| RedisError::nonsense())
     }
 
-    fn milliseconds(&mut self) -> Result<Duration, Fault> {
+    fn milliseconds(&mut self) -> Result<Duration, RedisError> {
         match self.parts.next() {
             Some(Value::Int(number)) => Ok(Duration::from_millis(number.try_into().unwrap_or(0))),
-            _ => Err(Fault::nonsense()),
+            _ => Err(RedisError::nonsense()),
         }
     }
 }
 
 /// A year: more than any lifetime, and far from what overflows.
-const LONGEST_MILLISECONDS: u128 = 365 * 86_400 * 1_000;
+const MAX_MILLISECONDS: u128 = 365 * 86_400 * 1_000;
 
 /// Shared by all: what is under a key, without ever touching more than 64 KiB of it, and whatever is there. What is too
 /// large or no string has a version, so that it can be replaced, and no bytes. What has no end is treated as over:
 /// nobody can tell.
-const LOOK: &str = r"
+const PRELUDE: &str = r"
 local function look(key)
   local kind = redis.call('TYPE', key)['ok']
   if kind == 'none' then return nil end
@@ -317,9 +317,9 @@ if left >= 0 and left <= math.max(600000, 2 * tonumber(ARGV[5])) and redis.call(
   end
   if holder ~= ARGV[4] and left >= 0 then
     local last = redis.pcall('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-    local place = '0-0'
-    if last.err then place = '' elseif last[1] then place = last[1][1] end
-    return {'busy', left, version(found), place}
+    local position = '0-0'
+    if last.err then position = '' elseif last[1] then position = last[1][1] end
+    return {'busy', left, version(found), position}
   end
 end
 local taken = redis.pcall('SET', KEYS[2], ARGV[4], 'PX', ARGV[5])
@@ -355,7 +355,7 @@ return {'done', new}
 });
 
 /// KEYS: record, stream if anybody is to be told. ARGV: again, condition, version, what to do, bytes, lifetime.
-static SWAP: LazyLock<Script> = LazyLock::new(|| {
+static COMPARE_AND_SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local found = look(KEYS[1])
@@ -383,7 +383,7 @@ return remove and {'removed'} or {'done', new}
 });
 
 /// KEYS: record, lease. For those who wait: what would end the waiting, without the bytes.
-static LOOK_AT: LazyLock<Script> = LazyLock::new(|| {
+static CHECK_FOR_CHANGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 if redis.call('PTTL', KEYS[2]) < 0 then return {'free'} end
@@ -393,17 +393,17 @@ return {'taken', version(look(KEYS[1]))}
 });
 
 /// KEYS: streams. Where each of them ends; what is no stream goes, because it would spoil the reading of all others.
-static ENDS: LazyLock<Script> = LazyLock::new(|| {
+static LAST_POSITIONS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local places = {'places'}
+local positions = {'positions'}
 for number, stream in ipairs(KEYS) do
   local kind = redis.call('TYPE', stream)['ok']
   if kind ~= 'stream' and kind ~= 'none' then redis.call('DEL', stream) end
   local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-  places[number + 1] = last[1] and last[1][1] or '0-0'
+  positions[number + 1] = last[1] and last[1][1] or '0-0'
 end
-return places
+return positions
 ",
     )
 });
