@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::wire::{Head, epoch_milliseconds, same_result};
-use super::{LONGEST_STEP, MOST_TRIES, OperationStatus};
+use super::record::{Header, epoch_milliseconds, same_result};
+use super::{MAX_ATTEMPTS, OperationStatus, STORE_TIMEOUT};
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -28,7 +28,7 @@ use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
 /// three seconds at most.
 #[must_use = "a claim keeps all others out until it is completed, abandoned or has run out"]
 pub struct Claim<T> {
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<HeldClaim>,
     pub(super) result: PhantomData<fn(&T)>,
 }
 
@@ -72,19 +72,19 @@ impl<T> Claim<T> {
 
 impl<T> fmt::Debug for Claim<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim").field("key", &self.held.key).field("owner", &self.held.head.owner).finish()
+        f.debug_struct("Claim").field("key", &self.held.key).field("owner", &self.held.header.owner).finish()
     }
 }
 
 /// A claim, whatever its result will be.
-pub(super) struct Held {
+pub(super) struct HeldClaim {
     store: Arc<BoundedStore>,
     time: Time,
     key: Key,
     pub(super) lifetime: Duration,
-    keep: Duration,
+    result_ttl: Duration,
     /// As it was written first.
-    head: Head,
+    header: Header,
     state: Mutex<State>,
 }
 
@@ -92,80 +92,80 @@ pub(super) struct Held {
 /// and that it is this claim's.
 struct State {
     version: Version,
-    turn: u64,
-    over: Option<&'static str>,
+    revision: u64,
+    ended: Option<&'static str>,
 }
 
-enum Replaced {
-    Done(Option<Version>),
+enum ReplaceOutcome {
+    Written(Option<Version>),
     /// This claim has been completed before, with this.
-    Completed(Entry),
+    AlreadyCompleted(Entry),
 }
 
-impl Held {
+impl HeldClaim {
     pub(super) fn new(
         store: Arc<BoundedStore>,
         time: Time,
         key: Key,
-        (lifetime, keep): (Duration, Duration),
-        head: Head,
+        (lifetime, result_ttl): (Duration, Duration),
+        header: Header,
         version: Version,
-    ) -> Held {
-        let state = Mutex::new(State { version, turn: head.turn, over: None });
-        Held { store, time, key, lifetime, keep, head, state }
+    ) -> HeldClaim {
+        let state = Mutex::new(State { version, revision: header.revision, ended: None });
+        HeldClaim { store, time, key, lifetime, result_ttl, header, state }
     }
 
     pub(super) fn extend(&self) -> Result<(), Error> {
-        let bytes = self.next(OperationStatus::InProgress)?.to_bytes();
-        match self.replace(Some((Arc::new(bytes), self.lifetime)))? {
-            Replaced::Done(version) => {
+        let bytes = self.next_header(OperationStatus::InProgress)?.to_bytes();
+        match self.replace_record(Some((Arc::new(bytes), self.lifetime)))? {
+            ReplaceOutcome::Written(version) => {
                 if let Some(version) = version {
                     lock(&self.state).version = version;
                 }
                 Ok(())
             }
-            Replaced::Completed(_) => Err(lost(COMPLETED)),
+            ReplaceOutcome::AlreadyCompleted(_) => Err(claim_lost(COMPLETED)),
         }
     }
 
     pub(super) fn complete<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<(), Error> {
-        let bytes = Arc::new(self.next(OperationStatus::Completed)?.with_result(result)?);
-        match self.replace(Some((bytes.clone(), self.keep)))? {
-            Replaced::Done(_) => {}
+        let bytes = Arc::new(self.next_header(OperationStatus::Completed)?.with_result(result)?);
+        match self.replace_record(Some((bytes.clone(), self.result_ttl)))? {
+            ReplaceOutcome::Written(_) => {}
             // The answer to the try before was lost.
-            Replaced::Completed(entry) if same_result(entry.bytes(), &bytes) => {}
-            Replaced::Completed(_) => return Err(lost(COMPLETED)),
+            ReplaceOutcome::AlreadyCompleted(entry) if same_result(entry.bytes(), &bytes) => {}
+            ReplaceOutcome::AlreadyCompleted(_) => return Err(claim_lost(COMPLETED)),
         }
-        self.end(COMPLETED);
+        self.mark_ended(COMPLETED);
         Ok(())
     }
 
     pub(super) fn abandon(&self) -> Result<(), Error> {
-        match self.replace(None)? {
-            Replaced::Done(_) => {
-                self.end(ABANDONED);
+        match self.replace_record(None)? {
+            ReplaceOutcome::Written(_) => {
+                self.mark_ended(ABANDONED);
                 Ok(())
             }
-            Replaced::Completed(_) => Err(lost(COMPLETED)),
+            ReplaceOutcome::AlreadyCompleted(_) => Err(claim_lost(COMPLETED)),
         }
     }
 
     /// The record to write next.
-    fn next(&self, status: OperationStatus) -> Result<Head, Error> {
+    fn next_header(&self, status: OperationStatus) -> Result<Header, Error> {
         let updated_ms = epoch_milliseconds(self.time.now());
         let mut state = lock(&self.state);
-        state.check()?;
-        state.turn += 1;
-        Ok(Head { status, turn: state.turn, updated_ms, ..self.head.clone() })
+        state.ensure_live()?;
+        state.revision += 1;
+        Ok(Header { status, revision: state.revision, updated_ms, ..self.header.clone() })
     }
 
     /// Writes in the place of the claim, or removes it. Whatever else is there stays.
-    fn replace(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<Replaced, Error> {
-        let deadline = Deadline::within(LONGEST_STEP);
-        for _ in 0..MOST_TRIES {
+    fn replace_record(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<ReplaceOutcome, Error> {
+        let deadline = Deadline::within(STORE_TIMEOUT);
+        for _ in 0..MAX_ATTEMPTS {
             let version = {
                 let state = lock(&self.state);
-                state.check()?;
+                state.ensure_live()?;
                 state.version.clone()
             };
             let (key, new) = (self.key.clone(), new.clone());
@@ -174,21 +174,22 @@ impl Held {
                 store.compare_and_swap(&key, Expected::Version(&version), new)
             })?;
             let entry = match swap {
-                SwapOutcome::Done(version) => return Ok(Replaced::Done(version)),
+                SwapOutcome::Done(version) => return Ok(ReplaceOutcome::Written(version)),
                 SwapOutcome::Conflict(None) => {
-                    self.end(RUN_OUT);
-                    return Err(lost(RUN_OUT));
+                    self.mark_ended(EXPIRED);
+                    return Err(claim_lost(EXPIRED));
                 }
                 SwapOutcome::Conflict(Some(entry)) => entry,
             };
-            let own = Head::from_bytes(entry.bytes(), &self.head.id).filter(|head| head.owner == self.head.owner);
-            match own.map(|head| head.status) {
+            let own =
+                Header::from_bytes(entry.bytes(), &self.header.id).filter(|header| header.owner == self.header.owner);
+            match own.map(|header| header.status) {
                 // Extended by another thread, or by a try whose answer was lost.
                 Some(OperationStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
-                Some(OperationStatus::Completed) => return Ok(Replaced::Completed(entry)),
+                Some(OperationStatus::Completed) => return Ok(ReplaceOutcome::AlreadyCompleted(entry)),
                 None => {
-                    self.end(TAKEN);
-                    return Err(lost(TAKEN));
+                    self.mark_ended(TAKEN_OVER);
+                    return Err(claim_lost(TAKEN_OVER));
                 }
             }
         }
@@ -196,22 +197,22 @@ impl Held {
     }
 
     /// Notes that the claim is over. Not when it is only found completed: whoever did that, and has not heard so, still is to.
-    fn end(&self, why: &'static str) {
-        lock(&self.state).over = Some(why);
+    fn mark_ended(&self, why: &'static str) {
+        lock(&self.state).ended = Some(why);
     }
 }
 
-fn lost(why: &'static str) -> Error {
+fn claim_lost(why: &'static str) -> Error {
     Error::new(ErrorKind::ClaimLost, why)
 }
 
 impl State {
-    fn check(&self) -> Result<(), Error> {
-        self.over.map_or(Ok(()), |why| Err(lost(why)))
+    fn ensure_live(&self) -> Result<(), Error> {
+        self.ended.map_or(Ok(()), |why| Err(claim_lost(why)))
     }
 }
 
-const RUN_OUT: &str = "the claim has run out; extend it in time, or give it a longer lifetime";
-const TAKEN: &str = "the claim has run out, and somebody else has taken over";
+const EXPIRED: &str = "the claim has run out; extend it in time, or give it a longer lifetime";
+const TAKEN_OVER: &str = "the claim has run out, and somebody else has taken over";
 const COMPLETED: &str = "the claim has been completed before";
 const ABANDONED: &str = "the claim has been abandoned before";

@@ -1,8 +1,8 @@
 //! Doing a thing once: a claim on it first, what came of it afterwards.
 
 mod claim;
+mod record;
 mod run;
-mod wire;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::claim::Claim;
-use self::claim::Held;
+use self::claim::HeldClaim;
+use self::record::{Header, VERSION, epoch_milliseconds, keyed_hash, parse_result};
 pub use self::run::RunError;
-use self::wire::{Head, VERSION, epoch_milliseconds, name_of, result_of};
 use crate::clock::{Clock, Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Identity, Key};
@@ -164,7 +164,7 @@ impl Idempotency {
     /// Keeps what is done on `store`. Opens no connection.
     pub fn new(store: impl Store) -> Idempotency {
         Idempotency {
-            store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_STEP)),
+            store: Arc::new(BoundedStore::new(Arc::new(store), STORE_TIMEOUT)),
             namespace: "evertoken".into(),
             result_ttl: Duration::from_secs(24 * 3600),
             claim_ttl: Duration::from_secs(30),
@@ -234,19 +234,19 @@ impl Idempotency {
     ) -> Result<Outcome<T>, Error> {
         let deadline = Deadline::within(wait);
         let mut attempt = self.attempt(key.as_ref(), request.as_ref())?;
-        let (mut pause, mut is_waiting) = (FIRST_PAUSE, false);
+        let (mut pause, mut is_waiting) = (INITIAL_PAUSE, false);
         loop {
             let outcome = attempt.begin();
             let longest = match &outcome {
-                Ok(Outcome::InProgress { remaining }) => (*remaining).max(SHORTEST_PAUSE),
-                Err(error) if is_waiting && error.kind() == ErrorKind::Store => LONGEST_PAUSE,
+                Ok(Outcome::InProgress { remaining }) => (*remaining).max(MIN_PAUSE),
+                Err(error) if is_waiting && error.kind() == ErrorKind::Store => MAX_PAUSE,
                 _ => return outcome,
             };
             if deadline.has_passed() {
                 return outcome;
             }
             thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(longest).min(deadline.remaining()));
-            (pause, is_waiting) = ((pause * 2).min(LONGEST_PAUSE), true);
+            (pause, is_waiting) = ((pause * 2).min(MAX_PAUSE), true);
         }
     }
 
@@ -256,96 +256,101 @@ impl Idempotency {
     ///
     /// As [`begin`](Idempotency::begin).
     pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<OperationRecord<T>>, Error> {
-        let (key, id) = self.place(key.as_ref())?;
+        let (key, id) = self.locate(key.as_ref())?;
         let place = key.clone();
         let entry = self.store.ask(move |store| store.read(&place))?;
         let Some(entry) = entry else { return Ok(None) };
-        let Some(head) = self.decode(&entry, &key, &id).filter(|head| !is_over(head, &entry)) else { return Ok(None) };
-        let result = match head.status {
+        let Some(header) = self.decode(&entry, &key, &id).filter(|header| !is_expired_claim(header, &entry)) else {
+            return Ok(None);
+        };
+        let result = match header.status {
             OperationStatus::InProgress => None,
-            OperationStatus::Completed => Some(recorded(&entry)?),
+            OperationStatus::Completed => Some(stored_result(&entry)?),
         };
         Ok(Some(OperationRecord {
-            status: head.status,
-            created: system_time(head.created_ms),
-            updated: system_time(head.updated_ms),
+            status: header.status,
+            created: system_time(header.created_ms),
+            updated: system_time(header.updated_ms),
             remaining: entry.remaining(),
             result,
         }))
     }
 
     fn attempt(&self, text: &str, request: &[u8]) -> Result<Attempt<'_>, Error> {
-        let (key, id) = self.place(text)?;
-        let request = name_of(text, "request", request);
+        let (key, id) = self.locate(text)?;
+        let request = keyed_hash(text, "request", request);
         let owner = unique_name()?;
         let (status, now) = (OperationStatus::InProgress, epoch_milliseconds(self.time.now()));
-        let head = Head { v: VERSION, id, request, owner, status, turn: 0, created_ms: now, updated_ms: now };
-        Ok(Attempt { once: self, key, head })
+        let header = Header { v: VERSION, id, request, owner, status, revision: 0, created_ms: now, updated_ms: now };
+        Ok(Attempt { idempotency: self, key, header })
     }
 
     /// Where the thing is recorded, and how its records name it.
-    fn place(&self, text: &str) -> Result<(Key, String), Error> {
+    fn locate(&self, text: &str) -> Result<(Key, String), Error> {
         if self.claim_ttl.is_zero() || self.result_ttl.is_zero() {
             return Err(Error::config("a claim and a result must have a lifetime above zero"));
         }
-        if !(1..=LONGEST_KEY).contains(&text.len()) {
+        if !(1..=MAX_KEY_LENGTH).contains(&text.len()) {
             return Err(Error::config("the key of a thing to be done once must have 1 to 1024 bytes"));
         }
         let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.once();
-        let id = name_of(text, "deed", key.as_str().as_bytes());
+        let id = keyed_hash(text, "deed", key.as_str().as_bytes());
         Ok((key, id))
     }
 
     /// The record in `entry`. What cannot be read, or belongs to another key, is as good as nothing.
-    fn decode(&self, entry: &Entry, key: &Key, id: &str) -> Option<Head> {
-        let head = Head::from_bytes(entry.bytes(), id);
-        if head.is_none() && !self.reported.swap(true, Ordering::Relaxed) {
+    fn decode(&self, entry: &Entry, key: &Key, id: &str) -> Option<Header> {
+        let header = Header::from_bytes(entry.bytes(), id);
+        if header.is_none() && !self.reported.swap(true, Ordering::Relaxed) {
             log::warn!(target: "evertoken", "{key}: the record in the store cannot be read; it counts as absent");
         }
-        head
+        header
     }
 }
 
 /// True for a claim without end, which nobody can have made. A result without end is a result.
-fn is_over(head: &Head, entry: &Entry) -> bool {
-    head.status == OperationStatus::InProgress && entry.remaining().is_zero()
+fn is_expired_claim(header: &Header, entry: &Entry) -> bool {
+    header.status == OperationStatus::InProgress && entry.remaining().is_zero()
 }
 
-fn recorded<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
-    result_of(entry.bytes())
+fn stored_result<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
+    parse_result(entry.bytes())
         .ok_or_else(|| Error::invalid_response("it has been done, and its result is of another type"))
 }
 
 /// One who wants to do a thing. It has one name however often it asks, so that it knows a claim of its own.
 struct Attempt<'a> {
-    once: &'a Idempotency,
+    idempotency: &'a Idempotency,
     key: Key,
-    head: Head,
+    header: Header,
 }
 
 impl Attempt<'_> {
     fn begin<T: DeserializeOwned>(&mut self) -> Result<Outcome<T>, Error> {
-        let (mut replaced, deadline): (Option<Version>, _) = (None, Deadline::within(LONGEST_STEP));
-        for _ in 0..MOST_TRIES {
-            let asked_at = self.once.time.now();
-            (self.head.created_ms, self.head.updated_ms) = (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
+        let (mut replaced, deadline): (Option<Version>, _) = (None, Deadline::within(STORE_TIMEOUT));
+        for _ in 0..MAX_ATTEMPTS {
+            let asked_at = self.idempotency.time.now();
+            (self.header.created_ms, self.header.updated_ms) =
+                (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
             let entry = match self.claim(replaced.take(), deadline)? {
                 // Slept through, on a laptop or in a stopped process: somebody else may have done it meanwhile.
-                SwapOutcome::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_ttl => continue,
-                SwapOutcome::Done(version) => return Ok(Outcome::New(self.claimed(version))),
+                SwapOutcome::Done(_) if self.idempotency.time.now().since(asked_at) >= self.idempotency.claim_ttl => {
+                    continue;
+                }
+                SwapOutcome::Done(version) => return Ok(Outcome::New(self.new_claim(version))),
                 // It went between two looks, and nothing has been recorded yet.
                 SwapOutcome::Conflict(None) => continue,
                 SwapOutcome::Conflict(Some(entry)) => entry,
             };
-            match self.once.decode(&entry, &self.key, &self.head.id) {
+            match self.idempotency.decode(&entry, &self.key, &self.header.id) {
                 // Recorded before by this one, when the answer was lost. Its lifetime is counted from now.
-                Some(head) if head.owner == self.head.owner && head.status == OperationStatus::InProgress => {}
-                Some(head) if is_over(&head, &entry) => {}
-                Some(head) if head.request != self.head.request => return Ok(Outcome::Mismatch),
-                Some(head) => {
-                    return match head.status {
+                Some(header) if header.owner == self.header.owner && header.status == OperationStatus::InProgress => {}
+                Some(header) if is_expired_claim(&header, &entry) => {}
+                Some(header) if header.request != self.header.request => return Ok(Outcome::Mismatch),
+                Some(header) => {
+                    return match header.status {
                         OperationStatus::InProgress => Ok(Outcome::InProgress { remaining: entry.remaining() }),
-                        OperationStatus::Completed => recorded(&entry).map(Outcome::Completed),
+                        OperationStatus::Completed => stored_result(&entry).map(Outcome::Completed),
                     };
                 }
                 None => {}
@@ -357,34 +362,40 @@ impl Attempt<'_> {
 
     /// Writes the claim in the place of what was seen; `None`: of nothing.
     fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<SwapOutcome, Error> {
-        self.head.turn += 1;
-        let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_ttl);
-        self.once.store.ask_until(deadline, move |store| {
+        self.header.revision += 1;
+        let (key, bytes, lifetime) = (self.key.clone(), self.header.to_bytes(), self.idempotency.claim_ttl);
+        self.idempotency.store.ask_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.compare_and_swap(&key, expected, Some((&bytes, lifetime)))
         })
     }
 
-    fn claimed<T>(&self, version: Option<Version>) -> Claim<T> {
-        let once = self.once;
-        let version = version.unwrap_or_else(|| Version::of_bytes(&self.head.to_bytes()));
-        let lifetimes = (once.claim_ttl, once.result_ttl);
-        let held =
-            Held::new(once.store.clone(), once.time.clone(), self.key.clone(), lifetimes, self.head.clone(), version);
+    fn new_claim<T>(&self, version: Option<Version>) -> Claim<T> {
+        let idempotency = self.idempotency;
+        let version = version.unwrap_or_else(|| Version::of_bytes(&self.header.to_bytes()));
+        let lifetimes = (idempotency.claim_ttl, idempotency.result_ttl);
+        let held = HeldClaim::new(
+            idempotency.store.clone(),
+            idempotency.time.clone(),
+            self.key.clone(),
+            lifetimes,
+            self.header.clone(),
+            version,
+        );
         Claim { held: Arc::new(held), result: PhantomData }
     }
 }
 
-const LONGEST_KEY: usize = 1024;
+const MAX_KEY_LENGTH: usize = 1024;
 
 /// How long the store is waited for in a step, all in all. Longer than for a token, because there is no going on without the
 /// store, and some disks take their time.
-const LONGEST_STEP: Duration = Duration::from_secs(3);
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often a step starts over because something came first.
-const MOST_TRIES: usize = 8;
+const MAX_ATTEMPTS: usize = 8;
 
 /// Between two looks.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const INITIAL_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(250);

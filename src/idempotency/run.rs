@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::claim::{Claim, Held};
-use super::{FIRST_PAUSE, Idempotency, LONGEST_PAUSE, Outcome};
+use super::claim::{Claim, HeldClaim};
+use super::{INITIAL_PAUSE, Idempotency, MAX_PAUSE, Outcome};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::thread::{Done, spawn};
@@ -74,7 +74,7 @@ impl Idempotency {
             Outcome::InProgress { remaining } => return Err(RunError::InProgress { remaining }),
             Outcome::Mismatch => return Err(RunError::Mismatch),
         };
-        let extender = Extender::start(claim.held.clone()).map_err(|error| {
+        let extender = ClaimExtender::start(claim.held.clone()).map_err(|error| {
             // If that fails too it runs out.
             let _ = claim.abandon();
             RunError::NotBegun(error)
@@ -96,46 +96,46 @@ impl Idempotency {
 
 /// The thing is done, and to do it again is what must not happen: so this does not give up at once.
 fn complete<T: Serialize + DeserializeOwned>(claim: &Claim<T>, result: &T) -> Result<(), Error> {
-    let deadline = Deadline::within(LONGEST_COMPLETION);
-    let mut pause = FIRST_PAUSE;
+    let deadline = Deadline::within(MAX_COMPLETION_TIME);
+    let mut pause = INITIAL_PAUSE;
     loop {
         match claim.complete(result) {
             Err(error) if error.kind() == ErrorKind::Store && !deadline.has_passed() => {}
             outcome => return outcome,
         }
         thread::sleep(pause.min(deadline.remaining()));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
 /// Extends a claim as long as it lifetimes, in which it does not depend on how the closure ends.
-struct Extender(Arc<Done>);
+struct ClaimExtender(Arc<Done>);
 
-impl Extender {
-    fn start(held: Arc<Held>) -> Result<Extender, Error> {
+impl ClaimExtender {
+    fn start(held: Arc<HeldClaim>) -> Result<ClaimExtender, Error> {
         let done = Arc::new(Done::default());
-        let told = done.clone();
-        let pace = (held.lifetime / 3).max(SHORTEST_PACE);
+        let stopped = done.clone();
+        let interval = (held.lifetime / 3).max(MIN_EXTENSION_INTERVAL);
         spawn("evertoken-claim", move || {
-            let (mut next, mut pause) = (Deadline::within(pace), FIRST_RETRY);
-            while !told.wait(next) {
-                next = Deadline::within(pace);
+            let (mut next, mut pause) = (Deadline::within(interval), INITIAL_RETRY_DELAY);
+            while !stopped.wait(next) {
+                next = Deadline::within(interval);
                 match held.extend() {
-                    Ok(()) => pause = FIRST_RETRY,
+                    Ok(()) => pause = INITIAL_RETRY_DELAY,
                     Err(error) if error.kind() == ErrorKind::ClaimLost => return,
                     // Soon, and again and again: the claim still lifetimes, and a store that is back for a moment is enough.
                     Err(_) => {
-                        next = Deadline::within(pause.min(pace));
-                        pause = (pause * 2).min(LONGEST_RETRY);
+                        next = Deadline::within(pause.min(interval));
+                        pause = (pause * 2).min(MAX_RETRY_DELAY);
                     }
                 }
             }
         })?;
-        Ok(Extender(done))
+        Ok(ClaimExtender(done))
     }
 }
 
-impl Drop for Extender {
+impl Drop for ClaimExtender {
     fn drop(&mut self) {
         self.0.announce();
     }
@@ -202,10 +202,10 @@ impl<T, E: std::error::Error + 'static> std::error::Error for RunError<T, E> {
 }
 
 /// How long a store that does not take the result is asked again.
-const LONGEST_COMPLETION: Duration = Duration::from_secs(5);
+const MAX_COMPLETION_TIME: Duration = Duration::from_secs(5);
 
-const SHORTEST_PACE: Duration = Duration::from_millis(1);
+const MIN_EXTENSION_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Before an extension that failed is tried again.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LONGEST_RETRY: Duration = Duration::from_secs(1);
+const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);

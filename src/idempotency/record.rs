@@ -15,7 +15,7 @@ use crate::secret::hex;
 
 /// A record but for the result. All of a claim's records have the same owner, and no two of them the same bytes.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct Header {
     pub(super) v: u8,
     /// Names the key and its place, so that a record that was moved here from another key is known for what it is.
     pub(super) id: String,
@@ -25,30 +25,31 @@ pub(super) struct Head {
     pub(super) status: OperationStatus,
     /// Counts what the owner has written. Without it two records could be the same within a millisecond, and a store that
     /// has lost an answer and looks whether its write was done would take the old one for the new.
-    pub(super) turn: u64,
+    #[serde(rename = "turn")]
+    pub(super) revision: u64,
     /// Milliseconds since 1970 by the writer's wall clock. For people: no two hosts' clocks are compared.
     pub(super) created_ms: u64,
     pub(super) updated_ms: u64,
 }
 
 #[derive(Serialize)]
-struct Written<'a, T> {
+struct RecordWithResult<'a, T> {
     #[serde(flatten)]
-    head: &'a Head,
+    header: &'a Header,
     result: &'a T,
 }
 
 #[derive(Deserialize)]
-struct Resulting<T> {
+struct ResultOnly<T> {
     result: T,
 }
 
-impl Head {
+impl Header {
     /// Only what is sound, and about the key with this `id`.
-    pub(super) fn from_bytes(bytes: &[u8], id: &str) -> Option<Head> {
-        let is_object = bytes.len() <= LARGEST_RECORD && bytes.trim_ascii_start().starts_with(b"{");
-        let head: Head = is_object.then(|| serde_json::from_slice(bytes).ok())??;
-        (head.v == VERSION && head.id == id).then_some(head)
+    pub(super) fn from_bytes(bytes: &[u8], id: &str) -> Option<Header> {
+        let is_object = bytes.len() <= MAX_RECORD_SIZE && bytes.trim_ascii_start().starts_with(b"{");
+        let header: Header = is_object.then(|| serde_json::from_slice(bytes).ok())??;
+        (header.v == VERSION && header.id == id).then_some(header)
     }
 
     pub(super) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
@@ -58,40 +59,40 @@ impl Head {
 
     /// The record with a result.
     pub(super) fn with_result<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let room = self.to_bytes().len() + r#","result":"#.len() + LARGEST_RESULT;
+        let room = self.to_bytes().len() + r#","result":"#.len() + MAX_RESULT_SIZE;
         // All of it at once: what grows leaves copies behind that nobody wipes.
-        let mut sink = Sink { bytes: Zeroizing::new(Vec::with_capacity(room)), room, is_full: false };
-        match serde_json::to_writer(&mut sink, &Written { head: self, result }) {
+        let mut writer = BoundedWriter { bytes: Zeroizing::new(Vec::with_capacity(room)), room, is_full: false };
+        match serde_json::to_writer(&mut writer, &RecordWithResult { header: self, result }) {
             // As a number that is none, which JSON has no word for.
-            Ok(()) if result_of::<T>(&sink.bytes).is_none() => {
+            Ok(()) if parse_result::<T>(&writer.bytes).is_none() => {
                 Err(Error::config("the result cannot be read back from the JSON that it makes"))
             }
-            Ok(()) => Ok(sink.bytes),
-            Err(_) if sink.is_full => Err(Error::config("the result is larger than 63 KiB of JSON")),
+            Ok(()) => Ok(writer.bytes),
+            Err(_) if writer.is_full => Err(Error::config("the result is larger than 63 KiB of JSON")),
             Err(_) => Err(Error::config("the result cannot be written as JSON")),
         }
     }
 }
 
 /// The result in a record that has one. `None` when it is no `T`.
-pub(super) fn result_of<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    serde_json::from_slice::<Resulting<T>>(bytes).ok().map(|record| record.result)
+pub(super) fn parse_result<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice::<ResultOnly<T>>(bytes).ok().map(|record| record.result)
 }
 
 /// Whether two records hold the same result, in whatever order its parts were written.
 pub(super) fn same_result(one: &[u8], other: &[u8]) -> bool {
-    let value = result_of::<serde_json::Value>;
+    let value = parse_result::<serde_json::Value>;
     value(one).is_some_and(|one| Some(one) == value(other))
 }
 
 /// Takes as much as it has room for.
-struct Sink {
+struct BoundedWriter {
     bytes: Zeroizing<Vec<u8>>,
     room: usize,
     is_full: bool,
 }
 
-impl io::Write for Sink {
+impl io::Write for BoundedWriter {
     fn write(&mut self, more: &[u8]) -> io::Result<usize> {
         if more.len() > self.room - self.bytes.len() {
             self.is_full = true;
@@ -107,7 +108,7 @@ impl io::Write for Sink {
 }
 
 /// Names something that belongs to `key`, for whoever knows the key already. `what` keeps such names apart.
-pub(super) fn name_of(key: &str, what: &str, bytes: &[u8]) -> String {
+pub(super) fn keyed_hash(key: &str, what: &str, bytes: &[u8]) -> String {
     let mut name = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
     name.update(what.as_bytes());
     name.update(bytes);
@@ -121,23 +122,23 @@ pub(super) fn epoch_milliseconds(moment: Timestamp) -> u64 {
 
 pub(super) const VERSION: u8 = 1;
 
-/// Stores read no more than 64 KiB, and a store that seals needs some of that. The head is below 400 bytes.
-const LARGEST_RESULT: usize = 63 * 1024;
+/// Stores read no more than 64 KiB, and a store that seals needs some of that. The header is below 400 bytes.
+const MAX_RESULT_SIZE: usize = 63 * 1024;
 
-const LARGEST_RECORD: usize = 64 * 1024;
+const MAX_RECORD_SIZE: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head() -> Head {
-        Head {
+    fn header() -> Header {
+        Header {
             v: VERSION,
-            id: name_of("key", "deed", b"place"),
-            request: name_of("key", "request", b""),
+            id: keyed_hash("key", "deed", b"place"),
+            request: keyed_hash("key", "request", b""),
             owner: format!("{:032x}", u128::MAX),
             status: OperationStatus::InProgress,
-            turn: u64::MAX,
+            revision: u64::MAX,
             created_ms: u64::MAX,
             updated_ms: u64::MAX,
         }
@@ -146,11 +147,11 @@ mod tests {
     #[test]
     fn the_largest_record_fits_into_a_store_that_seals() {
         // A text has two quotation marks around it.
-        let largest = "x".repeat(LARGEST_RESULT - 2);
-        let bytes = head().with_result(&largest).expect("it fits");
-        assert!(bytes.len() + 128 <= LARGEST_RECORD, "{}", bytes.len());
-        assert_eq!(result_of::<String>(&bytes), Some(largest.clone()));
-        let error = head().with_result(&(largest + "x")).expect_err("one too many");
+        let largest = "x".repeat(MAX_RESULT_SIZE - 2);
+        let bytes = header().with_result(&largest).expect("it fits");
+        assert!(bytes.len() + 128 <= MAX_RECORD_SIZE, "{}", bytes.len());
+        assert_eq!(parse_result::<String>(&bytes), Some(largest.clone()));
+        let error = header().with_result(&(largest + "x")).expect_err("one too many");
         assert_eq!(error.to_string(), "the result is larger than 63 KiB of JSON");
     }
 
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn a_name_tells_key_purpose_and_bytes_apart() {
         let names = [("k", "a", "x"), ("l", "a", "x"), ("k", "b", "x"), ("k", "a", "y")];
-        let mut names = names.map(|(key, what, bytes)| name_of(key, what, bytes.as_bytes())).to_vec();
+        let mut names = names.map(|(key, what, bytes)| keyed_hash(key, what, bytes.as_bytes())).to_vec();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 4);
