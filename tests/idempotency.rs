@@ -517,7 +517,7 @@ fn a_result_of_another_type_is_an_error_and_stays(bed: &Bed) {
         once.get::<u32>("order-17").unwrap_err(),
         once.begin_within::<u32>("order-17", "100 EUR", HOUR).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), ErrorKind::InvalidResponse);
+        assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
     assert_eq!(told(begin(&bed.once())), "hunter2");
@@ -888,6 +888,13 @@ fn the_errors_of_a_run_tell_their_cause() {
     assert_eq!(cause(RunError::Failed(io::Error::other("it"))).as_deref(), Some("it"));
     assert_eq!(cause(RunError::Mismatch), None);
     assert_eq!(cause(RunError::InProgress { remaining: SECOND }), None);
+    let text = |error: RunError<(), io::Error>| error.to_string();
+    assert_eq!(text(RunError::NotBegun(broken())), "the operation was not started: broken on purpose");
+    assert_eq!(text(RunError::Failed(io::Error::other("it"))), "the operation failed: it");
+    assert_eq!(
+        text(RunError::Unrecorded { result: (), error: broken() }),
+        "the operation ran, but its result was not recorded: broken on purpose"
+    );
     // As `anyhow` and its like want it.
     let _: Box<dyn std::error::Error + Send + Sync> = RunError::<String, io::Error>::Mismatch.into();
 }

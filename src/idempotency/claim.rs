@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::record::{Header, epoch_milliseconds, same_result};
-use super::{MAX_ATTEMPTS, OperationStatus, STORE_TIMEOUT};
+use super::{CONTENDED, MAX_ATTEMPTS, OperationStatus, STORE_TIMEOUT};
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -193,7 +193,7 @@ impl HeldClaim {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Store, "the claim changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, CONTENDED))
     }
 
     /// Notes that the claim is over. Not when it is only found completed: whoever did that, and has not heard so, still is to.
@@ -212,7 +212,7 @@ impl State {
     }
 }
 
-const EXPIRED: &str = "the claim has run out; extend it in time, or give it a longer lifetime";
-const TAKEN_OVER: &str = "the claim has run out, and somebody else has taken over";
-const COMPLETED: &str = "the claim has been completed before";
-const ABANDONED: &str = "the claim has been abandoned before";
+const EXPIRED: &str = "the claim expired before this call; extend it in time, or set a longer claim_ttl";
+const TAKEN_OVER: &str = "the claim expired, and another holder has claimed the operation since; extend it in time, or set a longer claim_ttl";
+const COMPLETED: &str = "the claim was already completed";
+const ABANDONED: &str = "the claim was already abandoned";

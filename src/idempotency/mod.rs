@@ -208,8 +208,7 @@ impl Idempotency {
     /// # Errors
     ///
     /// [`ErrorKind::Store`] when the store cannot be used. If a claim was recorded nevertheless it runs out.
-    /// [`ErrorKind::InvalidResponse`] when there is a result that is no `T`; it stays. [`ErrorKind::Config`] for a wrong setting
-    /// or key. [`ErrorKind::Unavailable`] where the system gives no random numbers.
+    /// [`ErrorKind::Config`] for a wrong setting or key, and when the stored result is no `T`; the record stays. [`ErrorKind::Unavailable`] where the system gives no random numbers.
     pub fn begin<T: DeserializeOwned>(
         &self,
         key: impl AsRef<str>,
@@ -288,10 +287,10 @@ impl Idempotency {
     /// Where the thing is recorded, and how its records name it.
     fn locate(&self, text: &str) -> Result<(Key, String), Error> {
         if self.claim_ttl.is_zero() || self.result_ttl.is_zero() {
-            return Err(Error::config("a claim and a result must have a lifetime above zero"));
+            return Err(Error::config("claim_ttl and result_ttl must be longer than zero"));
         }
         if !(1..=MAX_KEY_LENGTH).contains(&text.len()) {
-            return Err(Error::config("the key of a thing to be done once must have 1 to 1024 bytes"));
+            return Err(Error::config("the idempotency key must be 1 to 1024 bytes"));
         }
         let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.once();
         let id = keyed_hash(text, "deed", key.as_str().as_bytes());
@@ -302,7 +301,8 @@ impl Idempotency {
     fn decode(&self, entry: &Entry, key: &Key, id: &str) -> Option<Header> {
         let header = Header::from_bytes(entry.bytes(), id);
         if header.is_none() && !self.reported.swap(true, Ordering::Relaxed) {
-            log::warn!(target: "evertoken", "{key}: the record in the store cannot be read; it counts as absent");
+            log::warn!(target: "evertoken", "{key}: the idempotency record in the store cannot be read and counts as absent, so the operation can run again; \
+                 check which encryption key and which programs use this store");
         }
         header
     }
@@ -314,8 +314,7 @@ fn is_expired_claim(header: &Header, entry: &Entry) -> bool {
 }
 
 fn stored_result<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
-    parse_result(entry.bytes())
-        .ok_or_else(|| Error::invalid_response("it has been done, and its result is of another type"))
+    parse_result(entry.bytes()).ok_or_else(|| Error::config(OTHER_TYPE))
 }
 
 /// One who wants to do a thing. It has one name however often it asks, so that it knows a claim of its own.
@@ -357,7 +356,7 @@ impl Attempt<'_> {
             }
             replaced = Some(entry.version().clone());
         }
-        Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, CONTENDED))
     }
 
     /// Writes the claim in the place of what was seen; `None`: of nothing.
@@ -386,6 +385,9 @@ impl Attempt<'_> {
     }
 }
 
+const OTHER_TYPE: &str = "the stored result has another type than the one asked for; ask for the type that was \
+                          recorded, or use another key or namespace for this type";
+
 const MAX_KEY_LENGTH: usize = 1024;
 
 /// How long the store is waited for in a step, all in all. Longer than for a token, because there is no going on without the
@@ -394,6 +396,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often a step starts over because something came first.
 const MAX_ATTEMPTS: usize = 8;
+
+const CONTENDED: &str = "other writers changed the record of the operation at each attempt to write it; try again";
 
 /// Between two looks.
 const MIN_PAUSE: Duration = Duration::from_millis(1);

@@ -64,12 +64,16 @@ impl Header {
         let mut writer = BoundedWriter { bytes: Zeroizing::new(Vec::with_capacity(room)), room, is_full: false };
         match serde_json::to_writer(&mut writer, &RecordWithResult { header: self, result }) {
             // As a number that is none, which JSON has no word for.
-            Ok(()) if parse_result::<T>(&writer.bytes).is_none() => {
-                Err(Error::config("the result cannot be read back from the JSON that it makes"))
-            }
+            Ok(()) if parse_result::<T>(&writer.bytes).is_none() => Err(Error::config(
+                "the result cannot be read back from its own JSON; a float that is NaN or infinite has no JSON form",
+            )),
             Ok(()) => Ok(writer.bytes),
-            Err(_) if writer.is_full => Err(Error::config("the result is larger than 63 KiB of JSON")),
-            Err(_) => Err(Error::config("the result cannot be written as JSON")),
+            Err(_) if writer.is_full => Err(Error::config(
+                "the result is larger than 63 KiB of JSON; store the data elsewhere and return a reference to it",
+            )),
+            Err(_) => {
+                Err(Error::config("the result cannot be serialized as JSON; map keys must be strings or numbers"))
+            }
         }
     }
 }
@@ -152,7 +156,10 @@ mod tests {
         assert!(bytes.len() + 128 <= MAX_RECORD_SIZE, "{}", bytes.len());
         assert_eq!(parse_result::<String>(&bytes), Some(largest.clone()));
         let error = header().with_result(&(largest + "x")).expect_err("one too many");
-        assert_eq!(error.to_string(), "the result is larger than 63 KiB of JSON");
+        assert_eq!(
+            error.to_string(),
+            "the result is larger than 63 KiB of JSON; store the data elsewhere and return a reference to it"
+        );
     }
 
     #[test]

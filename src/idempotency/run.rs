@@ -179,15 +179,19 @@ impl<T, E: fmt::Debug> fmt::Debug for RunError<T, E> {
     }
 }
 
-impl<T, E> fmt::Display for RunError<T, E> {
+impl<T, E: fmt::Display> fmt::Display for RunError<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RunError::InProgress { .. } => "another does it already",
-            RunError::Mismatch => "the key was used for another request",
-            RunError::NotBegun(_) => "it was not begun",
-            RunError::Failed(_) => "it failed",
-            RunError::Unrecorded { .. } => "it was done, and could not be recorded",
-        })
+        match self {
+            RunError::InProgress { remaining } => {
+                write!(f, "another holder runs the operation; its claim lasts {remaining:.1?} unless it is extended")
+            }
+            RunError::Mismatch => f.write_str("the idempotency key was used for another request; use a new key"),
+            RunError::NotBegun(error) => write!(f, "the operation was not started: {error}"),
+            RunError::Failed(error) => write!(f, "the operation failed: {error}"),
+            RunError::Unrecorded { error, .. } => {
+                write!(f, "the operation ran, but its result was not recorded: {error}")
+            }
+        }
     }
 }
 
