@@ -1,4 +1,4 @@
-//! The right to do a thing: whoever holds it alone may say what came of it.
+//! A claim: the exclusive right to run an operation, and to record its result.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,42 +17,46 @@ use crate::key::Key;
 use crate::lock::lock;
 use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
 
-/// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
+/// The exclusive right to run an operation, returned by [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
 ///
-/// It lasts for [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl), by the store's clock, unless it is
-/// [extended](Claim::extend). Do the thing, and [complete](Claim::complete) the claim with what came of it; or
-/// [abandon](Claim::abandon) it, when nothing was done. A claim that is merely dropped runs out: nobody can tell whether the
-/// thing was done, so nobody else is let at it before.
+/// The claim lasts for [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl), by the store's clock, unless the
+/// holder [extends](Claim::extend) it. Run the operation, then [complete](Claim::complete) the claim with the result.
+/// If nothing was done, [abandon](Claim::abandon) the claim instead. A claim that is only dropped stays in the store
+/// until it expires: the operation may have happened, so no other holder may start it earlier.
 ///
-/// Each method is one operation of the store, and a second one when the answer to the one before was lost. Each blocks for
+/// Each method is one store operation, and a second one when the reply to the first was lost. Each method blocks for
 /// three seconds at most.
-#[must_use = "a claim keeps all others out until it is completed, abandoned or has run out"]
+#[must_use = "a claim keeps all other holders out until it is completed, abandoned or expires"]
 pub struct Claim<T> {
     pub(super) held: Arc<HeldClaim>,
     pub(super) result: PhantomData<fn(&T)>,
 }
 
 impl<T> Claim<T> {
-    /// Makes the claim last for its whole [lifetime](crate::idempotency::Idempotency::claim_ttl) again, from now on.
+    /// Extends the claim: it lasts for its whole [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl) again,
+    /// counted from now.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ClaimLost`] when it is over: run out, completed or abandoned. Stop what you do if you can; another may
-    /// do it by now. [`ErrorKind::Store`] when the store cannot be used: try again while the claim may last.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned. Stop the operation if possible;
+    ///   another holder may be running it by now.
+    /// - [`ErrorKind::Store`] when the store cannot be used. Try again until the claim would have expired.
     pub fn extend(&self) -> Result<(), Error> {
         self.held.extend()
     }
 
-    /// Records what came of it, for as long as [results are kept](crate::idempotency::Idempotency::result_ttl). From now on everybody
-    /// who begins this gets `result`.
+    /// Records `result` for [`result_ttl`](crate::idempotency::Idempotency::result_ttl) and ends the claim. From now on
+    /// every `begin` of this operation returns `result`.
     ///
     /// # Errors
     ///
-    /// With all of these but the first the claim is as it was, and can be completed again:
-    /// - [`ErrorKind::ClaimLost`] when it is over. Nothing is written: what is there, if anything, is another's.
-    /// - [`ErrorKind::Store`] when the store cannot be used. If the result was recorded nevertheless, the next try notices.
-    /// - [`ErrorKind::Config`] when `result` is larger than 63 KiB of JSON, or cannot be written as JSON and read back. JSON has
-    ///   no word for a number that is none: where it may be missing (`Option<f64>`), it is missing then.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned. Nothing is written; a record in
+    ///   the store belongs to another holder.
+    /// - [`ErrorKind::Store`] when the store cannot be used. The claim is unchanged: call `complete` again. If the
+    ///   result was written although the reply was lost, the next call notices that and succeeds.
+    /// - [`ErrorKind::Config`] when `result` is larger than 63 KiB of JSON, or cannot be serialized as JSON and read
+    ///   back. The claim is unchanged. JSON has no form for NaN and infinity: an `Option<f64>` that holds one is
+    ///   recorded as `None`.
     pub fn complete(&self, result: &T) -> Result<(), Error>
     where
         T: Serialize + DeserializeOwned,
@@ -60,11 +64,12 @@ impl<T> Claim<T> {
         self.held.complete(result)
     }
 
-    /// Gives the claim back, because nothing was done: another may have it at once.
+    /// Removes the claim, because nothing was done. Another holder may begin the operation at once.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ClaimLost`] when it is over, and [`ErrorKind::Store`] when the store cannot be used; then it runs out.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned.
+    /// - [`ErrorKind::Store`] when the store cannot be used. The claim then stays until it expires.
     pub fn abandon(&self) -> Result<(), Error> {
         self.held.abandon()
     }
@@ -76,29 +81,33 @@ impl<T> fmt::Debug for Claim<T> {
     }
 }
 
-/// A claim, whatever its result will be.
+/// A claim without the type of its result, so that the thread that extends it needs no type parameter.
 pub(super) struct HeldClaim {
     store: Arc<BoundedStore>,
     time: Time,
     key: Key,
     pub(super) lifetime: Duration,
     result_ttl: Duration,
-    /// As it was written first.
+    /// The header as `begin` wrote it. Later records differ in status, revision and `updated_ms` only.
     header: Header,
     state: Mutex<State>,
 }
 
-/// What is known of the claim. It may be behind what another thread has just written; then the store says what is there,
-/// and that it is this claim's.
+/// The last known state of the claim's record.
+///
+/// Another thread that uses the same claim may have written a newer record. The store then reports a conflict, and
+/// `replace_record` recognizes the record by its owner and takes over its version.
 struct State {
     version: Version,
     revision: u64,
+    /// Why the claim ended, if this process knows that it did. Each later call returns this text.
     ended: Option<&'static str>,
 }
 
 enum ReplaceOutcome {
+    /// The new record was written, or the claim was removed. The version is the new record's.
     Written(Option<Version>),
-    /// This claim has been completed before, with this.
+    /// The record is already a result of this claim's owner: this entry.
     AlreadyCompleted(Entry),
 }
 
@@ -132,7 +141,7 @@ impl HeldClaim {
         let bytes = Arc::new(self.next_header(OperationStatus::Completed)?.with_result(result)?);
         match self.replace_record(Some((bytes.clone(), self.result_ttl)))? {
             ReplaceOutcome::Written(_) => {}
-            // The answer to the try before was lost.
+            // An earlier call wrote this result, and the reply to that write was lost.
             ReplaceOutcome::AlreadyCompleted(entry) if same_result(entry.bytes(), &bytes) => {}
             ReplaceOutcome::AlreadyCompleted(_) => return Err(claim_lost(COMPLETED)),
         }
@@ -150,7 +159,7 @@ impl HeldClaim {
         }
     }
 
-    /// The record to write next.
+    /// Returns the header of the next record to write, with a revision of its own.
     fn next_header(&self, status: OperationStatus) -> Result<Header, Error> {
         let updated_ms = epoch_milliseconds(self.time.now());
         let mut state = lock(&self.state);
@@ -159,7 +168,7 @@ impl HeldClaim {
         Ok(Header { status, revision: state.revision, updated_ms, ..self.header.clone() })
     }
 
-    /// Writes in the place of the claim, or removes it. Whatever else is there stays.
+    /// Replaces the claim's record by `new`, or removes it when `new` is `None`. A record of another owner stays.
     fn replace_record(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<ReplaceOutcome, Error> {
         let deadline = Deadline::within(STORE_TIMEOUT);
         for _ in 0..MAX_ATTEMPTS {
@@ -184,7 +193,8 @@ impl HeldClaim {
             let own =
                 Header::from_bytes(entry.bytes(), &self.header.id).filter(|header| header.owner == self.header.owner);
             match own.map(|header| header.status) {
-                // Extended by another thread, or by a try whose answer was lost.
+                // Another thread extended the claim, or this process did in a write whose reply was lost. The claim is
+                // still this owner's: use the version in the store for the next attempt.
                 Some(OperationStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
                 Some(OperationStatus::Completed) => return Ok(ReplaceOutcome::AlreadyCompleted(entry)),
                 None => {
@@ -196,7 +206,10 @@ impl HeldClaim {
         Err(Error::new(ErrorKind::Store, CONTENDED))
     }
 
-    /// Notes that the claim is over. Not when it is only found completed: whoever did that, and has not heard so, still is to.
+    /// Marks the claim as ended, so that later calls fail without asking the store.
+    ///
+    /// Finding a result of this owner in the store does not mark the claim: the thread whose `complete` wrote it may
+    /// have lost the reply, and its next call must still be able to find the same result and succeed.
     fn mark_ended(&self, why: &'static str) {
         lock(&self.state).ended = Some(why);
     }
@@ -213,6 +226,7 @@ impl State {
 }
 
 const EXPIRED: &str = "the claim expired before this call; extend it in time, or set a longer claim_ttl";
-const TAKEN_OVER: &str = "the claim expired, and another holder has claimed the operation since; extend it in time, or set a longer claim_ttl";
+const TAKEN_OVER: &str = "the claim expired, and another holder has claimed the operation since; extend it in time, or \
+                          set a longer claim_ttl";
 const COMPLETED: &str = "the claim was already completed";
 const ABANDONED: &str = "the claim was already abandoned";

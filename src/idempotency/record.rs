@@ -1,4 +1,19 @@
-//! What stands in a store: who does the thing, or what came of it, as JSON.
+//! The record of an operation in a store: a JSON object with a header, and with the result once the operation is
+//! completed.
+//!
+//! | field | value |
+//! | --- | --- |
+//! | `v` | version of this format, 1; a record with another one counts as absent |
+//! | `id` | HMAC-SHA256 over `deed` and the store key, keyed with the caller's key: binds the record to its place |
+//! | `request` | HMAC-SHA256 over `request` and the request, keyed with the caller's key |
+//! | `owner` | random name of the holder |
+//! | `status` | `in_progress` or `completed` |
+//! | `turn` | the revision: counts what the owner has written |
+//! | `created_ms`, `updated_ms` | milliseconds since 1970 by the holder's wall clock, for people only |
+//! | `result` | the caller's result; in completed records only |
+//!
+//! Key and request appear as keyed hashes, so a reader of the store cannot test guesses without knowing the key.
+//! Unknown fields are ignored. Lifetimes are the store's and do not appear in the record.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,21 +28,22 @@ use crate::clock::{Timestamp, milliseconds};
 use crate::error::Error;
 use crate::secret::hex;
 
-/// A record but for the result. All of a claim's records have the same owner, and no two of them the same bytes.
+/// A record without its result. The records of one claim have the same owner, and no two of them have the same bytes.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) v: u8,
-    /// Names the key and its place, so that a record that was moved here from another key is known for what it is.
+    /// Binds the record to its key, so that a record copied here from another key is recognized as foreign.
     pub(super) id: String,
-    /// Names the request. Neither it nor the key can be read back.
+    /// A keyed hash of the request, to recognize another request under the same key.
     pub(super) request: String,
     pub(super) owner: String,
     pub(super) status: OperationStatus,
-    /// Counts what the owner has written. Without it two records could be the same within a millisecond, and a store that
-    /// has lost an answer and looks whether its write was done would take the old one for the new.
+    /// Counts the owner's writes. Without the count, two records written within a millisecond could have equal bytes,
+    /// and a store that checks after a lost reply whether its write happened would mistake the old record for the new
+    /// one.
     #[serde(rename = "turn")]
     pub(super) revision: u64,
-    /// Milliseconds since 1970 by the writer's wall clock. For people: no two hosts' clocks are compared.
+    /// Milliseconds since 1970 by the writer's wall clock. Never compared, because the clocks of two hosts may differ.
     pub(super) created_ms: u64,
     pub(super) updated_ms: u64,
 }
@@ -45,7 +61,7 @@ struct ResultOnly<T> {
 }
 
 impl Header {
-    /// Only what is sound, and about the key with this `id`.
+    /// Parses a record. `None` when it is too large, no JSON object of this format, or has another `id`.
     pub(super) fn from_bytes(bytes: &[u8], id: &str) -> Option<Header> {
         let is_object = bytes.len() <= MAX_RECORD_SIZE && bytes.trim_ascii_start().starts_with(b"{");
         let header: Header = is_object.then(|| serde_json::from_slice(bytes).ok())??;
@@ -53,17 +69,21 @@ impl Header {
     }
 
     pub(super) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        // Strings and numbers only: there is nothing in it that JSON cannot hold.
+        // Cannot fail: the header consists of strings and numbers.
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// The record with a result.
+    /// Returns the record with this header and `result`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the result is too large or cannot be written and read back.
     pub(super) fn with_result<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<Zeroizing<Vec<u8>>, Error> {
         let room = self.to_bytes().len() + r#","result":"#.len() + MAX_RESULT_SIZE;
-        // All of it at once: what grows leaves copies behind that nobody wipes.
+        // Allocated once: a growing buffer would leave copies of the result in freed memory, which nothing wipes.
         let mut writer = BoundedWriter { bytes: Zeroizing::new(Vec::with_capacity(room)), room, is_full: false };
         match serde_json::to_writer(&mut writer, &RecordWithResult { header: self, result }) {
-            // As a number that is none, which JSON has no word for.
+            // For example NaN, which serde_json writes as `null`.
             Ok(()) if parse_result::<T>(&writer.bytes).is_none() => Err(Error::config(
                 "the result cannot be read back from its own JSON; a float that is NaN or infinite has no JSON form",
             )),
@@ -78,18 +98,18 @@ impl Header {
     }
 }
 
-/// The result in a record that has one. `None` when it is no `T`.
+/// Returns the result of a completed record. `None` when it is no `T`.
 pub(super) fn parse_result<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     serde_json::from_slice::<ResultOnly<T>>(bytes).ok().map(|record| record.result)
 }
 
-/// Whether two records hold the same result, in whatever order its parts were written.
+/// Returns whether two records have equal results. The order of object fields does not matter.
 pub(super) fn same_result(one: &[u8], other: &[u8]) -> bool {
     let value = parse_result::<serde_json::Value>;
     value(one).is_some_and(|one| Some(one) == value(other))
 }
 
-/// Takes as much as it has room for.
+/// Writes into a buffer of fixed size, and fails when the buffer is full.
 struct BoundedWriter {
     bytes: Zeroizing<Vec<u8>>,
     room: usize,
@@ -111,7 +131,8 @@ impl io::Write for BoundedWriter {
     }
 }
 
-/// Names something that belongs to `key`, for whoever knows the key already. `what` keeps such names apart.
+/// Returns a hash of `bytes` that only a program which knows `key` can compute. `what` separates the kinds of hashes,
+/// so that an id never equals a request.
 pub(super) fn keyed_hash(key: &str, what: &str, bytes: &[u8]) -> String {
     let mut name = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
     name.update(what.as_bytes());
@@ -126,9 +147,11 @@ pub(super) fn epoch_milliseconds(moment: Timestamp) -> u64 {
 
 pub(super) const VERSION: u8 = 1;
 
-/// Stores read no more than 64 KiB, and a store that seals needs some of that. The header is below 400 bytes.
+/// Stores read at most 64 KiB. The header takes less than 400 bytes of that, and an encrypted store needs some for its
+/// own header.
 const MAX_RESULT_SIZE: usize = 63 * 1024;
 
+/// The largest entry that stores read.
 const MAX_RECORD_SIZE: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -149,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_record_fits_into_a_store_that_seals() {
-        // A text has two quotation marks around it.
+    fn the_largest_record_fits_into_an_encrypted_store() {
+        // JSON adds two quotation marks to a string.
         let largest = "x".repeat(MAX_RESULT_SIZE - 2);
         let bytes = header().with_result(&largest).expect("it fits");
         assert!(bytes.len() + 128 <= MAX_RECORD_SIZE, "{}", bytes.len());
@@ -163,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_the_same_whatever_the_order_of_their_parts() {
+    fn results_are_equal_in_any_order_of_their_fields() {
         let record = |result: &str| format!(r#"{{"v":1,"result":{result}}}"#).into_bytes();
         assert!(same_result(&record(r#"{"a":1,"b":2}"#), &record(r#"{"b":2,"a":1}"#)));
         assert!(!same_result(&record(r#"{"a":1}"#), &record(r#"{"a":2}"#)));
@@ -172,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_key_purpose_and_bytes_apart() {
-        let names = [("k", "a", "x"), ("l", "a", "x"), ("k", "b", "x"), ("k", "a", "y")];
-        let mut names = names.map(|(key, what, bytes)| keyed_hash(key, what, bytes.as_bytes())).to_vec();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), 4);
+    fn a_keyed_hash_depends_on_key_purpose_and_bytes() {
+        let inputs = [("k", "a", "x"), ("l", "a", "x"), ("k", "b", "x"), ("k", "a", "y")];
+        let mut hashes = inputs.map(|(key, what, bytes)| keyed_hash(key, what, bytes.as_bytes())).to_vec();
+        hashes.sort();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 4);
     }
 }
