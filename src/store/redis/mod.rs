@@ -1,8 +1,56 @@
-//! A store that many hosts share: Redis, or Valkey, which speaks the same.
+//! A store on a Redis or Valkey server, for processes on many hosts.
+//!
+//! # Theory of operation
+//!
+//! **Keys.** A credential's record is a string under `<namespace>:{v1:<hash>}`, with an expiry. Records beside it end
+//! in `:lock` (the lease; its value is the owner), `:state` (renewal secret) and `:quota`; operations of `idempotency`
+//! end in `:once`. `:news` is a stream with one entry, which announces that the record has changed. The braces put all
+//! keys of a credential into one slot of a cluster, so that one script can use them together. A value of another type,
+//! of more than 64 KiB or without an expiry may be under any key: it counts as unreadable or expired, and is replaced.
+//!
+//! **Operations.** Each store operation is one Lua script, which Redis runs atomically; `scripts` explains each of
+//! them.
+//!
+//! | operation | script | commands that it runs |
+//! | --- | --- | --- |
+//! | `read` | `READ` | `TYPE`, `STRLEN`, `GET`, `PTTL` on the record |
+//! | `read_or_lease` | `READ_OR_LEASE` | the same; `SET` on the lease; `XREVRANGE` on the stream |
+//! | `publish` | `PUBLISH` | the same; `SET` on the record, `DEL` on the lease, `XADD` on the stream |
+//! | `compare_and_swap` | `COMPARE_AND_SWAP` | the same; `SET` or `DEL` on the record, `XADD` on the stream |
+//! | `wait` | `CHECK_FOR_CHANGE` | `PTTL` on the lease, the record's version; then `XREAD BLOCK` |
+//! | `watch` | `LAST_POSITIONS` | `XREVRANGE` on the streams; then `XREAD BLOCK` on all of them |
+//!
+//! **Connections.** All operations of a store share one connection, which `queue` hands to one operation at a time:
+//! publications and other writes first, then requests for a lease and polls, then operations of `idempotency`. An
+//! operation waits 400 ms for the connection at most (2 s for `idempotency`), and then has 500 ms. The store opens a
+//! connection when an operation finds none, on a helper thread if name resolution could block. Waiting (`wait`) uses up
+//! to 8 more connections, because `XREAD BLOCK` occupies one, and watching (`watcher`) uses one. A forked child opens
+//! connections of its own.
+//!
+//! **Errors.** `error` sorts failures by what they mean for the connection:
+//!
+//! - The server's complete error reply (out of memory, loading, a wrong key, no permission): the connection stays.
+//! - No reply, a broken connection or a reply that makes no sense: the connection is closed, because a late reply could
+//!   be taken for the reply to the next command. If time is left, the operation is sent once more on a new connection,
+//!   marked `again`, because the server may have performed it.
+//! - `READONLY`: the server became a replica. The operation is sent once more on a new connection, which leads to the
+//!   new master where sentinels or a cluster are configured.
+//!
+//! **The breaker.** Three failures in a row, or one that lasts until a setting changes (a wrong password), open
+//! `breaker`: operations then fail at once, without a round trip, until a probe succeeds. An error about a single key
+//! does not count. While three operations hang, the store sends nothing either. The log reports the first failure and
+//! the first success after it. A full server or a replica answers reads, so only a successful write ends that report.
+//!
+//! **Promises.** A script takes effect once, even when its reply is lost and it is sent again. No operation takes
+//! longer than its time in the queue, its 500 ms, and the last step of a server that sends its reply in pieces. Records
+//! that the server loses, by eviction or by a failover before replication, are fetched again by the managers.
 
+mod address;
 mod breaker;
 mod config;
+mod connect;
 mod connection;
+mod error;
 mod queue;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
@@ -24,24 +72,29 @@ use crate::store::{
     Cursor, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
 };
 use breaker::Breaker;
-use connection::{Connection, RedisError, RedisErrorKind};
+use config::OPERATION_TIMEOUT;
+use connection::Connection;
+use error::{MalformedReply, RedisError, RedisErrorKind};
 use queue::{ConnectionQueue, Permit, Priority};
 use scripts::{ScriptCall, ScriptReply};
 use wait::Waiters;
 use watcher::Watcher;
 
-/// Keeps records in a Redis or Valkey, for all processes on all hosts that share it. Clones share one connection.
+/// A store on a Redis or Valkey server, shared by processes on many hosts.
 ///
-/// Nothing is connected before it is needed. Every operation is one script on the server. It waits for its turn, for 0.4 s at
-/// most and for 2 s if it is about what is [done once](crate::idempotency::Idempotency); then it has half a second, and when its answer is
-/// lost it is repeated within that. A server that sends its answer byte by byte can exceed that, so managers ask on a thread
-/// aside and wait a second at most, or two to store a refresh token. They treat a server that does not answer as
-/// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone, for
-/// 1 s at first and 30 s at most; after one that lasts until somebody mends a setting, for 30 s at once. The log says once
-/// that it cannot be used, and once that it works again.
+/// Creating a store opens no connection. Clones share one connection, so hand clones of one store to all managers of a
+/// process. In addition the store opens one connection while managers watch for changes, and eight at most while they
+/// wait for other processes.
 ///
-/// Hand clones of one store to all managers of a process: it has one connection for all of them, one more if any of them
-/// watches, and at most eight more while they wait for other processes.
+/// Each operation is one script on the server. An operation waits up to 0.4 s for the connection (up to 2 s for
+/// [idempotency](crate::idempotency::Idempotency)) and then takes half a second at most, including a second attempt
+/// when the reply was lost. A server that sends its reply in small pieces can exceed that; managers then stop waiting
+/// after one second, or after two when they store a renewal secret.
+///
+/// Managers report a server that fails as [down](crate::EventKind::StoreDown), and tokens keep coming. After three
+/// failures in a row the store stops asking the server, for 1 s at first and for 30 s at most; after a failure that
+/// needs a changed setting, such as a wrong password, for 30 s at once. The log reports once that the server cannot be
+/// used, and once that it works again.
 ///
 /// ```no_run
 /// use evertoken::{RedisStore, TokenManager, WeCom};
@@ -58,7 +111,7 @@ struct Inner {
     config: RedisConfig,
     queue: ConnectionQueue,
     breaker: Mutex<Breaker>,
-    /// What does not work, and the log has been told of.
+    /// The failure that the log has reported and that is not over.
     outage: Mutex<Option<Outage>>,
     waiters: Waiters,
     watcher: Watcher,
@@ -66,25 +119,26 @@ struct Inner {
 
 struct Outage {
     error: Error,
-    /// Then reading is no sign that it is over.
+    /// Whether reads may still work, so that a successful read does not end the outage.
     affects_only_writes: bool,
 }
 
 impl RedisStore {
-    /// A store on the server at this URL: see [`RedisConfig::from_url`].
+    /// Creates a store on the server that `url` names; [`RedisConfig::from_url`] describes the URL. Opens no
+    /// connection.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`]. Whether there is a server is not asked.
+    /// [`ErrorKind::Config`] when the URL is wrong. A server that cannot be reached is no error here.
     pub fn open(url: &str) -> Result<RedisStore, Error> {
         RedisStore::new(RedisConfig::from_url(url)?)
     }
 
-    /// A store on what `config` describes.
+    /// Creates a store with these settings. Opens no connection.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when a setting is wrong. Whether there is a server is not asked.
+    /// [`ErrorKind::Config`] when a setting is wrong. A server that cannot be reached is no error here.
     pub fn new(config: RedisConfig) -> Result<RedisStore, Error> {
         config.check()?;
         Ok(RedisStore(Arc::new(Inner {
@@ -121,10 +175,10 @@ impl Store for RedisStore {
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
         let call = scripts::read_or_lease(key, not, at_least, owner, lease);
-        let leasing = self.0.ask(&call, Priority::Read, ScriptReply::into_lease_outcome)?;
-        // Where many want something at once, this one comes again.
-        let later = || LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
-        Ok(leasing.unwrap_or_else(later))
+        let outcome = self.0.run(&call, Priority::Normal, ScriptReply::into_lease_outcome)?;
+        // When the connection did not become free in time, the caller asks again, as if another process had the lease.
+        let retry_now = || LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
+        Ok(outcome.unwrap_or_else(retry_now))
     }
 
     fn publish(
@@ -152,37 +206,53 @@ impl Store for RedisStore {
 }
 
 impl Inner {
-    /// Asks the server, unless it is to be left alone. `Ok(None)`: so much is asked of it that this one did not get its
-    /// turn in time.
-    fn ask<T>(
+    /// Runs a script, unless the breaker is open. `Ok(None)` when the connection did not become free in time.
+    fn run<T>(
         &self,
         call: &ScriptCall,
         priority: Priority,
-        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
     ) -> Result<Option<T>, Error> {
-        let left_alone = |rest| {
-            let why = lock(&self.outage).as_ref().map(|outage| format!(": {}", outage.error)).unwrap_or_default();
-            Error::new(ErrorKind::Store, format!("redis does not work and is left alone{why}")).with_retry_after(rest)
-        };
-        let rest =
-            lock(&self.breaker).remaining_backoff().or_else(|| self.queue.is_stuck().then_some(OPERATION_TIMEOUT));
-        if let Some(rest) = rest {
-            return Err(left_alone(rest));
+        let backoff = lock(&self.breaker).remaining_backoff();
+        if let Some(backoff) = backoff.or_else(|| self.queue.is_stuck().then_some(OPERATION_TIMEOUT)) {
+            return Err(self.unavailable(backoff));
         }
-        let Some(permit) = self.queue.acquire(Deadline::within(priority.max_queue_time()), priority) else {
-            return Ok(None);
-        };
+        let deadline = Deadline::within(priority.max_queue_time());
+        let Some(permit) = self.queue.acquire(deadline, priority) else { return Ok(None) };
         if permit.previous_hung {
-            self.note_failure(&RedisError::lost("redis did not answer in time"));
+            self.note_failure(&RedisError::timed_out(&self.config.endpoint()));
         }
-        // Those that had their turn before this one may have found out that it does not work.
-        lock(&self.breaker).admit(OPERATION_TIMEOUT).map_err(left_alone)?;
-        let answer = self.run_with_retry(permit, call, read, Deadline::within(OPERATION_TIMEOUT));
-        match &answer {
+        // Operations that had the connection before this one may have opened the breaker.
+        lock(&self.breaker).admit(OPERATION_TIMEOUT).map_err(|backoff| self.unavailable(backoff))?;
+        let outcome = self.run_with_retry(permit, call, parse, Deadline::within(OPERATION_TIMEOUT));
+        match &outcome {
             Ok((_, wrote)) => self.note_success(*wrote),
             Err(error) => self.note_failure(error),
         }
-        answer.map(|(value, _)| Some(value)).map_err(|error| error.error)
+        outcome.map(|(value, _)| Some(value)).map_err(|error| error.error)
+    }
+
+    /// As [`run`](Inner::run), for operations that the caller cannot simply repeat.
+    fn run_or_fail<T>(
+        &self,
+        key: &Key,
+        call: &ScriptCall,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
+    ) -> Result<T, Error> {
+        let priority = if key.is_done_once() { Priority::Low } else { Priority::High };
+        self.run(call, priority, parse)?.ok_or_else(|| {
+            let text =
+                format!("too many concurrent Redis operations wait for {}; try again later", self.config.endpoint());
+            Error::new(ErrorKind::Store, text)
+        })
+    }
+
+    /// The error while no operation is sent, with the failure that led to it.
+    fn unavailable(&self, backoff: Duration) -> Error {
+        let cause = lock(&self.outage).as_ref().map(|outage| format!("; the last error was: {}", outage.error));
+        let endpoint = self.config.endpoint();
+        let text = format!("{endpoint} is unavailable; retrying in {backoff:.1?}{}", cause.unwrap_or_default());
+        Error::new(ErrorKind::Store, text).with_retry_after(backoff)
     }
 
     fn note_success(&self, wrote: bool) {
@@ -194,11 +264,12 @@ impl Inner {
             outage.take_if(|outage| wrote || !outage.affects_only_writes).is_some()
         };
         if is_over {
-            log::info!(target: "evertoken", "redis works again");
+            log::info!(target: "evertoken", "{} works again", self.config.endpoint());
         }
     }
 
     fn note_failure(&self, error: &RedisError) {
+        // An unusable key says nothing about the server.
         if error.kind == RedisErrorKind::WrongKey {
             return;
         }
@@ -206,33 +277,22 @@ impl Inner {
         let outage = Outage { error: error.error.clone(), affects_only_writes: error.affects_only_writes() };
         let before = lock(&self.outage).replace(outage);
         if before.is_none() {
-            log::warn!(target: "evertoken", "redis cannot be used: {}", error.error);
+            log::warn!(target: "evertoken", "the Redis store cannot be used: {}", error.error);
         }
     }
 
-    fn run_or_fail<T>(
-        &self,
-        key: &Key,
-        call: &ScriptCall,
-        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
-    ) -> Result<T, Error> {
-        let priority = if key.is_done_once() { Priority::Low } else { Priority::Write };
-        let too_much = || Error::new(ErrorKind::Store, "too much is asked of redis at once");
-        self.ask(call, priority, read)?.ok_or_else(too_much)
-    }
-
-    /// The answer, and whether something was written.
+    /// Runs a script, and once more if the first attempt failed in a way that a new connection may repair. Returns the
+    /// parsed reply, and whether the script wrote a record.
     fn run_with_retry<T>(
         &self,
         mut permit: Permit<'_>,
         call: &ScriptCall,
-        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
         deadline: Deadline,
     ) -> Result<(T, bool), RedisError> {
-        match self.run_once(&mut permit, call, &read, deadline, false) {
-            // On a new connection, which leads to the new master if there is one.
+        match self.run_once(&mut permit, call, &parse, deadline, false) {
             Err(error) if error.is_retryable() && !deadline.has_passed() => {
-                self.run_once(&mut permit, call, &read, deadline, true)
+                self.run_once(&mut permit, call, &parse, deadline, true)
             }
             other => other,
         }
@@ -242,23 +302,24 @@ impl Inner {
         &self,
         permit: &mut Permit<'_>,
         call: &ScriptCall,
-        read: impl Fn(ScriptReply) -> Result<T, RedisError>,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
         deadline: Deadline,
         again: bool,
     ) -> Result<(T, bool), RedisError> {
-        // Taken out while it is in use: only when it is known to be in order it goes back.
+        // Taken out of the permit while in use, and put back only when it is known to be usable. A panic or an early
+        // return therefore closes it.
         let mut connection = match permit.connection.take().filter(Connection::is_of_this_process) {
             Some(connection) => connection,
-            None => Connection::open(&self.config, deadline)?,
+            None => connect::open(&self.config, deadline)?,
         };
-        let answer = call.ask(&mut connection, self.config.command_timeout(), deadline, again).and_then(|reply| {
+        let outcome = call.run(&mut connection, self.config.command_timeout(), deadline, again).and_then(|reply| {
             let wrote = reply.has_written();
-            Ok((read(reply)?, wrote))
+            Ok((parse(reply).map_err(|MalformedReply| connection.malformed_reply())?, wrote))
         });
-        if answer.as_ref().err().is_none_or(|error| !error.breaks_connection()) {
+        if outcome.as_ref().err().is_none_or(|error| !error.breaks_connection()) {
             permit.connection = Some(connection);
         }
-        answer
+        outcome
     }
 }
 
@@ -269,7 +330,7 @@ impl fmt::Debug for RedisStore {
 }
 
 impl Priority {
-    /// How long an operation waits for its turn. What is to be done once is not done without the store, so it waits longer.
+    /// Returns how long an operation waits for the connection.
     fn max_queue_time(self) -> Duration {
         if self == Priority::Low { MAX_LOW_PRIORITY_QUEUE_TIME } else { MAX_QUEUE_TIME }
     }
@@ -277,8 +338,6 @@ impl Priority {
 
 const MAX_QUEUE_TIME: Duration = Duration::from_millis(400);
 
-/// With the operation itself it stays below the three seconds for which a step of what is done once is waited for.
+/// Longer, because an operation of `idempotency` cannot run without the store. Together with the operation's own time
+/// it stays below the three seconds that `idempotency` waits for one step.
 const MAX_LOW_PRIORITY_QUEUE_TIME: Duration = Duration::from_secs(2);
-
-/// What an operation may take, all in all, when it has its turn.
-const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,48 +1,59 @@
-//! The one connection of a store, and whose turn it is.
+//! The queue for a store's one connection.
+//!
+//! Operations get the connection one at a time, by [`Priority`] and then in the order in which they came. No lock is
+//! held while an operation uses the connection.
+//!
+//! The operation that has the connection is *active*, and has [`OPERATION_TIMEOUT`] and a little more to return its
+//! [`Permit`]. When it does not, the next waiter takes over with a new connection, and the late operation is counted as
+//! *hung*: its connection is closed when it returns, because nobody knows what was read from it. While [`MAX_HUNG`]
+//! operations hang, the queue is stuck and the store sends nothing, so that a server which never answers cannot collect
+//! threads and connections.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::OPERATION_TIMEOUT;
+use super::config::OPERATION_TIMEOUT;
 use super::connection::Connection;
 use crate::clock::Deadline;
 use crate::lock::{lock, wait};
 
-/// Hands the connection to one operation after another, by their priority and in the order in which they come. No lock is held
-/// while one uses it.
 #[derive(Default)]
 pub(super) struct ConnectionQueue(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    /// The connection while no operation uses it.
     connection: Option<Connection>,
     active: Option<Active>,
+    /// Sorted by priority, then by arrival.
     waiters: VecDeque<Waiter>,
-    /// Numbers the turns.
+    /// The number of the last operation that came.
     last: u64,
-    /// Turns that were over before they ended, and may never end: each has a connection.
+    /// Operations that overran their time and have not returned. Each still has a connection.
     hung: usize,
     process: u32,
 }
 
-/// Whose turn it is.
+/// The operation whose turn it is.
 #[derive(Clone, Copy)]
 struct Active {
     number: u64,
-    /// When it is over, whatever it does.
+    /// When the next waiter takes over.
     until: Deadline,
-    /// Whether it has been taken up: one that was given to a thread that is not awake yet has no connection.
+    /// Whether the operation's thread has woken up and taken its permit. Before that it has no connection, so a thread
+    /// that is late to wake up does not count as hung.
     is_taken: bool,
 }
 
-/// Who comes first.
+/// The order in which waiting operations are served.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Priority {
-    /// Others wait for what it writes.
-    Write,
-    Read,
-    /// It waits longer for its turn, and is not to keep those from theirs that do not.
+    /// Publications, which other processes wait for, and other operations that a manager does not repeat.
+    High,
+    /// Requests for a lease and polls, which are repeated anyway.
+    Normal,
+    /// Operations of `idempotency`, which may wait longer and must not delay the others.
     Low,
 }
 
@@ -52,25 +63,25 @@ struct Waiter {
     wakeup: Arc<Condvar>,
 }
 
-/// One operation's active. The connection that is in it when it ends is kept for the next one.
+/// The exclusive right to use the connection. A connection that is in the permit when it is dropped is kept for the
+/// next operation.
 pub(super) struct Permit<'a> {
     queue: &'a ConnectionQueue,
     number: u64,
     pub(super) connection: Option<Connection>,
-    /// It has been taken from one that was over.
+    /// Whether the operation before this one was found hung.
     pub(super) previous_hung: bool,
 }
 
 impl ConnectionQueue {
-    /// Waits for a active. `None`: none came before `deadline`. Whoever has taken much longer than its time is waited for
-    /// no more: what it still brings back is not used.
+    /// Waits for the connection. `None` when it did not become free before `deadline`.
     pub(super) fn acquire(&self, deadline: Deadline, priority: Priority) -> Option<Permit<'_>> {
         let wakeup = Arc::new(Condvar::new());
         let mut state = self.lock();
         state.last += 1;
         let number = state.last;
-        let place = state.waiters.partition_point(|waiter| waiter.priority <= priority);
-        state.waiters.insert(place, Waiter { number, priority, wakeup: wakeup.clone() });
+        let position = state.waiters.partition_point(|waiter| waiter.priority <= priority);
+        state.waiters.insert(position, Waiter { number, priority, wakeup: wakeup.clone() });
         let mut previous_hung = false;
         loop {
             previous_hung |= state.grant_next();
@@ -88,7 +99,7 @@ impl ConnectionQueue {
         }
     }
 
-    /// True when so many operations hang that there should be no more.
+    /// Returns whether so many operations hang that no further one may start.
     pub(super) fn is_stuck(&self) -> bool {
         self.lock().hung >= MAX_HUNG
     }
@@ -97,7 +108,7 @@ impl ConnectionQueue {
         let mut state = lock(&self.0);
         let process = std::process::id();
         if state.process != process {
-            // A forked child has none of its parent's threads, and nothing to say on its connections.
+            // A forked child has none of its parent's threads, and must not use the parent's connections.
             *state = State { last: state.last, process, ..State::default() };
         }
         state
@@ -105,21 +116,19 @@ impl ConnectionQueue {
 }
 
 impl State {
-    /// Gives the turn to the next one, unless somebody has it and keeps to its time. True when somebody did not.
+    /// Makes the next waiter active, unless an operation is active and within its time. Returns whether the active
+    /// operation was found hung.
     fn grant_next(&mut self) -> bool {
         if self.active.is_some_and(|active| !active.until.has_passed()) {
             return false;
         }
         let has_hung = self.active.is_some_and(|active| active.is_taken);
         self.hung += usize::from(has_hung);
-        // To itself, or to another one that has to be woken.
+        // The next waiter may be the calling thread itself, which then finds itself active.
         self.active = self.waiters.pop_front().map(|next| {
             next.wakeup.notify_one();
-            Active {
-                number: next.number,
-                until: Deadline::within(OPERATION_TIMEOUT + OVERRUN_ALLOWANCE),
-                is_taken: false,
-            }
+            let until = Deadline::within(OPERATION_TIMEOUT + OVERRUN_ALLOWANCE);
+            Active { number: next.number, until, is_taken: false }
         });
         has_hung
     }
@@ -133,14 +142,16 @@ impl Drop for Permit<'_> {
             (state.active, state.connection) = (None, connection);
             state.grant_next();
         } else {
+            // This operation was given up as hung, and its connection is closed.
             state.hung = state.hung.saturating_sub(1);
         }
     }
 }
 
+/// How many operations may hang before the store stops sending.
 const MAX_HUNG: usize = 3;
 
-/// A time limit is looked at between two steps, so an operation may end a little after it.
+/// How long an operation may overrun: time limits are checked between two steps, so it can end a little late.
 const OVERRUN_ALLOWANCE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
@@ -151,8 +162,8 @@ mod tests {
         Deadline::within(Duration::from_secs(30))
     }
 
-    /// A turn whose time is over.
-    fn overdue(queue: &ConnectionQueue, is_taken: bool) {
+    /// Makes an operation active whose time has passed.
+    fn make_overdue_operation(queue: &ConnectionQueue, is_taken: bool) {
         let mut state = queue.lock();
         state.last += 1;
         let number = state.last;
@@ -160,42 +171,42 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_too_long_is_waited_for_no_more_and_counted_until_it_ends() {
+    fn an_overdue_operation_loses_the_connection_and_counts_as_hung_until_it_returns() {
         let queue = ConnectionQueue::default();
         let hanging: Vec<_> = (0..MAX_HUNG)
             .map(|_| {
-                let permit = queue.acquire(soon(), Priority::Read).expect("it is free");
+                let permit = queue.acquire(soon(), Priority::Normal).expect("the queue is free");
                 if let Some(active) = &mut queue.lock().active {
                     active.until = Deadline::within(Duration::ZERO);
                 }
                 permit
             })
             .collect();
-        let next = queue.acquire(soon(), Priority::Read).expect("it is taken over");
+        let next = queue.acquire(soon(), Priority::Normal).expect("the next one takes over");
         assert!(next.previous_hung && queue.is_stuck());
         drop(hanging);
         assert!(!queue.is_stuck());
         drop(next);
-        assert!(!queue.acquire(soon(), Priority::Read).expect("it is free").previous_hung);
+        assert!(!queue.acquire(soon(), Priority::Normal).expect("the queue is free").previous_hung);
     }
 
     #[test]
-    fn a_turn_that_nobody_took_up_is_no_hang() {
+    fn a_permit_that_was_not_taken_does_not_count_as_hung() {
         let queue = ConnectionQueue::default();
         for _ in 0..10 {
-            overdue(&queue, false);
-            assert!(!queue.acquire(soon(), Priority::Read).expect("it is taken over").previous_hung);
+            make_overdue_operation(&queue, false);
+            assert!(!queue.acquire(soon(), Priority::Normal).expect("the next one takes over").previous_hung);
         }
         assert!(!queue.is_stuck());
-        overdue(&queue, true);
-        assert!(queue.acquire(soon(), Priority::Read).expect("it is taken over").previous_hung);
+        make_overdue_operation(&queue, true);
+        assert!(queue.acquire(soon(), Priority::Normal).expect("the next one takes over").previous_hung);
     }
 
     #[test]
-    fn nobody_waits_for_longer_than_it_said() {
+    fn waiting_for_the_connection_ends_at_the_deadline() {
         let queue = ConnectionQueue::default();
-        let _permit = queue.acquire(soon(), Priority::Read).expect("it is free");
-        assert!(queue.acquire(Deadline::within(Duration::from_millis(10)), Priority::Write).is_none());
+        let _permit = queue.acquire(soon(), Priority::Normal).expect("the queue is free");
+        assert!(queue.acquire(Deadline::within(Duration::from_millis(10)), Priority::High).is_none());
         assert!(queue.lock().waiters.is_empty());
     }
 }

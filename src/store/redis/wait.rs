@@ -1,4 +1,15 @@
-//! Waits for what another process will write.
+//! Waits until another process publishes a record or frees a lease.
+//!
+//! 1. One thread per key waits, the *leader*; other threads of the process wait for the leader to return.
+//! 2. The leader blocks on the server with `XREAD` on the key's news stream, from the position that `read_or_lease`
+//!    returned in the same reply as "busy". An entry added since then ends the read at once, so no change is missed. A
+//!    blocked connection serves nothing else, so each leader has one of its own, up to [`MAX_STREAM_CONNECTIONS`].
+//! 3. Every [`RECHECK_INTERVAL`] the leader checks record and lease: some writers announce nothing, and a lease that
+//!    expires announces nothing either.
+//! 4. The leader polls over the store's own connection when all stream connections are in use, when the server refuses
+//!    streams (an ACL, a proxy), or when it refused the last new connection for good.
+//!
+//! A wait may return early. The caller then reads again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,9 +18,11 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Connection, RedisError, RedisErrorKind};
+use super::config::OPERATION_TIMEOUT;
+use super::error::{RedisError, RedisErrorKind};
+use super::queue::Priority;
 use super::scripts::{self, ScriptReply};
-use super::{Inner, OPERATION_TIMEOUT, Priority};
+use super::{Inner, connect};
 use crate::clock::Deadline;
 use crate::error::Error;
 use crate::key::Key;
@@ -18,17 +31,17 @@ use crate::policy::store_pause;
 use crate::store::Cursor;
 use crate::thread::Done;
 
-/// Who waits in this process, for what.
+/// The threads of this process that wait, and their connections.
 #[derive(Default)]
 pub(super) struct Waiters(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// One waits for each key, the others for that one.
+    /// For each key, the signal that its leader gives when it returns.
     leaders: HashMap<Key, Arc<Done>>,
-    /// Connections that are waited on.
+    /// How many connections block on streams now.
     connections: usize,
-    /// Until when no new one is tried, because the server refused the last.
+    /// No stream connection is opened before this time, because the server refused the last one.
     refused_until: Option<Deadline>,
     process: u32,
 }
@@ -55,7 +68,7 @@ impl Inner {
             Ok(true) => Ok(()),
             Ok(false) => self.poll(key, cursor, deadline),
             Err(error) if error.needs_new_settings() => {
-                // The connection that all share may still work; on a new one the same would be said again.
+                // The server would refuse a new connection again. The store's own connection may still work.
                 self.waiters.note_refusal();
                 self.poll(key, cursor, deadline)
             }
@@ -65,7 +78,7 @@ impl Inner {
         outcome
     }
 
-    /// Waits on a connection of its own. False: this server refuses streams.
+    /// Waits on a connection of its own. Returns `false` when this server refuses streams.
     fn wait_on_stream(
         &self,
         key: &Key,
@@ -73,32 +86,28 @@ impl Inner {
         position: &str,
         deadline: Deadline,
     ) -> Result<bool, RedisError> {
-        let mut connection = Connection::for_streams_of(&self.config, key, Deadline::within(OPERATION_TIMEOUT))?;
+        let mut connection = connect::open_for_streams_of(&self.config, key, Deadline::within(OPERATION_TIMEOUT))?;
         loop {
             let wait = deadline.remaining().min(RECHECK_INTERVAL);
             if wait.is_zero() {
                 return Ok(true);
             }
             let command = scripts::read_streams([(key, position)], wait);
-            match connection.ask(&command, wait.saturating_add(self.config.command_timeout())) {
+            match connection.request(&command, wait.saturating_add(self.config.command_timeout())) {
                 Ok(Value::Nil) => {}
                 Ok(_) => return Ok(true),
-                Err(error)
-                    if matches!(error.kind, RedisErrorKind::Refused | RedisErrorKind::Busy | RedisErrorKind::Full) =>
-                {
-                    return Ok(false);
-                }
+                Err(error) if refuses_streams(&error) => return Ok(false),
                 Err(error) => return Err(error),
             }
-            // Not everybody who writes tells, and nobody tells when a lease runs out.
-            let (limit, soon) = (self.config.command_timeout(), Deadline::within(OPERATION_TIMEOUT));
-            if scripts::check_for_change(key).ask(&mut connection, limit, soon, false)?.has_changed(cursor)? {
+            let (timeout, soon) = (self.config.command_timeout(), Deadline::within(OPERATION_TIMEOUT));
+            let reply = scripts::check_for_change(key).run(&mut connection, timeout, soon, false)?;
+            if reply.has_changed(cursor).map_err(|_| connection.malformed_reply())? {
                 return Ok(true);
             }
         }
     }
 
-    /// Looks now and then, over the connection that all share.
+    /// Checks record and lease repeatedly, over the store's own connection, with growing pauses.
     fn poll(&self, key: &Key, cursor: &Cursor, deadline: Deadline) -> Result<(), Error> {
         let mut pause = INITIAL_POLL_INTERVAL;
         loop {
@@ -106,9 +115,8 @@ impl Inner {
             if deadline.has_passed() {
                 return Ok(());
             }
-            let moved = self
-                .ask(&scripts::check_for_change(key), Priority::Read, |reply: ScriptReply| reply.has_changed(cursor))?;
-            if moved == Some(true) {
+            let has_changed = |reply: ScriptReply| reply.has_changed(cursor);
+            if self.run(&scripts::check_for_change(key), Priority::Normal, has_changed)? == Some(true) {
                 return Ok(());
             }
             pause = (pause * 2).min(RECHECK_INTERVAL);
@@ -116,8 +124,12 @@ impl Inner {
     }
 }
 
+fn refuses_streams(error: &RedisError) -> bool {
+    matches!(error.kind, RedisErrorKind::Refused | RedisErrorKind::Busy | RedisErrorKind::Full)
+}
+
 impl Waiters {
-    /// Becomes the one who waits for `key`, or is told whom to wait for.
+    /// Makes the calling thread the leader for `key`, or returns the signal of the thread that is.
     fn lead(&self, key: &Key) -> Result<Leader<'_>, Arc<Done>> {
         let mut state = self.lock();
         if let Some(done) = state.leaders.get(key) {
@@ -128,7 +140,7 @@ impl Waiters {
         Ok(Leader { waiters: self, key: key.clone(), done })
     }
 
-    /// A connection to wait on, if there are not too many.
+    /// Returns the right to open a stream connection, unless too many are open or the server refused the last one.
     fn stream_slot(&self) -> Option<StreamSlot<'_>> {
         let mut state = self.lock();
         let refused = state.refused_until.is_some_and(|until| !until.has_passed());
@@ -146,14 +158,14 @@ impl Waiters {
         let mut state = lock(&self.0);
         let process = std::process::id();
         if state.process != process {
-            // In a forked child nobody waits yet.
+            // The leaders of the parent do not exist in a forked child.
             *state = State { process, ..State::default() };
         }
         state
     }
 }
 
-/// Waits for the others too, and tells them when it is over.
+/// The leading thread for a key. Wakes the threads that wait for it when dropped.
 struct Leader<'a> {
     waiters: &'a Waiters,
     key: Key,
@@ -167,6 +179,7 @@ impl Drop for Leader<'_> {
     }
 }
 
+/// The right to have one stream connection open.
 struct StreamSlot<'a> {
     waiters: &'a Waiters,
     process: u32,
@@ -175,13 +188,14 @@ struct StreamSlot<'a> {
 impl Drop for StreamSlot<'_> {
     fn drop(&mut self) {
         let mut state = self.waiters.lock();
+        // A forked child has reset the count, and must not give its parent's slot back.
         if state.process == self.process {
             state.connections -= 1;
         }
     }
 }
 
-/// However long one waits, it looks again this often: what tells may be lost.
+/// How long a thread waits at most before it checks record and lease itself, because an announcement may be missing.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 const INITIAL_POLL_INTERVAL: Duration = Duration::from_millis(20);
