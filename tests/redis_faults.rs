@@ -338,7 +338,7 @@ fn pretender(reply: &'static [u8]) -> Pretender {
 fn what_the_server_refuses_is_told_in_words_that_help_and_quote_nothing() {
     let cases: [(&'static [u8], ErrorKind, &str); 9] = [
         (b"-LOADING Redis is loading the dataset in memory\r\n", ErrorKind::Store, "loading its data (code LOADING)"),
-        (b"-OOM command not allowed when used memory > 'maxmemory'\r\n", ErrorKind::Store, "out of memory (code OOM)"),
+        (b"-OOM command not allowed when used memory > 'maxmemory'\r\n", ErrorKind::Store, "maxmemory (code OOM)"),
         (b"-READONLY You can't write against a read only replica.\r\n", ErrorKind::Store, "replica"),
         (b"-MISCONF Redis is configured to save RDB snapshots\r\n", ErrorKind::Store, "cannot save"),
         (b"-NOAUTH Authentication required.\r\n", ErrorKind::Config, "set one with RedisConfig::password"),
