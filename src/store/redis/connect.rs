@@ -5,6 +5,7 @@
 //! - A cluster: the `redis` crate connects to its nodes and follows redirections. Blocking reads of one stream use a
 //!   connection to the one node that has its key.
 
+#[cfg(feature = "redis-cluster")]
 use super::address::Address;
 use super::config::{RedisConfig, Topology};
 use super::connection::Connection;

@@ -9,7 +9,7 @@ use redis::{Client, Cmd, ConnectionLike, Value};
 
 use super::address::{Address, Endpoint};
 use super::config::RedisConfig;
-use super::error::{RedisError, RedisErrorKind};
+use super::error::RedisError;
 use crate::clock::Deadline;
 
 /// An open connection to one server, or to all nodes of a cluster.
@@ -133,17 +133,14 @@ impl Connection {
             Transport::Cluster(connection) => connection.req_command(command),
         };
         // The server's error may be the whole reply or a part of it.
-        let error = match reply.and_then(Value::extract_error) {
-            Ok(value) => return Ok(value),
-            Err(error) => RedisError::from_driver(&error, &self.endpoint, false),
-        };
-        #[cfg(feature = "redis-cluster")]
-        if let (Transport::Cluster(_), RedisErrorKind::Moved(_)) = (&self.transport, &error.kind) {
-            // The cluster client follows redirections itself, and gave up after too many.
-            let text = format!("{} redirected a command too often; it may be moving keys between nodes", self.endpoint);
-            return Err(RedisError::new(RedisErrorKind::Lost, text));
-        }
-        Err(error)
+        reply.and_then(Value::extract_error).map_err(|error| {
+            let error = RedisError::from_driver(&error, &self.endpoint, false);
+            match self.transport {
+                Transport::Server(_) => error,
+                #[cfg(feature = "redis-cluster")]
+                Transport::Cluster(_) => error.of_cluster_client(&self.endpoint),
+            }
+        })
     }
 }
 

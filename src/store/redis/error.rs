@@ -101,6 +101,19 @@ impl RedisError {
         }
     }
 
+    /// Reinterprets a redirection that came through the cluster client of the `redis` crate. The client follows
+    /// redirections itself, so the error means that it gave up after too many.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn of_cluster_client(self, endpoint: &Endpoint) -> RedisError {
+        match self.kind {
+            RedisErrorKind::Moved(_) => {
+                let text = format!("{endpoint} redirected a command too often; it may be moving keys between nodes");
+                RedisError::new(RedisErrorKind::Lost, text)
+            }
+            _ => self,
+        }
+    }
+
     /// Sorts an error of the `redis` crate. `connecting` says that the error occurred before the connection was open.
     pub(super) fn from_driver(error: &redis::RedisError, endpoint: &Endpoint, connecting: bool) -> RedisError {
         use redis::ErrorKind as DriverErrorKind;
@@ -117,6 +130,11 @@ impl RedisError {
                 (RedisErrorKind::Busy, format!("{endpoint} answered a command with an error"))
             }
             DriverErrorKind::Parse => (RedisErrorKind::Lost, malformed_reply(endpoint)),
+            DriverErrorKind::ClusterConnectionNotFound if !connecting => {
+                let text =
+                    format!("{endpoint} has no reachable node for this key; check that its nodes are in cluster mode");
+                (RedisErrorKind::Lost, text)
+            }
             _ => transport_failure(error, endpoint, connecting),
         });
         let mut failure = RedisError::new(kind, text);

@@ -92,9 +92,9 @@ use watcher::Watcher;
 /// after one second, or after two when they store a renewal secret.
 ///
 /// Managers report a server that fails as [down](crate::EventKind::StoreDown), and tokens keep coming. After three
-/// failures in a row the store stops asking the server, for 1 s at first and for 30 s at most; after a failure that
-/// needs a changed setting, such as a wrong password, for 30 s at once. The log reports once that the server cannot be
-/// used, and once that it works again.
+/// failures in a row the store stops asking the server, for 1 s at first and for about 30 s at most; after a failure
+/// that needs a changed setting, such as a wrong password, for about 30 s at once. The log reports once that the server
+/// cannot be used, and once that it works again.
 ///
 /// ```no_run
 /// use evertoken::{RedisStore, TokenManager, WeCom};
