@@ -136,7 +136,8 @@ impl Policy {
             let asked = asked.saturating_mul(1 << doublings);
             return asked.clamp(self.backoff_min.min(LONGEST_PAUSE), LONGEST_PAUSE);
         }
-        if matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::Forbidden | ErrorKind::Config) {
+        use ErrorKind::{Config, Forbidden, InvalidCredentials, SignInRequired};
+        if matches!(error.kind(), InvalidCredentials | SignInRequired | Forbidden | Config) {
             return DENIAL_PAUSE;
         }
         if error.kind() == ErrorKind::TicketRequired {
@@ -335,5 +336,6 @@ mod tests {
     #[test]
     fn a_denial_pauses_thirty_seconds() {
         assert_eq!(policy().pause(1, &Error::new(ErrorKind::InvalidCredentials, "x"), 0.5), 30 * SECOND);
+        assert_eq!(policy().pause(1, &Error::new(ErrorKind::SignInRequired, "x"), 0.5), 30 * SECOND);
     }
 }

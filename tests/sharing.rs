@@ -365,6 +365,7 @@ fn a_recorded_failure_keeps_the_words_of_the_first_version() {
         (ErrorKind::Unavailable, "Unavailable"),
         (ErrorKind::InvalidResponse, "Protocol"),
         (ErrorKind::Panicked, "Panicked"),
+        (ErrorKind::SignInRequired, "Denied"),
     ] {
         let group = Group::new();
         group.provider.always_fail(Some(Error::new(kind, "this is a test")));

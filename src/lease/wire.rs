@@ -110,6 +110,8 @@ enum WireKind {
     TimedOut,
     Panicked,
     Shutdown,
+    /// Newer than the first version: written as `Denied`, and as this in `exact_kind`.
+    SignInRequired,
     /// A kind of a later version. Retried, because nothing is known against a retry.
     #[serde(other)]
     Unknown,
@@ -118,7 +120,8 @@ enum WireKind {
 impl WireKind {
     /// The word for `kind` that every version can read, and the precise word where that is another.
     fn of(kind: ErrorKind) -> (WireKind, Option<WireKind>) {
-        let word = match kind {
+        let first_version = match kind {
+            ErrorKind::SignInRequired => return (WireKind::Denied, Some(WireKind::SignInRequired)),
             ErrorKind::Config => WireKind::Config,
             ErrorKind::InvalidCredentials => WireKind::Denied,
             ErrorKind::Forbidden => WireKind::NotAllowed,
@@ -133,7 +136,7 @@ impl WireKind {
             ErrorKind::Panicked => WireKind::Panicked,
             ErrorKind::Shutdown => WireKind::Shutdown,
         };
-        (word, None)
+        (first_version, None)
     }
 
     fn to_kind(self) -> ErrorKind {
@@ -151,6 +154,7 @@ impl WireKind {
             WireKind::TimedOut => ErrorKind::TimedOut,
             WireKind::Panicked => ErrorKind::Panicked,
             WireKind::Shutdown => ErrorKind::Shutdown,
+            WireKind::SignInRequired => ErrorKind::SignInRequired,
         }
     }
 }

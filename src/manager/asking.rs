@@ -101,7 +101,8 @@ impl Keeper {
         let latest = || self.latest_state(keeping, asking.sharing).map_err(|error| error.of(self.provider.name()));
         let mut used = latest()?;
         let mut answer = self.ask_with_parent(asking, used.as_ref(), forced);
-        let refused = answer.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::InvalidCredentials);
+        let refused = |error: &Error| matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::SignInRequired);
+        let refused = answer.as_ref().err().is_some_and(refused);
         if refused && keeping.profile.rotates {
             // Somebody who does not take turns may have used it, and stored the one that came for it.
             let later = latest().ok().flatten();
