@@ -17,8 +17,8 @@ const FLOORS: [&[&str]; 6] = [
     &["snapshot", "flight", "refresher"],
     // What puts it together.
     &["manager", "builder", "pool", "send", "testing"],
-    // Names only.
-    &["lib"],
+    // Names and documentation only.
+    &["lib", "guide"],
 ];
 
 /// Neighbours on one floor that build on each other. There is no way back, so there is no circle.
