@@ -1,0 +1,271 @@
+//! Requests to a provider: blocking, and bounded in time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use ureq::{Agent, AsSendBody, Body};
+use zeroize::Zeroizing;
+
+use super::config::HttpConfig;
+use super::errors::error_of;
+use super::response::TokenResponse;
+use super::url::{address, form_encoded, is_link_local, is_loopback, query_encoded};
+use crate::clock::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::secret::Secret;
+
+/// Sends requests for a provider.
+///
+/// HTTPS only, except to loopback; no redirects; a time limit for the whole exchange; replies of at most 64 KiB. Its
+/// errors tell neither address nor content.
+#[derive(Clone)]
+pub struct Http {
+    config: Arc<HttpConfig>,
+    deadline: Option<Deadline>,
+}
+
+impl Http {
+    pub(crate) fn new(config: Arc<HttpConfig>) -> Http {
+        Http { config, deadline: None }
+    }
+
+    /// The same, with every exchange over by `deadline`.
+    pub(crate) fn until(&self, deadline: Deadline) -> Http {
+        let deadline = self.deadline.map_or(deadline, |earlier| earlier.min(deadline));
+        Http { config: self.config.clone(), deadline: Some(deadline) }
+    }
+
+    /// A GET request.
+    pub fn get(&self, url: &str) -> TokenRequest {
+        TokenRequest::new(self.clone(), Method::GET, url)
+    }
+
+    /// A POST request with `body` as JSON.
+    pub fn post_json(&self, url: &str, body: &impl serde::Serialize) -> TokenRequest {
+        let request = TokenRequest::new(self.clone(), Method::POST, url).header("content-type", "application/json");
+        match serde_json::to_vec(body) {
+            Ok(bytes) => request.body(bytes),
+            Err(_) => request.fault("the request's body cannot be written as JSON"),
+        }
+    }
+
+    /// A POST request with `fields` as a form.
+    pub fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> TokenRequest {
+        let pair = |(name, value): &(&str, &str)| format!("{}={}", *form_encoded(name), *form_encoded(value));
+        let pairs = Zeroizing::new(fields.iter().map(pair).collect::<Vec<_>>());
+        TokenRequest::new(self.clone(), Method::POST, url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(pairs.join("&").into_bytes())
+    }
+
+    /// What is left of the time for an exchange.
+    fn time_left(&self) -> Result<Duration, Error> {
+        let left = self.deadline.map_or(Duration::MAX, Deadline::remaining);
+        match left.min(self.config.timeout) {
+            Duration::ZERO => Err(Error::new(ErrorKind::TimedOut, "no time was left to ask the provider")),
+            left => Ok(left),
+        }
+    }
+
+    /// `direct` is for what a proxy must never see.
+    fn exchange(&self, mut request: Request<impl AsSendBody>, direct: bool) -> Result<Response<Body>, Error> {
+        let secure = request.uri().scheme_str() == Some("https");
+        let direct = direct || request.uri().host().is_some_and(is_loopback);
+        let time_left = self.time_left()?;
+        if let Some(name) = self.config.user_agent_value()? {
+            request.headers_mut().insert(header::USER_AGENT, name);
+        }
+        let agent = self.config.agent()?;
+        if !direct {
+            refuse_socks(&agent, request.uri())?;
+        }
+        let limits = agent
+            .configure_request(request)
+            .timeout_global(Some(time_left))
+            .timeout_resolve(Some(self.config.resolve_timeout.min(time_left)))
+            .timeout_connect(Some(self.config.connect_timeout.min(time_left)))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .https_only(secure);
+        let limits = if direct { limits.proxy(None) } else { limits };
+        agent.run(limits.build()).map_err(|cause| error_of(&cause))
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A request that is being put together.
+///
+/// A mistake in it, such as a header value with a line break, is told by [`send`](TokenRequest::send).
+#[must_use = "it is sent by `send`"]
+pub struct TokenRequest {
+    http: Http,
+    method: Method,
+    url: String,
+    query: Zeroizing<String>,
+    headers: HeaderMap,
+    body: Option<Zeroizing<Vec<u8>>>,
+    link_local: bool,
+    fault: Option<Error>,
+}
+
+impl TokenRequest {
+    fn new(http: Http, method: Method, url: &str) -> TokenRequest {
+        let (url, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        // A compressed reply could be a thousand times as large as it looks.
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let query = Zeroizing::new(query.to_owned());
+        TokenRequest { http, method, url: url.to_owned(), query, headers, body: None, link_local: false, fault: None }
+    }
+
+    /// Adds a parameter to the query.
+    pub fn query(mut self, name: &str, value: &str) -> TokenRequest {
+        if !self.query.is_empty() {
+            self.query.push('&');
+        }
+        self.query.push_str(&query_encoded(name));
+        self.query.push('=');
+        self.query.push_str(&query_encoded(value));
+        self
+    }
+
+    /// Sets a header. Its value is treated as a secret.
+    pub fn header(mut self, name: &str, value: &str) -> TokenRequest {
+        let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
+            return self.fault("a header of the request has a name or a value that HTTP does not allow");
+        };
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Signs in with `id` and `secret` as they are (HTTP Basic).
+    pub fn basic(self, id: &str, secret: &Secret) -> TokenRequest {
+        let pair = Zeroizing::new(format!("{id}:{}", secret.expose()));
+        let pair = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()));
+        self.header("authorization", &Zeroizing::new(format!("Basic {}", *pair)))
+    }
+
+    /// Signs in with a token.
+    pub fn bearer(self, token: &Secret) -> TokenRequest {
+        self.header("authorization", &Zeroizing::new(format!("Bearer {}", token.expose())))
+    }
+
+    /// Asks a service of this very machine or its host, such as a cloud's for its machines: plain HTTP is allowed to an
+    /// address that no router passes on (169.254.0.0/16), and no proxy is used whatever the address is.
+    pub(crate) fn link_local(self) -> TokenRequest {
+        TokenRequest { link_local: true, ..self }
+    }
+
+    /// Sends it and reads the reply, whatever its status. Blocks up to the time limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Unavailable`] when there is no reply; [`ErrorKind::InvalidResponse`] when it
+    /// is too large, a redirect, or not HTTP; [`ErrorKind::Config`] when the address is not one that a credential may
+    /// be sent to.
+    pub fn send(mut self) -> Result<TokenResponse, Error> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        let mut request = Request::new(());
+        *request.uri_mut() = self.address()?;
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        let response = match self.body {
+            Some(body) => self.http.exchange(request.map(|()| body.as_slice()), self.link_local),
+            None => self.http.exchange(request, self.link_local),
+        };
+        TokenResponse::read(response?)
+    }
+
+    /// The whole address, put together only now and kept nowhere.
+    fn address(&self) -> Result<Uri, Error> {
+        let mark = if self.query.is_empty() { "" } else { "?" };
+        let near = if self.link_local { is_link_local } else { is_loopback };
+        address(&Zeroizing::new([&self.url, mark, &self.query].concat()), near).map_err(Error::config)
+    }
+
+    fn body(self, body: Vec<u8>) -> TokenRequest {
+        TokenRequest { body: Some(Zeroizing::new(body)), ..self }
+    }
+
+    fn fault(self, text: &'static str) -> TokenRequest {
+        TokenRequest { fault: Some(Error::config(text)), ..self }
+    }
+}
+
+impl fmt::Debug for TokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers = self.headers.keys().collect::<Vec<_>>();
+        f.debug_struct("TokenRequest").field("method", &self.method).field("headers", &headers).finish_non_exhaustive()
+    }
+}
+
+/// With a SOCKS proxy in the environment `ureq` would, as it is built here, go directly and only log it. Whoever set
+/// it meant requests to leave from there; providers with lists of trusted addresses do too.
+fn refuse_socks(agent: &Agent, uri: &Uri) -> Result<(), Error> {
+    use ureq::ProxyProtocol::{Http, Https};
+    let Some(proxy) = agent.config().proxy() else { return Ok(()) };
+    if !proxy.is_from_env() || matches!(proxy.protocol(), Http | Https) || proxy.is_no_proxy(uri) {
+        return Ok(());
+    }
+    Err(Error::config("the environment names a SOCKS proxy, which is not supported; name an http one, or none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{check_link_local_url, check_url};
+
+    #[test]
+    fn a_request_shows_neither_query_nor_values_nor_body() {
+        let http = Http::new(HttpConfig::usual());
+        let request = http.post_form("https://host/?a=hunter2", &[("b", "hunter2")]);
+        let request = request.query("c", "hunter2").basic("id", &Secret::from("hunter2")).header("x-key", "hunter2");
+        let shown = format!("{request:?} {http:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("x-key"), "{shown}");
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_costs_no_connection() {
+        let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
+        let error = http.get("https://host.invalid").send().expect_err("no time");
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn plain_http_goes_to_a_link_local_address_only_where_that_is_asked_for() {
+        let url = "http://169.254.169.254/metadata";
+        assert!(check_url(url).is_err() && check_link_local_url(url).is_ok());
+        for good in ["http://169.254.0.1:41741/MSI/token/", "http://127.0.0.1:41741/", "https://host.example"] {
+            assert_eq!(check_link_local_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "http://host.example",
+            "http://169.255.169.254",
+            "http://169.254.169.254.evil.example",
+            "http://169.254.169.254@evil.example",
+            "http://user:word@169.254.169.254",
+            "http://10.0.0.1",
+            "http://[fe80::1]",
+            "ftp://169.254.169.254",
+        ] {
+            assert!(check_link_local_url(bad).is_err(), "{bad}");
+        }
+        let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
+        let kind = |request: TokenRequest| request.send().expect_err("there is no time").kind();
+        assert_eq!(kind(http.get(url)), ErrorKind::Config, "it is not even tried");
+        assert_eq!(kind(http.get(url).link_local()), ErrorKind::TimedOut, "it is tried");
+    }
+}

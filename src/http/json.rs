@@ -1,0 +1,164 @@
+//! The JSON object in a response, read leniently: providers differ in whether numbers are numbers.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::policy::LONGEST_LIFETIME;
+use crate::secret::Secret;
+
+/// A JSON object out of a reply. Providers differ in whether numbers are numbers; here it does not matter.
+pub struct Json(pub(super) Map<String, Value>);
+
+impl Json {
+    /// Takes a text out, so that no copy of it stays behind.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidResponse`] when it is missing or no text.
+    pub fn take_secret(&mut self, name: &str) -> Result<Secret, Error> {
+        match self.0.get_mut(name) {
+            Some(Value::String(text)) => Ok(Secret::new(std::mem::take(text))),
+            _ => Err(Error::invalid_response(format!("the provider's reply has no {name} in it"))),
+        }
+    }
+
+    /// A text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
+    /// A provider's code, which may be a number or a text. As text.
+    pub fn code(&self, name: &str) -> Option<String> {
+        code(self.0.get(name)?)
+    }
+
+    /// The first code of a list of them.
+    pub(crate) fn first_code(&self, name: &str) -> Option<String> {
+        code(self.0.get(name)?.as_array()?.first()?)
+    }
+
+    /// A whole number, or a text that is one.
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        integer(self.0.get(name)?)
+    }
+
+    /// How long something lifetimes, in seconds: a number, or a text that is one. `None` when it is missing or null.
+    ///
+    /// More than 30 days are 30 days.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidResponse`] when it is less than a second, or no number at all.
+    pub fn lifetime(&self, name: &str) -> Result<Option<Duration>, Error> {
+        let seconds = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Number(number)) => number.as_f64(),
+            Some(Value::String(text)) => decimal(text.trim()),
+            Some(_) => None,
+        };
+        match seconds {
+            Some(seconds) if seconds >= 1.0 => {
+                Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFETIME.as_secs_f64()) as u64)))
+            }
+            Some(_) => Err(Error::invalid_response("the provider granted a token whose lifetime is over")),
+            None => Err(Error::invalid_response("the provider granted a token whose lifetime is no number")),
+        }
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// A provider's code out of a JSON value: a number, or a text.
+pub(crate) fn code(value: &Value) -> Option<String> {
+    match integer(value) {
+        Some(number) => Some(number.to_string()),
+        None => value.as_str().map(str::to_owned),
+    }
+}
+
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        // The range within which a float tells one whole number from the next.
+        Value::Number(number) => number.as_i64().or_else(|| {
+            number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15).map(|float| float as i64)
+        }),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A number in plain digits; not `NaN`, `inf` or `1e9`, which `parse` would take too.
+fn decimal(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn object(text: &str) -> Json {
+        Json(serde_json::from_str(text).expect("an object"))
+    }
+
+    #[test]
+    fn a_life_may_be_a_number_or_a_text_and_never_overflows() {
+        let lifetime = |value: &str| {
+            let lifetime = object(&format!(r#"{{"expires_in":{value}}}"#)).lifetime("expires_in");
+            lifetime.map(|lifetime| lifetime.map(|lifetime| lifetime.as_secs())).map_err(|error| error.kind())
+        };
+        for (value, seconds) in [
+            ("3600", 3600),
+            ("3600.0", 3600),
+            ("59.9", 59),
+            ("\"3600\"", 3600),
+            ("\" 3600.0 \"", 3600),
+            ("1e20", 2_592_000),
+            ("9223372036854775808", 2_592_000),
+            ("1180591620717411303424", 2_592_000),
+            ("\"99999999999999999999\"", 2_592_000),
+        ] {
+            assert_eq!(lifetime(value), Ok(Some(seconds)), "{value}");
+        }
+        assert_eq!(lifetime("null"), Ok(None));
+        assert_eq!(object("{}").lifetime("expires_in").map_err(|error| error.kind()), Ok(None));
+        for value in
+            ["0", "-1", "0.5", "\"0\"", "\"-1\"", "\"NaN\"", "\"inf\"", "\"1e9\"", "\"\"", "\".\"", "true", "{}", "[1]"]
+        {
+            assert_eq!(lifetime(value), Err(ErrorKind::InvalidResponse), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_code_may_be_a_number_or_a_text() {
+        let json = object(r#"{"a":40001,"b":"40001","c":"bad.id","d":0.0,"e":true,"f":null,"g":"-1"}"#);
+        let codes = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| json.code(name));
+        let codes = codes.each_ref().map(Option::as_deref);
+        assert_eq!(codes, [Some("40001"), Some("40001"), Some("bad.id"), Some("0"), None, None, Some("-1"), None]);
+        assert_eq!(json.integer("b"), Some(40001));
+    }
+
+    #[test]
+    fn a_secret_that_is_taken_leaves_nothing_behind() {
+        let mut json = object(r#"{"access_token":"t-1","n":1}"#);
+        assert_eq!(json.take_secret("access_token").expect("it is there").expose(), "t-1");
+        assert_eq!(json.text("access_token"), Some(""));
+        assert!(json.take_secret("n").is_err() && json.take_secret("missing").is_err());
+    }
+
+    #[test]
+    fn the_first_code_of_a_list_may_be_a_number_or_a_text() {
+        let json = object(r#"{"a":[70011,1],"b":["70011"],"c":[],"d":70011,"e":[{}]}"#);
+        let codes = ["a", "b", "c", "d", "e", "f"].map(|name| json.first_code(name));
+        assert_eq!(codes.each_ref().map(Option::as_deref), [Some("70011"), Some("70011"), None, None, None, None]);
+    }
+}

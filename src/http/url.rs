@@ -1,0 +1,116 @@
+//! Addresses: which ones a credential may be sent to, and how parameters are encoded.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ureq::http::Uri;
+use zeroize::Zeroizing;
+
+/// `text` as it stands in a form: all but letters, digits and `-._~` encoded, and a blank as `+`.
+pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
+    let parts = utf8_percent_encode(text, NOT_PLAIN).map(|part| if part == "%20" { "+" } else { part });
+    Zeroizing::new(parts.collect())
+}
+
+/// `text` as a parameter of a query: all but letters, digits and `-._~` encoded.
+pub(crate) fn query_encoded(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(utf8_percent_encode(text, NOT_PLAIN).collect())
+}
+
+/// Says what is wrong with an address that a credential is to be sent to.
+pub(crate) fn check_url(url: &str) -> Result<(), &'static str> {
+    address(url, is_loopback).map(drop)
+}
+
+/// The same for a request that is [`link_local`](TokenRequest::link_local).
+pub(crate) fn check_link_local_url(url: &str) -> Result<(), &'static str> {
+    address(url, is_link_local).map(drop)
+}
+
+/// `near` tells the hosts that need no HTTPS.
+pub(super) fn address(url: &str, near: fn(&str) -> bool) -> Result<Uri, &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "the URL cannot be read")?;
+    // The parser drops what follows a `#`, and with it a path that is added later.
+    if url.contains('#') {
+        return Err("the URL must not have a fragment");
+    }
+    check_uri_for(&uri, near)?;
+    Ok(uri)
+}
+
+/// Says what is wrong with an address, read already, that a credential is to be sent to.
+pub(crate) fn check_uri(uri: &Uri) -> Result<(), &'static str> {
+    check_uri_for(uri, is_loopback)
+}
+
+fn check_uri_for(uri: &Uri, near: fn(&str) -> bool) -> Result<(), &'static str> {
+    let authority = uri.authority().ok_or("the URL must start with https:// and a host")?;
+    if authority.as_str().contains('@') {
+        return Err("the URL must not hold a user name or a password");
+    }
+    if authority.as_str() != authority.host() && authority.port_u16().is_none() {
+        return Err("the URL's port cannot be read");
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if near(authority.host()) => Ok(()),
+        _ => Err("the URL must start with https://, because a credential is sent there"),
+    }
+}
+
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+        || bare.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback())
+}
+
+pub(super) fn is_link_local(host: &str) -> bool {
+    is_loopback(host) || host.parse().is_ok_and(|address: Ipv4Addr| address.is_link_local())
+}
+
+/// Everything but the characters that mean themselves anywhere in a URL.
+const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_to_https_and_loopback_only() {
+        for good in [
+            "https://host",
+            "https://host:8443/a/b?c=d",
+            "http://localhost:1/x",
+            "http://LOCALHOST",
+            "http://127.9.9.9",
+            "http://[::1]:80/",
+        ] {
+            assert_eq!(check_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "host",
+            "/path",
+            "http://host",
+            "http://localhost.evil.example",
+            "http://127.0.0.1@evil.example/",
+            "http://128.0.0.1",
+            "http://[::2]/",
+            "ftp://localhost",
+            "https://user:word@host",
+            "https://host:99999",
+            "https://host#fragment",
+            "https://ho st",
+            "https://host\r\n",
+        ] {
+            assert!(check_url(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_encodes_all_but_the_plain_characters() {
+        assert_eq!(*form_encoded("a b+&%:\u{fc}"), "a+b%2B%26%25%3A%C3%BC");
+        assert_eq!(*form_encoded("-._~*"), "-._~%2A");
+    }
+}
