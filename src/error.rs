@@ -214,7 +214,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         let code = self.0.code.as_ref().map(|code| format!("code {code}"));
-        let status = self.0.status.map(|status| format!("HTTP status {status}"));
+        let named = |status: &u16| self.0.message.contains(&format!("HTTP {status}"));
+        let status = self.0.status.filter(|status| !named(status)).map(|status| format!("HTTP status {status}"));
         let request = self.0.request_id.as_ref().map(|id| format!("request {id}"));
         let known: Vec<_> = [code, status, request].into_iter().flatten().collect();
         if known.is_empty() { Ok(()) } else { write!(f, " ({})", known.join(", ")) }

@@ -14,7 +14,7 @@ use ureq::{Agent, AsSendBody, Body, RequestExt, ResponseExt, SendBody};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, catch_panic};
-use crate::http::{HeaderMap, check_uri, code, error_of, query_encoded};
+use crate::http::{HeaderMap, check_uri, code, error_of, host_of, query_encoded};
 use crate::manager::TokenManager;
 use crate::provider::{JsSignature, ServiceResponse, TokenPlacement, Verdict, nonce, signed_part};
 use crate::token::Token;
@@ -199,9 +199,10 @@ impl Sending<'_> {
         let mut head = self.head.clone();
         load(&mut head, &self.placement, token)?;
         self.shown.push(token.clone());
+        let host = host_of(&head.uri);
         let response = self.payload.run(self.agent, head, &self.placement)?;
         let status = response.status().as_u16();
-        let unreadable = |cause: io::Error| error_of(&cause.into()).with_status(status);
+        let unreadable = |cause: io::Error| error_of_service(&cause.into(), &host).with_status(status);
         let Judged { response, verdict, code } = self.tokens.judge(response).map_err(unreadable)?;
         let refused = |kind, text| {
             let error = Error::new(kind, text).with_status(status);
@@ -457,21 +458,32 @@ fn hidden(cause: ureq::Error) -> ureq::Error {
         | BodyExceedsLimit(_)
         | LargeResponseHeader(..)
         | Other(_) => cause,
-        quoting => ours(error_of(&quoting)),
+        quoting => ours(error_of(&quoting, "the service")),
     }
 }
 
 fn run(agent: &Agent, request: Request<impl AsSendBody>, placement: &TokenPlacement) -> Result<Response<Body>, Error> {
     let plain = is_plain(request.uri());
+    let host = host_of(request.uri());
     let config = restrain(agent.configure_request(request), placement, plain).http_status_as_error(false);
     agent.run(config.build()).map_err(|cause| match cause {
         // From our own middleware, if the agent has it too.
         ureq::Error::Other(other) => match other.downcast::<Error>() {
             Ok(error) => *error,
-            Err(other) => error_of(&ureq::Error::Other(other)),
+            Err(other) => error_of(&ureq::Error::Other(other), &host),
         },
-        cause => error_of(&cause),
+        cause => error_of_service(&cause, &host),
     })
+}
+
+/// Describes why a service sent no response. Time limits of the agent are deadlines of the caller.
+fn error_of_service(cause: &ureq::Error, host: &str) -> Error {
+    match cause {
+        ureq::Error::Timeout(_) => {
+            Error::new(ErrorKind::TimedOut, format!("{host} did not answer within the time limit of the agent"))
+        }
+        cause => error_of(cause, host),
+    }
 }
 
 /// What a request that carries a token needs, whatever the agent is set to.

@@ -6,10 +6,11 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Canned, answering, canned, closed_port, host, reply};
+use common::{Canned, answering, canned, closed_port, host, host_without_reading, reply};
 use evertoken::provider::{Context, Grant, Provider};
 use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, WeCom};
 
@@ -41,7 +42,7 @@ fn ask_briefly(host: &Canned) -> (Error, Duration) {
 
 fn assert_silent(error: &Error) {
     let shown = format!("{error} {error:?}");
-    for hidden in ["hunter2", "corpsecret", "gettoken", "127.0.0.1", "from-the-body"] {
+    for hidden in ["hunter2", "corpsecret", "gettoken", "://127.0.0.1", "from-the-body"] {
         assert!(!shown.contains(hidden), "{shown}");
     }
     assert!(shown.starts_with("wecom: ") || shown.starts_with("oauth2: "), "{shown}");
@@ -84,7 +85,7 @@ fn a_trickling_body_ends_with_the_time_limit() {
         drip(stream, b" ", LIMIT / 10);
     });
     let (error, took) = ask_briefly(&host);
-    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(took < SLACK, "{took:?}");
     assert_silent(&error);
 }
@@ -96,7 +97,7 @@ fn trickling_headers_end_with_the_time_limit() {
         drip(stream, b"x-a: b\r\n", LIMIT / 10);
     });
     let (error, took) = ask_briefly(&host);
-    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(took < SLACK, "{took:?}");
 }
 
@@ -106,7 +107,7 @@ fn a_silent_host_ends_with_the_time_limit() {
         let _ = stream.read(&mut [0]);
     });
     let (error, took) = ask_briefly(&host);
-    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(took < SLACK, "{took:?}");
     assert_silent(&error);
 }
@@ -118,7 +119,7 @@ fn the_contexts_own_limit_counts_when_it_is_sooner() {
     });
     let start = Instant::now();
     let error = wecom(&host.url()).fetch(&Context::new(HttpConfig::default(), LIMIT)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(start.elapsed() < SLACK);
 }
 
@@ -126,7 +127,7 @@ fn the_contexts_own_limit_counts_when_it_is_sooner() {
 fn without_time_nothing_is_sent() {
     let host = answering(GRANTED);
     let error = wecom(&host.url()).fetch(&Context::new(HttpConfig::default(), Duration::ZERO)).unwrap_err();
-    assert_eq!((error.kind(), host.calls()), (ErrorKind::TimedOut, 0));
+    assert_eq!((error.kind(), host.calls()), (ErrorKind::Unavailable, 0));
     assert_silent(&error);
 }
 
@@ -178,11 +179,45 @@ fn a_host_that_cannot_do_tls_gets_nothing_but_a_greeting() {
         String::from_utf8_lossy(&seen[..length]).into_owned()
     });
     let error = wecom(&url).fetch(&context()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().contains("TLS"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(!error.is_retryable() && error.to_string().contains("does not speak TLS"), "{error}");
     assert_silent(&error);
     let seen = host.join().unwrap();
     assert!(!seen.contains("hunter2") && !seen.contains("gettoken"));
+}
+
+/// A TLS server on loopback with a certificate that it has signed itself; its URL, and the certificate in PEM.
+fn self_signed() -> (String, String) {
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap());
+    let host = host_without_reading(move |mut stream| {
+        let mut tls = rustls::ServerConnection::new(config.clone()).unwrap();
+        let mut stream = rustls::Stream::new(&mut tls, &mut stream);
+        // Fails when the client does not trust the certificate.
+        if stream.read(&mut [0; 4096]).is_ok() {
+            let _ = stream.write_all(&reply("200 OK", "", GRANTED));
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    (format!("https://localhost:{}", host.port()), cert.pem())
+}
+
+#[test]
+fn a_self_signed_certificate_is_a_matter_of_configuration_and_works_once_it_is_added() {
+    let (url, pem) = self_signed();
+    let error = wecom(&url).fetch(&context()).unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Config, false), "{error}");
+    let host = url.trim_start_matches("https://");
+    let expected = format!(
+        "wecom: the certificate of {host} is not trusted; add its root with extra_root_pem, or turn on platform-roots"
+    );
+    assert_eq!(error.to_string(), expected);
+    let trusting = Context::new(HttpConfig::default().extra_root_pem(pem), Duration::from_secs(10));
+    assert_eq!(wecom(&url).fetch(&trusting).unwrap().token().expose(), "t-1");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Requests to a provider: blocking, and bounded in time.
+//! Sends requests to a provider and bounds how long they take.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use zeroize::Zeroizing;
 use super::config::HttpConfig;
 use super::errors::error_of;
 use super::response::TokenResponse;
-use super::url::{address, form_encoded, is_link_local, is_loopback, query_encoded};
+use super::url::{form_encoded, host_of, is_link_local, is_loopback, parse_url, query_encoded};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
 
-/// Sends requests for a provider.
+/// Sends the requests of a provider.
 ///
-/// HTTPS only, except to loopback; no redirects; a time limit for the whole exchange; replies of at most 64 KiB. Its
-/// errors tell neither address nor content.
+/// Requests go to HTTPS addresses, or to loopback. Redirects are not followed, one deadline bounds the whole exchange,
+/// and a response has at most 64 KiB. Errors name the host, and never a parameter, a header value or a body.
 #[derive(Clone)]
 pub struct Http {
     config: Arc<HttpConfig>,
@@ -32,27 +32,27 @@ impl Http {
         Http { config, deadline: None }
     }
 
-    /// The same, with every exchange over by `deadline`.
+    /// Returns a client whose exchanges end by `deadline`.
     pub(crate) fn until(&self, deadline: Deadline) -> Http {
         let deadline = self.deadline.map_or(deadline, |earlier| earlier.min(deadline));
         Http { config: self.config.clone(), deadline: Some(deadline) }
     }
 
-    /// A GET request.
+    /// Starts a GET request.
     pub fn get(&self, url: &str) -> TokenRequest {
         TokenRequest::new(self.clone(), Method::GET, url)
     }
 
-    /// A POST request with `body` as JSON.
+    /// Starts a POST request with `body` as JSON.
     pub fn post_json(&self, url: &str, body: &impl serde::Serialize) -> TokenRequest {
         let request = TokenRequest::new(self.clone(), Method::POST, url).header("content-type", "application/json");
         match serde_json::to_vec(body) {
             Ok(bytes) => request.body(bytes),
-            Err(_) => request.fault("the request's body cannot be written as JSON"),
+            Err(_) => request.with_mistake("the body of the request cannot be written as JSON"),
         }
     }
 
-    /// A POST request with `fields` as a form.
+    /// Starts a POST request with `fields` as a form (`application/x-www-form-urlencoded`).
     pub fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> TokenRequest {
         let pair = |(name, value): &(&str, &str)| format!("{}={}", *form_encoded(name), *form_encoded(value));
         let pairs = Zeroizing::new(fields.iter().map(pair).collect::<Vec<_>>());
@@ -61,20 +61,29 @@ impl Http {
             .body(pairs.join("&").into_bytes())
     }
 
-    /// What is left of the time for an exchange.
-    fn time_left(&self) -> Result<Duration, Error> {
+    /// Returns how long an exchange with `host` may take: the shorter of the configured timeout and the time until the
+    /// deadline.
+    fn time_left(&self, host: &str) -> Result<Duration, Error> {
         let left = self.deadline.map_or(Duration::MAX, Deadline::remaining);
         match left.min(self.config.timeout) {
-            Duration::ZERO => Err(Error::new(ErrorKind::TimedOut, "no time was left to ask the provider")),
+            Duration::ZERO => {
+                let text = format!("the time for the fetch was over before {host} could be asked");
+                Err(Error::new(ErrorKind::Unavailable, text))
+            }
             left => Ok(left),
         }
     }
 
-    /// `direct` is for what a proxy must never see.
-    fn exchange(&self, mut request: Request<impl AsSendBody>, direct: bool) -> Result<Response<Body>, Error> {
+    /// Sends `request` and returns the response head. Requests to loopback never go through a proxy.
+    fn exchange(
+        &self,
+        mut request: Request<impl AsSendBody>,
+        host: &str,
+        proxy: ProxyUse,
+    ) -> Result<Response<Body>, Error> {
         let secure = request.uri().scheme_str() == Some("https");
-        let direct = direct || request.uri().host().is_some_and(is_loopback);
-        let time_left = self.time_left()?;
+        let direct = proxy == ProxyUse::Never || request.uri().host().is_some_and(is_loopback);
+        let time_left = self.time_left(host)?;
         if let Some(name) = self.config.user_agent_value()? {
             request.headers_mut().insert(header::USER_AGENT, name);
         }
@@ -92,7 +101,7 @@ impl Http {
             .http_status_as_error(false)
             .https_only(secure);
         let limits = if direct { limits.proxy(None) } else { limits };
-        agent.run(limits.build()).map_err(|cause| error_of(&cause))
+        agent.run(limits.build()).map_err(|cause| error_of(&cause, host))
     }
 }
 
@@ -102,10 +111,18 @@ impl fmt::Debug for Http {
     }
 }
 
-/// A request that is being put together.
+/// Whether a request may go through a proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProxyUse {
+    AsConfigured,
+    /// The request carries what no proxy may see.
+    Never,
+}
+
+/// A request to a token endpoint, under construction.
 ///
-/// A mistake in it, such as a header value with a line break, is told by [`send`](TokenRequest::send).
-#[must_use = "it is sent by `send`"]
+/// [`send`](TokenRequest::send) returns an error for a mistake made before, such as a header value with a line break.
+#[must_use = "the request is sent by `send`"]
 pub struct TokenRequest {
     http: Http,
     method: Method,
@@ -114,7 +131,8 @@ pub struct TokenRequest {
     headers: HeaderMap,
     body: Option<Zeroizing<Vec<u8>>>,
     link_local: bool,
-    fault: Option<Error>,
+    /// The first mistake in the request, which `send` returns.
+    mistake: Option<Error>,
 }
 
 impl TokenRequest {
@@ -122,10 +140,10 @@ impl TokenRequest {
         let (url, query) = url.split_once('?').unwrap_or((url, ""));
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        // A compressed reply could be a thousand times as large as it looks.
+        // A compressed response could unpack to a thousand times its size.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let query = Zeroizing::new(query.to_owned());
-        TokenRequest { http, method, url: url.to_owned(), query, headers, body: None, link_local: false, fault: None }
+        TokenRequest { http, method, url: url.to_owned(), query, headers, body: None, link_local: false, mistake: None }
     }
 
     /// Adds a parameter to the query.
@@ -139,69 +157,73 @@ impl TokenRequest {
         self
     }
 
-    /// Sets a header. Its value is treated as a secret.
+    /// Sets a header. The value is treated as a secret.
     pub fn header(mut self, name: &str, value: &str) -> TokenRequest {
         let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
-            return self.fault("a header of the request has a name or a value that HTTP does not allow");
+            return self.with_mistake("a header of the request has a name or a value that HTTP does not allow");
         };
         value.set_sensitive(true);
         self.headers.insert(name, value);
         self
     }
 
-    /// Signs in with `id` and `secret` as they are (HTTP Basic).
+    /// Authenticates with `id` and `secret` (HTTP Basic, RFC 7617), neither of which is encoded first.
     pub fn basic(self, id: &str, secret: &Secret) -> TokenRequest {
         let pair = Zeroizing::new(format!("{id}:{}", secret.expose()));
         let pair = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()));
         self.header("authorization", &Zeroizing::new(format!("Basic {}", *pair)))
     }
 
-    /// Signs in with a token.
+    /// Authenticates with a token (`Authorization: Bearer <token>`).
     pub fn bearer(self, token: &Secret) -> TokenRequest {
         self.header("authorization", &Zeroizing::new(format!("Bearer {}", token.expose())))
     }
 
-    /// Asks a service of this very machine or its host, such as a cloud's for its machines: plain HTTP is allowed to an
-    /// address that no router passes on (169.254.0.0/16), and no proxy is used whatever the address is.
+    /// Sends the request to a service of this machine or its hypervisor, such as a cloud's metadata service. Plain HTTP to
+    /// a link-local address (169.254.0.0/16) is allowed, and no proxy is used for any address.
     pub(crate) fn link_local(self) -> TokenRequest {
         TokenRequest { link_local: true, ..self }
     }
 
-    /// Sends it and reads the reply, whatever its status. Blocks up to the time limit.
+    /// Sends the request and reads the whole response, whatever its status. Blocks up to
+    /// [`HttpConfig::timeout`], and never past the deadline of the fetch.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Unavailable`] when there is no reply; [`ErrorKind::InvalidResponse`] when it
-    /// is too large, a redirect, or not HTTP; [`ErrorKind::Config`] when the address is not one that a credential may
-    /// be sent to.
+    /// - [`ErrorKind::Unavailable`] when there is no response: the host cannot be reached or does not answer in time.
+    /// - [`ErrorKind::InvalidResponse`] when the response is too large, a redirect, or not HTTP.
+    /// - [`ErrorKind::Config`] when the address is not one that a credential may be sent to, when the host's certificate
+    ///   is not trusted, or when the host does not speak TLS.
     pub fn send(mut self) -> Result<TokenResponse, Error> {
-        if let Some(fault) = self.fault.take() {
-            return Err(fault);
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
         }
         let mut request = Request::new(());
         *request.uri_mut() = self.address()?;
+        let host = host_of(request.uri());
+        let proxy = if self.link_local { ProxyUse::Never } else { ProxyUse::AsConfigured };
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
         let response = match self.body {
-            Some(body) => self.http.exchange(request.map(|()| body.as_slice()), self.link_local),
-            None => self.http.exchange(request, self.link_local),
+            Some(body) => self.http.exchange(request.map(|()| body.as_slice()), &host, proxy),
+            None => self.http.exchange(request, &host, proxy),
         };
-        TokenResponse::read(response?)
+        TokenResponse::read(response?, host)
     }
 
-    /// The whole address, put together only now and kept nowhere.
+    /// Joins URL and query. The query can contain secrets, so the joined address is built here only and never stored.
     fn address(&self) -> Result<Uri, Error> {
         let mark = if self.query.is_empty() { "" } else { "?" };
-        let near = if self.link_local { is_link_local } else { is_loopback };
-        address(&Zeroizing::new([&self.url, mark, &self.query].concat()), near).map_err(Error::config)
+        let allows_http = if self.link_local { is_link_local } else { is_loopback };
+        parse_url(&Zeroizing::new([&self.url, mark, &self.query].concat()), allows_http).map_err(Error::config)
     }
 
     fn body(self, body: Vec<u8>) -> TokenRequest {
         TokenRequest { body: Some(Zeroizing::new(body)), ..self }
     }
 
-    fn fault(self, text: &'static str) -> TokenRequest {
-        TokenRequest { fault: Some(Error::config(text)), ..self }
+    fn with_mistake(self, text: &'static str) -> TokenRequest {
+        TokenRequest { mistake: Some(Error::config(text)), ..self }
     }
 }
 
@@ -212,15 +234,19 @@ impl fmt::Debug for TokenRequest {
     }
 }
 
-/// With a SOCKS proxy in the environment `ureq` would, as it is built here, go directly and only log it. Whoever set
-/// it meant requests to leave from there; providers with lists of trusted addresses do too.
+/// Refuses a SOCKS proxy from the environment.
+///
+/// `ureq` is built without SOCKS here, and would log the proxy and connect directly. The user wants requests to leave
+/// from the proxy, and so do providers with a list of trusted addresses.
 fn refuse_socks(agent: &Agent, uri: &Uri) -> Result<(), Error> {
     use ureq::ProxyProtocol::{Http, Https};
     let Some(proxy) = agent.config().proxy() else { return Ok(()) };
     if !proxy.is_from_env() || matches!(proxy.protocol(), Http | Https) || proxy.is_no_proxy(uri) {
         return Ok(());
     }
-    Err(Error::config("the environment names a SOCKS proxy, which is not supported; name an http one, or none"))
+    Err(Error::config(
+        "the environment names a SOCKS proxy, which is not supported; set an http:// proxy or unset the variable",
+    ))
 }
 
 #[cfg(test)]
@@ -238,10 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_has_passed_costs_no_connection() {
+    fn after_the_deadline_no_connection_is_opened() {
         let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
         let error = http.get("https://host.invalid").send().expect_err("no time");
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
 
     #[test]
@@ -265,7 +291,7 @@ mod tests {
         }
         let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
         let kind = |request: TokenRequest| request.send().expect_err("there is no time").kind();
-        assert_eq!(kind(http.get(url)), ErrorKind::Config, "it is not even tried");
-        assert_eq!(kind(http.get(url).link_local()), ErrorKind::TimedOut, "it is tried");
+        assert_eq!(kind(http.get(url)), ErrorKind::Config, "the address is refused");
+        assert_eq!(kind(http.get(url).link_local()), ErrorKind::Unavailable, "the address is accepted");
     }
 }

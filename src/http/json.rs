@@ -1,4 +1,4 @@
-//! The JSON object in a response, read leniently: providers differ in whether numbers are numbers.
+//! A JSON object from a response, read leniently: providers send numbers as numbers or as strings.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,49 +9,49 @@ use crate::error::Error;
 use crate::policy::LONGEST_LIFETIME;
 use crate::secret::Secret;
 
-/// A JSON object out of a reply. Providers differ in whether numbers are numbers; here it does not matter.
+/// A JSON object from a response. Numbers may be numbers or strings. `Debug` shows the names of the fields only.
 pub struct Json(pub(super) Map<String, Value>);
 
 impl Json {
-    /// Takes a text out, so that no copy of it stays behind.
+    /// Takes a string out of the object, so that no copy of the secret stays behind.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidResponse`] when it is missing or no text.
+    /// [`ErrorKind::InvalidResponse`](crate::ErrorKind::InvalidResponse) when the field is missing or not a string.
     pub fn take_secret(&mut self, name: &str) -> Result<Secret, Error> {
         match self.0.get_mut(name) {
             Some(Value::String(text)) => Ok(Secret::new(std::mem::take(text))),
-            _ => Err(Error::invalid_response(format!("the provider's reply has no {name} in it"))),
+            _ => Err(Error::invalid_response(format!("the response has no string field {name}"))),
         }
     }
 
-    /// A text.
+    /// Returns a string.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
     }
 
-    /// A provider's code, which may be a number or a text. As text.
+    /// Returns an error code, which may be a number or a string, as a string.
     pub fn code(&self, name: &str) -> Option<String> {
         code(self.0.get(name)?)
     }
 
-    /// The first code of a list of them.
+    /// Returns the first code of an array of codes.
     pub(crate) fn first_code(&self, name: &str) -> Option<String> {
         code(self.0.get(name)?.as_array()?.first()?)
     }
 
-    /// A whole number, or a text that is one.
+    /// Returns a whole number, or a string that is one.
     pub fn integer(&self, name: &str) -> Option<i64> {
         integer(self.0.get(name)?)
     }
 
-    /// How long something lifetimes, in seconds: a number, or a text that is one. `None` when it is missing or null.
-    ///
-    /// More than 30 days are 30 days.
+    /// Returns a lifetime in seconds: a number, or a string that is one. `None` when the field is missing or null. At most
+    /// 30 days.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidResponse`] when it is less than a second, or no number at all.
+    /// [`ErrorKind::InvalidResponse`](crate::ErrorKind::InvalidResponse) when the lifetime is less than a second, or not a
+    /// number.
     pub fn lifetime(&self, name: &str) -> Result<Option<Duration>, Error> {
         let seconds = match self.0.get(name) {
             None | Some(Value::Null) => return Ok(None),
@@ -63,8 +63,10 @@ impl Json {
             Some(seconds) if seconds >= 1.0 => {
                 Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFETIME.as_secs_f64()) as u64)))
             }
-            Some(_) => Err(Error::invalid_response("the provider granted a token whose lifetime is over")),
-            None => Err(Error::invalid_response("the provider granted a token whose lifetime is no number")),
+            Some(_) => {
+                Err(Error::invalid_response(format!("the provider granted a token that has expired already ({name})")))
+            }
+            None => Err(Error::invalid_response(format!("the lifetime of the token is not a number ({name})"))),
         }
     }
 }
@@ -75,7 +77,7 @@ impl fmt::Debug for Json {
     }
 }
 
-/// A provider's code out of a JSON value: a number, or a text.
+/// Returns an error code from a JSON value: a number or a string.
 pub(crate) fn code(value: &Value) -> Option<String> {
     match integer(value) {
         Some(number) => Some(number.to_string()),
@@ -85,7 +87,7 @@ pub(crate) fn code(value: &Value) -> Option<String> {
 
 fn integer(value: &Value) -> Option<i64> {
     match value {
-        // The range within which a float tells one whole number from the next.
+        // Above 9e15 neighbouring whole numbers have the same floating-point value.
         Value::Number(number) => number.as_i64().or_else(|| {
             number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15).map(|float| float as i64)
         }),
@@ -94,7 +96,7 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// A number in plain digits; not `NaN`, `inf` or `1e9`, which `parse` would take too.
+/// Parses plain digits with an optional sign and point. `NaN`, `inf` and `1e9`, which `parse` accepts, are refused.
 fn decimal(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_may_be_a_number_or_a_text_and_never_overflows() {
+    fn a_lifetime_may_be_a_number_or_a_string_and_never_overflows() {
         let lifetime = |value: &str| {
             let lifetime = object(&format!(r#"{{"expires_in":{value}}}"#)).lifetime("expires_in");
             lifetime.map(|lifetime| lifetime.map(|lifetime| lifetime.as_secs())).map_err(|error| error.kind())
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_may_be_a_number_or_a_text() {
+    fn a_code_may_be_a_number_or_a_string() {
         let json = object(r#"{"a":40001,"b":"40001","c":"bad.id","d":0.0,"e":true,"f":null,"g":"-1"}"#);
         let codes = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| json.code(name));
         let codes = codes.each_ref().map(Option::as_deref);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_taken_leaves_nothing_behind() {
+    fn taking_a_secret_leaves_no_copy_in_the_object() {
         let mut json = object(r#"{"access_token":"t-1","n":1}"#);
         assert_eq!(json.take_secret("access_token").expect("it is there").expose(), "t-1");
         assert_eq!(json.text("access_token"), Some(""));
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_code_of_a_list_may_be_a_number_or_a_text() {
+    fn the_first_code_of_an_array_may_be_a_number_or_a_string() {
         let json = object(r#"{"a":[70011,1],"b":["70011"],"c":[],"d":70011,"e":[{}]}"#);
         let codes = ["a", "b", "c", "d", "e", "f"].map(|name| json.first_code(name));
         assert_eq!(codes.each_ref().map(Option::as_deref), [Some("70011"), Some("70011"), None, None, None, None]);

@@ -1,4 +1,8 @@
-//! HTTP to a provider: blocking, bounded in time and size, and silent about what it carries.
+//! HTTP requests to token endpoints.
+//!
+//! Every request blocks, is bounded in time and in the size of its response, and goes to HTTPS or loopback addresses only.
+//! Errors name the host; no error, log line or `Debug` output contains a parameter, a header value or a body. This module
+//! and `send` are the only ones that use `ureq`.
 
 mod client;
 mod config;
@@ -17,4 +21,4 @@ pub(crate) use ureq::http::HeaderMap;
 pub(crate) use self::errors::error_of;
 pub(crate) use self::json::code;
 pub(crate) use self::response::retry_after;
-pub(crate) use self::url::{check_link_local_url, check_uri, check_url, form_encoded, query_encoded};
+pub(crate) use self::url::{check_link_local_url, check_uri, check_url, form_encoded, host_of, query_encoded};

@@ -1,4 +1,4 @@
-//! What a provider answered, read to its end.
+//! The response of a token endpoint, read completely.
 
 use std::fmt;
 use std::io::Read;
@@ -13,64 +13,81 @@ use super::json::Json;
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind};
 
-/// A provider's reply, read to its end.
+/// The response of a token endpoint, with its whole body.
 pub struct TokenResponse {
+    /// The host that answered, for error texts.
+    host: String,
     status: u16,
     headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
 }
 
 impl TokenResponse {
-    pub(super) fn read(response: Response<Body>) -> Result<TokenResponse, Error> {
+    pub(super) fn read(response: Response<Body>, host: String) -> Result<TokenResponse, Error> {
         let (head, mut body) = response.into_parts();
         let status = head.status.as_u16();
         if head.status.is_redirection() {
-            // Followed, it would carry the credential to wherever it points.
-            return Err(Error::invalid_response("the provider answered with a redirect").with_status(status));
+            // Following a redirect would send the credential to an address that the user did not configure.
+            let text = format!("{host} answered with a redirect, which is not followed; check the address");
+            return Err(Error::invalid_response(text).with_status(status));
         }
-        // All of it at once: a buffer that grows leaves copies of a token behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_REPLY + 1));
-        let read = body.as_reader().take(LONGEST_REPLY as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|cause| error_of(&ureq::Error::from(cause)).with_status(status))?;
-        if bytes.len() > LONGEST_REPLY {
-            return Err(Error::invalid_response("the provider's reply is larger than 64 KiB").with_status(status));
+        // The buffer has its full capacity from the start, because a growing one leaves copies of a token in memory.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BODY + 1));
+        let read = body.as_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|cause| error_of(&ureq::Error::from(cause), &host).with_status(status))?;
+        if bytes.len() > MAX_BODY {
+            let text = format!("the response of {host} is larger than 64 KiB; check the address");
+            return Err(Error::invalid_response(text).with_status(status));
         }
-        Ok(TokenResponse { status, headers: head.headers, body: bytes })
+        Ok(TokenResponse { host, status, headers: head.headers, body: bytes })
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// True for a status from 200 to 299.
+    /// Returns true for a status from 200 to 299.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// A header's value, when it is there and is text.
+    /// Returns the value of a header, if it is present and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// All headers.
+    /// Returns all headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// How long the provider asks to wait (`Retry-After`, in seconds or as a date).
+    /// Returns how long the provider asks to wait: `Retry-After` in seconds or as a date (RFC 9110 10.2.3), or Feishu's
+    /// `x-ogw-ratelimit-reset`. At most a day.
     pub fn retry_after(&self) -> Option<Duration> {
         retry_after(&self.headers)
     }
 
-    /// What the HTTP status alone says: the kind of trouble, the status, and how long the provider asks to wait.
+    /// Returns the error that the HTTP status alone stands for, with the status and how long the provider asks to wait.
+    ///
+    /// | Status | Kind |
+    /// |---|---|
+    /// | 401 | [`InvalidCredentials`](ErrorKind::InvalidCredentials) |
+    /// | 403 | [`Forbidden`](ErrorKind::Forbidden) |
+    /// | 429 | [`Throttled`](ErrorKind::Throttled) |
+    /// | 408, 425, 500 to 599 | [`Unavailable`](ErrorKind::Unavailable) |
+    /// | any other | [`InvalidResponse`](ErrorKind::InvalidResponse) |
     pub fn status_error(&self) -> Error {
+        let host = &self.host;
         let (kind, text) = match self.status {
-            401 => (ErrorKind::InvalidCredentials, "the credential was refused"),
-            403 => (ErrorKind::Forbidden, "the credential is not allowed here"),
-            429 => (ErrorKind::Throttled, "there were too many calls"),
-            408 | 425 | 500..=599 => (ErrorKind::Unavailable, "the provider is busy or broken"),
-            _ => (ErrorKind::InvalidResponse, "the provider's answer makes no sense"),
+            401 => (ErrorKind::InvalidCredentials, format!("{host} refused the credential; check id and secret")),
+            403 => (ErrorKind::Forbidden, format!("{host} does not allow this credential here; check its rights")),
+            429 => (ErrorKind::Throttled, format!("{host} received too many requests")),
+            408 | 425 | 500..=599 => (ErrorKind::Unavailable, format!("{host} is busy or broken")),
+            status => {
+                let text = format!("{host} answered HTTP {status}, which is no token endpoint; check the address");
+                (ErrorKind::InvalidResponse, text)
+            }
         };
         let error = Error::new(kind, text).with_status(self.status);
         match self.retry_after() {
@@ -79,20 +96,26 @@ impl TokenResponse {
         }
     }
 
-    /// The body as a JSON object.
+    /// Returns the body as a JSON object.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidResponse`] when it is anything else: another kind of JSON, a page, nothing.
+    /// [`ErrorKind::InvalidResponse`] when the body is something else: another kind of JSON, an HTML page, nothing.
     pub fn json(&self) -> Result<Json, Error> {
-        let no_object =
-            |_| Error::invalid_response("the provider's reply is not a JSON object").with_status(self.status);
         let json = serde_json::from_slice(&self.body).or_else(|_| {
-            // Vendors let letters slip into their texts for people that JSON does not allow.
+            // Error texts of some vendors contain control characters, which JSON does not allow.
             let text = Zeroizing::new(String::from_utf8_lossy(&self.body).replace(char::is_control, " "));
             serde_json::from_str(&text)
         });
-        json.map(Json).map_err(no_object)
+        json.map(Json).map_err(|_| {
+            let what = match self.body.trim_ascii_start().first() {
+                None => "an empty body",
+                Some(b'<') => "an HTML page",
+                Some(_) => "something else than a JSON object",
+            };
+            let text = format!("{} answered with {what}; check the address, or look for a proxy in between", self.host);
+            Error::invalid_response(text).with_status(self.status)
+        })
     }
 }
 
@@ -102,11 +125,11 @@ impl fmt::Debug for TokenResponse {
     }
 }
 
-/// How long an answer asks to wait. At most a day; a date that has passed is zero.
+/// Returns how long a response asks to wait. At most a day; zero for a date that has passed.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let asked = text("retry-after").and_then(|value| seconds(value).or_else(|| until(value)));
-    asked.or_else(|| text("x-ogw-ratelimit-reset").and_then(seconds)).map(|wait| wait.min(LONGEST_RETRY))
+    asked.or_else(|| text("x-ogw-ratelimit-reset").and_then(seconds)).map(|wait| wait.min(MAX_RETRY_AFTER))
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -119,11 +142,11 @@ fn until(date: &str) -> Option<Duration> {
     Some(date.duration_since(Time::System.now().wall()).unwrap_or(Duration::ZERO))
 }
 
-/// Counted after decoding. Replies to token requests have a few KiB.
-const LONGEST_REPLY: usize = 64 * 1024;
+/// Token responses have a few KiB.
+const MAX_BODY: usize = 64 * 1024;
 
-/// No answer can ask for a longer pause.
-const LONGEST_RETRY: Duration = Duration::from_secs(86_400);
+/// The longest wait that a response can ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
@@ -158,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_that_makes_no_sense_is_ignored() {
+    fn a_retry_after_that_is_neither_seconds_nor_a_date_is_ignored() {
         for garbage in ["", "soon", "-1", "1.5", "1e3", "Thu, 99 Foo 2020"] {
             assert_eq!(asked(&[("retry-after", garbage)]), None, "{garbage:?}");
             assert_eq!(asked(&[("retry-after", garbage), ("x-ogw-ratelimit-reset", "9")]), Some(9));

@@ -1,4 +1,4 @@
-//! Addresses: which ones a credential may be sent to, and how parameters are encoded.
+//! URLs: which ones a credential may be sent to, and how parameters are encoded.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,56 +6,65 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
-/// `text` as it stands in a form: all but letters, digits and `-._~` encoded, and a blank as `+`.
+/// Encodes `text` for a form: everything but letters, digits and `-._~`, and a blank as `+`.
 pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
-    let parts = utf8_percent_encode(text, NOT_PLAIN).map(|part| if part == "%20" { "+" } else { part });
+    let parts = utf8_percent_encode(text, ENCODED).map(|part| if part == "%20" { "+" } else { part });
     Zeroizing::new(parts.collect())
 }
 
-/// `text` as a parameter of a query: all but letters, digits and `-._~` encoded.
+/// Encodes `text` as a query parameter: everything but letters, digits and `-._~`.
 pub(crate) fn query_encoded(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(utf8_percent_encode(text, NOT_PLAIN).collect())
+    Zeroizing::new(utf8_percent_encode(text, ENCODED).collect())
 }
 
-/// Says what is wrong with an address that a credential is to be sent to.
+/// Checks a URL that a credential is sent to: HTTPS, or plain HTTP to loopback. The error says what is wrong.
 pub(crate) fn check_url(url: &str) -> Result<(), &'static str> {
-    address(url, is_loopback).map(drop)
+    parse_url(url, is_loopback).map(drop)
 }
 
-/// The same for a request that is [`link_local`](TokenRequest::link_local).
+/// As [`check_url`], and plain HTTP to a link-local address is allowed too.
 pub(crate) fn check_link_local_url(url: &str) -> Result<(), &'static str> {
-    address(url, is_link_local).map(drop)
+    parse_url(url, is_link_local).map(drop)
 }
 
-/// `near` tells the hosts that need no HTTPS.
-pub(super) fn address(url: &str, near: fn(&str) -> bool) -> Result<Uri, &'static str> {
-    let uri: Uri = url.parse().map_err(|_| "the URL cannot be read")?;
-    // The parser drops what follows a `#`, and with it a path that is added later.
+/// Parses a URL and checks it. `allows_http` says to which hosts plain HTTP may be used.
+pub(super) fn parse_url(url: &str, allows_http: fn(&str) -> bool) -> Result<Uri, &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "the URL is not valid")?;
+    // The parser drops everything after a `#`, also a path that is appended later.
     if url.contains('#') {
         return Err("the URL must not have a fragment");
     }
-    check_uri_for(&uri, near)?;
+    check_uri_for(&uri, allows_http)?;
     Ok(uri)
 }
 
-/// Says what is wrong with an address, read already, that a credential is to be sent to.
+/// As [`check_url`], for a URL that is parsed already.
 pub(crate) fn check_uri(uri: &Uri) -> Result<(), &'static str> {
     check_uri_for(uri, is_loopback)
 }
 
-fn check_uri_for(uri: &Uri, near: fn(&str) -> bool) -> Result<(), &'static str> {
-    let authority = uri.authority().ok_or("the URL must start with https:// and a host")?;
+fn check_uri_for(uri: &Uri, allows_http: fn(&str) -> bool) -> Result<(), &'static str> {
+    let authority = uri.authority().ok_or("the URL must start with https:// and a host name")?;
     if authority.as_str().contains('@') {
-        return Err("the URL must not hold a user name or a password");
+        return Err("the URL must not contain a user name or a password");
     }
     if authority.as_str() != authority.host() && authority.port_u16().is_none() {
-        return Err("the URL's port cannot be read");
+        return Err("the port in the URL is not a number up to 65535");
     }
     match uri.scheme_str() {
         Some("https") => Ok(()),
-        Some("http") if near(authority.host()) => Ok(()),
+        Some("http") if allows_http(authority.host()) => Ok(()),
         _ => Err("the URL must start with https://, because a credential is sent there"),
     }
+}
+
+/// Returns host and port of a URL, for error texts. Neither is a secret.
+pub(crate) fn host_of(uri: &Uri) -> String {
+    // A user name before an `@` is never part of it.
+    uri.authority().map_or_else(String::new, |authority| match authority.port_u16() {
+        Some(port) => format!("{}:{port}", authority.host()),
+        None => authority.host().to_owned(),
+    })
 }
 
 pub(super) fn is_loopback(host: &str) -> bool {
@@ -69,8 +78,8 @@ pub(super) fn is_link_local(host: &str) -> bool {
     is_loopback(host) || host.parse().is_ok_and(|address: Ipv4Addr| address.is_link_local())
 }
 
-/// Everything but the characters that mean themselves anywhere in a URL.
-const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Everything but the characters that are the same encoded and plain anywhere in a URL (RFC 3986 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {

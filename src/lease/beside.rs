@@ -176,7 +176,10 @@ impl Counted {
 }
 
 fn changes_too_fast() -> Error {
-    Error::new(ErrorKind::Store, "what is kept beside the record changes faster than it can be written")
+    Error::new(
+        ErrorKind::Store,
+        "other processes change the refresh token, ticket or quota faster than it can be written",
+    )
 }
 
 #[derive(Serialize, Deserialize)]

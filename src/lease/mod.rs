@@ -326,7 +326,7 @@ impl Sharing {
                 return Ok(());
             }
         }
-        Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, "other processes change the record faster than it can be written"))
     }
 
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
@@ -401,7 +401,7 @@ impl Sharing {
             }
             None => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
-                    log::warn!(target: "evertoken", "{}: the record in the store cannot be read; it is replaced", self.key);
+                    log::warn!(target: "evertoken", "{}: the record in the store cannot be read and is replaced", self.key);
                 }
                 Record { version, ..Record::default() }
             }

@@ -146,12 +146,13 @@ impl WireKind {
             WireKind::NotAllowed => ErrorKind::Forbidden,
             WireKind::Throttled => ErrorKind::Throttled,
             WireKind::TicketStale => ErrorKind::TicketRequired,
-            WireKind::Unavailable | WireKind::Unknown => ErrorKind::Unavailable,
+            // The first version wrote `TimedOut` for a provider that did not answer in time. The deadline of a caller
+            // is never recorded.
+            WireKind::Unavailable | WireKind::TimedOut | WireKind::Unknown => ErrorKind::Unavailable,
             WireKind::Protocol => ErrorKind::InvalidResponse,
             WireKind::Rejected => ErrorKind::TokenRejected,
             WireKind::Store => ErrorKind::Store,
             WireKind::ClaimLost => ErrorKind::ClaimLost,
-            WireKind::TimedOut => ErrorKind::TimedOut,
             WireKind::Panicked => ErrorKind::Panicked,
             WireKind::Shutdown => ErrorKind::Shutdown,
             WireKind::SignInRequired => ErrorKind::SignInRequired,

@@ -166,7 +166,10 @@ impl Keeper {
         }
         // Beyond it the lease may be another's.
         if asking.deadline.has_passed() {
-            let late = Error::new(ErrorKind::TimedOut, "no time was left to ask the provider");
+            let late = Error::new(
+                ErrorKind::Unavailable,
+                "the time for the fetch was over before the provider could be asked",
+            );
             return Err(late.of(self.provider.name()));
         }
         let context = Context::until(&self.http, asking.deadline, self.time.clone());

@@ -145,7 +145,7 @@ impl Keeper {
                     return Ok(Arrival::Later(remaining.clamp(LONGEST_PAUSE, COME_BACK)));
                 }
                 Ok(Turn::Busy { .. }) if give_up.has_passed() && self.is_used_by_one_alone() => {
-                    let message = "another process has the lease for longer than any fetch takes";
+                    let message = "another process holds the lease for longer than any fetch takes";
                     return Err(Error::new(ErrorKind::Store, message).into());
                 }
                 Ok(Turn::Busy { .. }) if give_up.has_passed() => {
@@ -278,7 +278,7 @@ impl Keeper {
         let Some(wait) = self.unshared_wait() else { return Ok(()) };
         // The store may be back sooner.
         let wait = wait.min(self.store_rest().unwrap_or(wait));
-        let message = "the shared store cannot be used, and this process fetched on its own a moment ago";
+        let message = "the shared store cannot be used, and this process fetched without it a moment ago";
         Err(Error::new(ErrorKind::Store, message).with_retry_after(wait).into())
     }
 

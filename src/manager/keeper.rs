@@ -254,13 +254,15 @@ impl Keeper {
     /// Why no flight may be started or boarded, if so.
     fn refusal(&self, control: &mut Control, now: Timestamp) -> Option<Error> {
         if is_aboard(self.id.number()) {
-            return Some(Error::config("the provider asked its own manager for a token"));
+            return Some(Error::config(
+                "the provider calls its own manager, which is waiting for the provider; give it another manager",
+            ));
         }
         if control.shut_down {
             return Some(Error::new(ErrorKind::Shutdown, "the manager was shut down"));
         }
         if control.too_many_lost() {
-            return Some(Error::new(ErrorKind::TimedOut, "too many fetches of this provider have never returned"));
+            return Some(Error::new(ErrorKind::Unavailable, TOO_MANY_ABANDONED));
         }
         let pause = control.pause_at(now)?;
         Some(pause.error.clone()?.with_retry_after(now.until(pause.until)))
@@ -376,7 +378,9 @@ impl Keeper {
         work: impl FnOnce(&Sharing, Timestamp) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match &self.sharing {
-            Some(_) if self.store_rests() => Err(Error::new(ErrorKind::Store, "the shared store cannot be used")),
+            Some(_) if self.store_rests() => {
+                Err(Error::new(ErrorKind::Store, "the shared store cannot be used; Status::store_error says why"))
+            }
             Some(sharing) => self.note_store(work(sharing, self.now())),
             None => Ok(()),
         }
@@ -410,16 +414,21 @@ impl Keeper {
 }
 
 fn timed_out() -> Error {
-    Error::new(ErrorKind::TimedOut, "no token came within the time that the call was given")
+    Error::new(ErrorKind::TimedOut, "no token arrived before the deadline of the call; a fetch in flight goes on")
 }
 
 fn still_the_same() -> Error {
-    Error::new(ErrorKind::Unavailable, "the provider still gives the token that is over")
+    Error::new(ErrorKind::Unavailable, "the provider keeps returning the expired token")
 }
 
 fn refused() -> Error {
-    Error::new(ErrorKind::TokenRejected, "the service refused several new tokens in a row; fetching pauses")
+    Error::new(ErrorKind::TokenRejected, REFUSED_IN_A_ROW)
 }
+
+const REFUSED_IN_A_ROW: &str = "the service refused several new tokens in a row, so fetching pauses; check the app's rights and this machine's clock";
+
+const TOO_MANY_ABANDONED: &str =
+    "too many fetches of this provider never returned; nothing is fetched until one of them does";
 
 /// A token that is rejected so soon after it came was probably not the reason for the rejection.
 const YOUNG: Duration = Duration::from_secs(10);

@@ -70,7 +70,7 @@ impl Keeper {
             }
             control.flight = None;
             control.lost.push(Arc::downgrade(flight));
-            let error = Error::new(ErrorKind::TimedOut, "the provider did not return in time");
+            let error = Error::new(ErrorKind::Unavailable, "the provider did not return in time");
             let now = self.now();
             let error = self.note_trouble(&mut control, error.into(), now, &mut news);
             self.look_again(&control, now);
@@ -373,7 +373,7 @@ impl Landing<'_> {
     }
 
     fn dead_on_arrival(&mut self, control: &mut Control) -> Error {
-        let error = Error::invalid_response("the provider granted a token whose life was over when it arrived");
+        let error = Error::invalid_response("the token had expired when it arrived; check this machine's clock");
         self.keeper.note_trouble(control, error.into(), self.now, self.news)
     }
 
