@@ -1,9 +1,9 @@
 //! What grants tokens: the trait, and one file for each provider.
 
 pub(crate) mod answer;
-mod codes;
 mod config;
 pub mod dingtalk;
+mod errors;
 pub mod feishu;
 mod from_fn;
 mod js_signature;

@@ -14,7 +14,7 @@ pub(crate) use app::DingTalk;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{HeaderMap, Json, TokenResponse, code};
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::{Profile, ServiceResponse, TokenPlacement, Verdict};
 use crate::secret::Secret;
 
@@ -66,7 +66,7 @@ fn verdict(answer: &ServiceResponse<'_>) -> Verdict {
         return Verdict::Throttled { retry_after: Some(BAN) };
     }
     let codes = Shape::of(field).codes();
-    codes.verdict_of(field(codes.field), answer, REJECTIONS)
+    codes.verdict_for_code(field(codes.code_field), answer, REJECTIONS)
 }
 
 /// How a body tells its code. The host alone does not say it: a gateway of the new one answers as the old one does.
@@ -89,13 +89,13 @@ impl Shape {
         }
     }
 
-    fn codes(self) -> Codes {
+    fn codes(self) -> ErrorTable {
         let (field, refusals) = match self {
             Shape::Word => ("code", WORDS),
             Shape::Number => ("errcode", NUMBERS),
             Shape::Wrapped => ("sub_code", NUMBERS),
         };
-        Codes { field, refusals, throttles: THROTTLES }
+        ErrorTable { code_field: field, rules: refusals, throttle_codes: THROTTLES }
     }
 }
 
@@ -157,7 +157,7 @@ const STALE: &str = "the suite ticket is not the latest one, or that of another 
                      `set_ticket` from the callback";
 
 /// The codes of the token endpoint, as far as they say what to do, as the old interfaces tell them.
-const NUMBERS: &[Row] = &[
+const NUMBERS: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, BUSY),
     ("22", ErrorKind::Config, "the host does not know the interface"),
     ("404", ErrorKind::Config, "the host does not know the interface; look at the base URL"),
@@ -174,7 +174,7 @@ const NUMBERS: &[Row] = &[
 ];
 
 /// The same, as the new interfaces tell them. Their statuses say less: one code comes with several.
-const WORDS: &[Row] = &[
+const WORDS: &[ErrorRule] = &[
     ("Forbidden.AccessDenied.AccessTokenPermissionDenied", ErrorKind::Forbidden, NO_RIGHT),
     ("Forbidden.AccessDenied.IpNotInWhiteList", ErrorKind::Forbidden, UNTRUSTED),
     ("Missingbody", ErrorKind::Config, "the host found no JSON in the request; a proxy may have changed it"),

@@ -17,7 +17,7 @@ pub(crate) use app::Feishu;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::{Profile, ServiceResponse, Verdict};
 use crate::secret::Secret;
@@ -108,7 +108,7 @@ const TWO_HOURS: Duration = Duration::from_secs(7200);
 /// When the rate is limited and no header says until when.
 const SOON: Duration = Duration::from_secs(1);
 
-const CODES: Codes = Codes { field: "code", refusals: REFUSALS, throttles: THROTTLES };
+const CODES: ErrorTable = ErrorTable { code_field: "code", rules: REFUSALS, throttle_codes: THROTTLES };
 
 const THROTTLES: &[(&str, u64)] = &[
     ("1000004", 1),
@@ -125,7 +125,7 @@ const UNAVAILABLE: &str = "the app is unknown here, disabled or not published; l
                            and whether it is an app of Feishu or of Lark";
 
 /// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("1500", ErrorKind::Unavailable, INTERNAL),
     ("1663", ErrorKind::Unavailable, INTERNAL),
     ("1668", ErrorKind::Unavailable, INTERNAL),

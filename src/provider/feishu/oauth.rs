@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::feishu::{App, CODES, TENANT_REJECTIONS, TWO_HOURS, verdict};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted};
 use crate::secret::Secret;
@@ -93,11 +93,11 @@ impl Provider for FeishuOAuth {
 const NAME: &str = "feishu oauth";
 
 /// The standard's words.
-const WORDS: Codes = Codes { field: "error", refusals: REFUSALS, throttles: &[("slow_down", 1)] };
+const WORDS: ErrorTable = ErrorTable { code_field: "error", rules: REFUSALS, throttle_codes: &[("slow_down", 1)] };
 
 const WRONG: &str = "the app id or app secret is wrong, or the app is disabled";
 
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the app is not allowed this token"),
     ("invalid_client", ErrorKind::InvalidCredentials, WRONG),
     ("invalid_grant", ErrorKind::InvalidCredentials, WRONG),

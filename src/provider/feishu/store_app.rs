@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::codes::Row;
+use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
 use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, granted_as};
 use crate::secret::Secret;
@@ -61,7 +61,7 @@ impl FeishuStoreApp {
         };
         let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
         let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
-        match CODES.accept_at(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
+        match CODES.accept_with_rules(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
             Ok(json) => granted_as(json, "app_access_token", "expire"),
             Err(error) if error.kind() == ErrorKind::TicketRequired => {
                 Err(self.ask_for_ticket(context.http(), error, &[ticket]))
@@ -122,7 +122,7 @@ const STALE: &str = "the app ticket is not taken any more, or is that of another
                      hand it in with `set_ticket` from the callback";
 
 /// "The app token could not be obtained": for a store app it is the ticket.
-const AT_STORE_APP: &[Row] = &[("10012", ErrorKind::TicketRequired, STALE)];
+const AT_STORE_APP: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, STALE)];
 
 /// A push takes seconds, and its callback may get lost.
 const RESEND_PAUSE: Duration = Duration::from_secs(60);

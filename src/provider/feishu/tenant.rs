@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::codes::Row;
+use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
 use crate::provider::settings::{Host, check_texts};
@@ -62,7 +62,7 @@ impl FeishuTenant {
         let app_token = context.parent()?.secret();
         let body = Body { app_access_token: app_token.expose(), tenant_key: &self.tenant_key };
         let reply = post(context.http(), &self.host, "/open-apis/auth/v3/tenant_access_token", &body)?;
-        granted_as(CODES.accept_at(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
+        granted_as(CODES.accept_with_rules(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
     }
 }
 
@@ -106,7 +106,7 @@ const NAME: &str = "feishu tenant";
 const APP_TOKEN: &str = "the app token was refused";
 
 /// The codes that are about the app token, which is shown at this endpoint only.
-const AT_TENANT: &[Row] = &[
+const AT_TENANT: &[ErrorRule] = &[
     ("20014", ErrorKind::TokenRejected, APP_TOKEN),
     ("99991664", ErrorKind::TokenRejected, APP_TOKEN),
     ("99991671", ErrorKind::TokenRejected, APP_TOKEN),

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::codes::Row;
+use crate::provider::errors::ErrorRule;
 use crate::provider::microsoft::{ENTRA, REFUSALS, check_tenant, exchange, token_url, verdict};
-use crate::provider::oauth2::Dialect;
+use crate::provider::oauth2::OAuthErrors;
 use crate::provider::settings::{Host, check_texts};
 use crate::provider::{Context, Grant, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
@@ -79,8 +79,8 @@ impl BotFramework {
             ("scope", self.scope()),
             ("client_secret", self.secret.expose()),
         ];
-        let dialect = if self.tenant.is_some() { &ENTRA } else { &MULTI_TENANT };
-        exchange(context, &token_url(&self.host(), self.directory()), &form, dialect, &[&self.secret])
+        let errors = if self.tenant.is_some() { &ENTRA } else { &MULTI_TENANT };
+        exchange(context, &token_url(&self.host(), self.directory()), &form, errors, &[&self.secret])
     }
 }
 
@@ -126,9 +126,9 @@ const US_AUTHORITY: &str = "https://login.microsoftonline.us";
 const US_TENANT: &str = "MicrosoftServices.onmicrosoft.us";
 const US_SCOPE: &str = "https://api.botframework.us/.default";
 
-const MULTI_TENANT: Dialect = Dialect { refusals: &[NOT_MULTI_TENANT, REFUSALS], ..ENTRA };
+const MULTI_TENANT: OAuthErrors = OAuthErrors { rules: &[NOT_MULTI_TENANT, REFUSALS], ..ENTRA };
 
-const NOT_MULTI_TENANT: &[Row] = &[(
+const NOT_MULTI_TENANT: &[ErrorRule] = &[(
     "AADSTS700016",
     ErrorKind::InvalidCredentials,
     "the app is not known to the directory of all bots; a single-tenant bot names its own with `tenant`, else check the \

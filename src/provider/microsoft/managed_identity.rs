@@ -6,9 +6,9 @@ use std::fmt;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, Json, TokenRequest, TokenResponse, check_link_local_url};
 use crate::key::Identity;
-use crate::provider::codes::Row;
+use crate::provider::errors::ErrorRule;
 use crate::provider::microsoft::{granted_at, verdict};
-use crate::provider::oauth2::Dialect;
+use crate::provider::oauth2::OAuthErrors;
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::{Secret, plain_url};
@@ -114,12 +114,12 @@ impl ManagedIdentity {
         match reply.status() {
             // While it is updated, which takes up to 70 s.
             404 | 410 => Err(reply.status_error().recast(ErrorKind::Unavailable, GONE)),
-            400 => DIALECT.accept(reply, secret.as_slice()).map_err(|error| match error.kind() {
+            400 => ERRORS.accept(reply, secret.as_slice()).map_err(|error| match error.kind() {
                 // Whatever it is, asking again does not help.
                 ErrorKind::InvalidResponse => error.recast(ErrorKind::InvalidCredentials, REFUSED),
                 _ => error,
             }),
-            _ => DIALECT.accept(reply, secret.as_slice()),
+            _ => ERRORS.accept(reply, secret.as_slice()),
         }
     }
 }
@@ -194,9 +194,9 @@ const GONE: &str = "the service of managed identities is being updated, or there
 
 const REFUSED: &str = "the managed identity was refused; check that one is assigned, and the resource";
 
-const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     (
         "invalid_request",
         ErrorKind::Config,

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
 use crate::http::Json;
-use crate::provider::codes::Row;
-use crate::provider::oauth2::Dialect;
+use crate::provider::errors::ErrorRule;
+use crate::provider::oauth2::OAuthErrors;
 use crate::provider::settings::Host;
 use crate::provider::{Context, Grant, ServiceResponse, Verdict, granted};
 use crate::secret::Secret;
@@ -32,12 +32,12 @@ fn exchange(
     context: &Context,
     url: &str,
     form: &[(&str, &str)],
-    dialect: &Dialect,
+    errors: &OAuthErrors,
     secrets: &[&Secret],
 ) -> Result<Grant, Error> {
     let asked_at = context.now();
     let reply = context.http().post_form(url, form).send()?;
-    granted_at(asked_at, dialect.accept(&reply, secrets)?)
+    granted_at(asked_at, errors.accept(&reply, secrets)?)
 }
 
 /// The grant in a reply that may tell the end of a lifetime instead of the lifetime (`expires_on`), and when to renew.
@@ -91,7 +91,8 @@ fn check_tenant(tenant: &str) -> Result<(), Error> {
 
 const SHARED_TENANTS: &[&str] = &["common", "consumers", "organizations"];
 
-const ENTRA: Dialect = Dialect { refusals: &[REFUSALS], own_code: number, throttled: Duration::from_secs(60) };
+const ENTRA: OAuthErrors =
+    OAuthErrors { rules: &[REFUSALS], vendor_code: number, default_retry_after: Duration::from_secs(60) };
 
 /// Entra's own number, under the name that people look for.
 fn number(json: &Json) -> Option<String> {
@@ -106,7 +107,7 @@ const OTHER_DIRECTORY: &str = "the app is not in this directory; check the clien
 const PASSING: &str = "Entra is busy or broken";
 
 /// The numbers, as far as they say more than the word they come with; and Entra's use of the words.
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("AADSTS50196", ErrorKind::Throttled, "the same was asked too often; look for what asks again and again"),
     ("AADSTS53003", ErrorKind::Forbidden, "a conditional access policy does not allow it"),
     ("AADSTS70001", ErrorKind::InvalidCredentials, "the app is disabled, or not in this directory"),

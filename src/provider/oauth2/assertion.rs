@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::{Error, ErrorKind};
 use crate::name::unique_name;
 use crate::provider::jwt::{Claims, Signer, Times, sign};
-use crate::provider::oauth2::Dialect;
+use crate::provider::oauth2::OAuthErrors;
 use crate::secret::Secret;
 
 /// The assertion of `client_id` for the server that calls itself `audience`. One for each request: a server takes none
@@ -33,12 +33,12 @@ pub(in crate::provider) fn client_assertion(
 pub(in crate::provider) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How servers refuse an assertion of the client.
-pub(super) const DIALECT: Dialect = Dialect {
-    refusals: &[&[
+pub(super) const ERRORS: OAuthErrors = OAuthErrors {
+    rules: &[&[
         ("invalid_client", ErrorKind::InvalidCredentials, NOT_ACCEPTED),
         ("invalid_grant", ErrorKind::InvalidCredentials, NOT_ACCEPTED),
     ]],
-    ..Dialect::STANDARD
+    ..OAuthErrors::STANDARD
 };
 
 const NOT_ACCEPTED: &str = "the signed assertion is not accepted; check this machine's clock, the client id, the key \

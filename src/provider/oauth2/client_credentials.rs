@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::http::{Json, check_url, form_encoded};
 use crate::key::Identity;
 use crate::provider::jwt::{Signer, SigningKey};
-use crate::provider::oauth2::{ASSERTION_TYPE, Dialect, assertion, client_assertion, split_url, with_params};
+use crate::provider::oauth2::{ASSERTION_TYPE, OAuthErrors, assertion, client_assertion, split_url, with_params};
 use crate::provider::{Context, Grant, Profile, Provider, granted};
 use crate::secret::{Secret, plain_url};
 
@@ -149,9 +149,9 @@ impl OAuth2 {
         context: &Context,
         grant: &[(&str, &str)],
         secrets: &[&Secret],
-        dialect: &Dialect,
+        errors: &OAuthErrors,
     ) -> Result<Json, Error> {
-        self.exchange_at(&self.token_url, context, grant, secrets, dialect)
+        self.exchange_at(&self.token_url, context, grant, secrets, errors)
     }
 
     /// The same at another endpoint of the server.
@@ -161,7 +161,7 @@ impl OAuth2 {
         context: &Context,
         grant: &[(&str, &str)],
         secrets: &[&Secret],
-        dialect: &Dialect,
+        errors: &OAuthErrors,
     ) -> Result<Json, Error> {
         let assertion = self.signer().map(|signer| self.assertion(signer?, context.now())).transpose()?;
         let mut form = grant.to_vec();
@@ -180,7 +180,7 @@ impl OAuth2 {
         };
         let params = self.params.iter().map(|(_, value)| value);
         let secrets: Vec<_> = params.chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
-        dialect.accept(&request.send()?, &secrets)
+        errors.accept(&request.send()?, &secrets)
     }
 
     fn add_settings<'a>(&'a self, form: &mut Vec<(&'a str, &'a str)>) {
@@ -261,8 +261,8 @@ impl Provider for OAuth2 {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        let dialect = if self.signer().is_some() { &assertion::DIALECT } else { &Dialect::STANDARD };
-        let json = self.exchange(context, &[("grant_type", "client_credentials")], &[], dialect);
+        let errors = if self.signer().is_some() { &assertion::ERRORS } else { &OAuthErrors::STANDARD };
+        let json = self.exchange(context, &[("grant_type", "client_credentials")], &[], errors);
         json.and_then(granted).map_err(|error| error.of(NAME))
     }
 

@@ -8,8 +8,8 @@ use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::http::{HttpConfig, Json, check_url};
 use crate::provider::Context;
-use crate::provider::codes::Row;
-use crate::provider::oauth2::{Dialect, OAuth2, RefreshToken};
+use crate::provider::errors::ErrorRule;
+use crate::provider::oauth2::{OAuth2, OAuthErrors, RefreshToken};
 use crate::secret::{Secret, plain_url};
 
 /// Signs a person in who sits before a terminal: they open an address on any device and enter a code there (RFC 8628).
@@ -61,7 +61,7 @@ impl DeviceSignIn {
         check_url(&self.device_url).map_err(Error::config)?;
         self.http.check()?;
         let context = Context::new(self.http.clone(), self.http.whole_timeout());
-        let mut json = self.client.exchange_at(&self.device_url, &context, &[], &[], &DIALECT)?;
+        let mut json = self.client.exchange_at(&self.device_url, &context, &[], &[], &ERRORS)?;
         let device_code = json.take_secret("device_code")?;
         let seconds = |json: &Json, name| json.integer(name).and_then(|seconds| u64::try_from(seconds).ok());
         let (lifetime, interval) = (seconds(&json, "expires_in"), seconds(&json, "interval"));
@@ -181,7 +181,7 @@ impl DevicePrompt {
         let DeviceSignIn { client, http, .. } = &self.sign_in;
         let context = Context::new(http.clone(), http.whole_timeout());
         let grant = [("grant_type", GRANT_TYPE), ("device_code", self.device_code.expose())];
-        let mut json = client.exchange(&context, &grant, &[&self.device_code], &DIALECT)?;
+        let mut json = client.exchange(&context, &grant, &[&self.device_code], &ERRORS)?;
         let refresh_token = json.take_secret("refresh_token").ok().filter(|token| !token.is_blank());
         let refresh_token = refresh_token.ok_or_else(|| Error::invalid_response(NO_REFRESH_TOKEN))?;
         Ok(RefreshToken::new(client.clone(), refresh_token))
@@ -259,9 +259,9 @@ const OVER: &str = "nobody has signed in with the code in time; begin again";
 const NO_REFRESH_TOKEN: &str =
     "the server gives no refresh token; ask for the scope that brings one, often offline_access";
 
-const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the person has refused to sign in"),
     ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
     ("expired_token", ErrorKind::TimedOut, OVER),

@@ -9,10 +9,10 @@ use crate::error::{Error, ErrorKind};
 use crate::http::{Http, check_url};
 use crate::key::Identity;
 use crate::name::unique_name;
-use crate::provider::codes::Row;
+use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{Dialect, split_url, with_params};
+use crate::provider::oauth2::{OAuthErrors, split_url, with_params};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, granted};
 use crate::secret::{Secret, plain_url};
@@ -200,7 +200,7 @@ pub(super) fn exchange(
     let mut form = vec![("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
     form.extend(more);
     let reply = http.post_form(token_url, &form).send()?;
-    granted(DIALECT.accept(&reply, secrets)?)
+    granted(ERRORS.accept(&reply, secrets)?)
 }
 
 const NAME: &str = "jwt-bearer";
@@ -209,9 +209,9 @@ const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 const OWN_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "sub"];
 
-const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     (
         "invalid_grant",
         ErrorKind::InvalidCredentials,

@@ -23,23 +23,23 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Json, TokenResponse};
 use crate::key::Identity;
-use crate::provider::codes::{Row, told};
+use crate::provider::errors::{ErrorRule, with_vendor_details};
 use crate::secret::Secret;
 
 /// How a token endpoint of the family refuses, as far as it is not the standard's way.
-pub(super) struct Dialect {
+pub(super) struct OAuthErrors {
     /// What its own codes mean, and what helps with the standard's when it is more than the standard says. The first
     /// that knows a code counts.
-    pub(super) refusals: &'static [&'static [Row]],
+    pub(super) rules: &'static [&'static [ErrorRule]],
     /// Its own code, where it tells one beside the standard's word.
-    pub(super) own_code: fn(&Json) -> Option<String>,
+    pub(super) vendor_code: fn(&Json) -> Option<String>,
     /// How long to wait when it says "too much" and not how long.
-    pub(super) throttled: Duration,
+    pub(super) default_retry_after: Duration,
 }
 
-impl Dialect {
-    pub(super) const STANDARD: Dialect =
-        Dialect { refusals: &[], own_code: |_| None, throttled: Duration::from_secs(5) };
+impl OAuthErrors {
+    pub(super) const STANDARD: OAuthErrors =
+        OAuthErrors { rules: &[], vendor_code: |_| None, default_retry_after: Duration::from_secs(5) };
 
     /// The object in a reply of the token endpoint, unless it is a refusal. `secrets` are what was sent and must not be
     /// told.
@@ -48,22 +48,22 @@ impl Dialect {
         // Some servers send an error with HTTP 200.
         let found = json.as_ref().ok().and_then(|json| Some((json, json.code("error")?)));
         if let Some((json, word)) = found.filter(|(_, word)| !word.is_empty()) {
-            let own = (self.own_code)(json);
-            let refusal = self.paused(self.refusal(reply, own.as_deref(), &word));
-            return Err(told(refusal, own.or(Some(word)), reply, json, secrets));
+            let own = (self.vendor_code)(json);
+            let refusal = self.with_default_retry_after(self.error_for(reply, own.as_deref(), &word));
+            return Err(with_vendor_details(refusal, own.or(Some(word)), reply, json, secrets));
         }
         if !reply.is_success() {
-            return Err(self.paused(reply.status_error()));
+            return Err(self.with_default_retry_after(reply.status_error()));
         }
         json
     }
 
     /// What an error of the token endpoint means: its own code says more than the word, and the word more than the
     /// status.
-    fn refusal(&self, reply: &TokenResponse, own: Option<&str>, word: &str) -> Error {
+    fn error_for(&self, reply: &TokenResponse, own: Option<&str>, word: &str) -> Error {
         let by_status = reply.status_error();
         let find = |code: &str| {
-            let mut rows = self.refusals.iter().copied().flatten().chain(CODES);
+            let mut rows = self.rules.iter().copied().flatten().chain(CODES);
             rows.find(|(known, ..)| *known == code)
         };
         match own.and_then(find).or_else(|| find(word)) {
@@ -75,9 +75,9 @@ impl Dialect {
     }
 
     /// A server that says "too much" and not how long gets a pause all the same.
-    fn paused(&self, error: Error) -> Error {
+    fn with_default_retry_after(&self, error: Error) -> Error {
         let silent = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
-        if silent { error.with_retry_after(self.throttled) } else { error }
+        if silent { error.with_retry_after(self.default_retry_after) } else { error }
     }
 }
 
@@ -97,7 +97,7 @@ fn with_params(mut identity: Identity, params: &[(String, Secret)]) -> Identity 
 }
 
 /// The codes of the token endpoint: the standards', and those that servers have made up beside them.
-const CODES: &[Row] = &[
+const CODES: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the server does not allow this client the token"),
     ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
     (

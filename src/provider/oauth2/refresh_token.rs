@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::codes::Row;
-use crate::provider::oauth2::{Dialect, OAuth2};
+use crate::provider::errors::ErrorRule;
+use crate::provider::oauth2::{OAuth2, OAuthErrors};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, granted_with_renewal_secret};
 use crate::secret::Secret;
@@ -48,7 +48,7 @@ impl RefreshToken {
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
-        let json = self.client.exchange(context, &grant, &[latest], &DIALECT)?;
+        let json = self.client.exchange(context, &grant, &[latest], &ERRORS)?;
         granted_with_renewal_secret(json, "access_token", "expires_in", "refresh_token")
     }
 }
@@ -85,8 +85,8 @@ impl Provider for RefreshToken {
 
 const NAME: &str = "refresh token";
 
-const DIALECT: Dialect = Dialect { refusals: &[REFUSALS], ..Dialect::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[Row] = &[("invalid_grant", ErrorKind::InvalidCredentials, SIGN_IN)];
+const REFUSALS: &[ErrorRule] = &[("invalid_grant", ErrorKind::InvalidCredentials, SIGN_IN)];
 
 const SIGN_IN: &str = "the refresh token is over, was revoked or was used before; sign in again";

@@ -87,7 +87,7 @@ impl WeChatAuthorizer {
             .post_json(&self.base_url.at("/cgi-bin/component/api_authorizer_token"), &body)
             .query("component_access_token", component.expose())
             .send()?;
-        let json = CODES.accept_at(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
+        let json = CODES.accept_with_rules(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
         granted_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
     }
 }

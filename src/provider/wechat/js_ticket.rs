@@ -59,7 +59,7 @@ impl WeChatJsTicket {
             .query("access_token", token.expose())
             .query("type", self.kind)
             .send()?;
-        granted_as(CODES.accept_at(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
+        granted_as(CODES.accept_with_rules(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
     }
 }
 

@@ -60,7 +60,7 @@ impl WeComAuthorizedCorp {
             .post_json(&self.base_url.at("/cgi-bin/service/get_corp_token"), &body)
             .query("suite_access_token", suite.expose())
             .send()?;
-        granted(CODES.accept_at(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
+        granted(CODES.accept_with_rules(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
     }
 }
 

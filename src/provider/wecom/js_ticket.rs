@@ -65,7 +65,7 @@ impl WeComJsTicket {
             Owner::Corp => request("/cgi-bin/get_jsapi_ticket"),
             Owner::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
         };
-        let json = CODES.accept_at(AT_TICKET, &request.send()?, &[token.secret()])?;
+        let json = CODES.accept_with_rules(AT_TICKET, &request.send()?, &[token.secret()])?;
         let grant = granted_as(json, "ticket", "expires_in")?;
         // The lifetime is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
         // halfway, is where it shortens most the time that a ticket is used beyond its end.

@@ -41,7 +41,7 @@ impl WeComServiceProvider {
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let body = Body { corpid: &self.corp_id, provider_secret: self.secret.expose() };
         let reply = http.post_json(&self.base_url.at("/cgi-bin/service/get_provider_token"), &body).send()?;
-        let json = CODES.accept_at(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
+        let json = CODES.accept_with_rules(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
         granted_as(json, "provider_access_token", "expires_in")
     }
 }

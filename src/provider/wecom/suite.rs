@@ -53,7 +53,7 @@ impl WeComSuite {
         let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
         let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&self.base_url.at("/cgi-bin/service/get_suite_token"), &body).send()?;
-        let json = CODES.accept_at(AT_SUITE, &reply, &[&self.secret, ticket])?;
+        let json = CODES.accept_with_rules(AT_SUITE, &reply, &[&self.secret, ticket])?;
         granted_as(json, "suite_access_token", "expires_in")
     }
 }

@@ -9,20 +9,20 @@ use crate::provider::{ServiceResponse, Verdict};
 use crate::secret::Secret;
 
 /// The codes of one vendor.
-pub(super) struct Codes {
+pub(super) struct ErrorTable {
     /// The field of a body that holds the code.
-    pub(super) field: &'static str,
+    pub(super) code_field: &'static str,
     /// What each code of the token endpoint means, and what helps.
-    pub(super) refusals: &'static [Row],
-    /// Codes that say "too many calls", anywhere, and how many seconds to wait at least. One that ends with `*` stands
+    pub(super) rules: &'static [ErrorRule],
+    /// ErrorTable that say "too many calls", anywhere, and how many seconds to wait at least. One that ends with `*` stands
     /// for all that begin like it.
-    pub(super) throttles: &'static [(&'static str, u64)],
+    pub(super) throttle_codes: &'static [(&'static str, u64)],
 }
 
 /// A code, the kind of trouble, and what helps.
-pub(super) type Row = (&'static str, ErrorKind, &'static str);
+pub(super) type ErrorRule = (&'static str, ErrorKind, &'static str);
 
-impl Codes {
+impl ErrorTable {
     /// The object in a reply of the token endpoint, unless it is a refusal. `secrets` are what was sent and must not be
     /// told.
     pub(super) fn accept(&self, reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
@@ -37,26 +37,26 @@ impl Codes {
         secrets: &[&Secret],
     ) -> Result<Json, Error> {
         // A refusal often comes with HTTP 200; with another status the code still says more.
-        let found = json.as_ref().ok().and_then(|json| Some((json, json.code(self.field)?)));
+        let found = json.as_ref().ok().and_then(|json| Some((json, json.code(self.code_field)?)));
         if let Some((json, code)) = found.filter(|(_, code)| !is_success(code)) {
-            return Err(told(self.refusal(&code, reply, json), Some(code), reply, json, secrets));
+            return Err(with_vendor_details(self.error_for(&code, reply, json), Some(code), reply, json, secrets));
         }
         match json {
             Ok(json) if reply.is_success() => Ok(json),
-            Ok(json) => Err(told(reply.status_error(), None, reply, &json, secrets)),
+            Ok(json) => Err(with_vendor_details(reply.status_error(), None, reply, &json, secrets)),
             Err(_) if !reply.is_success() => Err(reply.status_error()),
             Err(error) => Err(error),
         }
     }
 
-    fn refusal(&self, code: &str, reply: &TokenResponse, json: &Json) -> Error {
-        let wait = self.throttle(code);
-        let (kind, advice) = match self.refusals.iter().find(|(known, ..)| *known == code) {
+    fn error_for(&self, code: &str, reply: &TokenResponse, json: &Json) -> Error {
+        let wait = self.throttle_wait(code);
+        let (kind, advice) = match self.rules.iter().find(|(known, ..)| *known == code) {
             Some((_, kind, advice)) => (*kind, *advice),
-            None if wait.is_some() || reply.status() == 429 => TOO_MANY,
-            None => UNKNOWN,
+            None if wait.is_some() || reply.status() == 429 => TOO_MANY_CALLS,
+            None => UNKNOWN_CODE,
         };
-        let error = match told_address(json).filter(|_| kind == ErrorKind::Forbidden) {
+        let error = match address_in_message(json).filter(|_| kind == ErrorKind::Forbidden) {
             Some(address) => Error::new(kind, format!("{advice}; the address is {address}")),
             None => Error::new(kind, advice),
         };
@@ -69,26 +69,26 @@ impl Codes {
 
     /// True for a code that the tables have.
     pub(super) fn knows(&self, code: &str) -> bool {
-        self.refusals.iter().any(|(known, ..)| *known == code) || self.throttle(code).is_some()
+        self.rules.iter().any(|(known, ..)| *known == code) || self.throttle_wait(code).is_some()
     }
 
     /// How long to wait after a code that says "too many calls".
-    pub(super) fn throttle(&self, code: &str) -> Option<Duration> {
-        self.throttles
+    pub(super) fn throttle_wait(&self, code: &str) -> Option<Duration> {
+        self.throttle_codes
             .iter()
-            .find(|(known, _)| stands_for(known, code))
+            .find(|(known, _)| matches_code(known, code))
             .map(|(_, seconds)| Duration::from_secs(*seconds))
     }
 
     /// What an answer of the service says about the token, where `rejections` are the codes that refuse it. A code says
     /// more than the status it comes with.
     pub(super) fn verdict(&self, answer: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
-        let found = answer.json().and_then(|json| code(json.get(self.field)?));
-        self.verdict_of(found, answer, rejections)
+        let found = answer.json().and_then(|json| code(json.get(self.code_field)?));
+        self.verdict_for_code(found, answer, rejections)
     }
 
     /// The same for an answer in which this code was found.
-    pub(super) fn verdict_of(
+    pub(super) fn verdict_for_code(
         &self,
         found: Option<String>,
         answer: &ServiceResponse<'_>,
@@ -98,16 +98,21 @@ impl Codes {
         if rejections.contains(&found.as_str()) {
             return Verdict::Rejected;
         }
-        match self.throttle(&found) {
+        match self.throttle_wait(&found) {
             wait @ Some(_) => Verdict::Throttled { retry_after: wait.max(answer.retry_after()) },
             None if answer.status() == 429 => answer.http_verdict(),
             None => Verdict::Accepted,
         }
     }
 
-    /// As [`accept`](Codes::accept), at an endpoint where some codes mean what they say `here`, whatever they mean
+    /// As [`accept`](ErrorTable::accept), at an endpoint where some codes mean what they say `here`, whatever they mean
     /// elsewhere.
-    pub(super) fn accept_at(&self, here: &[Row], reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
+    pub(super) fn accept_with_rules(
+        &self,
+        here: &[ErrorRule],
+        reply: &TokenResponse,
+        secrets: &[&Secret],
+    ) -> Result<Json, Error> {
         self.accept(reply, secrets).map_err(|error| {
             match here.iter().find(|(known, ..)| error.code() == Some(*known)) {
                 Some((_, kind, advice)) => error.recast(*kind, advice),
@@ -117,7 +122,7 @@ impl Codes {
     }
 }
 
-fn stands_for(known: &str, code: &str) -> bool {
+fn matches_code(known: &str, code: &str) -> bool {
     match known.strip_suffix('*') {
         Some(start) => code.starts_with(start),
         None => code == known,
@@ -129,7 +134,7 @@ fn is_success(code: &str) -> bool {
 }
 
 /// Adds what support asks for: the vendor's code and its name for the request, unless they quote a secret.
-pub(super) fn told(
+pub(super) fn with_vendor_details(
     error: Error,
     code: Option<String>,
     reply: &TokenResponse,
@@ -161,14 +166,14 @@ fn request_id(reply: &TokenResponse, json: &Json) -> Option<String> {
 }
 
 /// The address that the vendor saw, out of its text for people: whoever mends the list of trusted ones needs it.
-fn told_address(json: &Json) -> Option<IpAddr> {
+fn address_in_message(json: &Json) -> Option<IpAddr> {
     let text = ["errmsg", "message", "msg"].into_iter().find_map(|name| json.text(name))?;
     let mut words = text.split(|letter: char| !letter.is_ascii_hexdigit() && !matches!(letter, '.' | ':'));
     words.find_map(|word| word.trim_matches(['.', ':']).parse().ok().or_else(|| word.parse().ok()))
 }
 
 /// A code that is new to us may be anything, so it is asked again, with growing pauses.
-pub(super) const UNKNOWN: (ErrorKind, &str) =
+pub(super) const UNKNOWN_CODE: (ErrorKind, &str) =
     (ErrorKind::InvalidResponse, "the token was refused with a code that is not known here");
 
-const TOO_MANY: (ErrorKind, &str) = (ErrorKind::Throttled, "there were too many calls");
+const TOO_MANY_CALLS: (ErrorKind, &str) = (ErrorKind::Throttled, "there were too many calls");
