@@ -1,6 +1,7 @@
 //! What grants tokens: the trait, and one file for each provider.
 
 pub(crate) mod answer;
+mod base_url;
 mod config;
 pub mod dingtalk;
 mod errors;

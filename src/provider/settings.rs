@@ -1,6 +1,5 @@
 //! What providers are told, and what can be wrong with it.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,42 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::http::check_url;
-use crate::secret::{Secret, plain_url};
-
-/// Where a vendor is reached: scheme, host, and perhaps the start of a path.
-#[derive(Clone)]
-pub(super) struct Host(String);
-
-impl Host {
-    pub(super) fn new(url: impl Into<String>) -> Host {
-        let url: String = url.into();
-        Host(url.trim_end_matches('/').to_owned())
-    }
-
-    /// The address of `path`, which begins with a slash.
-    pub(super) fn at(&self, path: &str) -> String {
-        [&self.0, path].concat()
-    }
-
-    /// What goes into an identity.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn check(&self) -> Result<(), Error> {
-        if self.0.contains('?') {
-            return Err(Error::config("the base URL must not have a query"));
-        }
-        check_url(&self.0).map_err(Error::config)
-    }
-}
-
-impl fmt::Debug for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        plain_url(&self.0).fmt(f)
-    }
-}
+use crate::secret::Secret;
 
 /// Says which of these settings is empty, or was copied with something around it. `name` is its name for people.
 pub(super) fn check_texts(settings: &[(&str, &str)]) -> Result<(), Error> {

@@ -62,7 +62,7 @@ impl DingTalkAuthorizedCorp {
             auth_corp_id: &self.corp_id,
             suite_ticket: ticket.expose(),
         };
-        let reply = context.http().post_json(&host.at("/v1.0/oauth2/corpAccessToken"), &body).send()?;
+        let reply = context.http().post_json(&host.join("/v1.0/oauth2/corpAccessToken"), &body).send()?;
         granted_as(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
     }
 }

@@ -17,8 +17,9 @@ pub(crate) use app::Feishu;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::{ErrorRule, ErrorTable};
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::{Profile, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -30,7 +31,7 @@ const LARK: &str = "https://open.larksuite.com";
 struct App {
     id: String,
     secret: Secret,
-    host: Host,
+    host: BaseUrl,
 }
 
 /// What an app shows of itself at each endpoint.
@@ -42,11 +43,11 @@ struct Shown<'a> {
 
 impl App {
     fn new(id: impl Into<String>, secret: impl Into<Secret>, url: &str) -> App {
-        App { id: id.into(), secret: secret.into(), host: Host::new(url) }
+        App { id: id.into(), secret: secret.into(), host: BaseUrl::new(url) }
     }
 
     fn at(self, url: impl Into<String>) -> App {
-        App { host: Host::new(url), ..self }
+        App { host: BaseUrl::new(url), ..self }
     }
 
     fn shown(&self) -> Shown<'_> {
@@ -70,8 +71,8 @@ impl App {
     }
 }
 
-fn post(http: &Http, host: &Host, path: &str, body: &impl serde::Serialize) -> Result<TokenResponse, Error> {
-    http.post_json(&host.at(path), body).header("content-type", "application/json; charset=utf-8").send()
+fn post(http: &Http, host: &BaseUrl, path: &str, body: &impl serde::Serialize) -> Result<TokenResponse, Error> {
+    http.post_json(&host.join(path), body).header("content-type", "application/json; charset=utf-8").send()
 }
 
 /// How the tokens of `/auth/v3` are treated. The old one works on beside a new one.

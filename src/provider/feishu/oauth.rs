@@ -48,7 +48,7 @@ impl FeishuOAuth {
             ("client_id", &self.app.id),
             ("client_secret", self.app.secret.expose()),
         ];
-        self.judge(&http.post_form(&self.app.host.at("/oauth/v3/token"), &form).send()?)
+        self.judge(&http.post_form(&self.app.host.join("/oauth/v3/token"), &form).send()?)
     }
 
     fn judge(&self, reply: &TokenResponse) -> Result<Grant, Error> {

@@ -2,10 +2,11 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted_as};
 use crate::token::TokenSource;
 
@@ -31,7 +32,7 @@ use crate::token::TokenSource;
 pub struct FeishuTenant {
     app: Parent,
     tenant_key: String,
-    host: Host,
+    host: BaseUrl,
 }
 
 #[derive(serde::Serialize)]
@@ -43,7 +44,7 @@ struct Body<'a> {
 impl FeishuTenant {
     /// The tenant `tenant_key`, of the store app whose tokens `app` gives.
     pub fn new(app: impl TokenSource, tenant_key: impl Into<String>) -> FeishuTenant {
-        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: Host::new(FEISHU) }
+        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: BaseUrl::new(FEISHU) }
     }
 
     /// The app is one of Lark, and `https://open.larksuite.com` is asked. The app's own provider has to be told too.
@@ -55,7 +56,7 @@ impl FeishuTenant {
     /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuTenant {
-        FeishuTenant { host: Host::new(url), ..self }
+        FeishuTenant { host: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {

@@ -2,10 +2,11 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
 use crate::provider::microsoft::{ENTRA, REFUSALS, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::OAuthErrors;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -26,7 +27,7 @@ pub struct BotFramework {
     secret: Secret,
     tenant: Option<String>,
     us_government: bool,
-    authority: Option<Host>,
+    authority: Option<BaseUrl>,
 }
 
 impl BotFramework {
@@ -56,11 +57,11 @@ impl BotFramework {
     /// Asks another host than the cloud's, for a gateway of your own or a test.
     #[must_use]
     pub fn authority(self, url: impl Into<String>) -> BotFramework {
-        BotFramework { authority: Some(Host::new(url)), ..self }
+        BotFramework { authority: Some(BaseUrl::new(url)), ..self }
     }
 
-    fn host(&self) -> Host {
-        let usual = || Host::new(if self.us_government { US_AUTHORITY } else { AUTHORITY });
+    fn host(&self) -> BaseUrl {
+        let usual = || BaseUrl::new(if self.us_government { US_AUTHORITY } else { AUTHORITY });
         self.authority.clone().unwrap_or_else(usual)
     }
 

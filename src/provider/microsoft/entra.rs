@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::jwt::{Certificate, Signer, SigningKey};
 use crate::provider::microsoft::{ENTRA, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::{ASSERTION_TYPE, client_assertion};
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -37,7 +38,7 @@ pub struct Entra {
     proof: Proof,
     scope: Option<String>,
     cloud: Cloud,
-    authority: Option<Host>,
+    authority: Option<BaseUrl>,
 }
 
 #[derive(Clone)]
@@ -140,11 +141,11 @@ impl Entra {
     /// Asks another host than the cloud's, for a gateway of your own or a test.
     #[must_use]
     pub fn authority(self, url: impl Into<String>) -> Entra {
-        Entra { authority: Some(Host::new(url)), ..self }
+        Entra { authority: Some(BaseUrl::new(url)), ..self }
     }
 
-    fn host(&self) -> Host {
-        self.authority.clone().unwrap_or_else(|| Host::new(self.cloud.authority()))
+    fn host(&self) -> BaseUrl {
+        self.authority.clone().unwrap_or_else(|| BaseUrl::new(self.cloud.authority()))
     }
 
     fn wanted_scope(&self) -> &str {

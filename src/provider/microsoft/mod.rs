@@ -16,15 +16,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
 use crate::http::Json;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
 use crate::provider::oauth2::OAuthErrors;
-use crate::provider::settings::Host;
 use crate::provider::{Context, Grant, ServiceResponse, Verdict, granted};
 use crate::secret::Secret;
 
 /// Where a tenant's tokens come from.
-fn token_url(authority: &Host, tenant: &str) -> String {
-    authority.at(&format!("/{tenant}/oauth2/v2.0/token"))
+fn token_url(authority: &BaseUrl, tenant: &str) -> String {
+    authority.join(&format!("/{tenant}/oauth2/v2.0/token"))
 }
 
 /// Hands in `form` and takes the token for it.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::settings::check_texts;
 use crate::provider::wechat::{CODES, LIFETIME, PUBLIC, REJECTIONS, SERVICES};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
 use crate::secret::Secret;
@@ -45,7 +46,7 @@ impl WeChat {
     fn ask(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let body = Body { grant_type: GRANT_TYPE, appid, secret: secret.expose(), force_refresh };
-        let reply = http.post_json(&base_url.at("/cgi-bin/stable_token"), &body).send()?;
+        let reply = http.post_json(&base_url.join("/cgi-bin/stable_token"), &body).send()?;
         granted(CODES.accept(&reply, &[secret])?)
     }
 }
@@ -131,7 +132,7 @@ impl WeChatClassic {
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let reply = http
-            .get(&base_url.at("/cgi-bin/token"))
+            .get(&base_url.join("/cgi-bin/token"))
             .query("grant_type", GRANT_TYPE)
             .query("appid", appid)
             .query("secret", secret.expose())
@@ -183,16 +184,16 @@ impl Provider for WeChatClassic {
 struct App {
     appid: String,
     secret: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl App {
     fn new(appid: String, secret: Secret) -> App {
-        App { appid, secret, base_url: Host::new(PUBLIC) }
+        App { appid, secret, base_url: BaseUrl::new(PUBLIC) }
     }
 
     fn base_url(self, url: impl Into<String>) -> App {
-        App { base_url: Host::new(url), ..self }
+        App { base_url: BaseUrl::new(url), ..self }
     }
 
     fn identity(&self, name: &str) -> Identity {

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict,
@@ -37,7 +38,7 @@ pub struct WeChatAuthorizer {
     component_appid: String,
     authorizer_appid: String,
     refresh_token: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeChatAuthorizer {
@@ -54,14 +55,14 @@ impl WeChatAuthorizer {
             component_appid: component_appid.into(),
             authorizer_appid: authorizer_appid.into(),
             refresh_token: refresh_token.into(),
-            base_url: Host::new(PUBLIC),
+            base_url: BaseUrl::new(PUBLIC),
         }
     }
 
     /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatAuthorizer {
-        WeChatAuthorizer { base_url: Host::new(url), ..self }
+        WeChatAuthorizer { base_url: BaseUrl::new(url), ..self }
     }
 
     /// One authorization: the account, the component, and the refresh token that it began with.
@@ -84,7 +85,7 @@ impl WeChatAuthorizer {
         };
         let reply = context
             .http()
-            .post_json(&self.base_url.at("/cgi-bin/component/api_authorizer_token"), &body)
+            .post_json(&self.base_url.join("/cgi-bin/component/api_authorizer_token"), &body)
             .query("component_access_token", component.expose())
             .send()?;
         let json = CODES.accept_with_rules(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::settings::Host;
 use crate::provider::wecom::{AT_TICKET, CODES, LIFETIME, PUBLIC, profile};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
 use crate::token::TokenSource;
@@ -27,7 +27,7 @@ use crate::token::TokenSource;
 pub struct WeComJsTicket {
     tokens: Parent,
     owner: Owner,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 /// Whose ticket it is. That of one owner does not open what is the other's.
@@ -49,18 +49,18 @@ impl WeComJsTicket {
     }
 
     fn of(owner: Owner, tokens: impl TokenSource) -> WeComJsTicket {
-        WeComJsTicket { tokens: Parent::new(tokens), owner, base_url: Host::new(PUBLIC) }
+        WeComJsTicket { tokens: Parent::new(tokens), owner, base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComJsTicket {
-        WeComJsTicket { base_url: Host::new(url), ..self }
+        WeComJsTicket { base_url: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let token = context.parent()?;
-        let request = |path| context.http().get(&self.base_url.at(path)).query("access_token", token.expose());
+        let request = |path| context.http().get(&self.base_url.join(path)).query("access_token", token.expose());
         let request = match self.owner {
             Owner::Corp => request("/cgi-bin/get_jsapi_ticket"),
             Owner::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
