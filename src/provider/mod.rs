@@ -279,20 +279,20 @@ impl Grant {
 }
 
 /// The grant in a reply of the usual shape: `access_token` and `expires_in`.
-fn granted(json: Json) -> Result<Grant, Error> {
-    granted_as(json, "access_token", "expires_in")
+fn parse_grant(json: Json) -> Result<Grant, Error> {
+    parse_grant_fields(json, "access_token", "expires_in")
 }
 
 /// The grant in a reply that has the token and its lifetime in these fields.
-fn granted_as(mut json: Json, token: &str, lifetime: &str) -> Result<Grant, Error> {
+fn parse_grant_fields(mut json: Json, token: &str, lifetime: &str) -> Result<Grant, Error> {
     let token = json.take_secret(token)?;
     check_text(&token).map_err(Error::invalid_response)?;
     Ok(Grant::new(token, json.lifetime(lifetime)?))
 }
 
-/// As [`granted_as`], with the state for the next time in a field of its own. Where there is one it must not be lost,
+/// As [`parse_grant_fields`], with the state for the next time in a field of its own. Where there is one it must not be lost,
 /// whatever is wrong with the token: that is for the manager to find out, when it has kept the renewal secret.
-fn granted_with_renewal_secret(
+fn parse_grant_with_renewal_secret(
     mut json: Json,
     token: &str,
     lifetime: &str,
@@ -300,7 +300,7 @@ fn granted_with_renewal_secret(
 ) -> Result<Grant, Error> {
     let secret = json.take_secret(renewal_secret).ok().filter(|secret| !secret.is_blank());
     let Some(secret) = secret else {
-        return granted_as(json, token, lifetime);
+        return parse_grant_fields(json, token, lifetime);
     };
     let token = json.take_secret(token).unwrap_or_else(|_| Secret::from(""));
     let lifetime = json.lifetime(lifetime).unwrap_or(Some(Duration::ZERO));

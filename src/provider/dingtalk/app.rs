@@ -9,7 +9,7 @@ use crate::provider::base_url::BaseUrl;
 use crate::provider::dingtalk::{CLASSIC, NEW, TWO_HOURS, accept, app_profile, header, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted, granted_as,
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -52,7 +52,7 @@ impl DingTalk {
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let body = NewBody { app_key: &self.app_key, app_secret: self.secret.expose() };
         let reply = http.post_json(&self.host.join("/v1.0/oauth2/accessToken"), &body).send()?;
-        granted_as(accept(&reply, &[&self.secret])?, "accessToken", "expireIn")
+        parse_grant_fields(accept(&reply, &[&self.secret])?, "accessToken", "expireIn")
     }
 }
 
@@ -123,7 +123,7 @@ impl DingTalkClassic {
             .query("appkey", &self.app_key)
             .query("appsecret", self.secret.expose())
             .send()?;
-        granted(accept(&reply, &[&self.secret])?)
+        parse_grant(accept(&reply, &[&self.secret])?)
     }
 }
 
@@ -216,7 +216,7 @@ impl DingTalkUnified {
         };
         let path = format!("/v1.0/oauth2/{}/token", *query_encoded(&self.corp_id));
         let reply = http.post_json(&self.host.join(&path), &body).send()?;
-        granted(accept(&reply, &[&self.secret])?)
+        parse_grant(accept(&reply, &[&self.secret])?)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::provider::base_url::BaseUrl;
 use crate::provider::dingtalk::{NEW, accept, header, suite_profile, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -96,7 +96,7 @@ impl DingTalkSuite {
         let ticket = ticket_of(context)?;
         let body = Body { suite_key: key, suite_secret: secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&host.join("/v1.0/oauth2/suiteAccessToken"), &body).send()?;
-        granted_as(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
+        parse_grant_fields(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
     }
 }
 

@@ -5,7 +5,7 @@ use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
 use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::feishu::{App, CODES, TENANT_REJECTIONS, TWO_HOURS, verdict};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Grants the token of an own app by OAuth 2.0 client credentials, the newer way beside [`Feishu`](crate::Feishu).
@@ -57,7 +57,7 @@ impl FeishuOAuth {
         // The number says more than the standard's word beside it, where it is known.
         let by_word = code("error").is_some() && !code("code").is_some_and(|code| CODES.knows(&code));
         let codes = if by_word { &WORDS } else { &CODES };
-        granted(codes.accept_json(json, reply, &[&self.app.secret])?)
+        parse_grant(codes.accept_json(json, reply, &[&self.app.secret])?)
     }
 }
 

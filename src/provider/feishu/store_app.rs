@@ -7,7 +7,9 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
-use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, parse_grant_fields,
+};
 use crate::secret::Secret;
 
 /// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
@@ -62,7 +64,7 @@ impl FeishuStoreApp {
         let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
         let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
         match CODES.accept_with_rules(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
-            Ok(json) => granted_as(json, "app_access_token", "expire"),
+            Ok(json) => parse_grant_fields(json, "app_access_token", "expire"),
             Err(error) if error.kind() == ErrorKind::TicketRequired => {
                 Err(self.ask_for_ticket(context.http(), error, &[ticket]))
             }

@@ -7,7 +7,7 @@ use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
 use crate::token::TokenSource;
 
 /// Grants the tenant token of a company that has installed a store app.
@@ -63,7 +63,7 @@ impl FeishuTenant {
         let app_token = context.parent()?.secret();
         let body = Body { app_access_token: app_token.expose(), tenant_key: &self.tenant_key };
         let reply = post(context.http(), &self.host, "/open-apis/auth/v3/tenant_access_token", &body)?;
-        granted_as(CODES.accept_with_rules(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
+        parse_grant_fields(CODES.accept_with_rules(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
     }
 }
 

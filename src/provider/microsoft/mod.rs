@@ -19,7 +19,7 @@ use crate::http::Json;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
 use crate::provider::oauth2::OAuthErrors;
-use crate::provider::{Context, Grant, ServiceResponse, Verdict, granted};
+use crate::provider::{Context, Grant, ServiceResponse, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Where a tenant's tokens come from.
@@ -48,7 +48,7 @@ fn granted_at(asked_at: SystemTime, json: Json) -> Result<Grant, Error> {
     };
     // It is no more than a wish: one that makes no sense does no harm to the token.
     let refresh_in = json.lifetime("refresh_in").ok().flatten();
-    Ok(Grant { lifetime, ..granted(json)? }.with_refresh_in(refresh_in))
+    Ok(Grant { lifetime, ..parse_grant(json)? }.with_refresh_in(refresh_in))
 }
 
 fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Error> {

@@ -10,7 +10,7 @@ use crate::http::{Json, check_url, form_encoded};
 use crate::key::Identity;
 use crate::provider::jwt::{Signer, SigningKey};
 use crate::provider::oauth2::{ASSERTION_TYPE, OAuthErrors, assertion, client_assertion, split_url, with_params};
-use crate::provider::{Context, Grant, Profile, Provider, granted};
+use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
 /// Grants tokens by OAuth 2.0 client credentials.
@@ -263,7 +263,7 @@ impl Provider for OAuth2 {
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
         let errors = if self.signer().is_some() { &assertion::ERRORS } else { &OAuthErrors::STANDARD };
         let json = self.exchange(context, &[("grant_type", "client_credentials")], &[], errors);
-        json.and_then(granted).map_err(|error| error.of(NAME))
+        json.and_then(parse_grant).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
 use crate::provider::oauth2::{OAuthErrors, split_url, with_params};
 use crate::provider::settings::check_texts;
-use crate::provider::{Context, Grant, Profile, Provider, granted};
+use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
 /// Grants tokens for an assertion that this program signs (JWT bearer, RFC 7523).
@@ -200,7 +200,7 @@ pub(super) fn exchange(
     let mut form = vec![("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
     form.extend(more);
     let reply = http.post_form(token_url, &form).send()?;
-    granted(ERRORS.accept(&reply, secrets)?)
+    parse_grant(ERRORS.accept(&reply, secrets)?)
 }
 
 const NAME: &str = "jwt-bearer";

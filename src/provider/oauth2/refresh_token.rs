@@ -5,7 +5,7 @@ use crate::key::Identity;
 use crate::provider::errors::ErrorRule;
 use crate::provider::oauth2::{OAuth2, OAuthErrors};
 use crate::provider::settings::check_texts;
-use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, granted_with_renewal_secret};
+use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, parse_grant_with_renewal_secret};
 use crate::secret::Secret;
 
 /// Grants tokens of a person who has signed in, for the refresh token that this brought.
@@ -49,7 +49,7 @@ impl RefreshToken {
         let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
         let json = self.client.exchange(context, &grant, &[latest], &ERRORS)?;
-        granted_with_renewal_secret(json, "access_token", "expires_in", "refresh_token")
+        parse_grant_with_renewal_secret(json, "access_token", "expires_in", "refresh_token")
     }
 }
 

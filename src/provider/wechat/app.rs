@@ -10,7 +10,7 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
 use crate::provider::wechat::{CODES, LIFETIME, PUBLIC, REJECTIONS, SERVICES};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Grants the stable access token of an Official Account or a Mini Program (`/cgi-bin/stable_token`).
@@ -47,7 +47,7 @@ impl WeChat {
         let App { appid, secret, base_url } = &self.0;
         let body = Body { grant_type: GRANT_TYPE, appid, secret: secret.expose(), force_refresh };
         let reply = http.post_json(&base_url.join("/cgi-bin/stable_token"), &body).send()?;
-        granted(CODES.accept(&reply, &[secret])?)
+        parse_grant(CODES.accept(&reply, &[secret])?)
     }
 }
 
@@ -137,7 +137,7 @@ impl WeChatClassic {
             .query("appid", appid)
             .query("secret", secret.expose())
             .send()?;
-        granted(CODES.accept(&reply, &[secret])?)
+        parse_grant(CODES.accept(&reply, &[secret])?)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::provider::settings::check_texts;
 use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict,
-    granted_with_renewal_secret,
+    parse_grant_with_renewal_secret,
 };
 use crate::secret::Secret;
 use crate::token::TokenSource;
@@ -89,7 +89,7 @@ impl WeChatAuthorizer {
             .query("component_access_token", component.expose())
             .send()?;
         let json = CODES.accept_with_rules(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
-        granted_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
+        parse_grant_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
     }
 }
 

@@ -10,7 +10,7 @@ use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
 use crate::provider::wechat::{CODES, COMPONENT_REJECTIONS, PUBLIC, SERVICES, STALE, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -60,7 +60,7 @@ impl WeChatComponent {
         };
         let url = self.base_url.join("/cgi-bin/component/api_component_token");
         let reply = context.http().post_json(&url, &body).send()?;
-        granted_as(CODES.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
+        parse_grant_fields(CODES.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
     }
 }
 

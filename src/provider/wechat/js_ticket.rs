@@ -5,7 +5,9 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::wechat::{AT_TICKET, CODES, PUBLIC, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
+};
 use crate::token::TokenSource;
 
 /// Grants the ticket that signs pages for WeChat's JavaScript interface (`/cgi-bin/ticket/getticket`).
@@ -59,7 +61,7 @@ impl WeChatJsTicket {
             .query("access_token", token.expose())
             .query("type", self.kind)
             .send()?;
-        granted_as(CODES.accept_with_rules(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
+        parse_grant_fields(CODES.accept_with_rules(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
     }
 }
 

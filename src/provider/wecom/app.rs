@@ -6,7 +6,7 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
 use crate::provider::wecom::{CODES, PUBLIC, REJECTIONS, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Grants the access token of one app of one corp (`/cgi-bin/gettoken`).
@@ -47,7 +47,7 @@ impl WeCom {
             .query("corpid", &self.corp_id)
             .query("corpsecret", self.secret.expose())
             .send()?;
-        granted(CODES.accept(&reply, &[&self.secret])?)
+        parse_grant(CODES.accept(&reply, &[&self.secret])?)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
 use crate::provider::wecom::{AT_AUTHORIZED_CORP, CODES, PUBLIC, REJECTIONS, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
@@ -61,7 +61,7 @@ impl WeComAuthorizedCorp {
             .post_json(&self.base_url.join("/cgi-bin/service/get_corp_token"), &body)
             .query("suite_access_token", suite.expose())
             .send()?;
-        granted(CODES.accept_with_rules(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
+        parse_grant(CODES.accept_with_rules(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
     }
 }
 

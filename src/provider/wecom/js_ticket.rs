@@ -5,7 +5,9 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::wecom::{AT_TICKET, CODES, LIFETIME, PUBLIC, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
+};
 use crate::token::TokenSource;
 
 /// Grants the ticket that signs pages for WeCom's JavaScript interface: of the corp (`/cgi-bin/get_jsapi_ticket`) or of
@@ -66,7 +68,7 @@ impl WeComJsTicket {
             Owner::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
         };
         let json = CODES.accept_with_rules(AT_TICKET, &request.send()?, &[token.secret()])?;
-        let grant = granted_as(json, "ticket", "expires_in")?;
+        let grant = parse_grant_fields(json, "ticket", "expires_in")?;
         // The lifetime is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
         // halfway, is where it shortens most the time that a ticket is used beyond its end.
         let halfway = grant.lifetime().unwrap_or(LIFETIME) / 2;

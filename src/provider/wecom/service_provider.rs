@@ -8,7 +8,9 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
 use crate::provider::wecom::{AT_SERVICE_PROVIDER, CODES, PUBLIC, SERVICE_PROVIDER_REJECTIONS, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
+};
 use crate::secret::Secret;
 
 /// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
@@ -43,7 +45,7 @@ impl WeComServiceProvider {
         let body = Body { corpid: &self.corp_id, provider_secret: self.secret.expose() };
         let reply = http.post_json(&self.base_url.join("/cgi-bin/service/get_provider_token"), &body).send()?;
         let json = CODES.accept_with_rules(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
-        granted_as(json, "provider_access_token", "expires_in")
+        parse_grant_fields(json, "provider_access_token", "expires_in")
     }
 }
 

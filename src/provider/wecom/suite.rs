@@ -10,7 +10,7 @@ use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
 use crate::provider::wecom::{AT_SUITE, CODES, PUBLIC, STALE, SUITE_REJECTIONS, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -55,7 +55,7 @@ impl WeComSuite {
         let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&self.base_url.join("/cgi-bin/service/get_suite_token"), &body).send()?;
         let json = CODES.accept_with_rules(AT_SUITE, &reply, &[&self.secret, ticket])?;
-        granted_as(json, "suite_access_token", "expires_in")
+        parse_grant_fields(json, "suite_access_token", "expires_in")
     }
 }
 
