@@ -1,6 +1,5 @@
 //! What grants tokens: the trait, and one file for each provider.
 
-pub(crate) mod answer;
 mod base_url;
 mod config;
 pub mod dingtalk;
@@ -12,7 +11,9 @@ mod jwt;
 pub mod microsoft;
 pub mod oauth2;
 mod parent;
+mod placement;
 mod profile;
+pub(crate) mod service_response;
 mod settings;
 pub mod wechat;
 pub mod wecom;
@@ -20,18 +21,19 @@ pub mod wecom;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use answer::{ServiceResponse, TokenPlacement};
 pub use config::{ProviderConfig, from_env};
 pub use from_fn::{FromFn, from_fn};
 pub use js_signature::JsSignature;
+pub use placement::TokenPlacement;
 pub use profile::{DailyQuota, Profile, RenewalProfile};
+pub use service_response::ServiceResponse;
 
 pub use crate::http::{Http, Json, TokenRequest, TokenResponse};
 pub use crate::key::Identity;
 pub use crate::token::TokenSource;
 
-pub(crate) use answer::Verdict;
 pub(crate) use js_signature::{nonce, signed_part};
+pub(crate) use service_response::Verdict;
 
 use crate::clock::{Deadline, Time};
 use crate::error::Error;

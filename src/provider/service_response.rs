@@ -1,46 +1,8 @@
-//! How a token travels, and what a service's answer says about it.
+//! What a service's answer says about the token.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::http::HeaderMap;
-
-/// How a token travels with a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenPlacement {
-    /// In a header, after a scheme (`Bearer`) when there is one.
-    Header {
-        /// The header's name.
-        name: Cow<'static, str>,
-        /// What stands before the token, without the blank.
-        scheme: Option<Cow<'static, str>>,
-    },
-    /// As a parameter of the query.
-    Query {
-        /// The parameter's name.
-        name: Cow<'static, str>,
-    },
-    /// Not with requests: a ticket that signs pages stays at home.
-    NotSent,
-}
-
-impl TokenPlacement {
-    /// `Authorization: Bearer <token>`
-    pub fn bearer() -> TokenPlacement {
-        TokenPlacement::Header { name: "authorization".into(), scheme: Some("Bearer".into()) }
-    }
-
-    /// `<name>: <token>`
-    pub fn header(name: impl Into<Cow<'static, str>>) -> TokenPlacement {
-        TokenPlacement::Header { name: name.into(), scheme: None }
-    }
-
-    /// `?<name>=<token>`
-    pub fn query(name: impl Into<Cow<'static, str>>) -> TokenPlacement {
-        TokenPlacement::Query { name: name.into() }
-    }
-}
 
 /// A service's answer to a request that carried a token.
 #[derive(Clone, Copy)]
