@@ -113,7 +113,7 @@ impl Keeper {
             }
         }
         // Whatever is wrong with the token, the state before may be used up.
-        if let Some(new) = answer.as_mut().ok().and_then(Grant::take_state) {
+        if let Some(new) = answer.as_mut().ok().and_then(Grant::take_renewal_secret) {
             self.keep_state(keeping, asking.sharing, used.as_ref(), new, asking.deadline);
         }
         answer

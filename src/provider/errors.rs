@@ -82,25 +82,25 @@ impl ErrorTable {
 
     /// What an answer of the service says about the token, where `rejections` are the codes that refuse it. A code says
     /// more than the status it comes with.
-    pub(super) fn verdict(&self, answer: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
-        let found = answer.json().and_then(|json| code(json.get(self.code_field)?));
-        self.verdict_for_code(found, answer, rejections)
+    pub(super) fn verdict(&self, response: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
+        let found = response.json().and_then(|json| code(json.get(self.code_field)?));
+        self.verdict_for_code(found, response, rejections)
     }
 
     /// The same for an answer in which this code was found.
     pub(super) fn verdict_for_code(
         &self,
         found: Option<String>,
-        answer: &ServiceResponse<'_>,
+        response: &ServiceResponse<'_>,
         rejections: &[&str],
     ) -> Verdict {
-        let Some(found) = found.filter(|code| !is_success(code)) else { return answer.http_verdict() };
+        let Some(found) = found.filter(|code| !is_success(code)) else { return response.http_verdict() };
         if rejections.contains(&found.as_str()) {
             return Verdict::Rejected;
         }
         match self.throttle_wait(&found) {
-            wait @ Some(_) => Verdict::Throttled { retry_after: wait.max(answer.retry_after()) },
-            None if answer.status() == 429 => answer.http_verdict(),
+            wait @ Some(_) => Verdict::Throttled { retry_after: wait.max(response.retry_after()) },
+            None if response.status() == 429 => response.http_verdict(),
             None => Verdict::Accepted,
         }
     }

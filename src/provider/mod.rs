@@ -95,8 +95,8 @@ pub trait Provider: Send + Sync + 'static {
     /// What an answer of the *service* (not of the token endpoint) says about the token it was asked with.
     ///
     /// The default knows HTTP: 401 and `invalid_token` reject it, 429 throttles.
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        answer.http_verdict()
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        response.http_verdict()
     }
 }
 
@@ -133,8 +133,8 @@ impl Provider for Box<dyn Provider> {
         (**self).placement()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        (**self).verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        (**self).verdict(response)
     }
 }
 
@@ -265,7 +265,7 @@ impl Grant {
         self.renewal_secret.as_ref()
     }
 
-    pub(crate) fn take_state(&mut self) -> Option<Secret> {
+    pub(crate) fn take_renewal_secret(&mut self) -> Option<Secret> {
         self.renewal_secret.take()
     }
 

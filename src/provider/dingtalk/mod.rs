@@ -59,14 +59,14 @@ fn accept(reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
 }
 
 /// What an answer of a service says about the token.
-fn verdict(answer: &ServiceResponse<'_>) -> Verdict {
-    let json = answer.json();
+fn verdict(response: &ServiceResponse<'_>) -> Verdict {
+    let json = response.json();
     let field = |name: &str| code(json.as_ref()?.get(name)?);
-    if is_ban(answer.status(), answer.headers(), field) {
+    if is_ban(response.status(), response.headers(), field) {
         return Verdict::Throttled { retry_after: Some(BAN) };
     }
     let codes = Shape::of(field).codes();
-    codes.verdict_for_code(field(codes.code_field), answer, REJECTIONS)
+    codes.verdict_for_code(field(codes.code_field), response, REJECTIONS)
 }
 
 /// How a body tells its code. The host alone does not say it: a gateway of the new one answers as the old one does.

@@ -90,8 +90,8 @@ fn profile() -> Profile {
 }
 
 /// What an answer of the service says about the token, where `rejections` are the codes that refuse it.
-fn verdict(answer: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
-    match CODES.verdict(answer, rejections) {
+fn verdict(response: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
+    match CODES.verdict(response, rejections) {
         Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(SOON) },
         verdict => verdict,
     }

@@ -85,8 +85,8 @@ impl Provider for FeishuOAuth {
         Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, TENANT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, TENANT_REJECTIONS)
     }
 }
 

@@ -111,8 +111,8 @@ impl Provider for FeishuStoreApp {
         Some(RenewalProfile::ticket(identity, TICKET_LIFETIME))
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, APP_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, APP_REJECTIONS)
     }
 }
 

@@ -97,8 +97,8 @@ impl Provider for FeishuTenant {
         Some(self.app.source())
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, TENANT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, TENANT_REJECTIONS)
     }
 }
 

@@ -97,8 +97,8 @@ impl Provider for WeChat {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, REJECTIONS)
     }
 }
 
@@ -174,8 +174,8 @@ impl Provider for WeChatClassic {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, REJECTIONS)
     }
 }
 

@@ -141,8 +141,8 @@ impl Provider for WeChatAuthorizer {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, REJECTIONS)
     }
 }
 

@@ -104,8 +104,8 @@ impl Provider for WeChatComponent {
         TokenPlacement::query("component_access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, COMPONENT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, COMPONENT_REJECTIONS)
     }
 }
 

@@ -78,8 +78,8 @@ impl Provider for WeCom {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, REJECTIONS)
     }
 }
 

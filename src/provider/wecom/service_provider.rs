@@ -82,8 +82,8 @@ impl Provider for WeComServiceProvider {
         TokenPlacement::query("provider_access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, SERVICE_PROVIDER_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, SERVICE_PROVIDER_REJECTIONS)
     }
 }
 

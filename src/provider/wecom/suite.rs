@@ -98,8 +98,8 @@ impl Provider for WeComSuite {
         TokenPlacement::query("suite_access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, SUITE_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, SUITE_REJECTIONS)
     }
 }
 
