@@ -40,7 +40,7 @@ pub struct SigningKey {
     pss: bool,
     key_id: Option<String>,
     /// Stands for the key in an identity.
-    mark: Secret,
+    fingerprint: Secret,
 }
 
 enum Pair {
@@ -94,13 +94,13 @@ impl SigningKey {
     }
 
     fn new(pair: Pair, der: &[u8]) -> Result<SigningKey, Error> {
-        let mark = Secret::new(hex(digest::digest(&digest::SHA256, der).as_ref()));
-        Ok(SigningKey { pair: Arc::new(pair), pss: false, key_id: None, mark })
+        let fingerprint = Secret::new(hex(digest::digest(&digest::SHA256, der).as_ref()));
+        Ok(SigningKey { pair: Arc::new(pair), pss: false, key_id: None, fingerprint })
     }
 
     /// What goes into an identity as its secret.
-    pub(super) fn mark(&self) -> &Secret {
-        &self.mark
+    pub(super) fn fingerprint(&self) -> &Secret {
+        &self.fingerprint
     }
 
     pub(super) fn is_rsa(&self) -> bool {

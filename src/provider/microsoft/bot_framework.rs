@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
-use crate::provider::microsoft::{ENTRA, REFUSALS, check_tenant, exchange, token_url, verdict};
+use crate::provider::microsoft::{ENTRA, ERROR_RULES, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::OAuthErrors;
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Provider, ServiceResponse, Verdict};
@@ -60,7 +60,7 @@ impl BotFramework {
         BotFramework { authority: Some(BaseUrl::new(url)), ..self }
     }
 
-    fn host(&self) -> BaseUrl {
+    fn authority_url(&self) -> BaseUrl {
         let usual = || BaseUrl::new(if self.us_government { US_AUTHORITY } else { AUTHORITY });
         self.authority.clone().unwrap_or_else(usual)
     }
@@ -73,7 +73,7 @@ impl BotFramework {
         if self.us_government { US_SCOPE } else { SCOPE }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", self.app_id.as_str()),
@@ -81,7 +81,7 @@ impl BotFramework {
             ("client_secret", self.secret.expose()),
         ];
         let errors = if self.tenant.is_some() { &ENTRA } else { &MULTI_TENANT };
-        exchange(context, &token_url(&self.host(), self.directory()), &form, errors, &[&self.secret])
+        exchange(context, &token_url(&self.authority_url(), self.directory()), &form, errors, &[&self.secret])
     }
 }
 
@@ -92,7 +92,7 @@ impl Provider for BotFramework {
 
     fn identity(&self) -> Identity {
         Identity::new(NAME)
-            .part("url", self.host().as_str())
+            .part("url", self.authority_url().as_str())
             .part("tenant", self.directory().to_ascii_lowercase())
             .part("app", &self.app_id)
             .part("scope", self.scope())
@@ -100,7 +100,7 @@ impl Provider for BotFramework {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_grant(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -108,12 +108,12 @@ impl Provider for BotFramework {
             [("app id", self.app_id.as_str()), ("app secret", self.secret.expose()), ("tenant", self.directory())];
         check_texts(&texts)
             .and_then(|()| check_tenant(self.directory()))
-            .and_then(|()| self.host().check())
+            .and_then(|()| self.authority_url().check())
             .map_err(|error| error.of(NAME))
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 
@@ -127,7 +127,7 @@ const US_AUTHORITY: &str = "https://login.microsoftonline.us";
 const US_TENANT: &str = "MicrosoftServices.onmicrosoft.us";
 const US_SCOPE: &str = "https://api.botframework.us/.default";
 
-const MULTI_TENANT: OAuthErrors = OAuthErrors { rules: &[NOT_MULTI_TENANT, REFUSALS], ..ENTRA };
+const MULTI_TENANT: OAuthErrors = OAuthErrors { rules: &[NOT_MULTI_TENANT, ERROR_RULES], ..ENTRA };
 
 const NOT_MULTI_TENANT: &[ErrorRule] = &[(
     "AADSTS700016",

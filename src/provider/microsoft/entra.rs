@@ -35,14 +35,14 @@ use crate::secret::Secret;
 pub struct Entra {
     tenant: String,
     client_id: String,
-    proof: Proof,
+    proof: ClientProof,
     scope: Option<String>,
     cloud: Cloud,
     authority: Option<BaseUrl>,
 }
 
 #[derive(Clone)]
-enum Proof {
+enum ClientProof {
     Secret(Secret),
     Certificate(Certificate, SigningKey),
     Federated(Arc<dyn Fn() -> Result<Secret, Error> + Send + Sync>),
@@ -86,7 +86,7 @@ impl Entra {
     ///
     /// The *value* of the secret is wanted, which the portal shows once, and not its id.
     pub fn new(tenant: impl Into<String>, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Entra {
-        Entra::with(tenant.into(), client_id.into(), Proof::Secret(client_secret.into()))
+        Entra::with(tenant.into(), client_id.into(), ClientProof::Secret(client_secret.into()))
     }
 
     /// An app that has a certificate. `key` is its private key, an RSA one. Each request has an assertion of its own,
@@ -97,7 +97,7 @@ impl Entra {
         certificate: Certificate,
         key: SigningKey,
     ) -> Entra {
-        Entra::with(tenant.into(), client_id.into(), Proof::Certificate(certificate, key.pss()))
+        Entra::with(tenant.into(), client_id.into(), ClientProof::Certificate(certificate, key.pss()))
     }
 
     /// An app that trusts another issuer (workload identity federation). `assertion` gives the token of that issuer. It
@@ -119,10 +119,10 @@ impl Entra {
         client_id: impl Into<String>,
         assertion: impl Fn() -> Result<Secret, Error> + Send + Sync + 'static,
     ) -> Entra {
-        Entra::with(tenant.into(), client_id.into(), Proof::Federated(Arc::new(assertion)))
+        Entra::with(tenant.into(), client_id.into(), ClientProof::Federated(Arc::new(assertion)))
     }
 
-    fn with(tenant: String, client_id: String, proof: Proof) -> Entra {
+    fn with(tenant: String, client_id: String, proof: ClientProof) -> Entra {
         Entra { tenant, client_id, proof, scope: None, cloud: Cloud::default(), authority: None }
     }
 
@@ -144,38 +144,38 @@ impl Entra {
         Entra { authority: Some(BaseUrl::new(url)), ..self }
     }
 
-    fn host(&self) -> BaseUrl {
+    fn authority_url(&self) -> BaseUrl {
         self.authority.clone().unwrap_or_else(|| BaseUrl::new(self.cloud.authority()))
     }
 
-    fn wanted_scope(&self) -> &str {
+    fn effective_scope(&self) -> &str {
         self.scope.as_deref().unwrap_or(self.cloud.graph())
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let url = token_url(&self.host(), &self.tenant);
+    fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
+        let url = token_url(&self.authority_url(), &self.tenant);
         let mut form = vec![
             ("grant_type", "client_credentials"),
             ("client_id", self.client_id.as_str()),
-            ("scope", self.wanted_scope()),
+            ("scope", self.effective_scope()),
         ];
-        let proof = self.prove(&url, context)?;
+        let proof = self.client_proof(&url, context)?;
         match self.proof {
-            Proof::Secret(_) => form.push(("client_secret", proof.expose())),
+            ClientProof::Secret(_) => form.push(("client_secret", proof.expose())),
             _ => form.extend([("client_assertion_type", ASSERTION_TYPE), ("client_assertion", proof.expose())]),
         }
         exchange(context, &url, &form, &ENTRA, &[&proof])
     }
 
     /// What is sent to show who the app is.
-    fn prove(&self, url: &str, context: &Context) -> Result<Secret, Error> {
+    fn client_proof(&self, url: &str, context: &Context) -> Result<Secret, Error> {
         match &self.proof {
-            Proof::Secret(secret) => Ok(secret.clone()),
-            Proof::Certificate(certificate, key) => {
+            ClientProof::Secret(secret) => Ok(secret.clone()),
+            ClientProof::Certificate(certificate, key) => {
                 let thumbprint = certificate.thumbprint();
                 client_assertion(Signer::Key(key), Some(&thumbprint), &self.client_id, url, context.now())
             }
-            Proof::Federated(assertion) => match assertion()? {
+            ClientProof::Federated(assertion) => match assertion()? {
                 blank if blank.is_blank() => Err(Error::config("the federated assertion is empty")),
                 // Out of a file it may come with a line break.
                 told => Ok(Secret::from(told.expose().trim())),
@@ -191,31 +191,35 @@ impl Provider for Entra {
 
     fn identity(&self) -> Identity {
         let identity = Identity::new(NAME)
-            .part("url", self.host().as_str())
+            .part("url", self.authority_url().as_str())
             .part("tenant", self.tenant.to_ascii_lowercase())
             .part("client", &self.client_id)
-            .part("scope", self.wanted_scope());
+            .part("scope", self.effective_scope());
         match &self.proof {
-            Proof::Secret(secret) => identity.secret(secret),
-            Proof::Certificate(certificate, key) => {
-                identity.part("certificate", certificate.thumbprint()).secret(key.mark())
+            ClientProof::Secret(secret) => identity.secret(secret),
+            ClientProof::Certificate(certificate, key) => {
+                identity.part("certificate", certificate.thumbprint()).secret(key.fingerprint())
             }
             // A closure cannot be told from another one.
-            Proof::Federated(_) => identity.part("proof", "federated"),
+            ClientProof::Federated(_) => identity.part("proof", "federated"),
         }
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_grant(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
         let check = || {
-            check_texts(&[("tenant", &self.tenant), ("client id", &self.client_id), ("scope", self.wanted_scope())])?;
+            check_texts(&[
+                ("tenant", &self.tenant),
+                ("client id", &self.client_id),
+                ("scope", self.effective_scope()),
+            ])?;
             check_tenant(&self.tenant)?;
-            check_scope(self.wanted_scope())?;
+            check_scope(self.effective_scope())?;
             self.proof.check()?;
-            self.host().check()
+            self.authority_url().check()
         };
         check().map_err(|error: Error| error.of(NAME))
     }
@@ -224,19 +228,19 @@ impl Provider for Entra {
         Profile::default()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 
-impl Proof {
+impl ClientProof {
     fn check(&self) -> Result<(), Error> {
         match self {
-            Proof::Secret(secret) => check_texts(&[("client secret", secret.expose())]),
-            Proof::Certificate(_, key) if !key.is_rsa() => {
+            ClientProof::Secret(secret) => check_texts(&[("client secret", secret.expose())]),
+            ClientProof::Certificate(_, key) if !key.is_rsa() => {
                 Err(Error::config("the certificate must have an RSA key; Entra takes no other"))
             }
-            Proof::Certificate(certificate, key) if !certificate.is_for(key) => {
+            ClientProof::Certificate(certificate, key) if !certificate.is_for(key) => {
                 Err(Error::config("the private key does not belong to the certificate"))
             }
             _ => Ok(()),
@@ -244,12 +248,12 @@ impl Proof {
     }
 }
 
-impl fmt::Debug for Proof {
+impl fmt::Debug for ClientProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Proof::Secret(secret) => secret.fmt(f),
-            Proof::Certificate(certificate, _) => certificate.fmt(f),
-            Proof::Federated(_) => f.write_str("Federated"),
+            ClientProof::Secret(secret) => secret.fmt(f),
+            ClientProof::Certificate(certificate, _) => certificate.fmt(f),
+            ClientProof::Federated(_) => f.write_str("Federated"),
         }
     }
 }

@@ -93,7 +93,7 @@ impl ManagedIdentity {
         }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
         let asked_at = context.now();
         let reply = self.request(context.http()).send().map_err(|error| match error.kind() {
             kind @ (ErrorKind::Unavailable | ErrorKind::TimedOut) => error.recast(kind, SILENT),
@@ -142,7 +142,7 @@ impl Provider for ManagedIdentity {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_grant(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -161,8 +161,8 @@ impl Provider for ManagedIdentity {
         Profile { unchanged_token_extends: true, ..Profile::default() }
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 
@@ -194,9 +194,9 @@ const GONE: &str = "the service of managed identities is being updated, or there
 
 const REFUSED: &str = "the managed identity was refused; check that one is assigned, and the resource";
 
-const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[ErrorRule] = &[
+const ERROR_RULES: &[ErrorRule] = &[
     (
         "invalid_request",
         ErrorKind::Config,

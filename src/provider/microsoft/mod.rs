@@ -68,10 +68,10 @@ fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Err
 
 /// What an answer of Graph, a bot's connector or another service says about the token. 403 is about rights, whatever
 /// else it says.
-fn verdict(answer: &ServiceResponse<'_>) -> Verdict {
-    match answer.status() {
+fn verdict(response: &ServiceResponse<'_>) -> Verdict {
+    match response.status() {
         403 => Verdict::Accepted,
-        _ => answer.http_verdict(),
+        _ => response.http_verdict(),
     }
 }
 
@@ -92,7 +92,7 @@ fn check_tenant(tenant: &str) -> Result<(), Error> {
 const SHARED_TENANTS: &[&str] = &["common", "consumers", "organizations"];
 
 const ENTRA: OAuthErrors =
-    OAuthErrors { rules: &[REFUSALS], vendor_code: number, default_retry_after: Duration::from_secs(60) };
+    OAuthErrors { rules: &[ERROR_RULES], vendor_code: number, default_retry_after: Duration::from_secs(60) };
 
 /// Entra's own number, under the name that people look for.
 fn number(json: &Json) -> Option<String> {
@@ -107,7 +107,7 @@ const OTHER_DIRECTORY: &str = "the app is not in this directory; check the clien
 const PASSING: &str = "Entra is busy or broken";
 
 /// The numbers, as far as they say more than the word they come with; and Entra's use of the words.
-const REFUSALS: &[ErrorRule] = &[
+const ERROR_RULES: &[ErrorRule] = &[
     ("AADSTS50196", ErrorKind::Throttled, "the same was asked too often; look for what asks again and again"),
     ("AADSTS53003", ErrorKind::Forbidden, "a conditional access policy does not allow it"),
     ("AADSTS70001", ErrorKind::InvalidCredentials, "the app is disabled, or not in this directory"),

@@ -9,7 +9,9 @@ use crate::error::Error;
 use crate::http::{Json, check_url, form_encoded};
 use crate::key::Identity;
 use crate::provider::jwt::{Signer, SigningKey};
-use crate::provider::oauth2::{ASSERTION_TYPE, OAuthErrors, assertion, client_assertion, split_url, with_params};
+use crate::provider::oauth2::{
+    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, client_assertion, split_url,
+};
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
@@ -198,13 +200,13 @@ impl OAuth2 {
     }
 
     /// Adds to an identity which client of which server this is.
-    pub(super) fn name_client(&self, identity: Identity) -> Identity {
+    pub(super) fn add_client_to_identity(&self, identity: Identity) -> Identity {
         identity.part("url", split_url(&self.token_url).0).part("client", &self.client_id)
     }
 
     /// Adds to an identity all that the token depends on.
-    pub(super) fn describe(&self, identity: Identity) -> Identity {
-        let mut identity = self.name_client(identity);
+    pub(super) fn add_to_identity(&self, identity: Identity) -> Identity {
+        let mut identity = self.add_client_to_identity(identity);
         for (name, value) in [("scope", &self.scope), ("audience", &self.audience)] {
             if let Some(value) = value {
                 identity = identity.part(name, value);
@@ -215,8 +217,8 @@ impl OAuth2 {
         for resource in resources {
             identity = identity.part("resource", resource);
         }
-        let identity = with_params(identity, &self.params);
-        let secret = self.key.as_ref().map_or(&self.secret, SigningKey::mark);
+        let identity = add_params_to_identity(identity, &self.params);
+        let secret = self.key.as_ref().map_or(&self.secret, SigningKey::fingerprint);
         identity.secret(&Secret::from(split_url(&self.token_url).1)).secret(secret)
     }
 
@@ -257,7 +259,7 @@ impl Provider for OAuth2 {
     }
 
     fn identity(&self) -> Identity {
-        self.describe(Identity::new(NAME))
+        self.add_to_identity(Identity::new(NAME))
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {

@@ -53,10 +53,10 @@ impl DeviceSignIn {
     /// As a fetch: [`ErrorKind::Config`] for a setting or scope that is wrong, [`ErrorKind::InvalidCredentials`] for a client that
     /// may not do this, and what the network brings.
     pub fn begin(&self) -> Result<DevicePrompt, Error> {
-        self.ask().map_err(|error| error.of(NAME))
+        self.begin_sign_in().map_err(|error| error.of(NAME))
     }
 
-    fn ask(&self) -> Result<DevicePrompt, Error> {
+    fn begin_sign_in(&self) -> Result<DevicePrompt, Error> {
         self.client.check_settings()?;
         check_url(&self.device_url).map_err(Error::config)?;
         self.http.check()?;
@@ -259,9 +259,9 @@ const OVER: &str = "nobody has signed in with the code in time; begin again";
 const NO_REFRESH_TOKEN: &str =
     "the server gives no refresh token; ask for the scope that brings one, often offline_access";
 
-const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[ErrorRule] = &[
+const ERROR_RULES: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the person has refused to sign in"),
     ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
     ("expired_token", ErrorKind::TimedOut, OVER),

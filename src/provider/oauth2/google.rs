@@ -116,7 +116,7 @@ impl GoogleServiceAccount {
         GoogleServiceAccount { token_url: url.into(), ..self }
     }
 
-    fn ask(&self, http: &Http, now: SystemTime) -> Result<Grant, Error> {
+    fn request_grant(&self, http: &Http, now: SystemTime) -> Result<Grant, Error> {
         let claims = Claims {
             iss: &self.email,
             sub: self.subject.as_deref(),
@@ -143,11 +143,11 @@ impl Provider for GoogleServiceAccount {
             Some(subject) => identity.part("subject", subject),
             None => identity,
         };
-        identity.secret(self.key.mark())
+        identity.secret(self.key.fingerprint())
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http(), context.now()).map_err(|error| error.of(NAME))
+        self.request_grant(context.http(), context.now()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::name::unique_name;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{OAuthErrors, split_url, with_params};
+use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, split_url};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
@@ -108,7 +108,7 @@ impl JwtBearer {
         JwtBearer { default_lifetime: lifetime, ..self }
     }
 
-    fn ask(&self, http: &Http, now: SystemTime) -> Result<Grant, Error> {
+    fn request_grant(&self, http: &Http, now: SystemTime) -> Result<Grant, Error> {
         let claims = Claims {
             iss: &self.issuer,
             sub: Some(self.subject.as_deref().unwrap_or(&self.issuer)),
@@ -146,12 +146,12 @@ impl Provider for JwtBearer {
         for (name, value) in claims {
             identity = identity.part("claim", name).secret(&Secret::from(value.unwrap_or_default()));
         }
-        let identity = with_params(identity, &self.params);
-        identity.secret(&Secret::from(query)).secret(self.key.mark())
+        let identity = add_params_to_identity(identity, &self.params);
+        identity.secret(&Secret::from(query)).secret(self.key.fingerprint())
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http(), context.now()).map_err(|error| error.of(NAME))
+        self.request_grant(context.http(), context.now()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -209,9 +209,9 @@ const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 const OWN_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "sub"];
 
-const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[ErrorRule] = &[
+const ERROR_RULES: &[ErrorRule] = &[
     (
         "invalid_grant",
         ErrorKind::InvalidCredentials,

@@ -63,7 +63,7 @@ impl OAuthErrors {
     fn error_for(&self, reply: &TokenResponse, own: Option<&str>, word: &str) -> Error {
         let by_status = reply.status_error();
         let find = |code: &str| {
-            let mut rows = self.rules.iter().copied().flatten().chain(CODES);
+            let mut rows = self.rules.iter().copied().flatten().chain(STANDARD_ERROR_RULES);
             rows.find(|(known, ..)| *known == code)
         };
         match own.and_then(find).or_else(|| find(word)) {
@@ -87,7 +87,7 @@ fn split_url(url: &str) -> (&str, &str) {
 }
 
 /// Adds further parameters of a request to an identity, in whatever order they were set.
-fn with_params(mut identity: Identity, params: &[(String, Secret)]) -> Identity {
+fn add_params_to_identity(mut identity: Identity, params: &[(String, Secret)]) -> Identity {
     let mut params: Vec<_> = params.iter().collect();
     params.sort_by_key(|(name, value)| (name, value.expose()));
     for (name, value) in params {
@@ -97,7 +97,7 @@ fn with_params(mut identity: Identity, params: &[(String, Secret)]) -> Identity 
 }
 
 /// The codes of the token endpoint: the standards', and those that servers have made up beside them.
-const CODES: &[ErrorRule] = &[
+const STANDARD_ERROR_RULES: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the server does not allow this client the token"),
     ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
     (

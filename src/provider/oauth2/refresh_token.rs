@@ -45,7 +45,7 @@ impl RefreshToken {
         &self.initial_refresh_token
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
         let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
         let json = self.client.exchange(context, &grant, &[latest], &ERRORS)?;
@@ -59,11 +59,11 @@ impl Provider for RefreshToken {
     }
 
     fn identity(&self) -> Identity {
-        self.client.describe(Identity::new(NAME)).secret(&self.initial_refresh_token)
+        self.client.add_to_identity(Identity::new(NAME)).secret(&self.initial_refresh_token)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_grant(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -78,15 +78,15 @@ impl Provider for RefreshToken {
 
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without scope and secret: when they change, the refresh token that counts must not be lost with them.
-        let identity = self.client.name_client(Identity::new(NAME)).secret(&self.initial_refresh_token);
+        let identity = self.client.add_client_to_identity(Identity::new(NAME)).secret(&self.initial_refresh_token);
         Some(RenewalProfile::refresh_token(identity, &self.initial_refresh_token))
     }
 }
 
 const NAME: &str = "refresh token";
 
-const ERRORS: OAuthErrors = OAuthErrors { rules: &[REFUSALS], ..OAuthErrors::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
-const REFUSALS: &[ErrorRule] = &[("invalid_grant", ErrorKind::InvalidCredentials, SIGN_IN)];
+const ERROR_RULES: &[ErrorRule] = &[("invalid_grant", ErrorKind::InvalidCredentials, SIGN_IN)];
 
 const SIGN_IN: &str = "the refresh token is over, was revoked or was used before; sign in again";
