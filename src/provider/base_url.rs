@@ -1,4 +1,4 @@
-//! The base URL at which a provider is reached.
+//! The base URL of a vendor, as a setting of its providers.
 
 use std::fmt;
 
@@ -6,7 +6,9 @@ use crate::error::Error;
 use crate::http::check_url;
 use crate::secret::plain_url;
 
-/// Where a vendor is reached: scheme, host, and perhaps the start of a path.
+/// The scheme and host of a vendor, and perhaps the start of the path. A slash at the end is dropped.
+///
+/// `Debug` shows no user name, password or query.
 #[derive(Clone)]
 pub(super) struct BaseUrl(String);
 
@@ -16,16 +18,17 @@ impl BaseUrl {
         BaseUrl(url.trim_end_matches('/').to_owned())
     }
 
-    /// The address of `path`, which begins with a slash.
+    /// Returns the URL of `path`, which begins with a slash.
     pub(super) fn join(&self, path: &str) -> String {
         [&self.0, path].concat()
     }
 
-    /// What goes into an identity.
+    /// The base URL, for an identity.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// Checks that a credential may be sent to this URL.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.0.contains('?') {
             return Err(Error::config("the base URL must not have a query"));

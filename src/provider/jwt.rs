@@ -1,4 +1,11 @@
-//! Signed assertions (JWT): the keys that sign them, and how they are put together.
+//! Signed assertions (JWT, RFC 7519): private keys, certificates, claims, and the signing.
+//!
+//! A signed assertion proves who a client is (`private_key_jwt`, `client_secret_jwt`: RFC 7523, section 2.2) or is the
+//! grant itself (JWT bearer: RFC 7523, section 2.1). The algorithm follows from the key: RS256 or PS256 for RSA, ES256
+//! for P-256, HS256 for a shared secret (RFC 7518). Each request gets an assertion of its own, because servers accept an
+//! assertion once.
+//!
+//! Private keys are read from PEM and checked at once, so that a wrong file is an error when the program starts.
 
 use std::fmt;
 use std::path::Path;
@@ -21,10 +28,11 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::settings::read_file;
 use crate::secret::{Secret, hex};
 
-/// A private key that signs assertions: RSA of 2048 to 4096 bits, or EC on the curve P-256.
+/// A private key that signs assertions (`private_key_jwt`, JWT bearer): RSA of 2048 to 4096 bits, or EC on the curve
+/// P-256.
 ///
-/// An RSA key signs by RS256, or by PS256 where that is [wanted](SigningKey::pss); an EC key signs by ES256. The key
-/// hides itself in `Debug`. The text it was read from is wiped, as long as nobody else holds it.
+/// An RSA key signs with RS256, or with PS256 after [`pss`](SigningKey::pss). An EC key signs with ES256. `Debug` does not
+/// show the key. The PEM text is wiped from memory when its last [`Secret`] is dropped.
 ///
 /// ```no_run
 /// use evertoken::OAuth2;
@@ -39,7 +47,7 @@ pub struct SigningKey {
     pair: Arc<Pair>,
     pss: bool,
     key_id: Option<String>,
-    /// Stands for the key in an identity.
+    /// The SHA-256 of the key, for identities.
     fingerprint: Secret,
 }
 
@@ -53,8 +61,8 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] with what is wrong: an encrypted key, a certificate or a public key instead of it, another
-    /// curve, a size that is not supported, no PEM at all.
+    /// [`ErrorKind::Config`], with the cause: an encrypted key, a certificate or public key instead of a private key,
+    /// another curve, a size that is not supported, no PEM.
     pub fn from_pem(pem: impl Into<Secret>) -> Result<SigningKey, Error> {
         let pem = pem.into();
         let mut found = None;
@@ -76,18 +84,18 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the file cannot be read, and as with [`SigningKey::from_pem`].
+    /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`SigningKey::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<SigningKey, Error> {
         SigningKey::from_pem(read_file(path.as_ref(), "the file of the private key")?)
     }
 
-    /// The name under which the server knows the key (`kid`), told in each assertion.
+    /// Sets the id under which the server knows the key. Each assertion names it as `kid`.
     #[must_use]
     pub fn key_id(self, id: impl Into<String>) -> SigningKey {
         SigningKey { key_id: Some(id.into()), ..self }
     }
 
-    /// Signs by PS256 instead of RS256, as some servers want it of an RSA key. Changes nothing for an EC key.
+    /// Signs with PS256 instead of RS256, which some servers require of an RSA key. An EC key is not affected.
     #[must_use]
     pub fn pss(self) -> SigningKey {
         SigningKey { pss: true, ..self }
@@ -98,7 +106,7 @@ impl SigningKey {
         Ok(SigningKey { pair: Arc::new(pair), pss: false, key_id: None, fingerprint })
     }
 
-    /// What goes into an identity as its secret.
+    /// Returns the fingerprint of the key, which stands for the key in an identity.
     pub(super) fn fingerprint(&self) -> &Secret {
         &self.fingerprint
     }
@@ -145,7 +153,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A certificate that a server knows a [`SigningKey`] by.
+/// The certificate under which a server knows a [`SigningKey`].
 ///
 /// ```no_run
 /// use evertoken::Entra;
@@ -166,7 +174,7 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is none, or it cannot be read.
+    /// [`ErrorKind::Config`] when the text has no certificate, or the certificate cannot be read.
     pub fn from_pem(pem: impl AsRef<str>) -> Result<Certificate, Error> {
         for section in sections(pem.as_ref()) {
             let Ok((kind, der)) = section else { break };
@@ -182,19 +190,19 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the file cannot be read, and as with [`Certificate::from_pem`].
+    /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`Certificate::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Certificate, Error> {
         Certificate::from_pem(read_file(path.as_ref(), "the file of the certificate")?.expose())
     }
 
-    /// Its SHA-256, as `x5t#S256` tells it.
+    /// Returns the SHA-256 of the certificate in base64url, as the header field `x5t#S256` has it.
     pub(super) fn thumbprint(&self) -> String {
         URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &self.der))
     }
 
-    /// True when it was made for this key.
+    /// Returns true if the certificate was made for this key.
     pub(super) fn is_for(&self, key: &SigningKey) -> bool {
-        // A certificate holds the public key just as it is written elsewhere: there is one way only to write it.
+        // DER has one encoding for a public key, so the certificate contains exactly these bytes.
         let public = key.public_key();
         self.der.windows(public.len()).any(|part| part == public)
     }
@@ -206,12 +214,12 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// What signs an assertion.
+/// The key that signs an assertion.
 #[derive(Clone, Copy)]
 pub(super) enum Signer<'a> {
-    /// A private key.
+    /// A private key (RS256, PS256, ES256).
     Key(&'a SigningKey),
-    /// A secret that the server has too (HS256).
+    /// A secret that the server knows as well (HS256).
     Shared(&'a Secret),
 }
 
@@ -225,7 +233,7 @@ struct Header<'a> {
     thumbprint: Option<&'a str>,
 }
 
-/// What an assertion says.
+/// The claims of an assertion.
 #[derive(Serialize)]
 pub(super) struct Claims<'a> {
     pub(super) iss: &'a str,
@@ -242,7 +250,7 @@ pub(super) struct Claims<'a> {
     pub(super) more: Map<String, Value>,
 }
 
-/// From when until when an assertion is good, in seconds since 1970.
+/// The time claims of an assertion (`iat`, `nbf`, `exp`), in seconds since 1970.
 #[derive(Serialize)]
 pub(super) struct Times {
     iat: u64,
@@ -252,8 +260,8 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Good for `lifetime` from the moment it says it was made, which is a little before `now`: the server's clock may be
-    /// behind ours.
+    /// Makes the time claims of an assertion that expires `lifetime` after its issue. The issue is dated [`SKEW`] before
+    /// `now`, because the server's clock may be behind the clock of this machine.
     pub(super) fn new(now: SystemTime, lifetime: Duration) -> Result<Times, Error> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_err(|_| Error::config("this machine's clock shows a time before 1970; set it"))?.as_secs();
@@ -261,13 +269,14 @@ impl Times {
         Ok(Times { iat, nbf: None, exp: iat + lifetime.as_secs() })
     }
 
-    /// Says too that it is not good before it was made.
+    /// Adds the claim `nbf`, with the time of issue.
     pub(super) fn not_before(self) -> Times {
         Times { nbf: Some(self.iat), ..self }
     }
 }
 
-/// Puts an assertion together and signs it. `thumbprint` names the certificate of the key.
+/// Makes and signs an assertion: header, claims and signature in base64url, joined by dots. `thumbprint` names the
+/// certificate of the key.
 pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims<'_>) -> Result<Secret, Error> {
     let (alg, kid) = match signer {
         Signer::Key(key) => (key.algorithm(), key.key_id.as_deref()),
@@ -308,7 +317,7 @@ fn pkcs8(der: &[u8]) -> Result<Pair, Error> {
     }
 }
 
-/// What is wrong with a key. The reasons are those of `ring`, which tells them as words and in no other way.
+/// Returns the error for a key that `ring` rejected. `ring` gives its reasons as words only.
 fn rejected(cause: ring::error::KeyRejected) -> Error {
     Error::config(match cause.to_string().as_str() {
         "TooSmall" => "the RSA key is too small; it must have 2048 bits or more",
@@ -319,10 +328,10 @@ fn rejected(cause: ring::error::KeyRejected) -> Error {
     })
 }
 
-/// What is in a PEM text that has no private key which can be read.
+/// Returns the error for a PEM text without a readable private key. `found` is the first section of the text.
 fn no_key(pem: &str, found: Option<SectionKind>) -> Error {
     Error::config(match found {
-        // Both kinds: the label says so, or a line below it.
+        // The label of an encrypted PKCS#8 key says so, or a header line below the label of a PKCS#1 key.
         _ if pem.contains("ENCRYPTED") => {
             "the private key is encrypted; decrypt it first (openssl pkey -in .. -out ..)"
         }
@@ -337,24 +346,24 @@ fn no_key(pem: &str, found: Option<SectionKind>) -> Error {
     })
 }
 
-/// How much earlier than now an assertion says it was made.
+/// How far before now an assertion dates its issue.
 const SKEW: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(now: SystemTime) -> Result<Value, Error> {
+    fn claims_at(now: SystemTime) -> Result<Value, Error> {
         Ok(serde_json::to_value(Times::new(now, Duration::from_secs(310))?.not_before()).expect("numbers"))
     }
 
     #[test]
-    fn an_assertion_begins_ten_seconds_ago_and_never_before_1970() {
+    fn an_assertion_is_dated_ten_seconds_back_and_never_before_1970() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let times = |seconds| told(at(seconds)).expect("a time that can be told");
+        let times = |seconds| claims_at(at(seconds)).expect("a time after 1970");
         assert_eq!(times(1000), serde_json::json!({"iat": 990, "nbf": 990, "exp": 1300}));
         assert_eq!(times(3), serde_json::json!({"iat": 0, "nbf": 0, "exp": 310}));
-        let error = told(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).expect_err("a clock that is wrong");
+        let error = claims_at(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).expect_err("a wrong clock");
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("clock"), "{error}");
     }

@@ -1,24 +1,24 @@
-//! How a token travels with a request.
+//! Where a token goes in a request.
 
 use std::borrow::Cow;
 
-/// How a token travels with a request.
+/// Where a token goes in a request to the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenPlacement {
-    /// In a header, after a scheme (`Bearer`) when there is one.
+    /// In a header, after an authentication scheme such as `Bearer` if there is one.
     Header {
         /// The header's name.
         name: Cow<'static, str>,
-        /// What stands before the token, without the blank.
+        /// The authentication scheme before the token, without the blank between both.
         scheme: Option<Cow<'static, str>>,
     },
-    /// As a parameter of the query.
+    /// In the query, as the value of a parameter.
     Query {
         /// The parameter's name.
         name: Cow<'static, str>,
     },
-    /// Not with requests: a ticket that signs pages stays at home.
+    /// Not in a request. A ticket that signs pages (`jsapi_ticket`) is used by this program only.
     NotSent,
 }
 

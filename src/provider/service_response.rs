@@ -1,10 +1,11 @@
-//! What a service's answer says about the token.
+//! The response of a service to a request with a token, and what the response says about the token.
 
 use std::time::Duration;
 
 use crate::http::HeaderMap;
 
-/// A service's answer to a request that carried a token.
+/// The response of a service to a request that carried a token. [`Provider::verdict`](crate::provider::Provider::verdict)
+/// reads it.
 #[derive(Clone, Copy)]
 pub struct ServiceResponse<'a> {
     status: u16,
@@ -13,7 +14,7 @@ pub struct ServiceResponse<'a> {
 }
 
 impl<'a> ServiceResponse<'a> {
-    /// An answer of which `body` may be empty when it was not read.
+    /// Makes a response from its parts. `body` may be empty or cut off: a caller need not read all of a long body.
     pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> ServiceResponse<'a> {
         ServiceResponse { status, headers, body }
     }
@@ -23,7 +24,7 @@ impl<'a> ServiceResponse<'a> {
         self.status
     }
 
-    /// A header's value, when it is there and is text.
+    /// The value of the first header with this name, if its value is text.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -33,13 +34,14 @@ impl<'a> ServiceResponse<'a> {
         self.headers
     }
 
-    /// The body, as far as it was read.
+    /// The body, as far as the caller read it.
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The body as a JSON object, when it is one. Letters that JSON does not allow, as vendors let them slip into their
-    /// texts for people, are replaced.
+    /// The body as a JSON object, or `None` if it is none.
+    ///
+    /// Control characters that JSON does not allow are replaced by blanks, because vendors put them into their messages.
     pub fn json(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
         serde_json::from_slice(self.body).ok().or_else(|| {
             let text = String::from_utf8_lossy(self.body).replace(char::is_control, " ");
@@ -47,18 +49,26 @@ impl<'a> ServiceResponse<'a> {
         })
     }
 
-    /// How long the service asks to wait (`Retry-After`, in seconds or as a date).
+    /// How long the service asks the caller to wait (`Retry-After`, in seconds or as a date).
     pub fn retry_after(&self) -> Option<Duration> {
         crate::http::retry_after(self.headers)
     }
 
-    /// What HTTP itself says: 401 and `invalid_token` reject the token, 429 throttles, anything else accepts it.
+    /// Judges the response by HTTP alone (RFC 6750, RFC 6585).
+    ///
+    /// | Response | Verdict |
+    /// |---|---|
+    /// | 401 | [`Rejected`](Verdict::Rejected) |
+    /// | 401 with `insufficient_scope`, `insufficient_claims` or the like in `WWW-Authenticate` | [`Accepted`](Verdict::Accepted) |
+    /// | 400 or 403 with `invalid_token` in `WWW-Authenticate` | [`Rejected`](Verdict::Rejected) |
+    /// | 429 | [`Throttled`](Verdict::Throttled) |
+    /// | anything else | [`Accepted`](Verdict::Accepted) |
     pub fn http_verdict(&self) -> Verdict {
-        // There may be one for each way to sign in.
+        // A server sends one challenge for each authentication scheme that it supports.
         let challenges = || self.headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
         let says = |word: &str| challenges().any(|challenge| challenge.contains(word));
         match self.status {
-            // A challenge for more rights or for claims is not about this token: another one like it is refused too.
+            // The token lacks rights or claims. Another token of the same kind would be refused as well.
             401 if says("insufficient_") => Verdict::Accepted,
             401 => Verdict::Rejected,
             400 | 403 if says("invalid_token") => Verdict::Rejected,
@@ -68,17 +78,17 @@ impl<'a> ServiceResponse<'a> {
     }
 }
 
-/// What an answer says about the token.
+/// What a response of the service says about the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Nothing against the token. The request itself may still have failed.
+    /// The service accepted the token. The request itself may have failed for another reason.
     Accepted,
-    /// The token is refused: reject it and ask for another.
+    /// The service refused the token: reject the token and fetch another one.
     Rejected,
-    /// The token is good, but there were too many calls.
+    /// The service accepted the token and refused the request, because there were too many calls.
     Throttled {
-        /// How long to wait, when the service says so.
+        /// How long to wait, if the service named a time.
         retry_after: Option<Duration>,
     },
 }
