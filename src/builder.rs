@@ -49,7 +49,7 @@ impl TokenManager {
             store_check_interval: Duration::from_secs(60),
             watch: false,
             store_down_fetch_interval: None,
-            http: HttpConfig::usual(),
+            http: HttpConfig::shared_default(),
             time: Time::System,
             log_metrics_every: None,
         }

@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_request_shows_neither_query_nor_values_nor_body() {
-        let http = Http::new(HttpConfig::usual());
+        let http = Http::new(HttpConfig::shared_default());
         let request = http.post_form("https://host/?a=hunter2", &[("b", "hunter2")]);
         let request = request.query("c", "hunter2").basic("id", &Secret::from("hunter2")).header("x-key", "hunter2");
         let shown = format!("{request:?} {http:?}");
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn after_the_deadline_no_connection_is_opened() {
-        let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
+        let http = Http::new(HttpConfig::shared_default()).until(Deadline::within(Duration::ZERO));
         let error = http.get("https://host.invalid").send().expect_err("no time");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
@@ -289,7 +289,7 @@ mod tests {
         ] {
             assert!(check_link_local_url(bad).is_err(), "{bad}");
         }
-        let http = Http::new(HttpConfig::usual()).until(Deadline::within(Duration::ZERO));
+        let http = Http::new(HttpConfig::shared_default()).until(Deadline::within(Duration::ZERO));
         let kind = |request: TokenRequest| request.send().expect_err("there is no time").kind();
         assert_eq!(kind(http.get(url)), ErrorKind::Config, "the address is refused");
         assert_eq!(kind(http.get(url).link_local()), ErrorKind::Unavailable, "the address is accepted");

@@ -1,4 +1,4 @@
-//! How providers are reached: time limits, proxy, trusted certificates.
+//! The settings of HTTP requests to providers: time limits, proxy, trusted certificates.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -13,14 +13,14 @@ use crate::error::Error;
 use crate::lock::lock;
 use crate::secret::Secret;
 
-/// How providers are reached.
+/// Settings of the HTTP requests to a provider: time limits, proxy, trusted certificates.
 ///
-/// Clones share their connections, and so do all managers of a process that change neither proxy nor roots. Nothing
-/// is opened before the first request.
+/// Clones share their connections, and so do all managers of a process whose settings have the same proxy and roots. No
+/// connection is opened before the first request.
 ///
-/// A `ureq::Agent` of your own can be handed in instead: it lends its connections, TLS settings, proxy and user
-/// agent. Time limits, size limits, redirects and the rule that credentials travel by HTTPS only stay as they are
-/// here.
+/// A [`ureq::Agent`](crate::ureq::Agent) of your own converts into a configuration. Its connections, TLS settings, proxy
+/// and user agent are used; time limits, size limits, the treatment of redirects, and the rule that credentials are sent
+/// over HTTPS only, are those of this type.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,95 +34,101 @@ pub struct HttpConfig {
     pub(super) resolve_timeout: Duration,
     pub(super) connect_timeout: Duration,
     user_agent: Option<String>,
-    way: Way,
+    proxy: ProxyMode,
     roots: Vec<Arc<[u8]>>,
-    /// Gives the public certificates. They are half a megabyte, so only a program that adds to them links them twice.
+    /// Returns the public root certificates as values. A function pointer, so that only a program that calls
+    /// `extra_root_pem` links these half a megabyte beside the copy inside `ureq`.
     public_roots: fn() -> Vec<Certificate<'static>>,
     platform_roots: bool,
-    lent: Option<Agent>,
+    custom_agent: Option<Agent>,
     shared: Arc<SharedAgent>,
 }
 
 #[derive(Clone)]
-enum Way {
+enum ProxyMode {
     Environment,
     Direct,
     Proxy(Secret),
 }
 
 impl HttpConfig {
-    /// How long a whole exchange may take, from the look-up of the name to the last byte. Default: 5 s.
+    /// Sets how long a whole exchange may take, from the look-up of the name to the last byte. Default: 5 s.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> HttpConfig {
         HttpConfig { timeout, ..self }
     }
 
-    /// How long the look-up of the host's name may take. Default: 2 s.
+    /// Sets how long the look-up of the host's name may take. Default: 2 s.
     #[must_use]
     pub fn resolve_timeout(self, timeout: Duration) -> HttpConfig {
         HttpConfig { resolve_timeout: timeout, ..self }
     }
 
-    /// How long connecting may take, TLS included. Default: 2 s.
+    /// Sets how long connecting may take, TLS included. Default: 2 s.
     #[must_use]
     pub fn connect_timeout(self, timeout: Duration) -> HttpConfig {
         HttpConfig { connect_timeout: timeout, ..self }
     }
 
-    /// What the `User-Agent` header says. Default: `evertoken/<version>`, or what a lent agent says.
+    /// Sets the `User-Agent` header. Default: `evertoken/<version>`, or that of the agent given.
     #[must_use]
     pub fn user_agent(self, name: impl Into<String>) -> HttpConfig {
         HttpConfig { user_agent: Some(name.into()), ..self }
     }
 
-    /// Goes through this HTTP proxy: `http://user:password@host:port`. Default: what `ALL_PROXY`, `HTTPS_PROXY`,
-    /// `HTTP_PROXY` and `NO_PROXY` say (no SOCKS). Loopback hosts are always reached directly.
+    /// Sends requests through this HTTP proxy: `http://user:password@host:port`. Default: the proxy in the environment
+    /// variables `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (SOCKS is refused). Loopback hosts are always
+    /// reached directly.
     #[must_use]
     pub fn proxy(self, url: impl Into<String>) -> HttpConfig {
-        HttpConfig { way: Way::Proxy(Secret::new(url)), shared: Arc::default(), ..self }
+        HttpConfig { proxy: ProxyMode::Proxy(Secret::new(url)), shared: Arc::default(), ..self }
     }
 
-    /// Goes through no proxy, whatever the environment says.
+    /// Uses no proxy, and ignores the environment variables.
     #[must_use]
     pub fn no_proxy(self) -> HttpConfig {
-        HttpConfig { way: Way::Direct, shared: Arc::default(), ..self }
+        HttpConfig { proxy: ProxyMode::Direct, shared: Arc::default(), ..self }
     }
 
-    /// Trusts the certificates in this PEM text too, beside the public ones. May be called again for more.
+    /// Trusts the certificates in this PEM text in addition to the public ones. Further calls add more.
     #[must_use]
     pub fn extra_root_pem(mut self, pem: impl AsRef<[u8]>) -> HttpConfig {
         self.roots.push(pem.as_ref().into());
         HttpConfig { public_roots, shared: Arc::default(), ..self }
     }
 
-    /// Trusts what this machine trusts, instead of the public certificates that are built in.
+    /// Trusts the certificates that this machine trusts, instead of the public ones that are compiled in.
     #[cfg(feature = "platform-roots")]
     #[must_use]
     pub fn platform_roots(self) -> HttpConfig {
         HttpConfig { platform_roots: true, shared: Arc::default(), ..self }
     }
 
-    /// The defaults, as all managers share them that change nothing.
-    pub(crate) fn usual() -> Arc<HttpConfig> {
-        static USUAL: Lazy<Arc<HttpConfig>> = Lazy::new(Arc::default);
-        USUAL.clone()
+    /// Returns the defaults, which all managers without settings of their own share.
+    pub(crate) fn shared_default() -> Arc<HttpConfig> {
+        static SHARED: Lazy<Arc<HttpConfig>> = Lazy::new(Arc::default);
+        SHARED.clone()
     }
 
-    /// Says what is wrong with the settings. Opens no socket.
+    /// Checks the settings. Opens no connection.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if [self.timeout, self.resolve_timeout, self.connect_timeout].contains(&Duration::ZERO) {
-            return Err(Error::config("an HTTP time limit of zero leaves no time to ask"));
+            return Err(Error::config(
+                "an HTTP timeout of zero leaves no time for a request; use at least a few seconds",
+            ));
         }
-        let own = matches!(self.way, Way::Environment) && self.roots.is_empty() && !self.platform_roots;
-        if self.lent.is_some() && !own {
-            return Err(Error::config("a lent agent's proxy and roots are set on the agent itself"));
+        let is_unchanged =
+            matches!(self.proxy, ProxyMode::Environment) && self.roots.is_empty() && !self.platform_roots;
+        if self.custom_agent.is_some() && !is_unchanged {
+            let text = "proxy and root certificates of an agent of your own are set on the agent, not on HttpConfig";
+            return Err(Error::config(text));
         }
         self.user_agent_value()?;
         self.named_proxy()?;
         self.tls().map(drop)
     }
 
-    /// How long a whole exchange may take.
+    /// Returns how long a whole exchange may take.
     pub(crate) fn whole_timeout(&self) -> Duration {
         self.timeout
     }
@@ -132,31 +138,34 @@ impl HttpConfig {
     }
 
     fn build(&self) -> Result<Agent, Error> {
-        if let Some(agent) = &self.lent {
+        if let Some(agent) = &self.custom_agent {
             return Ok(agent.config().new_agent());
         }
         let config = Agent::config_builder().tls_config(self.tls()?);
-        let config = match self.way {
-            Way::Environment => config,
-            Way::Direct | Way::Proxy(_) => config.proxy(self.named_proxy()?),
+        let config = match self.proxy {
+            ProxyMode::Environment => config,
+            ProxyMode::Direct | ProxyMode::Proxy(_) => config.proxy(self.named_proxy()?),
         };
         Ok(config.build().new_agent())
     }
 
     fn named_proxy(&self) -> Result<Option<Proxy>, Error> {
         use ureq::ProxyProtocol::{Http, Https};
-        let Way::Proxy(url) = &self.way else { return Ok(None) };
-        let proxy = Proxy::new(url.expose()).map_err(|_| Error::config("the proxy's URL cannot be read"))?;
+        let ProxyMode::Proxy(url) = &self.proxy else { return Ok(None) };
+        let proxy = Proxy::new(url.expose())
+            .map_err(|_| Error::config("the proxy's URL is not valid; write http://host:port"))?;
         match proxy.protocol() {
             Http | Https => Ok(Some(proxy)),
-            _ => Err(Error::config("the proxy must be an http or https one")),
+            _ => Err(Error::config("the proxy's URL must start with http:// or https://; SOCKS is not supported")),
         }
     }
 
     fn tls(&self) -> Result<TlsConfig, Error> {
         let config = TlsConfig::builder();
         if self.platform_roots && !self.roots.is_empty() {
-            return Err(Error::config("with the platform's roots, further roots are added to the platform"));
+            return Err(Error::config(
+                "extra_root_pem and platform_roots exclude each other; add the root to this machine",
+            ));
         }
         if self.platform_roots {
             return Ok(config.root_certs(RootCerts::PlatformVerifier).build());
@@ -171,13 +180,13 @@ impl HttpConfig {
         Ok(config.root_certs(RootCerts::from(roots)).build())
     }
 
-    /// What to say instead of what the agent says.
+    /// Returns the `User-Agent` to set, unless a custom agent sets its own.
     pub(super) fn user_agent_value(&self) -> Result<Option<HeaderValue>, Error> {
-        let own = self.lent.is_none().then_some(USER_AGENT);
-        let Some(name) = self.user_agent.as_deref().or(own) else { return Ok(None) };
+        let default = self.custom_agent.is_none().then_some(USER_AGENT);
+        let Some(name) = self.user_agent.as_deref().or(default) else { return Ok(None) };
         HeaderValue::from_str(name)
             .map(Some)
-            .map_err(|_| Error::config("the user agent must be one line of plain text"))
+            .map_err(|_| Error::config("the user agent must be one line of printable text"))
     }
 }
 
@@ -189,11 +198,11 @@ impl Default for HttpConfig {
             resolve_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             user_agent: None,
-            way: Way::Environment,
+            proxy: ProxyMode::Environment,
             roots: Vec::new(),
             public_roots: Vec::new,
             platform_roots: false,
-            lent: None,
+            custom_agent: None,
             shared: SHARED.clone(),
         }
     }
@@ -202,46 +211,46 @@ impl Default for HttpConfig {
 impl From<Agent> for HttpConfig {
     fn from(agent: Agent) -> HttpConfig {
         let shared = SharedAgent(Mutex::new(Some((std::process::id(), agent.clone()))));
-        HttpConfig { lent: Some(agent), shared: Arc::new(shared), ..HttpConfig::default() }
+        HttpConfig { custom_agent: Some(agent), shared: Arc::new(shared), ..HttpConfig::default() }
     }
 }
 
 impl fmt::Debug for HttpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match self.way {
-            Way::Environment => "from the environment",
-            Way::Direct => "none",
-            Way::Proxy(_) => "named",
+        let proxy = match self.proxy {
+            ProxyMode::Environment => "from the environment",
+            ProxyMode::Direct => "none",
+            ProxyMode::Proxy(_) => "set",
         };
         f.debug_struct("HttpConfig")
             .field("timeout", &self.timeout)
             .field("resolve_timeout", &self.resolve_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("user_agent", &self.user_agent)
-            .field("proxy", &way)
+            .field("proxy", &proxy)
             .field("extra_roots", &self.roots.len())
             .field("platform_roots", &self.platform_roots)
-            .field("lent", &self.lent.is_some())
+            .field("custom_agent", &self.custom_agent.is_some())
             .finish()
     }
 }
 
-/// Holds the agent that clones of a configuration share, and the process that it was built in.
+/// The agent that clones of a configuration share, with the id of the process that built it.
 #[derive(Default)]
 struct SharedAgent(Mutex<Option<(u32, Agent)>>);
 
 impl SharedAgent {
-    /// The agent of process `pid`. After a fork the parent's is forgotten, not shut down: its sockets are the
-    /// parent's too, and two processes on one connection read each other's answers.
+    /// Returns the agent of process `pid`. A forked child builds its own and forgets the parent's without closing it: the
+    /// sockets belong to both processes, and two processes on one connection would read each other's responses.
     fn agent(&self, pid: u32, build: impl FnOnce() -> Result<Agent, Error>) -> Result<Agent, Error> {
-        let mut held = lock(&self.0);
-        if let Some((builder, agent)) = &*held
+        let mut shared = lock(&self.0);
+        if let Some((builder, agent)) = &*shared
             && *builder == pid
         {
             return Ok(agent.clone());
         }
         let agent = build()?;
-        *held = Some((pid, agent.clone()));
+        *shared = Some((pid, agent.clone()));
         Ok(agent)
     }
 }
@@ -251,14 +260,14 @@ fn public_roots() -> Vec<Certificate<'static>> {
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
-    let unreadable = || Error::config("an extra root certificate is not readable PEM");
+    let invalid = || Error::config("a certificate given to extra_root_pem is not valid PEM");
     let mut found = Vec::new();
     for item in parse_pem(pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|_| unreadable())? {
+        if let PemItem::Certificate(certificate) = item.map_err(|_| invalid())? {
             found.push(certificate);
         }
     }
-    if found.is_empty() { Err(unreadable()) } else { Ok(found) }
+    if found.is_empty() { Err(invalid()) } else { Ok(found) }
 }
 
 const USER_AGENT: &str = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
@@ -271,7 +280,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn an_agent_is_built_once_for_a_process_and_anew_after_a_fork() {
+    fn an_agent_is_built_once_in_each_process() {
         let shared = SharedAgent::default();
         let mut built = 0;
         for pid in [1, 1, 2, 2] {
@@ -293,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_told_without_quoting_them() {
+    fn errors_about_wrong_settings_do_not_quote_them() {
         let config = HttpConfig::default;
         for wrong in [
             config().timeout(Duration::ZERO),
@@ -316,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extra_root_is_trusted_beside_the_public_ones() {
+    fn extra_roots_are_trusted_in_addition_to_the_public_ones() {
         let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
         let body = base64::engine::general_purpose::STANDARD.encode(&public[0]);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
