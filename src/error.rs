@@ -30,22 +30,7 @@ struct Inner {
 
 /// What to do about an [`Error`].
 ///
-/// | Kind | What to do | [Retryable](Error::is_retryable) |
-/// |---|---|---|
-/// | `Config` | correct the setting that the text names | no |
-/// | `InvalidCredentials` | correct the id or the secret | no |
-/// | `SignInRequired` | let the person sign in again | no |
-/// | `Forbidden` | allow this at the provider: the app's rights, the list of trusted addresses | no |
-/// | `TicketRequired` | hand in the next ticket that the provider pushes | no |
-/// | `Throttled` | wait for [`retry_after`](Error::retry_after) | yes |
-/// | `Unavailable` | wait; the manager tries again by itself | yes |
-/// | `InvalidResponse` | look for a proxy or a wrong address; the manager tries again by itself | yes |
-/// | `TokenRejected` | look at the app's rights and at this machine's clock | no |
-/// | `Store` | look at the store; tokens keep coming where that is safe | yes |
-/// | `TimedOut` | allow more time, or call again | yes |
-/// | `ClaimLost` | do not count on the result of this operation | no |
-/// | `Panicked` | correct the provider | no |
-/// | `Shutdown` | build a new manager | no |
+/// The guide lists [what happens when something fails](crate::guide::what_happens_when) and what callers see then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
