@@ -257,21 +257,64 @@ fn other_hosts_are_reached_through_the_proxy_which_sees_no_secret() {
     assert!(!format!("{headers:?}{body}").contains("hunter2"));
 }
 
+/// Starts this program again to run one test with these variables, because the environment of a process is set when it
+/// starts. False in the process that was started so: that one performs the test.
+fn is_started_again(test: &str, variables: &[(&str, &str)]) -> bool {
+    const STARTED: &str = "STARTED_AGAIN_FOR";
+    if std::env::var(STARTED).ok().as_deref() == Some(test) {
+        return false;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        again.env_remove(name).env_remove(name.to_uppercase());
+    }
+    let result = again.args(["--exact", test]).env(STARTED, test).envs(variables.iter().copied()).output().unwrap();
+    let shown = String::from_utf8_lossy(&result.stdout);
+    assert!(result.status.success() && shown.contains("1 passed"), "{shown}");
+    true
+}
+
 #[test]
-fn a_socks_proxy_in_the_environment_is_refused_and_not_passed_by() {
-    // The environment of a process is set when it starts, so this test starts itself once more.
-    let proxy = "socks5://user:hunter2@127.0.0.1:1";
-    if std::env::var("ALL_PROXY").ok().as_deref() != Some(proxy) {
-        let this = "a_socks_proxy_in_the_environment_is_refused_and_not_passed_by";
-        let mut again = Command::new(std::env::current_exe().unwrap());
-        let result = again.args(["--exact", this]).env("ALL_PROXY", proxy).env("NO_PROXY", "").output().unwrap();
-        assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stdout));
+fn a_socks_proxy_in_the_environment_is_refused_by_the_name_of_its_variable() {
+    let this = "a_socks_proxy_in_the_environment_is_refused_by_the_name_of_its_variable";
+    if is_started_again(this, &[("ALL_PROXY", "socks5://user:hunter2@127.0.0.1:1")]) {
         return;
     }
     let error = wecom("https://host.invalid").fetch(&context()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("the environment variable ALL_PROXY names a SOCKS proxy"), "{error}");
     assert_silent(&error);
     assert_eq!(ask(&answering(GRANTED)).unwrap().token().expose(), "t-1", "loopback needs no proxy");
+}
+
+#[test]
+fn the_variable_of_the_scheme_comes_before_the_one_for_all_and_exceptions_come_first() {
+    let this = "the_variable_of_the_scheme_comes_before_the_one_for_all_and_exceptions_come_first";
+    let proxy = canned(reply("403 Forbidden", "", "from-the-body"));
+    let variables =
+        [("https_proxy", &*proxy.url()), ("ALL_PROXY", "socks5://127.0.0.1:1"), ("no_proxy", "excepted.invalid")];
+    if is_started_again(this, &variables) {
+        assert_eq!(proxy.request().0, "CONNECT host.invalid:443 HTTP/1.1");
+        return;
+    }
+    let error = |url| wecom(url).fetch(&context()).unwrap_err().to_string();
+    let proxied = error("https://host.invalid");
+    let through = std::env::var("https_proxy").unwrap().replace("http://", "through the proxy ");
+    assert!(proxied.contains(&format!("the proxy refused to connect to host.invalid ({through})")), "{proxied}");
+    let direct = error("https://login.excepted.invalid");
+    assert!(!direct.contains("proxy") && direct.contains("login.excepted.invalid"), "{direct}");
+}
+
+#[test]
+fn an_error_says_that_it_was_the_proxy() {
+    let port = closed_port();
+    let http = HttpConfig::default().proxy(format!("http://user:hunter2@127.0.0.1:{port}"));
+    let error = wecom("https://host.invalid").fetch(&Context::new(http, Duration::from_secs(5))).unwrap_err();
+    let expected = format!(
+        "wecom: cannot connect to host.invalid (through the proxy 127.0.0.1:{port}): the connection was refused; check \
+         address and port"
+    );
+    assert_eq!((error.to_string(), error.kind()), (expected, ErrorKind::Unavailable));
 }
 
 #[test]

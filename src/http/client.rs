@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
-use ureq::{Agent, AsSendBody, Body};
+use ureq::AsSendBody;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use zeroize::Zeroizing;
 
 use super::config::HttpConfig;
 use super::errors::error_of;
+use super::proxy;
 use super::response::TokenResponse;
 use super::url::{form_encoded, host_of, is_link_local, is_loopback, parse_url, query_encoded};
 use crate::clock::Deadline;
@@ -74,23 +75,20 @@ impl Http {
         }
     }
 
-    /// Sends `request` and returns the response head. Requests to loopback never go through a proxy.
-    fn exchange(
-        &self,
-        mut request: Request<impl AsSendBody>,
-        host: &str,
-        proxy: ProxyUse,
-    ) -> Result<Response<Body>, Error> {
+    /// Sends `request` and reads the whole response. Requests to loopback never go through a proxy.
+    fn exchange(&self, mut request: Request<impl AsSendBody>, proxy: ProxyUse) -> Result<TokenResponse, Error> {
         let secure = request.uri().scheme_str() == Some("https");
         let direct = proxy == ProxyUse::Never || request.uri().host().is_some_and(is_loopback);
-        let time_left = self.time_left(host)?;
         if let Some(name) = self.config.user_agent_value()? {
             request.headers_mut().insert(header::USER_AGENT, name);
         }
         let agent = self.config.agent()?;
-        if !direct {
-            refuse_socks(&agent, request.uri())?;
+        let proxy = if direct { None } else { self.config.proxy_for(&agent, request.uri())? };
+        let mut host = host_of(request.uri());
+        if let Some(proxy) = &proxy {
+            host = format!("{host} (through the proxy {})", proxy::name_of(proxy));
         }
+        let time_left = self.time_left(&host)?;
         let limits = agent
             .configure_request(request)
             .timeout_global(Some(time_left))
@@ -99,9 +97,10 @@ impl Http {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .https_only(secure);
-        let limits = if direct { limits.proxy(None) } else { limits };
-        agent.run(limits.build()).map_err(|cause| error_of(&cause, host))
+            .https_only(secure)
+            .proxy(proxy);
+        let response = agent.run(limits.build()).map_err(|cause| error_of(&cause, &host))?;
+        TokenResponse::read(response, host)
     }
 }
 
@@ -200,15 +199,13 @@ impl TokenRequest {
         }
         let mut request = Request::new(());
         *request.uri_mut() = self.address()?;
-        let host = host_of(request.uri());
         let proxy = if self.link_local { ProxyUse::Never } else { ProxyUse::AsConfigured };
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
-        let response = match self.body {
-            Some(body) => self.http.exchange(request.map(|()| body.as_slice()), &host, proxy),
-            None => self.http.exchange(request, &host, proxy),
-        };
-        TokenResponse::read(response?, host)
+        match self.body {
+            Some(body) => self.http.exchange(request.map(|()| body.as_slice()), proxy),
+            None => self.http.exchange(request, proxy),
+        }
     }
 
     /// Joins URL and query. The query can contain secrets, so the joined address is built here only and never stored.
@@ -232,21 +229,6 @@ impl fmt::Debug for TokenRequest {
         let headers = self.headers.keys().collect::<Vec<_>>();
         f.debug_struct("TokenRequest").field("method", &self.method).field("headers", &headers).finish_non_exhaustive()
     }
-}
-
-/// Refuses a SOCKS proxy from the environment.
-///
-/// `ureq` is built without SOCKS here, and would log the proxy and connect directly. The user wants requests to leave
-/// from the proxy, and so do providers with a list of trusted addresses.
-fn refuse_socks(agent: &Agent, uri: &Uri) -> Result<(), Error> {
-    use ureq::ProxyProtocol::{Http, Https};
-    let Some(proxy) = agent.config().proxy() else { return Ok(()) };
-    if !proxy.is_from_env() || matches!(proxy.protocol(), Http | Https) || proxy.is_no_proxy(uri) {
-        return Ok(());
-    }
-    Err(Error::config(
-        "the environment names a SOCKS proxy, which is not supported; set an http:// proxy or unset the variable",
-    ))
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
-use ureq::http::HeaderValue;
+use ureq::http::{HeaderValue, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy};
 
+use super::proxy;
 use crate::error::Error;
 use crate::lock::lock;
 use crate::secret::Secret;
@@ -76,9 +77,13 @@ impl HttpConfig {
         HttpConfig { user_agent: Some(name.into()), ..self }
     }
 
-    /// Sends requests through this HTTP proxy: `http://user:password@host:port`. Default: the proxy in the environment
-    /// variables `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (SOCKS is refused). Loopback hosts are always
-    /// reached directly.
+    /// Sends requests through this HTTP proxy: `http://user:password@host:port`. Loopback hosts are always reached
+    /// directly.
+    ///
+    /// Default: the proxy that the environment names, read as curl reads it: `https_proxy` or `HTTPS_PROXY` before
+    /// `all_proxy` or `ALL_PROXY`, and none for hosts in `no_proxy` or `NO_PROXY` (names with their subdomains, addresses,
+    /// networks such as `10.0.0.0/8`, `host:port`, `*`). A variable that names a SOCKS proxy or is no URL is an error that
+    /// names the variable.
     #[must_use]
     pub fn proxy(self, url: impl Into<String>) -> HttpConfig {
         HttpConfig { proxy: ProxyMode::Proxy(Secret::new(url)), shared: Arc::default(), ..self }
@@ -124,7 +129,9 @@ impl HttpConfig {
             return Err(Error::config(text));
         }
         self.user_agent_value()?;
-        self.named_proxy()?;
+        if let ProxyMode::Proxy(url) = &self.proxy {
+            proxy::from_setting(url.expose())?;
+        }
         self.tls().map(drop)
     }
 
@@ -141,22 +148,20 @@ impl HttpConfig {
         if let Some(agent) = &self.custom_agent {
             return Ok(agent.config().new_agent());
         }
-        let config = Agent::config_builder().tls_config(self.tls()?);
-        let config = match self.proxy {
-            ProxyMode::Environment => config,
-            ProxyMode::Direct | ProxyMode::Proxy(_) => config.proxy(self.named_proxy()?),
-        };
-        Ok(config.build().new_agent())
+        // The proxy is chosen for each request, because the environment names exceptions by host.
+        Ok(Agent::config_builder().tls_config(self.tls()?).proxy(None).build().new_agent())
     }
 
-    fn named_proxy(&self) -> Result<Option<Proxy>, Error> {
-        use ureq::ProxyProtocol::{Http, Https};
-        let ProxyMode::Proxy(url) = &self.proxy else { return Ok(None) };
-        let proxy = Proxy::new(url.expose())
-            .map_err(|_| Error::config("the proxy's URL is not valid; write http://host:port"))?;
-        match proxy.protocol() {
-            Http | Https => Ok(Some(proxy)),
-            _ => Err(Error::config("the proxy's URL must start with http:// or https://; SOCKS is not supported")),
+    /// Returns the proxy for a request to `uri`.
+    pub(super) fn proxy_for(&self, agent: &Agent, uri: &Uri) -> Result<Option<Proxy>, Error> {
+        if self.custom_agent.is_some() {
+            let proxy = agent.config().proxy().filter(|proxy| !proxy.is_no_proxy(uri));
+            return proxy.map(refuse_socks).transpose();
+        }
+        match &self.proxy {
+            ProxyMode::Environment => proxy::from_environment(uri),
+            ProxyMode::Direct => Ok(None),
+            ProxyMode::Proxy(url) => proxy::from_setting(url.expose()).map(Some),
         }
     }
 
@@ -253,6 +258,18 @@ impl SharedAgent {
         *shared = Some((pid, agent.clone()));
         Ok(agent)
     }
+}
+
+/// Refuses a SOCKS proxy that an agent of the user's own has from the environment.
+///
+/// `ureq` without its feature `socks-proxy` would log the proxy and connect directly. The user wants requests to leave from
+/// the proxy, and so do providers with a list of trusted addresses.
+fn refuse_socks(proxy: &Proxy) -> Result<Proxy, Error> {
+    use ureq::ProxyProtocol::{Http, Https};
+    if !proxy.is_from_env() || matches!(proxy.protocol(), Http | Https) {
+        return Ok(proxy.clone());
+    }
+    Err(Error::config("the environment names a SOCKS proxy, which is not supported; set http://host:port, or unset it"))
 }
 
 fn public_roots() -> Vec<Certificate<'static>> {

@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod errors;
 mod json;
+mod proxy;
 mod response;
 mod url;
 
