@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use ureq::AsSendBody;
+use once_cell::sync::OnceCell;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use ureq::{Agent, AsSendBody};
 use zeroize::Zeroizing;
 
 use super::config::HttpConfig;
@@ -82,7 +83,11 @@ impl Http {
         if let Some(name) = self.config.user_agent_value()? {
             request.headers_mut().insert(header::USER_AGENT, name);
         }
-        let agent = self.config.agent()?;
+        let mut agent = self.config.agent()?;
+        if cookies_are_kept(&agent) {
+            // A new agent has no cookies, and no connections either.
+            agent = agent.config().new_agent();
+        }
         let proxy = if direct { None } else { self.config.proxy_for(&agent, request.uri())? };
         let mut host = host_of(request.uri());
         if let Some(proxy) = &proxy {
@@ -108,6 +113,17 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// Whether some crate of the program turned on the feature `cookies` of `ureq`.
+///
+/// An agent then keeps cookies and sends them with every request to the same host. Managers share an agent, so the cookie
+/// of one credential would travel with another's request. Only the `Debug` output of an agent shows the feature to a crate
+/// that does not turn it on; `tests/feature_unification` fails when that changes.
+fn cookies_are_kept(agent: &Agent) -> bool {
+    static KEPT: OnceCell<bool> = OnceCell::new();
+    // A fresh agent, because the jar of a used one has secrets in it.
+    *KEPT.get_or_init(|| format!("{:?}", agent.config().new_agent()).contains("jar:"))
 }
 
 /// Whether a request may go through a proxy.
