@@ -311,7 +311,8 @@ impl TokenManagerBuilder {
             fault.get_or_insert(error);
         }
         let quota = self.place(&identity, Key::quota);
-        let keeping = state.map(|profile| Keeping { place: self.place(&profile.identity, Key::state), profile });
+        let keeping =
+            state.map(|profile| Keeping { place: self.place(&profile.identity, Key::renewal_secret), profile });
         let settings = Settings {
             max_wait: self.max_wait,
             fetch_limit: self.http.whole_timeout(),

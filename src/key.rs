@@ -93,7 +93,7 @@ impl Key {
             return Err(Error::config("a key must be 1 to 512 printable ASCII characters without blanks"));
         }
         let key = Key(key.to_owned());
-        if key.is_beside() {
+        if key.is_sidecar() {
             return Err(Error::config(
                 "a key must not end like those that stand beside one, as in `:lock` or `:state`",
             ));
@@ -107,55 +107,55 @@ impl Key {
     }
 
     /// The key of something that is kept beside this one.
-    pub(crate) fn beside(&self, what: &str) -> Key {
-        Key(format!("{}:{what}", self.0))
+    pub(crate) fn sidecar(&self, suffix: &str) -> Key {
+        Key(format!("{}:{suffix}", self.0))
     }
 
     /// The key of the lease beside this one.
     pub(crate) fn lease(&self) -> Key {
-        self.beside(LEASE)
+        self.sidecar(LEASE_SUFFIX)
     }
 
     /// The key of what the provider needs for the next token.
-    pub(crate) fn state(&self) -> Key {
-        self.beside(STATE)
+    pub(crate) fn renewal_secret(&self) -> Key {
+        self.sidecar(RENEWAL_SECRET_SUFFIX)
     }
 
     /// The key of what was counted of the provider's quota.
     pub(crate) fn quota(&self) -> Key {
-        self.beside(QUOTA)
+        self.sidecar(QUOTA_SUFFIX)
     }
 
     /// The key of something that is to be done once.
-    pub(crate) fn once(&self) -> Key {
-        self.beside(ONCE)
+    pub(crate) fn operation(&self) -> Key {
+        self.sidecar(OPERATION_SUFFIX)
     }
 
     /// True for what is not a token's record: nobody waits for news of it.
-    pub(crate) fn is_beside(&self) -> bool {
-        self.split().1.is_some()
+    pub(crate) fn is_sidecar(&self) -> bool {
+        self.split_suffix().1.is_some()
     }
 
     /// True for what the provider needs for the next token.
-    pub(crate) fn is_state(&self) -> bool {
-        self.split().1 == Some(STATE)
+    pub(crate) fn is_renewal_secret(&self) -> bool {
+        self.split_suffix().1 == Some(RENEWAL_SECRET_SUFFIX)
     }
 
     /// True for something that is to be done once.
-    pub(crate) fn is_done_once(&self) -> bool {
-        self.split().1 == Some(ONCE)
+    pub(crate) fn is_operation(&self) -> bool {
+        self.split_suffix().1 == Some(OPERATION_SUFFIX)
     }
 
     /// The key whose lease this is.
-    pub(crate) fn leased(&self) -> Option<Key> {
-        let (leased, what) = self.split();
-        (what == Some(LEASE)).then(|| Key(leased.to_owned()))
+    pub(crate) fn leased_key(&self) -> Option<Key> {
+        let (leased, suffix) = self.split_suffix();
+        (suffix == Some(LEASE_SUFFIX)).then(|| Key(leased.to_owned()))
     }
 
     /// What stands before the last part of the name, and that, if it names something beside a record.
-    pub(crate) fn split(&self) -> (&str, Option<&str>) {
-        let beside = self.0.rsplit_once(':').filter(|(_, what)| [LEASE, STATE, QUOTA, ONCE].contains(what));
-        beside.map_or((&self.0, None), |(of, what)| (of, Some(what)))
+    pub(crate) fn split_suffix(&self) -> (&str, Option<&str>) {
+        let sidecar = self.0.rsplit_once(':').filter(|(_, suffix)| SIDECAR_SUFFIXES.contains(suffix));
+        sidecar.map_or((&self.0, None), |(record, suffix)| (record, Some(suffix)))
     }
 
     /// The key as a store sees it.
@@ -171,10 +171,11 @@ impl fmt::Display for Key {
 }
 
 /// What the keys beside a record have behind the record's.
-const LEASE: &str = "lock";
-const STATE: &str = "state";
-const QUOTA: &str = "quota";
-const ONCE: &str = "once";
+const LEASE_SUFFIX: &str = "lock";
+const RENEWAL_SECRET_SUFFIX: &str = "state";
+const QUOTA_SUFFIX: &str = "quota";
+const OPERATION_SUFFIX: &str = "once";
+const SIDECAR_SUFFIXES: [&str; 4] = [LEASE_SUFFIX, RENEWAL_SECRET_SUFFIX, QUOTA_SUFFIX, OPERATION_SUFFIX];
 
 #[cfg(test)]
 mod tests {
@@ -205,7 +206,7 @@ mod tests {
     fn neither_key_nor_identity_shows_the_secret() {
         let identity = wecom("corp-id", "hunter2");
         let key = Key::derive("evertoken", &identity).expect("the namespace is right");
-        let shown = format!("{identity:?} {key} {key:?} {:?}", key.beside("lease"));
+        let shown = format!("{identity:?} {key} {key:?} {:?}", key.sidecar("lease"));
         assert!(!shown.contains("hunter2") && shown.contains("corp-id"), "{shown}");
         assert!(key.as_str().starts_with("evertoken:{v1:"));
     }
@@ -213,10 +214,10 @@ mod tests {
     #[test]
     fn a_key_of_ones_own_is_not_that_of_something_beside_another() {
         let key = Key::custom("access_token:corp").expect("a plain key");
-        for beside in [key.lease(), key.state(), key.quota(), key.once(), key.state().lease()] {
-            assert!(Key::custom(beside.as_str()).is_err() && beside.is_beside(), "{beside}");
+        for sidecar in [key.lease(), key.renewal_secret(), key.quota(), key.operation(), key.renewal_secret().lease()] {
+            assert!(Key::custom(sidecar.as_str()).is_err() && sidecar.is_sidecar(), "{sidecar}");
         }
-        assert!(!key.is_beside());
+        assert!(!key.is_sidecar());
     }
 
     #[test]

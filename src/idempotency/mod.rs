@@ -291,7 +291,7 @@ impl Idempotency {
         if !(1..=LONGEST_KEY).contains(&text.len()) {
             return Err(Error::config("the key of a thing to be done once must have 1 to 1024 bytes"));
         }
-        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.once();
+        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.operation();
         let id = name_of(text, "deed", key.as_str().as_bytes());
         Ok((key, id))
     }

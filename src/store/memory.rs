@@ -147,7 +147,7 @@ impl Shelf {
         let entry = Entry::new(bytes.to_vec(), lifetime);
         let version = entry.version().clone();
         // A token must not be used for too long; what stands beside one must not be lost because somebody sets a clock.
-        let end = if key.is_beside() { now.after(lifetime).by_monotonic_alone() } else { now.after(lifetime) };
+        let end = if key.is_sidecar() { now.after(lifetime).by_monotonic_alone() } else { now.after(lifetime) };
         let order = end.monotonic();
         self.ends.insert((order, key.clone()));
         self.kept.insert(key.clone(), Kept { entry, end, order });
@@ -167,9 +167,9 @@ impl Shelf {
     /// leases are short, so going by their ends alone would take them first; a lost refresh token costs a person's time;
     /// and what is done once would be done twice.
     fn least_missed(&self, new: &Key) -> Option<Key> {
-        let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new && !key.is_done_once());
+        let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new && !key.is_operation());
         let first = others.clone().next();
-        others.find(|key| !key.is_beside()).or(first).cloned()
+        others.find(|key| !key.is_sidecar()).or(first).cloned()
     }
 
     fn remove(&mut self, key: &Key) {

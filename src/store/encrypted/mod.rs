@@ -204,7 +204,7 @@ impl<S: fmt::Debug> fmt::Debug for EncryptedStore<S> {
 }
 
 fn is_lease(key: &Key) -> bool {
-    key.leased().is_some()
+    key.leased_key().is_some()
 }
 
 /// How often something that does not open is passed over when something else that does not open has come.

@@ -57,7 +57,7 @@ pub(super) struct Look {
 impl Name {
     /// The file of a key that is no lease: a hash of the record's key, and what it is that stands beside the record.
     pub(super) fn of(key: &Key) -> Name {
-        match key.split() {
+        match key.split_suffix() {
             (record, Some(what)) => Name(format!("{}.{what}", hash(record))),
             (record, None) => Name(hash(record)),
         }
@@ -65,7 +65,7 @@ impl Name {
 
     /// The file of the key that `key` is the lease of.
     pub(super) fn leased_by(key: &Key) -> Option<Name> {
-        key.leased().map(|leased| Name::of(&leased))
+        key.leased_key().map(|leased| Name::of(&leased))
     }
 
     /// Who holds the lease.
@@ -91,7 +91,7 @@ impl Name {
     }
 
     /// True for what is done once. That comes in numbers without end, so what is over has to be cleared away.
-    fn is_done_once(&self) -> bool {
+    fn is_operation(&self) -> bool {
         self.0.ends_with(ONCE)
     }
 
@@ -175,12 +175,12 @@ impl Folder {
     /// [`sync`](Folder::sync).
     pub(super) fn write(&self, guard: &Guard, name: &Name, text: &Text, time: &Time) -> Result<(), Error> {
         self.replace(guard, name, &text.bytes, |file| {
-            if name.is_done_once() {
+            if name.is_operation() {
                 file.set_modified(text.end)?;
             }
             file.sync_all()
         })?;
-        if name.is_done_once() && fastrand::u32(..CLEAR_EVERY) == 0 {
+        if name.is_operation() && fastrand::u32(..CLEAR_EVERY) == 0 {
             self.clear(guard, name, time);
         }
         Ok(())

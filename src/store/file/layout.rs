@@ -139,11 +139,11 @@ impl Head {
     /// What is left of the lifetime. `None`: nothing, or nobody can tell.
     fn remaining(&self, key: &Key, now: HostMoment, boot_id: Option<&str>) -> Option<Duration> {
         // A token must not be used for too long; what stands beside one must not be lost too early.
-        let is_token = !key.is_beside();
+        let is_token = !key.is_sidecar();
         // How much a clock may have been set back since. What is waited for is waited for no longer than twice its lifetime.
         let grace = |lifetime: u64| match is_token {
             true => SET_BACK,
-            false if key.is_state() => u64::MAX,
+            false if key.is_renewal_secret() => u64::MAX,
             false => lifetime.max(SET_BACK),
         };
         // Rounded up, or a part of a millisecond would be won.

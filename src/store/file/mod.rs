@@ -298,7 +298,7 @@ impl Inner {
                 }
                 // What the provider is asked with is not to be guessed: whoever asks for it is to see that there is one.
                 let unreadable = || Entry::with_version(Vec::new(), Duration::ZERO, Version::of_bytes(&bytes));
-                Ok(key.is_state().then(unreadable))
+                Ok(key.is_renewal_secret().then(unreadable))
             }
         }
     }
@@ -413,9 +413,9 @@ impl fmt::Debug for FileStore {
 /// How long the change of a record waits for its turn: longer where the store is waited for longer, two seconds for a state
 /// and three for what is done once.
 fn longest_queue(key: &Key) -> Duration {
-    if key.is_done_once() {
+    if key.is_operation() {
         Duration::from_millis(2_500)
-    } else if key.is_state() {
+    } else if key.is_renewal_secret() {
         Duration::from_millis(1_500)
     } else {
         LONGEST_QUEUE
