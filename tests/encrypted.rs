@@ -555,7 +555,7 @@ mod over_redis {
     #[test]
     fn what_is_sealed_leaves_the_log_to_the_store() {
         let server = RedisServer::start();
-        assert!(store(&server).logs_its_trouble());
+        assert!(store(&server).logs_outages());
     }
 
     /// Everything that is on the server, and its keys.

@@ -936,8 +936,8 @@ impl Store for StoppingStore {
         self.inner.watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        self.inner.logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        self.inner.logs_outages()
     }
 }
 

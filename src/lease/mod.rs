@@ -212,8 +212,8 @@ impl Sharing {
     }
 
     /// True when the log is told of the store's trouble by the store.
-    pub(crate) fn logs_its_trouble(&self) -> bool {
-        catch_panic(|| Ok(self.store.store().logs_its_trouble())).unwrap_or_default()
+    pub(crate) fn logs_outages(&self) -> bool {
+        catch_panic(|| Ok(self.store.store().logs_outages())).unwrap_or_default()
     }
 
     /// What is recorded, if the store can tell it without any waiting.

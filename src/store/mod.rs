@@ -30,7 +30,7 @@ use crate::secret::hex;
 ///
 /// Two operations are enough for a backend. [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and
 /// [`wait`](Store::wait) are made of them and overridden where a backend does one in a single round trip;
-/// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_its_trouble`](Store::logs_its_trouble) and
+/// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_outages`](Store::logs_outages) and
 /// [`is_encrypted`](Store::is_encrypted) are optional. Managers whose stores hold the same bytes act as one: they share the
 /// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
 /// waits for a second, or two to store a refresh token, and treats a slower store as one that is down.
@@ -168,7 +168,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// True when the store itself logs that it cannot be used, and that it can again. Else every manager on it does.
-    fn logs_its_trouble(&self) -> bool {
+    fn logs_outages(&self) -> bool {
         false
     }
 
@@ -238,8 +238,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        (**self).logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        (**self).logs_outages()
     }
 
     fn is_encrypted(&self) -> bool {

@@ -188,8 +188,8 @@ impl<S: Store> Store for EncryptedStore<S> {
         self.store.watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        self.store.logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        self.store.logs_outages()
     }
 
     fn is_encrypted(&self) -> bool {

@@ -146,7 +146,7 @@ impl Store for RedisStore {
         Some(self.0.watch(key, notifier))
     }
 
-    fn logs_its_trouble(&self) -> bool {
+    fn logs_outages(&self) -> bool {
         true
     }
 }
