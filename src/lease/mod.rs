@@ -23,14 +23,14 @@ use crate::name::unique_name;
 use crate::policy::{LONGEST_LIFETIME, Lifetime};
 use crate::secret::Secret;
 use crate::store::{
-    BoundedStore, Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome,
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, TimeoutStore,
     Version,
 };
 
 /// The part of a manager that talks with the others that hold the same credential.
 #[derive(Debug)]
 pub(crate) struct Sharing {
-    store: BoundedStore,
+    store: TimeoutStore,
     key: Key,
     /// Recorded with the token and compared on reading, so that no mix-up of keys or connections hands out another
     /// credential's token. `None` for a key of the user's own.
@@ -149,7 +149,7 @@ impl Sharing {
         let owner = unique_name().unwrap_or_else(|_| format!("{:032x}", fastrand::u128(..)));
         let lease = lease_of(fetch_limit);
         let (number, state, foreign) = (AtomicU64::new(0), Arc::default(), Mutex::default());
-        let (store, reported) = (BoundedStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));
+        let (store, reported) = (TimeoutStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));
         let stands_in = None;
         Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, stands_in }
     }
@@ -189,7 +189,7 @@ impl Sharing {
         let (key, not, owner, lease, time) =
             (self.key.clone(), not.cloned(), self.owner(), self.lease, self.time.clone());
         // All on one thread aside, because whoever has waited is not to wait for another thread to start.
-        let (leasing, leased_until, known_at) = self.store.ask_until(limit, move |store| {
+        let (leasing, leased_until, known_at) = self.store.run_until(limit, move |store| {
             if let Some(wait) = wait {
                 wait.on(store, &key);
             }
@@ -234,7 +234,7 @@ impl Sharing {
     pub(crate) fn publish(&self, record: &Record) -> Result<Published, Error> {
         let encoded = self.encode(record);
         let (key, owner, seen, time) = (self.key.clone(), self.owner(), record.version.clone(), self.time.clone());
-        let published = self.store.ask(move |store| {
+        let published = self.store.run(move |store| {
             let known_at = time.now();
             let published = store.publish(&key, &owner, seen.as_ref(), &encoded.bytes, encoded.rest(known_at))?;
             Ok((published, known_at))
@@ -248,7 +248,7 @@ impl Sharing {
     /// Frees the lease, if it is still this one's, and leaves the record as it is.
     pub(crate) fn release(&self) -> Result<(), Error> {
         let (lease, owner) = (self.key.lease(), self.owner());
-        self.store.ask(move |store| {
+        self.store.run(move |store| {
             if let Some(held) = store.read(&lease)?.filter(|held| held.bytes() == owner.as_bytes()) {
                 store.compare_and_swap(&lease, Expected::Version(held.version()), None)?;
             }
@@ -307,7 +307,7 @@ impl Sharing {
     /// Removes a record, if it is still this one.
     pub(crate) fn remove(&self, version: &Version) -> Result<(), Error> {
         let (key, version) = (self.key.clone(), version.clone());
-        self.store.ask(move |store| store.compare_and_swap(&key, Expected::Version(&version), None).map(drop))
+        self.store.run(move |store| store.compare_and_swap(&key, Expected::Version(&version), None).map(drop))
     }
 
     /// Records that a failure of this kind is over.
@@ -331,7 +331,7 @@ impl Sharing {
 
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let key = key.clone();
-        self.store.ask(move |store| store.read(&key))
+        self.store.run(move |store| store.read(&key))
     }
 
     /// Writes in the place of what was seen; `None`: of nothing.
@@ -347,7 +347,7 @@ impl Sharing {
         new: Encoded,
     ) -> Result<SwapOutcome, Error> {
         let (key, seen, time) = (key.clone(), seen.cloned(), self.time.clone());
-        self.store.ask_until(Deadline::within(limit), move |store| {
+        self.store.run_until(Deadline::within(limit), move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.compare_and_swap(&key, expected, Some((&new.bytes, new.rest(time.now()))))
         })

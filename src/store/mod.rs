@@ -1,12 +1,12 @@
 //! Where managers share a token: bytes with a lifetime, changed one at a time.
 
-mod bounded;
 #[cfg(feature = "encryption")]
 pub(crate) mod encrypted;
 pub(crate) mod file;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod timeout;
 mod watch;
 
 use std::fmt;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub use self::watch::Subscription;
 pub use crate::key::Key;
 
-pub(crate) use self::bounded::BoundedStore;
+pub(crate) use self::timeout::TimeoutStore;
 
 use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
