@@ -9,7 +9,7 @@ use crate::clock::{Clock, Deadline, Notifier, Time, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::{lock, wait};
-use crate::store::watch::{Subscription, Watches};
+use crate::store::subscriptions::{Subscription, Subscriptions};
 use crate::store::{Cursor, Entry, Expected, Store, SwapOutcome};
 
 /// Keeps bytes in memory. Clones share them.
@@ -28,7 +28,7 @@ pub struct MemoryStore(Arc<Shared>);
 struct Shared {
     shelf: Mutex<Shelf>,
     changed: Condvar,
-    watches: Arc<Watches>,
+    watches: Arc<Subscriptions>,
     time: Time,
 }
 

@@ -6,8 +6,8 @@ pub(crate) mod file;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod subscriptions;
 mod timeout;
-mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use ring::digest;
 use zeroize::Zeroizing;
 
-pub use self::watch::Subscription;
+pub use self::subscriptions::Subscription;
 pub use crate::key::Key;
 
 pub(crate) use self::timeout::TimeoutStore;

@@ -16,13 +16,13 @@ use crate::clock::{Deadline, Notifier};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::policy::store_pause;
-use crate::store::watch::{Subscription, Watches};
+use crate::store::subscriptions::{Subscription, Subscriptions};
 use crate::thread::spawn;
 
 /// What is watched, and the thread that does.
 #[derive(Default)]
 pub(super) struct Watching {
-    watches: Arc<Watches>,
+    watches: Arc<Subscriptions>,
     /// The process in which the thread runs. A forked child starts its own with its first new watch.
     running: Mutex<Option<u32>>,
     /// The server works again: what rests because it did not, need not any longer.

@@ -28,22 +28,22 @@ impl fmt::Debug for Subscription {
 
 /// All watches of a store.
 #[derive(Default)]
-pub(super) struct Watches(Mutex<Watched>);
+pub(super) struct Subscriptions(Mutex<Registered>);
 
 #[derive(Default)]
-struct Watched {
+struct Registered {
     by_key: HashMap<Key, Vec<(u64, Notifier)>>,
     /// Numbers the watches.
-    last: u64,
+    last_id: u64,
 }
 
-impl Watches {
+impl Subscriptions {
     pub(super) fn add(self: &Arc<Self>, key: &Key, notifier: Notifier) -> Subscription {
-        let mut watched = lock(&self.0);
-        watched.last += 1;
-        let number = watched.last;
-        watched.by_key.entry(key.clone()).or_default().push((number, notifier));
-        Subscription::new(Guard { watches: self.clone(), key: key.clone(), number })
+        let mut registered = lock(&self.0);
+        registered.last_id += 1;
+        let id = registered.last_id;
+        registered.by_key.entry(key.clone()).or_default().push((id, notifier));
+        Subscription::new(Registration { subscriptions: self.clone(), key: key.clone(), id })
     }
 
     /// Tells those who watch `key`.
@@ -70,22 +70,22 @@ impl Watches {
     }
 }
 
-struct Guard {
-    watches: Arc<Watches>,
+struct Registration {
+    subscriptions: Arc<Subscriptions>,
     key: Key,
-    number: u64,
+    id: u64,
 }
 
-impl Drop for Guard {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let mut watched = lock(&self.watches.0);
-        let Some(notifiers) = watched.by_key.get_mut(&self.key) else { return };
-        let gone: Vec<_> = notifiers.extract_if(.., |(number, _)| *number == self.number).collect();
+        let mut registered = lock(&self.subscriptions.0);
+        let Some(notifiers) = registered.by_key.get_mut(&self.key) else { return };
+        let removed: Vec<_> = notifiers.extract_if(.., |(id, _)| *id == self.id).collect();
         if notifiers.is_empty() {
-            watched.by_key.remove(&self.key);
+            registered.by_key.remove(&self.key);
         }
-        drop(watched);
+        drop(registered);
         // Only now, because a manager may go with it.
-        drop(gone);
+        drop(removed);
     }
 }
