@@ -71,7 +71,7 @@ impl Timestamp {
 
     /// The same on the monotonic clock, and never on the wall clock: for an end that nobody is to bring nearer by setting
     /// that.
-    pub(crate) fn by_monotonic_alone(self) -> Timestamp {
+    pub(crate) fn monotonic_only(self) -> Timestamp {
         Timestamp { wall: u64::MAX, ..self }
     }
 
@@ -187,30 +187,30 @@ fn system_now() -> Timestamp {
 /// A moment that all processes of this host tell alike, in milliseconds: by the wall clock, and by the clock that counts from
 /// the start of the host and goes on while it sleeps, where there is one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HostMoment {
+pub(crate) struct HostTimestamp {
     pub(crate) wall: u64,
     pub(crate) boot: Option<u64>,
 }
 
-impl HostMoment {
+impl HostTimestamp {
     /// How long ago `start` was; by the wall clock where there is no other.
-    pub(crate) fn since(self, start: HostMoment) -> Duration {
+    pub(crate) fn since(self, start: HostTimestamp) -> Duration {
         let by_boot = self.boot.zip(start.boot).map(|(now, start)| now.saturating_sub(start));
         Duration::from_millis(by_boot.unwrap_or_else(|| self.wall.saturating_sub(start.wall)))
     }
 }
 
 impl Time {
-    pub(crate) fn on_this_host(&self) -> HostMoment {
+    pub(crate) fn host_now(&self) -> HostTimestamp {
         match self {
             Time::System => {
                 let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-                HostMoment { wall: milliseconds(wall), boot: since_boot().map(milliseconds) }
+                HostTimestamp { wall: milliseconds(wall), boot: since_boot().map(milliseconds) }
             }
             Time::Custom(clock) => {
                 let now = clock.now();
                 let wall = Duration::from_nanos(now.wall);
-                HostMoment { wall: milliseconds(wall), boot: Some(milliseconds(now.monotonic())) }
+                HostTimestamp { wall: milliseconds(wall), boot: Some(milliseconds(now.monotonic())) }
             }
         }
     }
@@ -258,7 +258,7 @@ pub(crate) struct Deadline(Instant);
 impl Deadline {
     /// `wait` from now. More than a year is a year: an `Instant` cannot hold every `Duration`.
     pub(crate) fn within(wait: Duration) -> Deadline {
-        Deadline(Instant::now() + wait.min(LONGEST_WAIT))
+        Deadline(Instant::now() + wait.min(MAX_WAIT))
     }
 
     pub(crate) fn at(instant: Instant) -> Deadline {
@@ -266,7 +266,7 @@ impl Deadline {
     }
 
     pub(crate) fn later(self, wait: Duration) -> Deadline {
-        Deadline(self.0 + wait.min(LONGEST_WAIT))
+        Deadline(self.0 + wait.min(MAX_WAIT))
     }
 
     pub(crate) fn remaining(self) -> Duration {
@@ -282,7 +282,7 @@ impl Deadline {
     }
 }
 
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
+const MAX_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
 /// Measures how long something took, in real time.
 #[derive(Clone, Copy, Debug)]
@@ -317,8 +317,8 @@ mod tests {
         assert!(!moment(99, 1_099).reaches(end));
         assert!(moment(100, 1_000).reaches(end), "the wall was set back");
         assert!(moment(50, 1_100).reaches(end), "the machine slept");
-        assert!(!moment(99, 9_999).reaches(end.by_monotonic_alone()), "the wall was set forward");
-        assert!(moment(100, 1_000).reaches(end.by_monotonic_alone()));
+        assert!(!moment(99, 9_999).reaches(end.monotonic_only()), "the wall was set forward");
+        assert!(moment(100, 1_000).reaches(end.monotonic_only()));
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(moment(90, 1_000).until(moment(100, 1_100)), Duration::from_secs(10));
         assert_eq!(moment(0, 1_095).until(moment(100, 1_100)), Duration::from_secs(5));
         assert_eq!(moment(200, 0).until(moment(100, 1_100)), Duration::ZERO);
-        assert_eq!(moment(0, 1_095).until(moment(100, 1_100).by_monotonic_alone()), Duration::from_secs(100));
+        assert_eq!(moment(0, 1_095).until(moment(100, 1_100).monotonic_only()), Duration::from_secs(100));
     }
 
     #[test]

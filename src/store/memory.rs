@@ -26,23 +26,23 @@ pub struct MemoryStore(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    shelf: Mutex<Shelf>,
+    entries: Mutex<Entries>,
     changed: Condvar,
-    watches: Arc<Subscriptions>,
+    subscriptions: Arc<Subscriptions>,
     time: Time,
 }
 
 #[derive(Default)]
-struct Shelf {
-    kept: HashMap<Key, Kept>,
+struct Entries {
+    by_key: HashMap<Key, StoredEntry>,
     /// The same keys in the order of their ends on the monotonic clock.
-    ends: BTreeSet<(Duration, Key)>,
+    by_expiry: BTreeSet<(Duration, Key)>,
 }
 
-struct Kept {
+struct StoredEntry {
     entry: Entry,
-    end: Timestamp,
-    order: Duration,
+    expires_at: Timestamp,
+    monotonic_expiry: Duration,
 }
 
 impl MemoryStore {
@@ -59,7 +59,7 @@ impl MemoryStore {
 
     /// How many entries it holds, leases included.
     pub fn len(&self) -> usize {
-        self.with_shelf(|shelf, _| shelf.kept.len())
+        self.with_entries(|entries, _| entries.by_key.len())
     }
 
     /// True when it holds nothing.
@@ -67,17 +67,17 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    fn with_shelf<T>(&self, work: impl FnOnce(&mut Shelf, Timestamp) -> T) -> T {
+    fn with_entries<T>(&self, work: impl FnOnce(&mut Entries, Timestamp) -> T) -> T {
         let now = self.0.time.now();
-        let mut shelf = lock(&self.0.shelf);
-        shelf.drop_ended(now);
-        work(&mut shelf, now)
+        let mut entries = lock(&self.0.entries);
+        entries.remove_expired(now);
+        work(&mut entries, now)
     }
 }
 
 impl Store for MemoryStore {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        Ok(self.with_shelf(|shelf, now| shelf.read(key, now)))
+        Ok(self.with_entries(|entries, now| entries.read(key, now)))
     }
 
     fn compare_and_swap(
@@ -86,45 +86,45 @@ impl Store for MemoryStore {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let swap = self.with_shelf(|shelf, now| {
-            if new.is_some() && expected.matches(None) && shelf.has_no_room_for(key) {
+        let swap = self.with_entries(|entries, now| {
+            if new.is_some() && expected.matches(None) && entries.is_full_for(key) {
                 return Err(Error::new(ErrorKind::Store, "the store in memory is full of what is done once"));
             }
-            Ok(shelf.swap(key, expected, new, now))
+            Ok(entries.swap(key, expected, new, now))
         })?;
         if let SwapOutcome::Done(_) = swap {
             self.0.changed.notify_all();
-            self.0.watches.notify(key);
+            self.0.subscriptions.notify(key);
         }
         Ok(swap)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
         let deadline = Deadline::at(deadline);
-        let mut shelf = lock(&self.0.shelf);
-        while !deadline.has_passed() && !shelf.has_moved(key, cursor, self.0.time.now()) {
+        let mut entries = lock(&self.0.entries);
+        while !deadline.has_passed() && !entries.has_changed(key, cursor, self.0.time.now()) {
             // A lease that runs out is announced by nobody, so it is looked for now and then.
-            let pause = deadline.remaining().min(LOOK_AGAIN);
-            shelf = wait(&self.0.changed, shelf, pause);
+            let timeout = deadline.remaining().min(RECHECK_INTERVAL);
+            entries = wait(&self.0.changed, entries, timeout);
         }
         Ok(())
     }
 
     fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
-        let watch = self.0.watches.add(key, notifier.clone());
+        let subscription = self.0.subscriptions.add(key, notifier.clone());
         // What has changed since the caller looked.
         notifier.notify();
-        Some(watch)
+        Some(subscription)
     }
 }
 
-impl Shelf {
+impl Entries {
     fn read(&self, key: &Key, now: Timestamp) -> Option<Entry> {
-        let kept = self.kept.get(key).filter(|kept| !now.reaches(kept.end))?;
-        Some(Entry { remaining: now.until(kept.end), ..kept.entry.clone() })
+        let stored = self.by_key.get(key).filter(|stored| !now.reaches(stored.expires_at))?;
+        Some(Entry { remaining: now.until(stored.expires_at), ..stored.entry.clone() })
     }
 
-    fn has_moved(&self, key: &Key, cursor: &Cursor, now: Timestamp) -> bool {
+    fn has_changed(&self, key: &Key, cursor: &Cursor, now: Timestamp) -> bool {
         self.read(key, now).map(|entry| entry.version) != cursor.version || self.read(&key.lease(), now).is_none()
     }
 
@@ -147,41 +147,43 @@ impl Shelf {
         let entry = Entry::new(bytes.to_vec(), lifetime);
         let version = entry.version().clone();
         // A token must not be used for too long; what stands beside one must not be lost because somebody sets a clock.
-        let end = if key.is_sidecar() { now.after(lifetime).by_monotonic_alone() } else { now.after(lifetime) };
-        let order = end.monotonic();
-        self.ends.insert((order, key.clone()));
-        self.kept.insert(key.clone(), Kept { entry, end, order });
-        while self.kept.len() > MOST_ENTRIES {
-            let Some(least) = self.least_missed(&key) else { break };
-            self.remove(&least);
+        let expires_at = if key.is_sidecar() { now.after(lifetime).monotonic_only() } else { now.after(lifetime) };
+        let monotonic_expiry = expires_at.monotonic();
+        self.by_expiry.insert((monotonic_expiry, key.clone()));
+        self.by_key.insert(key.clone(), StoredEntry { entry, expires_at, monotonic_expiry });
+        while self.by_key.len() > MAX_ENTRIES {
+            let Some(evicted) = self.eviction_candidate(&key) else { break };
+            self.remove(&evicted);
         }
         version
     }
 
     /// True when everything that would have to go for `new` is needed.
-    fn has_no_room_for(&self, new: &Key) -> bool {
-        self.kept.len() >= MOST_ENTRIES && !self.kept.contains_key(new) && self.least_missed(new).is_none()
+    fn is_full_for(&self, new: &Key) -> bool {
+        self.by_key.len() >= MAX_ENTRIES && !self.by_key.contains_key(new) && self.eviction_candidate(new).is_none()
     }
 
     /// What goes when there is no room for `new`. A lost record costs a fetch; a lost lease lets two fetch at once, and
     /// leases are short, so going by their ends alone would take them first; a lost refresh token costs a person's time;
     /// and what is done once would be done twice.
-    fn least_missed(&self, new: &Key) -> Option<Key> {
-        let mut others = self.ends.iter().map(|(_, key)| key).filter(|key| *key != new && !key.is_operation());
-        let first = others.clone().next();
-        others.find(|key| !key.is_sidecar()).or(first).cloned()
+    fn eviction_candidate(&self, new: &Key) -> Option<Key> {
+        let mut evictable = self.by_expiry.iter().map(|(_, key)| key).filter(|key| *key != new && !key.is_operation());
+        let soonest = evictable.clone().next();
+        evictable.find(|key| !key.is_sidecar()).or(soonest).cloned()
     }
 
     fn remove(&mut self, key: &Key) {
-        if let Some(kept) = self.kept.remove(key) {
-            self.ends.remove(&(kept.order, key.clone()));
+        if let Some(stored) = self.by_key.remove(key) {
+            self.by_expiry.remove(&(stored.monotonic_expiry, key.clone()));
         }
     }
 
-    fn drop_ended(&mut self, now: Timestamp) {
-        while let Some((order, key)) = self.ends.first().cloned() {
+    fn remove_expired(&mut self, now: Timestamp) {
+        while let Some((monotonic_expiry, key)) = self.by_expiry.first().cloned() {
             // Ordered by one clock: what the wall clock alone has ended is not read, and leaves a little later.
-            if order > now.monotonic() && !self.kept.get(&key).is_some_and(|kept| now.reaches(kept.end)) {
+            if monotonic_expiry > now.monotonic()
+                && !self.by_key.get(&key).is_some_and(|stored| now.reaches(stored.expires_at))
+            {
                 break;
             }
             self.remove(&key);
@@ -195,9 +197,9 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-const MOST_ENTRIES: usize = 10_000;
+const MAX_ENTRIES: usize = 10_000;
 
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -222,30 +224,30 @@ mod tests {
     #[test]
     fn a_lease_is_kept_in_a_store_that_is_full_of_records() {
         let store = MemoryStore::new();
-        (0..MOST_ENTRIES).for_each(|number| put(&store, &key(number), HOUR + Duration::from_secs(number as u64)));
+        (0..MAX_ENTRIES).for_each(|number| put(&store, &key(number), HOUR + Duration::from_secs(number as u64)));
         put(&store, &key(7).lease(), LEASE);
         assert!(has(&store, &key(7).lease()) && !has(&store, &key(0)));
-        (0..20).for_each(|number| put(&store, &key(MOST_ENTRIES + number), 2 * HOUR));
+        (0..20).for_each(|number| put(&store, &key(MAX_ENTRIES + number), 2 * HOUR));
         assert!(has(&store, &key(7).lease()) && !has(&store, &key(20)) && has(&store, &key(21)));
-        assert_eq!(store.len(), MOST_ENTRIES);
+        assert_eq!(store.len(), MAX_ENTRIES);
     }
 
     #[test]
     fn what_has_just_come_is_kept_even_if_its_life_ends_first() {
         let store = MemoryStore::new();
-        (0..MOST_ENTRIES).for_each(|number| put(&store, &key(number), HOUR));
-        put(&store, &key(MOST_ENTRIES), LEASE);
-        assert!(has(&store, &key(MOST_ENTRIES)));
-        assert_eq!(store.len(), MOST_ENTRIES);
+        (0..MAX_ENTRIES).for_each(|number| put(&store, &key(number), HOUR));
+        put(&store, &key(MAX_ENTRIES), LEASE);
+        assert!(has(&store, &key(MAX_ENTRIES)));
+        assert_eq!(store.len(), MAX_ENTRIES);
     }
 
     #[test]
     fn a_store_full_of_leases_holds_no_more_than_another() {
         let store = MemoryStore::new();
-        (0..=MOST_ENTRIES).for_each(|number| put(&store, &key(number).lease(), HOUR));
-        assert!(has(&store, &key(MOST_ENTRIES).lease()));
+        (0..=MAX_ENTRIES).for_each(|number| put(&store, &key(number).lease(), HOUR));
+        assert!(has(&store, &key(MAX_ENTRIES).lease()));
         put(&store, &key(0), HOUR);
         assert!(has(&store, &key(0)));
-        assert_eq!(store.len(), MOST_ENTRIES);
+        assert_eq!(store.len(), MAX_ENTRIES);
     }
 }

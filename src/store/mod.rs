@@ -56,23 +56,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let fits = |entry: &Entry| entry.serves(not, at_least);
+        let qualifies = |entry: &Entry| entry.qualifies(other_than, min_remaining);
         let entry = self.read(key)?;
-        if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
+        if let Some(entry) = entry.as_ref().filter(|entry| qualifies(entry)) {
             return Ok(LeaseOutcome::Found(entry.clone()));
         }
         let cursor = Cursor::new(entry.map(|entry| entry.version));
-        let lock = key.lease();
-        match self.compare_and_swap(&lock, Expected::Absent, Some((owner.as_bytes(), lease)))? {
-            SwapOutcome::Done(version) => match self.read(key)?.filter(fits) {
+        let lease_key = key.lease();
+        match self.compare_and_swap(&lease_key, Expected::Absent, Some((owner.as_bytes(), lease)))? {
+            SwapOutcome::Done(version) => match self.read(key)?.filter(qualifies) {
                 // It came between the two looks: to fetch now would be to fetch twice.
                 Some(entry) => {
-                    self.compare_and_swap(&lock, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
+                    self.compare_and_swap(&lease_key, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
                     Ok(LeaseOutcome::Found(entry))
                 }
                 None => Ok(LeaseOutcome::Leased),
@@ -80,7 +80,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
             SwapOutcome::Conflict(Some(holder)) if holder.bytes() == owner.as_bytes() => {
                 // Its owner counts on a whole lease from now.
                 match self.compare_and_swap(
-                    &lock,
+                    &lease_key,
                     Expected::Version(&holder.version),
                     Some((owner.as_bytes(), lease)),
                 )? {
@@ -101,15 +101,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        let lock = key.lease();
-        let lease = self.read(&lock)?.filter(|holder| holder.bytes() == owner.as_bytes());
-        let mut expected = seen.cloned();
+        let lease_key = key.lease();
+        let lease = self.read(&lease_key)?.filter(|holder| holder.bytes() == owner.as_bytes());
+        let mut expected = supersedes.cloned();
         let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
             outcome = match self.compare_and_swap(key, now, Some((bytes, lifetime))) {
                 Ok(SwapOutcome::Conflict(Some(entry))) if lease.is_some() || lifetime > entry.remaining => {
@@ -129,7 +129,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         }
         if let Some(lease) = lease {
             // Compared, because it may have run out and be another's by now.
-            self.compare_and_swap(&lock, Expected::Version(&lease.version), None)?;
+            self.compare_and_swap(&lease_key, Expected::Version(&lease.version), None)?;
         }
         outcome
     }
@@ -138,13 +138,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// sooner; the caller looks again.
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
         let deadline = Deadline::at(deadline);
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = INITIAL_BACKOFF;
         loop {
-            thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
-            if deadline.has_passed() || has_moved(self, key, cursor)? {
+            thread::sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
+            if deadline.has_passed() || has_changed(self, key, cursor)? {
                 return Ok(());
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
@@ -180,15 +180,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 }
 
 /// True when the record is not what `cursor` saw, or nobody holds the lease.
-fn has_moved(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Result<bool, Error> {
+fn has_changed(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Result<bool, Error> {
     Ok(store.read(key)?.map(|entry| entry.version) != cursor.version || store.read(&key.lease())?.is_none())
 }
 
 /// How often a write starts over because another one came first.
-const MOST_TRIES: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
 impl<S: Store + ?Sized> Store for Arc<S> {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
@@ -207,23 +207,23 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        (**self).read_or_lease(key, not, at_least, owner, lease)
+        (**self).read_or_lease(key, other_than, min_remaining, owner, lease)
     }
 
     fn publish(
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        (**self).publish(key, owner, seen, bytes, lifetime)
+        (**self).publish(key, owner, supersedes, bytes, lifetime)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
@@ -304,8 +304,8 @@ impl Entry {
     }
 
     /// True for whoever asks for [another version than `not` with `at_least` left](Store::read_or_lease).
-    fn serves(&self, not: Option<&Version>, at_least: Duration) -> bool {
-        Some(&self.version) != not && self.remaining >= at_least
+    fn qualifies(&self, other_than: Option<&Version>, min_remaining: Duration) -> bool {
+        Some(&self.version) != other_than && self.remaining >= min_remaining
     }
 }
 

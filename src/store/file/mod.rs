@@ -1,8 +1,8 @@
 //! A store on one machine: files that its processes share.
 
-mod folder;
+mod directory;
+mod held_leases;
 mod layout;
-mod leases;
 
 use std::fmt;
 use std::path::Path;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 
-use self::folder::{Folder, Guard, LONGEST_QUEUE, Name};
-use self::layout::{Content, Text, Unreadable};
-use self::leases::Leases;
-use crate::clock::{Clock, Deadline, HostMoment, Time};
+use self::directory::{Directory, FileLock, FileName, MAX_LOCK_WAIT};
+use self::held_leases::HeldLeases;
+use self::layout::{EncodedRecord, Record, Unreadable};
+use crate::clock::{Clock, Deadline, HostTimestamp, Time};
 use crate::error::Error;
 use crate::key::Key;
 use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
@@ -85,9 +85,9 @@ pub struct FileStore {
 }
 
 struct Inner {
-    folder: Folder,
+    directory: Directory,
     time: Time,
-    leases: Leases,
+    held_leases: HeldLeases,
     /// Whether an unreadable file has been reported.
     reported: AtomicBool,
 }
@@ -122,7 +122,7 @@ impl FileStore {
 
     fn with_time(directory: &Path, time: Time) -> FileStore {
         let reported = AtomicBool::new(false);
-        let inner = Inner { folder: Folder::new(directory), time, leases: Leases::default(), reported };
+        let inner = Inner { directory: Directory::new(directory), time, held_leases: HeldLeases::default(), reported };
         FileStore { inner: Arc::new(inner), on_network_file_system: false }
     }
 
@@ -136,15 +136,15 @@ impl FileStore {
 
     /// Where the files are.
     pub fn directory(&self) -> &Path {
-        self.inner.folder.path()
+        self.inner.directory.path()
     }
 }
 
 impl Store for FileStore {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        match Name::leased_by(key) {
-            Some(name) => self.inner.lease(&self.inner.folder.guard(&name)?, &name, key),
-            None => self.inner.record(&Name::of(key), key),
+        match FileName::leased_by(key) {
+            Some(name) => self.inner.live_lease(&self.inner.directory.lock(&name)?, &name, key),
+            None => self.inner.record(&FileName::of(key), key),
         }
     }
 
@@ -154,48 +154,49 @@ impl Store for FileStore {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        match Name::leased_by(key) {
+        match FileName::leased_by(key) {
             Some(name) => self.inner.swap_lease(&name, key, expected, new),
-            None => self.inner.swap_record(&Name::of(key), key, expected, new),
+            None => self.inner.swap_record(&FileName::of(key), key, expected, new),
         }
     }
 
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let name = Name::of(key);
-        let fits = |entry: &Entry| entry.serves(not, at_least);
+        let name = FileName::of(key);
+        let qualifies = |entry: &Entry| entry.qualifies(other_than, min_remaining);
         let busy = |holder: Entry, entry: Option<Entry>| LeaseOutcome::Busy {
             remaining: holder.remaining,
             cursor: Cursor::new(entry.map(|entry| entry.version)),
         };
         let is_another = |holder: &Entry| holder.bytes() != owner.as_bytes();
         // Without the lock: whoever replaces it replaces it as a whole.
-        if let Some(entry) = self.inner.record(&name, key)?.filter(fits) {
+        if let Some(entry) = self.inner.record(&name, key)?.filter(qualifies) {
             return Ok(LeaseOutcome::Found(entry));
         }
-        let held_under = key.lease();
-        let guard = self.inner.folder.guard_within(&name, LONGEST_QUEUE)?;
+        let lease_key = key.lease();
+        let lock = self.inner.directory.lock_within(&name, MAX_LOCK_WAIT)?;
         // It may have come before the lock was had: to fetch now would be to fetch twice.
         let entry = self.inner.record(&name, key)?;
-        if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
+        if let Some(entry) = entry.as_ref().filter(|entry| qualifies(entry)) {
             return Ok(LeaseOutcome::Found(entry.clone()));
         }
-        let Some(guard) = guard else {
+        let Some(lock) = lock else {
             // Perhaps the holder writes what it has fetched, on a disk that takes its time.
-            let holder =
-                self.inner.recorded_lease(&name, &held_under)?.and_then(|lease| lease.entry).filter(is_another);
-            return holder.map(|holder| busy(holder, entry)).ok_or_else(|| self.inner.folder.kept_out(&name));
+            let holder = self.inner.read_lease(&name, &lease_key)?.and_then(|lease| lease.entry).filter(is_another);
+            return holder
+                .map(|holder| busy(holder, entry))
+                .ok_or_else(|| self.inner.directory.lock_timeout_error(&name));
         };
-        if let Some(holder) = self.inner.lease(&guard, &name, &held_under)?.filter(is_another) {
+        if let Some(holder) = self.inner.live_lease(&lock, &name, &lease_key)?.filter(is_another) {
             return Ok(busy(holder, entry));
         }
-        self.inner.take_lease(&guard, &name, &held_under, owner.as_bytes(), lease)?;
+        self.inner.take_lease(&lock, &name, &lease_key, owner.as_bytes(), lease)?;
         Ok(LeaseOutcome::Leased)
     }
 
@@ -203,33 +204,33 @@ impl Store for FileStore {
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        let name = Name::of(key);
-        let published = self.publish_guarded(&name, key, owner, seen, (bytes, lifetime));
+        let name = FileName::of(key);
+        let published = self.publish_locked(&name, key, owner, supersedes, (bytes, lifetime));
         if published.is_err() {
             // Whoever cannot write must not keep the others from trying.
-            let file = self.inner.leases.take_if(&name, &Version::of_bytes(owner.as_bytes()));
-            drop(file.map(Guard::of));
+            let file = self.inner.held_leases.remove_version(&name, &Version::of_bytes(owner.as_bytes()));
+            drop(file.map(FileLock::from_locked));
         }
         if let Ok(PublishOutcome::Done(_)) = published {
-            self.inner.folder.sync()?;
+            self.inner.directory.sync()?;
         }
         published
     }
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
-        if self.on_network_file_system { None } else { self.inner.record(&Name::of(key), key).ok()? }
+        if self.on_network_file_system { None } else { self.inner.record(&FileName::of(key), key).ok()? }
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
-        let (name, deadline) = (Name::of(key), Deadline::at(deadline));
+        let (name, deadline) = (FileName::of(key), Deadline::at(deadline));
         let mut seen = None;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = INITIAL_BACKOFF;
         for round in 0_u32.. {
-            let file = self.inner.folder.look_at(&name);
+            let file = self.inner.directory.file_id(&name);
             if seen.as_ref() != Some(&file) {
                 let version = self.inner.record(&name, key)?.map(|entry| entry.version);
                 if version.as_ref() != cursor.version() {
@@ -238,15 +239,17 @@ impl Store for FileStore {
                 seen = Some(file);
             }
             // That it was freed shows in the folder. That its holder has died, or its lifetime is over, is looked for less often.
-            let is_freed = self.inner.folder.look_at(&name.owner()).is_none();
-            if is_freed || round % ROUNDS == ROUNDS - 1 && self.has_ended(&name, key)? {
+            let is_freed = self.inner.directory.file_id(&name.owner()).is_none();
+            if is_freed
+                || round % POLLS_PER_LEASE_CHECK == POLLS_PER_LEASE_CHECK - 1 && self.is_lease_free(&name, key)?
+            {
                 return Ok(());
             }
             if deadline.has_passed() {
                 break;
             }
-            thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            thread::sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
         Ok(())
     }
@@ -254,32 +257,32 @@ impl Store for FileStore {
 
 impl FileStore {
     /// True when nobody has the lease any more. Whoever is changing something just now may be its holder.
-    fn has_ended(&self, name: &Name, key: &Key) -> Result<bool, Error> {
-        let guard = self.inner.folder.guard_within(name, Duration::ZERO)?;
-        guard.map_or(Ok(false), |guard| Ok(self.inner.lease(&guard, name, &key.lease())?.is_none()))
+    fn is_lease_free(&self, name: &FileName, key: &Key) -> Result<bool, Error> {
+        let lock = self.inner.directory.lock_within(name, Duration::ZERO)?;
+        lock.map_or(Ok(false), |lock| Ok(self.inner.live_lease(&lock, name, &key.lease())?.is_none()))
     }
 
-    fn publish_guarded(
+    fn publish_locked(
         &self,
-        name: &Name,
+        name: &FileName,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         (bytes, lifetime): (&[u8], Duration),
     ) -> Result<PublishOutcome, Error> {
-        let (asked_at, folder) = (self.inner.time.on_this_host(), &self.inner.folder);
-        let guard = folder.guard(name)?;
-        let lifetime = self.inner.rest_of(lifetime, asked_at);
-        let holder = self.inner.lease(&guard, name, &key.lease())?;
+        let (requested_at, directory) = (self.inner.time.host_now(), &self.inner.directory);
+        let lock = directory.lock(name)?;
+        let lifetime = self.inner.remaining_of(lifetime, requested_at);
+        let holder = self.inner.live_lease(&lock, name, &key.lease())?;
         let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
         let later = self.inner.record(name, key)?;
-        let later = later.filter(|entry| Some(&entry.version) != seen && entry.remaining >= lifetime);
+        let later = later.filter(|entry| Some(&entry.version) != supersedes && entry.remaining >= lifetime);
         if let Some(entry) = later.filter(|_| !is_mine) {
             return Ok(PublishOutcome::Conflict(entry));
         }
-        let written = self.inner.write(&guard, name, key, bytes, lifetime);
+        let written = self.inner.write(&lock, name, key, bytes, lifetime);
         if is_mine {
-            self.inner.free_lease(&guard, name)?;
+            self.inner.free_lease(&lock, name)?;
         }
         written.map(|version| PublishOutcome::Done(Some(version)))
     }
@@ -287,13 +290,13 @@ impl FileStore {
 
 impl Inner {
     /// What is recorded under `key`. Needs no lock.
-    fn record(&self, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
-        let Some(bytes) = self.folder.read(name)? else { return Ok(None) };
-        match Content::read(&bytes, key, &self.time) {
-            Ok(content) => Ok(content.entry),
+    fn record(&self, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
+        let Some(bytes) = self.directory.read(name)? else { return Ok(None) };
+        match Record::decode(&bytes, key, &self.time) {
+            Ok(record) => Ok(record.entry),
             Err(Unreadable(why)) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
-                    let path = self.folder.path().join(name.as_str());
+                    let path = self.directory.path().join(name.as_str());
                     log::warn!(target: "evertoken", "{path:?} cannot be read: {why}; told once");
                 }
                 // What the provider is asked with is not to be guessed: whoever asks for it is to see that there is one.
@@ -305,101 +308,108 @@ impl Inner {
 
     fn swap_record(
         &self,
-        name: &Name,
+        name: &FileName,
         key: &Key,
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let asked_at = self.time.on_this_host();
-        let guard = self.folder.guard_within(name, longest_queue(key))?;
-        let guard = guard.ok_or_else(|| self.folder.kept_out(name))?;
+        let requested_at = self.time.host_now();
+        let lock = self.directory.lock_within(name, max_lock_wait(key))?;
+        let lock = lock.ok_or_else(|| self.directory.lock_timeout_error(name))?;
         let current = self.record(name, key)?;
         if !expected.matches(current.as_ref()) {
             return Ok(SwapOutcome::Conflict(current));
         }
         let Some((bytes, lifetime)) = new else {
-            return self.folder.remove(&guard, name).map(|()| SwapOutcome::Done(None));
+            return self.directory.remove(&lock, name).map(|()| SwapOutcome::Done(None));
         };
-        let version = self.write(&guard, name, key, bytes, self.rest_of(lifetime, asked_at))?;
-        drop(guard);
-        self.folder.sync()?;
+        let version = self.write(&lock, name, key, bytes, self.remaining_of(lifetime, requested_at))?;
+        drop(lock);
+        self.directory.sync()?;
         Ok(SwapOutcome::Done(Some(version)))
     }
 
     /// `name`: that of the record.
     fn swap_lease(
         &self,
-        name: &Name,
+        name: &FileName,
         key: &Key,
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let guard = self.folder.guard(name)?;
-        let current = self.lease(&guard, name, key)?;
+        let lock = self.directory.lock(name)?;
+        let current = self.live_lease(&lock, name, key)?;
         if !expected.matches(current.as_ref()) {
             return Ok(SwapOutcome::Conflict(current));
         }
         Ok(SwapOutcome::Done(match new {
-            Some((owner, lifetime)) => Some(self.take_lease(&guard, name, key, owner, lifetime)?),
-            None => self.free_lease(&guard, name).map(|()| None)?,
+            Some((owner, lifetime)) => Some(self.take_lease(&lock, name, key, owner, lifetime)?),
+            None => self.free_lease(&lock, name).map(|()| None)?,
         }))
     }
 
     /// What is left of a lifetime that began when it was asked for: whoever was stopped while it waited for a lock must not give
     /// more.
-    fn rest_of(&self, lifetime: Duration, asked_at: HostMoment) -> Duration {
-        lifetime.saturating_sub(self.time.on_this_host().since(asked_at))
+    fn remaining_of(&self, lifetime: Duration, requested_at: HostTimestamp) -> Duration {
+        lifetime.saturating_sub(self.time.host_now().since(requested_at))
     }
 
-    fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], lifetime: Duration) -> Result<Version, Error> {
-        let text = Text::of(key, bytes, lifetime, None, &self.time)?;
-        self.folder.write(guard, name, &text, &self.time)?;
+    fn write(
+        &self,
+        lock: &FileLock,
+        name: &FileName,
+        key: &Key,
+        bytes: &[u8],
+        lifetime: Duration,
+    ) -> Result<Version, Error> {
+        let text = EncodedRecord::new(key, bytes, lifetime, None, &self.time)?;
+        self.directory.write(lock, name, &text, &self.time)?;
         Ok(text.version)
     }
 
     /// Who said that it fetches, and for how long at most. Needs no lock, and nobody knows whether it still lives.
-    fn recorded_lease(&self, name: &Name, key: &Key) -> Result<Option<Content>, Error> {
-        let bytes = self.folder.read(&name.owner())?;
+    fn read_lease(&self, name: &FileName, key: &Key) -> Result<Option<Record>, Error> {
+        let bytes = self.directory.read(&name.owner())?;
         // It is not made to outlast a loss of power, so what cannot be read is nothing to report.
-        Ok(bytes.and_then(|bytes| Content::read(&bytes, key, &self.time).ok()))
+        Ok(bytes.and_then(|bytes| Record::decode(&bytes, key, &self.time).ok()))
     }
 
     /// Who fetches, and for how long at most. `name`: that of the record.
-    fn lease(&self, guard: &Guard, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
-        let Some(content) = self.recorded_lease(name, key)? else { return Ok(None) };
-        let Some(entry) = content.entry else { return Ok(None) };
-        self.leases.forget_unless(name, entry.version());
-        let lifetimes = content.held.is_none_or(|file| self.folder.is_held(guard, name, file));
-        Ok(Some(entry).filter(|_| lifetimes))
+    fn live_lease(&self, lock: &FileLock, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
+        let Some(record) = self.read_lease(name, key)? else { return Ok(None) };
+        let Some(entry) = record.entry else { return Ok(None) };
+        self.held_leases.drop_other_version(name, entry.version());
+        let is_live = record.held.is_none_or(|file| self.directory.is_lease_locked(lock, name, file));
+        Ok(Some(entry).filter(|_| is_live))
     }
 
     fn take_lease(
         &self,
-        guard: &Guard,
-        name: &Name,
+        lock: &FileLock,
+        name: &FileName,
         key: &Key,
         owner: &[u8],
         lifetime: Duration,
     ) -> Result<Version, Error> {
         // Where one that is stopped still has the file, the lease counts for its lifetime alone.
-        let file = self.leases.take(name).filter(|file| self.folder.is_in_place(file, &name.lease()));
+        let file = self.held_leases.remove(name).filter(|file| self.directory.is_current(file, &name.lease()));
         let file = match file {
-            None => self.folder.hold(guard, name)?,
+            None => self.directory.try_lock_lease(lock, name)?,
             file => file,
         };
-        let held = file.as_ref().and_then(folder::number);
-        let text = Text::of(key, owner, lifetime, held, &self.time)?;
-        self.folder.write_owner(guard, name, &text)?;
+        let held = file.as_ref().and_then(directory::inode);
+        let text = EncodedRecord::new(key, owner, lifetime, held, &self.time)?;
+        self.directory.write_owner(lock, name, &text)?;
         if let Some(file) = file {
-            self.leases.keep(name, text.version.clone(), file, Deadline::within(lifetime));
+            self.held_leases.insert(name, text.version.clone(), file, Deadline::within(lifetime));
         }
         Ok(text.version)
     }
 
-    fn free_lease(&self, guard: &Guard, name: &Name) -> Result<(), Error> {
-        let file = self.leases.take(name);
-        let removed = self.folder.remove(guard, &name.owner());
-        drop(file.map(Guard::of));
+    fn free_lease(&self, lock: &FileLock, name: &FileName) -> Result<(), Error> {
+        let file = self.held_leases.remove(name);
+        let removed = self.directory.remove(lock, &name.owner());
+        drop(file.map(FileLock::from_locked));
         removed
     }
 }
@@ -412,19 +422,19 @@ impl fmt::Debug for FileStore {
 
 /// How long the change of a record waits for its turn: longer where the store is waited for longer, two seconds for a state
 /// and three for what is done once.
-fn longest_queue(key: &Key) -> Duration {
+fn max_lock_wait(key: &Key) -> Duration {
     if key.is_operation() {
         Duration::from_millis(2_500)
     } else if key.is_renewal_secret() {
         Duration::from_millis(1_500)
     } else {
-        LONGEST_QUEUE
+        MAX_LOCK_WAIT
     }
 }
 
 /// Those who wait look at the folder that often.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(2);
+const MAX_BACKOFF: Duration = Duration::from_millis(16);
 
 /// Every so many looks they try whether the holder of the lease still lives.
-const ROUNDS: u32 = 6;
+const POLLS_PER_LEASE_CHECK: u32 = 6;
