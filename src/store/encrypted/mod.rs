@@ -57,7 +57,7 @@ pub struct EncryptedStore<S> {
     store: S,
     key: EncryptionKey,
     /// Keys that are only read with.
-    others: Vec<EncryptionKey>,
+    decrypt_only_keys: Vec<EncryptionKey>,
     /// Whether something that does not open has been reported, here or by a clone.
     reported: Arc<AtomicBool>,
 }
@@ -65,29 +65,29 @@ pub struct EncryptedStore<S> {
 impl<S: Store> EncryptedStore<S> {
     /// Seals what is written into `store` with `key`, and reads what was sealed with it.
     pub fn new(store: S, key: EncryptionKey) -> EncryptedStore<S> {
-        EncryptedStore { store, key, others: Vec::new(), reported: Arc::default() }
+        EncryptedStore { store, key, decrypt_only_keys: Vec::new(), reported: Arc::default() }
     }
 
     /// Reads what was sealed with this key as well. There may be any number of them.
     #[must_use]
     pub fn also_decrypt_with(mut self, old: EncryptionKey) -> EncryptedStore<S> {
-        self.others.push(old);
+        self.decrypt_only_keys.push(old);
         self
     }
 
-    fn seal(&self, name: &Key, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn encrypt(&self, name: &Key, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         // A lease tells no secret, and the store compares what is in it.
-        let bytes = if is_lease(name) { plain.to_vec() } else { layout::seal(&self.key, name, plain)? };
+        let bytes = if is_lease(name) { plain.to_vec() } else { layout::encrypt(&self.key, name, plain)? };
         Ok(Zeroizing::new(bytes))
     }
 
     /// The entry as it was before it was sealed. What does not open comes as an error: without its bytes, but with its
     /// version, so that it can be replaced.
-    fn open(&self, name: &Key, entry: Entry) -> Result<Entry, Entry> {
+    fn decrypt(&self, name: &Key, entry: Entry) -> Result<Entry, Entry> {
         if is_lease(name) {
             return Ok(entry);
         }
-        match layout::open(iter::once(&self.key).chain(&self.others), name, entry.bytes()) {
+        match layout::decrypt(iter::once(&self.key).chain(&self.decrypt_only_keys), name, entry.bytes()) {
             Ok(mut bytes) => {
                 Ok(Entry::with_version(std::mem::take(&mut *bytes), entry.remaining, entry.version.clone()))
             }
@@ -101,14 +101,14 @@ impl<S: Store> EncryptedStore<S> {
     }
 
     /// The same for those who tell by the bytes.
-    fn look(&self, name: &Key, entry: Entry) -> Entry {
-        self.open(name, entry).unwrap_or_else(|unreadable| unreadable)
+    fn decrypt_or_empty(&self, name: &Key, entry: Entry) -> Entry {
+        self.decrypt(name, entry).unwrap_or_else(|unreadable| unreadable)
     }
 }
 
 impl<S: Store> Store for EncryptedStore<S> {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        Ok(self.store.read(key)?.map(|entry| self.look(key, entry)))
+        Ok(self.store.read(key)?.map(|entry| self.decrypt_or_empty(key, entry)))
     }
 
     fn compare_and_swap(
@@ -117,13 +117,13 @@ impl<S: Store> Store for EncryptedStore<S> {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let sealed = match new {
-            Some((bytes, lifetime)) => Some((self.seal(key, bytes)?, lifetime)),
+        let encrypted = match new {
+            Some((bytes, lifetime)) => Some((self.encrypt(key, bytes)?, lifetime)),
             None => None,
         };
-        let sealed = sealed.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
-        Ok(match self.store.compare_and_swap(key, expected, sealed)? {
-            SwapOutcome::Conflict(Some(entry)) => SwapOutcome::Conflict(Some(self.look(key, entry))),
+        let encrypted = encrypted.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
+        Ok(match self.store.compare_and_swap(key, expected, encrypted)? {
+            SwapOutcome::Conflict(Some(entry)) => SwapOutcome::Conflict(Some(self.decrypt_or_empty(key, entry))),
             other => other,
         })
     }
@@ -131,43 +131,43 @@ impl<S: Store> Store for EncryptedStore<S> {
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let mut passed_over = not.cloned();
-        for _ in 0..MOST_TRIES {
-            let found = match self.store.read_or_lease(key, passed_over.as_ref(), at_least, owner, lease)? {
-                LeaseOutcome::Found(entry) => self.open(key, entry),
+        let mut skipped = other_than.cloned();
+        for _ in 0..MAX_ATTEMPTS {
+            let found = match self.store.read_or_lease(key, skipped.as_ref(), min_remaining, owner, lease)? {
+                LeaseOutcome::Found(entry) => self.decrypt(key, entry),
                 other => return Ok(other),
             };
-            passed_over = match found {
-                Ok(entry) if Some(entry.version()) != not => return Ok(LeaseOutcome::Found(entry)),
+            skipped = match found {
+                Ok(entry) if Some(entry.version()) != other_than => return Ok(LeaseOutcome::Found(entry)),
                 // What the caller does not want is back in the place of what does not open.
                 Ok(entry) | Err(entry) => Some(entry.version),
             };
         }
         // Whoever writes so often what cannot be opened is left alone for a while.
-        Ok(LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(passed_over) })
+        Ok(LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(skipped) })
     }
 
     fn publish(
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        let sealed = self.seal(key, bytes)?;
-        let mut seen = seen.cloned();
-        for _ in 0..MOST_TRIES {
-            let entry = match self.store.publish(key, owner, seen.as_ref(), &sealed, lifetime)? {
+        let encrypted = self.encrypt(key, bytes)?;
+        let mut supersedes = supersedes.cloned();
+        for _ in 0..MAX_ATTEMPTS {
+            let entry = match self.store.publish(key, owner, supersedes.as_ref(), &encrypted, lifetime)? {
                 PublishOutcome::Conflict(entry) => entry,
                 done => return Ok(done),
             };
-            seen = match self.open(key, entry) {
+            supersedes = match self.decrypt(key, entry) {
                 Ok(entry) => return Ok(PublishOutcome::Conflict(entry)),
                 // However long it lifetimes, it is of no use to anybody here: it is replaced as if it had been seen.
                 Err(unreadable) => Some(unreadable.version),
@@ -181,7 +181,7 @@ impl<S: Store> Store for EncryptedStore<S> {
     }
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
-        self.open(key, self.store.read_at_once(key)?).ok()
+        self.decrypt(key, self.store.read_at_once(key)?).ok()
     }
 
     fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
@@ -208,4 +208,4 @@ fn is_lease(key: &Key) -> bool {
 }
 
 /// How often something that does not open is passed over when something else that does not open has come.
-const MOST_TRIES: usize = 4;
+const MAX_ATTEMPTS: usize = 4;
