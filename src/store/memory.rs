@@ -1,4 +1,8 @@
-//! A store within the process: for managers that share, and for tests.
+//! A store in the memory of this process, for managers that share a token within it, and for tests.
+//!
+//! One mutex guards a map of entries. A second index orders the keys by expiry on the monotonic clock: each operation
+//! first removes what has expired, and a full store evicts the entry that expires next. A condition variable wakes
+//! threads in `wait`, and subscriptions are notified after the mutex is released.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -12,15 +16,24 @@ use crate::lock::{lock, wait};
 use crate::store::subscriptions::{Subscription, Subscriptions};
 use crate::store::{Cursor, Entry, Expected, Store, SwapOutcome};
 
-/// Keeps bytes in memory. Clones share them.
+/// Keeps records in the memory of this process. Clones share the same records.
 ///
-/// Two managers on one `MemoryStore` act as two processes on one Redis do. It holds at most 10,000 entries. When one
-/// more comes, the record whose lifetime ends first goes, and a lease only when nothing else is left; never the one that
-/// came. What is to be done once is never let go of before its time: when there are 10,000 such, no more can be begun. What
-/// has ended leaves with the next operation on any key.
+/// Two managers on one `MemoryStore` behave like two processes on one Redis: they share the token, and one of them
+/// fetches. Everything is lost when the process ends; a [`FileStore`](crate::FileStore) or a Redis store lasts longer.
+/// No operation but [`wait`](Store::wait) blocks.
 ///
-/// A token ends by the wall clock or by the monotonic one, whichever is sooner. What must not be lost (a refresh token, a quota,
-/// a lease, what is [done once](crate::idempotency::Idempotency)) goes by the monotonic one alone, whatever the wall clock is set to.
+/// # Size
+///
+/// The store holds at most 10,000 entries. Expired entries are removed by the next operation on any key. A full store
+/// makes room for a new entry by evicting the record that expires next. Refresh tokens, quotas and leases are evicted
+/// only when no record is left, because losing one costs more than a fetch. Entries of [idempotent
+/// operations](crate::idempotency::Idempotency) are never evicted early; with 10,000 live ones, writing another entry
+/// fails with [`ErrorKind::Store`](crate::ErrorKind::Store).
+///
+/// # Lifetimes
+///
+/// A token expires when either the wall clock or the monotonic clock says so. Refresh tokens, quotas, leases and
+/// operations go by the monotonic clock alone, so that setting the wall clock does not lose them.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Shared>);
 
@@ -35,7 +48,7 @@ struct Shared {
 #[derive(Default)]
 struct Entries {
     by_key: HashMap<Key, StoredEntry>,
-    /// The same keys in the order of their ends on the monotonic clock.
+    /// The same keys, ordered by expiry on the monotonic clock.
     by_expiry: BTreeSet<(Duration, Key)>,
 }
 
@@ -46,27 +59,28 @@ struct StoredEntry {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Returns an empty store.
     pub fn new() -> MemoryStore {
         MemoryStore::default()
     }
 
-    /// An empty store whose lives go by `clock`.
+    /// Returns an empty store that measures lifetimes by `clock`, for tests.
     pub fn with_clock(clock: impl Clock) -> MemoryStore {
         let time = Time::Custom(Arc::new(clock));
         MemoryStore(Arc::new(Shared { time, ..Shared::default() }))
     }
 
-    /// How many entries it holds, leases included.
+    /// Returns the number of live entries, leases included.
     pub fn len(&self) -> usize {
         self.with_entries(|entries, _| entries.by_key.len())
     }
 
-    /// True when it holds nothing.
+    /// Returns true if there is no live entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Runs `work` under the lock, after removing expired entries.
     fn with_entries<T>(&self, work: impl FnOnce(&mut Entries, Timestamp) -> T) -> T {
         let now = self.0.time.now();
         let mut entries = lock(&self.0.entries);
@@ -103,7 +117,7 @@ impl Store for MemoryStore {
         let deadline = Deadline::at(deadline);
         let mut entries = lock(&self.0.entries);
         while !deadline.has_passed() && !entries.has_changed(key, cursor, self.0.time.now()) {
-            // A lease that runs out is announced by nobody, so it is looked for now and then.
+            // Nothing signals the condition variable when a lease expires, so check for that at intervals.
             let timeout = deadline.remaining().min(RECHECK_INTERVAL);
             entries = wait(&self.0.changed, entries, timeout);
         }
@@ -112,7 +126,7 @@ impl Store for MemoryStore {
 
     fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
         let subscription = self.0.subscriptions.add(key, notifier.clone());
-        // What has changed since the caller looked.
+        // The entry may have changed between the caller's last read and this call.
         notifier.notify();
         Some(subscription)
     }
@@ -146,7 +160,7 @@ impl Entries {
     fn insert(&mut self, key: Key, bytes: &[u8], lifetime: Duration, now: Timestamp) -> crate::store::Version {
         let entry = Entry::new(bytes.to_vec(), lifetime);
         let version = entry.version().clone();
-        // A token must not be used for too long; what stands beside one must not be lost because somebody sets a clock.
+        // A token must not outlive its lifetime on any clock. A sidecar must not be lost when the wall clock is set.
         let expires_at = if key.is_sidecar() { now.after(lifetime).monotonic_only() } else { now.after(lifetime) };
         let monotonic_expiry = expires_at.monotonic();
         self.by_expiry.insert((monotonic_expiry, key.clone()));
@@ -158,14 +172,17 @@ impl Entries {
         version
     }
 
-    /// True when everything that would have to go for `new` is needed.
+    /// True if there is no room for `new` and no entry may be evicted.
     fn is_full_for(&self, new: &Key) -> bool {
         self.by_key.len() >= MAX_ENTRIES && !self.by_key.contains_key(new) && self.eviction_candidate(new).is_none()
     }
 
-    /// What goes when there is no room for `new`. A lost record costs a fetch; a lost lease lets two fetch at once, and
-    /// leases are short, so going by their ends alone would take them first; a lost refresh token costs a person's time;
-    /// and what is done once would be done twice.
+    /// Returns the key to evict when there is no room for `new`: the record that expires next, else the sidecar that
+    /// expires next, but never an operation.
+    ///
+    /// Expiry alone would evict leases first, because they are short. The costs differ: losing a record costs a fetch,
+    /// losing a lease lets two processes fetch at once, losing a refresh token makes a person sign in again, and losing
+    /// an operation lets it run twice.
     fn eviction_candidate(&self, new: &Key) -> Option<Key> {
         let mut evictable = self.by_expiry.iter().map(|(_, key)| key).filter(|key| *key != new && !key.is_operation());
         let soonest = evictable.clone().next();
@@ -180,7 +197,8 @@ impl Entries {
 
     fn remove_expired(&mut self, now: Timestamp) {
         while let Some((monotonic_expiry, key)) = self.by_expiry.first().cloned() {
-            // Ordered by one clock: what the wall clock alone has ended is not read, and leaves a little later.
+            // The index is ordered by the monotonic clock. An entry that only the wall clock has ended is removed once
+            // it is first in the index; `read` treats it as absent until then.
             if monotonic_expiry > now.monotonic()
                 && !self.by_key.get(&key).is_some_and(|stored| now.reaches(stored.expires_at))
             {
@@ -199,6 +217,7 @@ impl fmt::Debug for MemoryStore {
 
 const MAX_ENTRIES: usize = 10_000;
 
+/// How often `wait` checks whether the lease has expired.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -222,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_kept_in_a_store_that_is_full_of_records() {
+    fn a_full_store_evicts_records_and_keeps_leases() {
         let store = MemoryStore::new();
         (0..MAX_ENTRIES).for_each(|number| put(&store, &key(number), HOUR + Duration::from_secs(number as u64)));
         put(&store, &key(7).lease(), LEASE);
@@ -233,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_just_come_is_kept_even_if_its_life_ends_first() {
+    fn a_new_entry_is_kept_even_if_it_expires_first() {
         let store = MemoryStore::new();
         (0..MAX_ENTRIES).for_each(|number| put(&store, &key(number), HOUR));
         put(&store, &key(MAX_ENTRIES), LEASE);
@@ -242,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_full_of_leases_holds_no_more_than_another() {
+    fn a_store_full_of_leases_evicts_leases() {
         let store = MemoryStore::new();
         (0..=MAX_ENTRIES).for_each(|number| put(&store, &key(number).lease(), HOUR));
         assert!(has(&store, &key(MAX_ENTRIES).lease()));

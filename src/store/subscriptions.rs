@@ -1,4 +1,7 @@
-//! Who wants to hear of changes, and of which.
+//! The subscriptions of a store: which notifiers to call when an entry changes.
+//!
+//! Notifiers may take locks of their own, and dropping one may drop the last handle of a manager. So both happen after
+//! the lock of the list is released.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -10,11 +13,12 @@ use crate::error::catch_panic;
 use crate::key::Key;
 use crate::lock::lock;
 
-/// As long as this lifetimes, a key is [watched](crate::store::Store::watch).
-pub struct Subscription(#[expect(dead_code, reason = "kept for its end")] Box<dyn Any + Send + Sync>);
+/// Keeps a [watch](crate::store::Store::watch) on a key. Dropping it ends the watch.
+pub struct Subscription(#[expect(dead_code, reason = "held for its Drop")] Box<dyn Any + Send + Sync>);
 
 impl Subscription {
-    /// A watch that ends when `guard` is dropped.
+    /// Returns a subscription that drops `guard` when it is dropped itself. The store ends the watch in the guard's
+    /// `Drop`.
     pub fn new(guard: impl Any + Send + Sync) -> Subscription {
         Subscription(Box::new(guard))
     }
@@ -26,18 +30,19 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// All watches of a store.
+/// All subscriptions of one store.
 #[derive(Default)]
 pub(super) struct Subscriptions(Mutex<Registered>);
 
 #[derive(Default)]
 struct Registered {
     by_key: HashMap<Key, Vec<(u64, Notifier)>>,
-    /// Numbers the watches.
+    /// The id of the newest subscription.
     last_id: u64,
 }
 
 impl Subscriptions {
+    /// Adds a subscription, which lasts until the returned value is dropped.
     pub(super) fn add(self: &Arc<Self>, key: &Key, notifier: Notifier) -> Subscription {
         let mut registered = lock(&self.0);
         registered.last_id += 1;
@@ -46,12 +51,12 @@ impl Subscriptions {
         Subscription::new(Registration { subscriptions: self.clone(), key: key.clone(), id })
     }
 
-    /// Tells those who watch `key`.
+    /// Calls the notifiers of all subscriptions to `key`.
     pub(super) fn notify(&self, key: &Key) {
-        // Copied, because what is called may take locks of its own.
+        // Copy the list: a notifier may take locks of its own, so none is called under this one.
         let notifiers = lock(&self.0).by_key.get(key).cloned().unwrap_or_default();
         for (_, notifier) in notifiers {
-            // One that panics is not to keep the others from being told.
+            // Go on with the other notifiers when one panics.
             let _ = catch_panic(|| {
                 notifier.notify();
                 Ok(())
@@ -59,6 +64,7 @@ impl Subscriptions {
         }
     }
 
+    /// Returns the keys with at least one subscription.
     #[cfg(feature = "redis")]
     pub(super) fn keys(&self) -> Vec<Key> {
         lock(&self.0).by_key.keys().cloned().collect()
@@ -70,6 +76,7 @@ impl Subscriptions {
     }
 }
 
+/// Removes one subscription from the list when it is dropped.
 struct Registration {
     subscriptions: Arc<Subscriptions>,
     key: Key,
@@ -85,7 +92,7 @@ impl Drop for Registration {
             registered.by_key.remove(&self.key);
         }
         drop(registered);
-        // Only now, because a manager may go with it.
+        // After the lock: this may drop the last handle of a manager, whose `Drop` may come back here.
         drop(removed);
     }
 }

@@ -1,4 +1,10 @@
-//! A store that nobody waits for without bound.
+//! Time limits on the operations of any store.
+//!
+//! A [`Store`] may be the user's own code: an operation can be slow, block for ever or panic. [`TimeoutStore`] runs
+//! each operation on a helper thread and waits for it until a deadline. An operation that is still running at its
+//! deadline is abandoned, and its result dropped. A thread cannot be stopped from outside, so a store that blocks for
+//! ever would collect one thread for each try; therefore no further operation starts until the abandoned one has
+//! returned.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -9,15 +15,15 @@ use crate::lock::lock;
 use crate::store::Store;
 use crate::thread::aside;
 
-/// A store is code of the user's too, and its trouble is not to become the caller's: it is asked on a thread aside, and
-/// given up when it takes too long. Whatever it fails with is of the kind `Store`.
+/// Runs the operations of a store with a time limit. Every failure, a timeout and a panic included, is an error of the
+/// kind [`ErrorKind::Store`].
 #[derive(Debug)]
 pub(crate) struct TimeoutStore {
     store: Arc<dyn Store>,
-    /// How long an operation is waited for, if nothing else is said.
+    /// The time limit of [`run`](TimeoutStore::run).
     default_timeout: Duration,
-    /// An operation of this process that has not come back in the time that it has, and may never: as long as its thread
-    /// lifetimes, the store is not asked again.
+    /// The last abandoned operation: the id of its process, and a handle that is dead once its thread has finished. No
+    /// operation starts while the thread is alive.
     unreturned: Mutex<Option<(u32, Weak<()>)>>,
 }
 
@@ -26,11 +32,12 @@ impl TimeoutStore {
         TimeoutStore { store, default_timeout, unreturned: Mutex::default() }
     }
 
-    /// The store itself, for what cannot block.
+    /// Returns the store itself, for the methods that must not block.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
     }
 
+    /// Runs `operation` and waits for it for the default time.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,
@@ -38,6 +45,7 @@ impl TimeoutStore {
         self.run_until(Deadline::within(self.default_timeout), operation)
     }
 
+    /// Runs `operation` and waits for it until `deadline`.
     pub(crate) fn run_until<T: Send + 'static>(
         &self,
         deadline: Deadline,
@@ -56,7 +64,8 @@ impl TimeoutStore {
         let outcome =
             outcome.map_err(|error| error.recast(ErrorKind::Store, "no thread could be started to ask the store"))?;
         let Some(outcome) = outcome else {
-            // One that began late has been given up before its time.
+            // With a deadline sooner than the default limit, the caller has given up early and the store may be well.
+            // Only an operation that had the whole default time blocks the ones after it.
             if started.elapsed() >= self.default_timeout {
                 *lock(&self.unreturned) = Some((std::process::id(), thread_alive));
             }
@@ -70,7 +79,7 @@ impl TimeoutStore {
     }
 
     fn has_unreturned_operation(&self) -> bool {
-        // A forked child has its parent's memory, but not its threads.
+        // A forked child has a copy of this memory, but the thread runs in its parent only.
         let unreturned = lock(&self.unreturned);
         unreturned.as_ref().is_some_and(|(process_id, thread_alive)| {
             *process_id == std::process::id() && thread_alive.strong_count() > 0

@@ -1,4 +1,6 @@
-//! The directory of a file store: who may be in it, how a file is read and replaced, and the locks.
+//! The directory of a file store: file names, access checks, atomic replacement, and locks.
+//!
+//! The steps of a write, and the crash cases, are described in the module above. This file does the steps.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -19,15 +21,16 @@ use crate::secret::hex;
 
 pub(super) struct Directory {
     path: PathBuf,
-    /// Whether it has been said that there are no locks.
+    /// True once the log has been told that the file system has no locks.
     reported: AtomicBool,
 }
 
-/// The lock that is needed to change a file, or the lack of one where there are none.
+/// A lock on a file, released on drop; empty on a file system without locks. Functions that change files take a
+/// reference to one as a proof that the caller holds the lock.
 pub(super) struct FileLock(Option<File>);
 
 impl FileLock {
-    /// What is locked already, to be let go of.
+    /// Takes over a file that is locked already, in order to unlock it on drop.
     pub(super) fn from_locked(file: File) -> FileLock {
         FileLock(Some(file))
     }
@@ -35,18 +38,19 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // To close it is not enough: a process that is being started just now may have it as well, for a while.
+        // Closing the file is not enough: a process that this one is just starting may briefly share the descriptor,
+        // and the lock lasts until the last descriptor is closed.
         if let Some(file) = &self.0 {
             let _ = file.unlock();
         }
     }
 }
 
-/// The name of a file without what it ends in.
+/// The name of a record's or sidecar's file, from which the names of its lease and lock files are made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FileName(String);
 
-/// Tells one state of a file from another.
+/// Identifies the current contents of a path: differs after a file has been replaced. Cheaper than reading the file.
 #[derive(PartialEq, Eq)]
 pub(super) struct FileId {
     inode: u64,
@@ -55,7 +59,7 @@ pub(super) struct FileId {
 }
 
 impl FileName {
-    /// The file of a key that is no lease: a hash of the record's key, and what it is that stands beside the record.
+    /// Returns the file of a record or sidecar: a hash of the record's key, and the sidecar's suffix. Not for leases.
     pub(super) fn of(key: &Key) -> FileName {
         match key.split_suffix() {
             (record, Some(what)) => FileName(format!("{}.{what}", hash(record))),
@@ -63,27 +67,28 @@ impl FileName {
         }
     }
 
-    /// The file of the key that `key` is the lease of.
+    /// Returns the file of the record that `key` leases, `None` if `key` is no lease.
     pub(super) fn leased_by(key: &Key) -> Option<FileName> {
         key.leased_key().map(|leased| FileName::of(&leased))
     }
 
-    /// Who holds the lease.
+    /// Returns the file that records the lease and its holder.
     pub(super) fn owner(&self) -> FileName {
         FileName(format!("{}.owner", self.0))
     }
 
-    /// What the holder of the lease has locked.
+    /// Returns the file that the holder of the lease has locked.
     pub(super) fn lease(&self) -> FileName {
         FileName(format!("{}.lease", self.0))
     }
 
-    /// What is locked to change the file. One for many, because what is done once leaves files that go, and locks stay.
+    /// Returns the file to lock before this one is changed. Many files share one of 256: lock files are never deleted,
+    /// and one for each idempotent operation would fill the directory.
     fn lock(&self) -> FileName {
         FileName(format!("{}.lock", &self.0[..2]))
     }
 
-    /// What is done once: the file that this one is, or was to become.
+    /// Returns the file of an idempotent operation that `file` is, or was to replace (a temporary file).
     fn operation_of(file: &str) -> Option<FileName> {
         let is_hash = |start: &str| start.bytes().all(|byte| byte.is_ascii_hexdigit());
         let name =
@@ -91,7 +96,7 @@ impl FileName {
         Some(FileName(format!("{}{OPERATION_SUFFIX}", name.0)))
     }
 
-    /// True for what is done once. That comes in numbers without end, so what is over has to be cleared away.
+    /// True for the file of an idempotent operation. Their number has no bound, so expired ones are deleted.
     fn is_operation(&self) -> bool {
         self.0.ends_with(OPERATION_SUFFIX)
     }
@@ -107,9 +112,9 @@ fn hash(text: &str) -> String {
 
 impl Directory {
     pub(super) fn new(path: &Path) -> Directory {
-        // Else it would be another one after a change of the working directory.
+        // Resolve the path now, so that it stays the same when the working directory changes.
         let path = absolute(path).unwrap_or_else(|_| path.to_owned());
-        // A slash at the end would lead to where a link leads.
+        // Drop a slash at the end: with it, `lstat` follows a symbolic link and the check for links finds none.
         let path = path.components().collect();
         Directory { path, reported: AtomicBool::new(false) }
     }
@@ -118,7 +123,7 @@ impl Directory {
         &self.path
     }
 
-    /// What is in a file. `None`: there is none.
+    /// Returns the contents of a file, or `None` if there is no file.
     pub(super) fn read(&self, name: &FileName) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         if !self.check()? {
             return Ok(None);
@@ -137,18 +142,19 @@ impl Directory {
         Ok(Some(bytes))
     }
 
-    /// Tells whether a file has changed since. `None`: there is none.
+    /// Returns the identity of a file, or `None` if there is no file.
     pub(super) fn file_id(&self, name: &FileName) -> Option<FileId> {
         let metadata = fs::symlink_metadata(self.path.join(name.as_str())).ok()?;
         Some(FileId { inode: inode_of(&metadata), length: metadata.len(), changed: metadata.modified().ok() })
     }
 
-    /// Waits for the lock of a file. Makes the directory if there is none.
+    /// Locks a file for a change, waiting [`MAX_LOCK_WAIT`] at most. Creates the directory if there is none.
     pub(super) fn lock(&self, name: &FileName) -> Result<FileLock, Error> {
         self.lock_within(name, MAX_LOCK_WAIT)?.ok_or_else(|| self.lock_timeout_error(name))
     }
 
-    /// The same, for no longer than this. `None`: another has it.
+    /// Locks a file as [`lock`](Directory::lock) does, waiting `time` at most. `None` means that the lock is still
+    /// busy.
     pub(super) fn lock_within(&self, name: &FileName, time: Duration) -> Result<Option<FileLock>, Error> {
         self.create()?;
         let (path, deadline) = (self.path.join(name.lock().as_str()), Deadline::within(time));
@@ -166,14 +172,14 @@ impl Directory {
         }
     }
 
-    /// What to say when another has the lock.
+    /// Returns the error for a lock that stayed busy.
     pub(super) fn lock_timeout_error(&self, name: &FileName) -> Error {
         let path = self.path.join(name.lock().as_str());
         Error::new(ErrorKind::Store, format!("another process does not let go of the lock {path:?}"))
     }
 
-    /// Replaces a record as a whole. What is in it is on the disk by then; that it is there is so after a
-    /// [`sync`](Folder::sync).
+    /// Replaces the file of a record as a whole, with its contents synced. The new name survives a loss of power only
+    /// after a [`sync`](Directory::sync).
     pub(super) fn write(
         &self,
         lock: &FileLock,
@@ -193,11 +199,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Replaces what stands for a lease. It need not outlast a loss of power, which ends the lease anyway.
+    /// Replaces the file that records a lease. No sync: a loss of power ends the lease anyway.
     pub(super) fn write_owner(&self, lock: &FileLock, name: &FileName, text: &EncodedRecord) -> Result<(), Error> {
         self.replace(lock, &name.owner(), &text.bytes, |_| Ok(()))
     }
 
+    /// Writes a temporary file, lets `finish` sync it, and renames it into place.
     fn replace(
         &self,
         lock: &FileLock,
@@ -218,18 +225,21 @@ impl Directory {
         write().map_err(|error| io_error("cannot be written", &path, &error))
     }
 
-    /// What was written before stays when the power fails. Needs no lock, and takes its time.
+    /// Syncs the directory, so that earlier renames survive a loss of power. Slow; call it without a lock.
     pub(super) fn sync(&self) -> Result<(), Error> {
         sync(&self.path).map_err(|error| io_error("cannot be synced", &self.path, &error))
     }
 
-    /// False when somebody has removed the lock, so that another may have one of the same name by now.
+    /// False if the lock file has been deleted since: another process may hold a new one of the same name.
     fn still_holds(&self, lock: &FileLock, name: &FileName) -> bool {
         lock.0.as_ref().is_none_or(|lock| self.is_current(lock, &name.lock()))
     }
 
-    /// Named by the file and its lock: those who die while they write leave one at most, and the holder of a lock that was
-    /// removed does not write where that of the next one does. Without locks two may write at once, so the name is random.
+    /// Creates the temporary file for a write.
+    ///
+    /// Its name contains the inode number of the lock file. So writers that are killed leave one such file at most,
+    /// which the next writer replaces, and the holder of a deleted lock file does not write into the temporary file of
+    /// the holder of the new one. Without locks two processes may write at once, so the name is random.
     fn create_temp_file(&self, lock: &FileLock, name: &FileName) -> io::Result<tempfile::NamedTempFile> {
         let (suffix, random) = match &lock.0 {
             Some(lock) => (format!(".{:x}{TEMP_SUFFIX}", inode(lock).unwrap_or_default()), 0),
@@ -248,6 +258,7 @@ impl Directory {
         }
     }
 
+    /// Deletes a file, if there is one.
     pub(super) fn remove(&self, _lock: &FileLock, name: &FileName) -> Result<(), Error> {
         let path = self.path.join(name.as_str());
         match fs::remove_file(&path) {
@@ -256,7 +267,8 @@ impl Directory {
         }
     }
 
-    /// Locks the file of a lease, and keeps it locked until it is closed. `None`: another one has it, or there are no locks.
+    /// Locks the `.lease` file until the returned file is closed. `None` means that another process holds the lock, or
+    /// that the file system has no locks.
     pub(super) fn try_lock_lease(&self, _lock: &FileLock, name: &FileName) -> Result<Option<File>, Error> {
         Ok(match self.try_lock(&self.path.join(name.lease().as_str()))? {
             LockAttempt::Locked(file) => Some(file),
@@ -264,12 +276,12 @@ impl Directory {
         })
     }
 
-    /// True when the file with this number is locked by whoever holds the lease, or nobody can tell.
+    /// True if a process holds the lock on the `.lease` file with this inode number, or this cannot be found out.
     pub(super) fn is_lease_locked(&self, lock: &FileLock, name: &FileName, file: u64) -> bool {
         if self.file_id(&name.lease()).is_none_or(|id| id.inode != file) {
             return true;
         }
-        // Whoever else wants to hold it needs the guard, so nobody is disturbed.
+        // Trying to lock the file disturbs nobody: every process that wants to lock it needs `.lock` first.
         match self.try_lock_lease(lock, name) {
             Ok(Some(free)) => {
                 drop(FileLock::from_locked(free));
@@ -279,7 +291,7 @@ impl Directory {
         }
     }
 
-    /// False when somebody has removed the file since it was opened.
+    /// True if `name` still leads to this open file; false if the file has been deleted or replaced.
     pub(super) fn is_current(&self, file: &File, name: &FileName) -> bool {
         is_file_at(file, &self.path.join(name.as_str()))
     }
@@ -291,7 +303,7 @@ impl Directory {
             check_file(path, &file.metadata().map_err(|error| io_error("cannot be looked at", path, &error))?)?;
             match file.try_lock() {
                 Ok(()) => {
-                    // Somebody may have removed it meanwhile: then others lock another one.
+                    // The file may have been deleted between open and lock. Other processes would lock a new one.
                     if is_file_at(&file, path) {
                         return Ok(LockAttempt::Locked(file));
                     }
@@ -314,11 +326,13 @@ impl Directory {
         Ok(LockAttempt::Busy)
     }
 
-    /// Clears away some of what is done once and over.
+    /// Deletes some expired operations, for [`MAX_SWEEP_TIME`] at most. The caller holds the lock of `name`.
+    ///
+    /// The modification time of an operation's file is the end of its lifetime, so most files need not be opened.
     fn sweep(&self, _lock: &FileLock, name: &FileName, time: &Time) {
         let Ok(files) = fs::read_dir(&self.path) else { return };
         let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
-        // Somewhere else each time: else nobody would ever come to those behind many that live.
+        // Start at a random file, so that a limited sweep reaches all of them in time.
         let first = fastrand::usize(..=files.len());
         files.rotate_left(first);
         let (now, deadline) = (time.host_now(), Deadline::within(MAX_SWEEP_TIME));
@@ -332,7 +346,7 @@ impl Directory {
             }
             let file = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
             let Some(operation) = FileName::operation_of(file).filter(|_| looks_expired(&path)) else { continue };
-            // Whoever waited here with a lock in hand could wait for the one who waits for it.
+            // Do not wait for a second lock while holding one: two sweeps could wait for each other.
             let _lock = if operation.lock() == name.lock() {
                 None
             } else {
@@ -341,8 +355,8 @@ impl Directory {
                     _ => continue,
                 }
             };
-            // It may have come to lifetime again before the lock was had; a copy has another time than what is in it, and the wall
-            // clock may be wrong.
+            // Look again under the lock: the operation may have been written anew. Read the end of its lifetime from
+            // the file itself as well: a copied file has another modification time, and the wall clock may be wrong.
             let is_expired = || {
                 let text = self.read(&operation).ok().flatten();
                 text.is_none_or(|text| has_expired(&text, EXPIRED_RETENTION, now, time.boot_id()))
@@ -353,7 +367,7 @@ impl Directory {
         }
     }
 
-    /// True when the directory is there. It has to be the user's own.
+    /// True if the directory exists. Fails if it is not private to this user.
     fn check(&self) -> Result<bool, Error> {
         if self.path.as_os_str().is_empty() {
             return Err(Error::new(ErrorKind::Store, "the path of the directory is empty; name one"));
@@ -365,6 +379,7 @@ impl Directory {
         }
     }
 
+    /// Creates the directory and its missing parents, and syncs them.
     fn create(&self) -> Result<(), Error> {
         if self.check()? {
             return Ok(());
@@ -375,18 +390,18 @@ impl Directory {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.recursive(true).create(&self.path).map_err(|error| io_error("cannot be made", &self.path, &error))?;
         for parent in new {
-            // Where it cannot be done, a loss of power may cost what is written first.
+            // A failure is no reason to stop: only a loss of power soon after could lose the new directory.
             let _ = sync(parent);
         }
         self.check().map(drop)
     }
 }
 
-/// What is in the directory is on the disk as well: else a new name can be lost with the power.
+/// Writes the entries of a directory to the disk. Without this, a loss of power can undo a rename.
 #[cfg(unix)]
 fn sync(directory: &Path) -> io::Result<()> {
     match File::open(directory)?.sync_all() {
-        // Some file systems have no such thing, as those on the network and those of virtual machines.
+        // Some file systems cannot sync a directory: network file systems, shared folders of virtual machines.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         done => done,
     }
@@ -397,7 +412,10 @@ fn sync(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Outside Unix a file that somebody is reading cannot always be replaced, and whoever reads one of these has done so at once.
+/// Renames a temporary file over the file at `path`.
+///
+/// Windows refuses that while another process has the file open. Readers of this store close it at once, so try again
+/// for a while.
 fn rename_into_place(mut new: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     let deadline = Deadline::within(MAX_LOCK_WAIT);
     loop {
@@ -407,7 +425,7 @@ fn rename_into_place(mut new: tempfile::NamedTempFile, path: &Path) -> io::Resul
             Err(error) if error.error.kind() != io::ErrorKind::PermissionDenied => return Err(error.error),
             Err(error) => new = error.file,
         }
-        // On newer systems this replaces it nevertheless.
+        // Newer versions of Windows can replace an open file through the standard library's rename.
         if fs::rename(new.path(), path).is_ok() {
             new.disable_cleanup(true);
             return Ok(());
@@ -416,20 +434,21 @@ fn rename_into_place(mut new: tempfile::NamedTempFile, path: &Path) -> io::Resul
     }
 }
 
+/// The result of trying to lock a file.
 enum LockAttempt {
     Locked(File),
     Busy,
     Unsupported,
 }
 
-/// Opens a file that is there or is made for its owner alone; never where a link leads, and never waiting for whoever is
-/// at the other end of it.
+/// Opens a file, or creates it with mode 0600 if `options` say so. Does not follow a symbolic link, and does not block
+/// on a FIFO without a writer.
 fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt;
-        // The bits of a flag fit whatever the platform calls an `int`.
+        // The cast keeps all bits: `bits` is as wide as the platform's `int`.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         options.mode(0o600).custom_flags(flags.bits() as i32);
     }
@@ -482,12 +501,12 @@ fn check_file(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     if metadata.is_file() { Ok(()) } else { Err(refusal(path, "is no file; remove it")) }
 }
 
-/// False when another file stands there, or none.
+/// True if `path` leads to this open file. Also true where the system has no inode numbers.
 fn is_file_at(file: &File, path: &Path) -> bool {
     inode(file).is_none_or(|inode| fs::symlink_metadata(path).is_ok_and(|metadata| inode_of(&metadata) == inode))
 }
 
-/// What the file system knows the file by.
+/// Returns the inode number of an open file.
 pub(super) fn inode(file: &File) -> Option<u64> {
     file.metadata().ok().as_ref().map(inode_of)
 }
@@ -497,7 +516,8 @@ fn inode_of(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// The standard library tells no number elsewhere. There a name is taken to lead to the same file always.
+/// The standard library has no inode numbers on other systems. With one number for all, a path counts as leading to the
+/// same file always.
 #[cfg(not(unix))]
 fn inode_of(_metadata: &Metadata) -> u64 {
     0
@@ -513,11 +533,12 @@ fn locks_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
+/// The error for a file or directory that the access checks refuse.
 fn refusal(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::Store, format!("{path:?} {why}"))
 }
 
-/// What is wrong with a file that cannot be opened, and what to do about it if that shows.
+/// The error for a file that cannot be opened. If the access checks find the cause, their error says what to do.
 fn open_error(path: &Path, error: &io::Error) -> Error {
     let wrong = fs::symlink_metadata(path).ok().and_then(|metadata| check_file(path, &metadata).err());
     wrong.unwrap_or_else(|| io_error("cannot be opened", path, error))
@@ -527,33 +548,33 @@ fn io_error(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Store, format!("{path:?} {what}: {error}"))
 }
 
-/// How long a change waits for its turn, if nothing else is said. Managers wait a second for the store, and then it is to be
-/// written.
+/// How long a write waits for `.lock`. Managers wait one second for a store call, and the write itself takes time too.
 pub(super) const MAX_LOCK_WAIT: Duration = Duration::from_millis(700);
 
+/// Between two tries to take a lock: doubles from the first to the second, with 50 % jitter.
 const INITIAL_BACKOFF: Duration = Duration::from_micros(200);
 const MAX_BACKOFF: Duration = Duration::from_millis(5);
 
-/// How often a lock is taken anew that was removed meanwhile.
+/// How often a lock is tried again whose file was deleted between open and lock.
 const MAX_ATTEMPTS: usize = 4;
 
-/// What stands in the first line of a file is shorter.
+/// The first line of a file is shorter than this.
 const MAX_HEADER_LEN: u64 = 2 * 1024;
 
-/// How long the hash of a key is in the name of a file.
+/// Hexadecimal digits of a key's hash in a file name.
 const HASH_LEN: usize = 32;
 
-/// What a file ends in that is not whole yet.
+/// The ending of temporary files.
 const TEMP_SUFFIX: &str = ".new";
 
-/// What the files end in of what is done once.
+/// The ending of files of idempotent operations.
 const OPERATION_SUFFIX: &str = ".once";
 
-/// One write out of so many clears away what is over, and takes that long at most.
+/// One in this many writes of an operation sweeps the directory, for this time at most.
 const WRITES_PER_SWEEP: u32 = 64;
 const MAX_SWEEP_TIME: Duration = Duration::from_millis(20);
 
-/// How long what is over is kept, for the wall clock may be wrong.
+/// How long an expired operation is kept before a sweep deletes it: the wall clock may be wrong by hours.
 const EXPIRED_RETENTION: Duration = Duration::from_secs(86_400);
 
 #[cfg(all(test, target_os = "linux"))]
@@ -561,7 +582,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_directory_cannot_be_synced_nothing_is_amiss() {
+    fn a_directory_that_the_file_system_cannot_sync_is_no_error() {
         let error = File::open("/proc").and_then(|directory| directory.sync_all()).expect_err("it cannot be synced");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(Directory::new(Path::new("/proc")).sync().is_ok());

@@ -1,4 +1,66 @@
-//! A store on one machine: files that its processes share.
+//! A store in files, for the processes of one user on one machine.
+//!
+//! # Theory of operation
+//!
+//! **Files.** A store is one directory. Each file name starts with a hash of the record's key (32 hexadecimal digits):
+//!
+//! | file | contents | lock |
+//! |---|---|---|
+//! | `<hash>` | the record of a credential | |
+//! | `<hash>.state`, `<hash>.quota`, `<hash>.once` | renewal secret, quota count, idempotent operation | |
+//! | `<hash>.owner` | the lease: its holder, its lifetime, the inode number of the `.lease` file | |
+//! | `<hash>.lease` | empty | held by the holder of the lease during its fetch |
+//! | `<2 digits>.lock` | empty, shared by all keys with these first digits | held by a process that changes a file |
+//! | `<file>.<digits>.new` | a file that is being written | |
+//!
+//! A renewal secret has a lease of its own: `<hash>.state.owner` and `<hash>.state.lease`. [`layout`] describes the
+//! contents of a file. Locks are advisory `flock` locks. Lock files are never deleted or renamed, because a process
+//! that waits for the lock of a deleted file and one that creates the file anew would both get "the" lock.
+//!
+//! **A read** takes no lock: files are replaced as a whole, so a reader sees the old file or the new one. The reader
+//! checks the file's kind, owner and mode, two hashes, and the key that is written in it.
+//!
+//! **A write** ([`Inner::swap_record`], [`FileStore::publish_locked`]) has these steps:
+//!
+//! 1. Create the directory if there is none (mode 0700), and check its owner and mode.
+//! 2. Lock `.lock`. After [`MAX_LOCK_WAIT`] (longer for renewal secrets and operations) the write fails.
+//! 3. Read the current file and compare.
+//! 4. Write the new contents to a temporary file in the same directory, and `fsync` it.
+//! 5. Check that the path of `.lock` still leads to the locked file. If somebody has deleted the file, another process
+//!    may hold a new one, so the write fails.
+//! 6. Rename the temporary file over the old one. From here on readers see the new contents.
+//! 7. Unlock, then `fsync` the directory, so that the rename survives a loss of power. Only then does the call return.
+//!
+//! **A lease** is taken under `.lock`: lock `.lease`, then write `.owner` with the inode number of `.lease`. The lease
+//! is live while its lifetime lasts *and* a process holds the lock on that inode; another process tests the latter by
+//! trying to lock `.lease`. To release the lease, delete `.owner` and unlock `.lease`. The `.owner` file is not synced,
+//! because a loss of power ends the lease anyway. [`held_leases`] keeps the locked files of this process.
+//!
+//! **Crashes.**
+//!
+//! - *Killed before step 6*: the record is unchanged. The temporary file stays; the next writer of the same file
+//!   replaces it, so there is at most one.
+//! - *Loss of power*: the old or the new contents, each complete, because the contents were synced before the rename.
+//! - *The holder of a lease is killed*: the system releases its lock on `.lease`, and the next process takes the lease.
+//! - *The holder of a lease is stopped (`SIGSTOP`) or suspended*: its lock stays, so other processes wait until the
+//!   lifetime in `.owner` ends. Then one takes the lease without the lock on `.lease`; that lease counts by its
+//!   lifetime.
+//! - *A process is stopped while it holds `.lock`*: reads go on, writes fail after step 2's limit. Managers then fetch
+//!   without the store, and fail where a renewal secret has to be kept.
+//! - *Damaged or foreign contents*: the file counts as absent, is reported once, and the next write replaces it. A
+//!   renewal secret is the exception: [`Inner::record`] returns an entry without bytes, so that the manager does not
+//!   mistake a lost refresh token for one that never existed.
+//!
+//! **Clocks.** A file records start and end of its lifetime by the wall clock, and, where the system has one, by the
+//! clock that counts from the start of the machine (`CLOCK_BOOTTIME`), with the id of that start. A token ends at the
+//! sooner of the two ends: the boot clock cannot be set back, and the wall clock is the only one that survives a
+//! restart. Sidecars end by the boot clock alone, so that setting the wall clock loses none. [`layout`] has the rules
+//! for files from an earlier start of the machine and from the future.
+//!
+//! **Refusals.** Another user must not be able to read a token, plant one, or make this process write elsewhere. So a
+//! symbolic link, a file or directory of another user, a directory that others can write to, a file that others can
+//! read or write, and anything that is no regular file are refused with an error that says what to do. Files are
+//! opened with `O_NOFOLLOW`, and with `O_NONBLOCK` so that a FIFO cannot block the open.
 
 mod directory;
 mod held_leases;
@@ -24,8 +86,9 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 
 /// Keeps records in files, for all processes of one user on one machine. Clones are the same store.
 ///
-/// Made for programs that start often and live briefly: the first one fetches, the others read its token in the time that
-/// a small file takes. Processes that start at once fetch once, and those that wait get the token within 50 ms.
+/// Made for programs that start often and run briefly: the first one fetches, and the others read its token in the time
+/// that reading a small file takes. Of several processes that start at once, one fetches, and the others get the token
+/// within 50 ms.
 ///
 /// ```no_run
 /// use evertoken::{FileStore, TokenManager, WeCom};
@@ -34,50 +97,54 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
-/// # What stands there
+/// # Files
 ///
-/// One file for each key, named by a hash of it, and what belongs to a credential besides: who fetches (`.owner`, `.lease`),
-/// a refresh token or ticket (`.state`), a quota (`.quota`). What is [done once](crate::idempotency::Idempotency) ends in `.once`; its time
-/// of change is the end of its lifetime, after which it is cleared away. Files that end in `.lock`, of which there are 256 at
-/// most, or `.lease` are locks: they are empty, and neither deleted nor renamed.
+/// Each key has one file, named by a hash of the key. Further files of the same credential have an ending: the lease
+/// (`.owner`, `.lease`), a refresh token or ticket (`.state`), a quota (`.quota`). Files of
+/// [idempotent operations](crate::idempotency::Idempotency) end in `.once`; their modification time is the end of their
+/// lifetime, and the store deletes them some time after that. Files that end in `.lock` (at most 256) or `.lease` are
+/// empty and serve as locks: do not delete or rename them while a program runs.
 ///
-/// A file is replaced as a whole, and is on the disk before the call returns, so a program that is killed and a machine that
-/// loses its power leave what was there before or what came after. What cannot be read, or was written by a later version,
-/// counts as nothing: it is reported once by each store and replaced. Only a `.state` is not: it comes without its bytes, so
-/// that a manager knows that there is one, and does not use a refresh token again that may be used up.
+/// A file is replaced as a whole and synced to the disk before the call returns. After a crash or a loss of power the
+/// file has its old contents or the new ones. A file that is damaged, or was written by a later version, counts as
+/// absent: it is reported once by `log::warn!` and replaced. A `.state` file is not replaced: its manager fails with
+/// [`ErrorKind::Store`](crate::ErrorKind::Store), because the provider may already have invalidated the refresh token
+/// before it.
 ///
-/// # Who fetches
+/// # One process fetches
 ///
-/// A process that fetches has the lock on the file that ends in `.lease`. The system frees it when the process ends, however
-/// it ends; one that is stopped keeps the others waiting no longer than a fetch can take and two seconds. One that is stopped
-/// just while it changes a file keeps the others from changing it: they fetch for themselves until it goes on, but for those
-/// with a refresh token, who get an error.
+/// The process that fetches holds a lock on the `.lease` file. The system releases the lock when the process ends, for
+/// whatever reason. A process that is stopped (`SIGSTOP`) makes the others wait for the deadline of a fetch plus two
+/// seconds at most. A process that is stopped in the middle of a write keeps others from writing: they fetch for
+/// themselves until it goes on, except for those with a refresh token, which get an error.
 ///
-/// # Lives
+/// # Lifetimes
 ///
-/// Go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on while it
-/// sleeps. The sooner end counts for a token: a wall clock that is set back makes none younger. What must not be lost
-/// (`.state`, `.quota`, a lease, what is [done once](crate::idempotency::Idempotency)) goes by the clock of the machine alone.
+/// Lifetimes go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on
+/// during suspend. A token expires when either clock says so, so setting the wall clock back does not prolong it. What
+/// must not be lost (`.state`, `.quota`, leases, operations) goes by the clock of the machine alone.
 ///
-/// Elsewhere, and after a restart, there is only the wall clock. A token that seems to come from the future is absent then;
-/// the rest counts as well, by no more than its own lifetime, a `.state` always.
+/// On other systems, and after a restart, only the wall clock is left. Then a token from the future, written before the
+/// wall clock was set back, counts as absent. Other files count, but at most for their own lifetime from now; a
+/// `.state` file always counts.
 ///
 /// # Other users
 ///
-/// The directory is made for its owner alone (0700), and so are the files (0600). A directory that others can write to, a
-/// file that others can read or write, one that belongs to somebody else, and a symbolic link are refused with an
-/// [error](crate::ErrorKind::Store) that says what to do. Outside Unix this is not checked, and access is what the directory
-/// passes on: a directory of the user's own is private there. The tokens are not encrypted: put a `EncryptedStore` (feature
-/// `encryption`) around the store where that is wanted.
+/// The store creates its directory with mode 0700 and its files with 0600. The store refuses a directory that others
+/// can write to, a file that others can read or write, a file or directory of another user, and a symbolic link, with
+/// an [error](crate::ErrorKind::Store) that says what to do. Outside Unix there is no such check: files get the access
+/// rights of the directory, and a directory below the user's own is private there. Tokens are not encrypted; an
+/// `EncryptedStore` (feature `encryption`) around this store does that.
 ///
 /// # File systems
 ///
-/// A manager that holds nothing yet reads the file on the thread of its caller; where a file system may hang, see
-/// [`on_network_file_system`](FileStore::on_network_file_system). On one that has no locks the store works and says so once in the log; then two
-/// processes may fetch at once, and so they may where locks do not reach from host to host, as on some network file systems.
+/// A manager without a token reads the file on its caller's thread. Where the file system may block, such as a network
+/// file system, see [`on_network_file_system`](FileStore::on_network_file_system). On a file system without locks the
+/// store works, and warns once in the log, but two processes may fetch at once. The same is true on network file
+/// systems whose locks do not reach other hosts.
 ///
-/// Nothing is told to those who [watch](crate::TokenManagerBuilder::watch): managers look at the file every
-/// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval).
+/// The store does not report changes: a manager with [`watch`](crate::TokenManagerBuilder::watch) reads the file every
+/// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval) as other managers do.
 #[derive(Clone)]
 pub struct FileStore {
     inner: Arc<Inner>,
@@ -88,17 +155,17 @@ struct Inner {
     directory: Directory,
     time: Time,
     held_leases: HeldLeases,
-    /// Whether an unreadable file has been reported.
+    /// True once an unreadable file has been reported.
     reported: AtomicBool,
 }
 
 impl FileStore {
-    /// A store in the user's cache directory, by the platform's convention: `$XDG_CACHE_HOME/evertoken` or
-    /// `~/.cache/evertoken`, `~/Library/Caches/evertoken`, `%LOCALAPPDATA%\evertoken`. Nothing is made there before
-    /// something is to be kept.
+    /// Returns a store in the user's cache directory: `$XDG_CACHE_HOME/evertoken` or `~/.cache/evertoken`,
+    /// `~/Library/Caches/evertoken` on macOS, `%LOCALAPPDATA%\evertoken` on Windows.
     ///
-    /// What is in a cache may be removed. A refresh token that a person has signed in for, and what is
-    /// [done once](crate::idempotency::Idempotency), are better kept elsewhere, with [`at`](FileStore::at).
+    /// The directory is created with the first write. Users and tools may empty a cache directory at any time. So keep
+    /// a refresh token that needs a person's sign-in, and [idempotent operations](crate::idempotency::Idempotency), in
+    /// another directory, with [`at`](FileStore::at).
     ///
     /// # Errors
     ///
@@ -109,13 +176,15 @@ impl FileStore {
         Ok(FileStore::at(strategy.cache_dir().join("evertoken")))
     }
 
-    /// A store in this directory, which is made when something is to be kept. A path that is not absolute counts from where
-    /// the process is now.
+    /// Returns a store in `directory`, which is created with the first write.
+    ///
+    /// A relative path is resolved now, against the current directory of the process.
     pub fn at(directory: impl AsRef<Path>) -> FileStore {
         FileStore::with_time(directory.as_ref(), Time::System)
     }
 
-    /// As [`at`](FileStore::at), with lives that go by `clock`; its monotonic one stands for that of the machine.
+    /// Returns a store as [`at`](FileStore::at) does that measures lifetimes by `clock`, for tests. The monotonic time
+    /// of `clock` stands for the clock that counts from the start of the machine.
     pub fn with_clock(directory: impl AsRef<Path>, clock: impl Clock) -> FileStore {
         FileStore::with_time(directory.as_ref(), Time::Custom(Arc::new(clock)))
     }
@@ -126,15 +195,17 @@ impl FileStore {
         FileStore { inner: Arc::new(inner), on_network_file_system: false }
     }
 
-    /// Says whether the directory is on a file system that may hang, as one on the network does when its server is gone. Then
-    /// nothing is read on the thread of a caller, whose call could hang with it; to read a held token takes a thread or two
-    /// more. Default: false.
+    /// Sets whether the directory is on a file system that may block, such as a network file system whose server is
+    /// down.
+    ///
+    /// With true, files are read on helper threads only, which have a time limit, so that no caller blocks with the
+    /// file system. The price is one or two threads started when a manager reads its first token. Default: false.
     #[must_use]
     pub fn on_network_file_system(self, on_network_file_system: bool) -> FileStore {
         FileStore { on_network_file_system, ..self }
     }
 
-    /// Where the files are.
+    /// Returns the directory of the files, as an absolute path.
     pub fn directory(&self) -> &Path {
         self.inner.directory.path()
     }
@@ -175,19 +246,20 @@ impl Store for FileStore {
             cursor: Cursor::new(entry.map(|entry| entry.version)),
         };
         let is_another = |holder: &Entry| holder.bytes() != owner.as_bytes();
-        // Without the lock: whoever replaces it replaces it as a whole.
+        // No lock needed: a writer replaces the file as a whole.
         if let Some(entry) = self.inner.record(&name, key)?.filter(qualifies) {
             return Ok(LeaseOutcome::Found(entry));
         }
         let lease_key = key.lease();
         let lock = self.inner.directory.lock_within(&name, MAX_LOCK_WAIT)?;
-        // It may have come before the lock was had: to fetch now would be to fetch twice.
+        // Read again under the lock: another process may have published in between.
         let entry = self.inner.record(&name, key)?;
         if let Some(entry) = entry.as_ref().filter(|entry| qualifies(entry)) {
             return Ok(LeaseOutcome::Found(entry.clone()));
         }
         let Some(lock) = lock else {
-            // Perhaps the holder writes what it has fetched, on a disk that takes its time.
+            // The lock is busy. If a lease is recorded, its holder is perhaps writing to a slow disk: report the lease
+            // as busy, so that the caller waits for the record and does not give up on the store.
             let holder = self.inner.read_lease(&name, &lease_key)?.and_then(|lease| lease.entry).filter(is_another);
             return holder
                 .map(|holder| busy(holder, entry))
@@ -211,7 +283,7 @@ impl Store for FileStore {
         let name = FileName::of(key);
         let published = self.publish_locked(&name, key, owner, supersedes, (bytes, lifetime));
         if published.is_err() {
-            // Whoever cannot write must not keep the others from trying.
+            // Unlock `.lease` although the write failed, so that another process can try.
             let file = self.inner.held_leases.remove_version(&name, &Version::of_bytes(owner.as_bytes()));
             drop(file.map(FileLock::from_locked));
         }
@@ -238,7 +310,8 @@ impl Store for FileStore {
                 }
                 seen = Some(file);
             }
-            // That it was freed shows in the folder. That its holder has died, or its lifetime is over, is looked for less often.
+            // A released lease shows as a missing `.owner` file, which is cheap to test. Whether the holder has died or
+            // the lease has expired takes a lock to find out, so test that less often.
             let is_freed = self.inner.directory.file_id(&name.owner()).is_none();
             if is_freed
                 || round % POLLS_PER_LEASE_CHECK == POLLS_PER_LEASE_CHECK - 1 && self.is_lease_free(&name, key)?
@@ -256,12 +329,14 @@ impl Store for FileStore {
 }
 
 impl FileStore {
-    /// True when nobody has the lease any more. Whoever is changing something just now may be its holder.
+    /// True if the lease is free: released, expired, or its holder has died. A busy `.lock` counts as "not free",
+    /// because the process that holds it may be the holder of the lease.
     fn is_lease_free(&self, name: &FileName, key: &Key) -> Result<bool, Error> {
         let lock = self.inner.directory.lock_within(name, Duration::ZERO)?;
         lock.map_or(Ok(false), |lock| Ok(self.inner.live_lease(&lock, name, &key.lease())?.is_none()))
     }
 
+    /// Publishes under `.lock`, and releases the lease if `owner` holds it. The caller syncs the directory.
     fn publish_locked(
         &self,
         name: &FileName,
@@ -289,7 +364,7 @@ impl FileStore {
 }
 
 impl Inner {
-    /// What is recorded under `key`. Needs no lock.
+    /// Reads the record or sidecar under `key`. Needs no lock.
     fn record(&self, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(bytes) = self.directory.read(name)? else { return Ok(None) };
         match Record::decode(&bytes, key, &self.time) {
@@ -299,13 +374,15 @@ impl Inner {
                     let path = self.directory.path().join(name.as_str());
                     log::warn!(target: "evertoken", "{path:?} cannot be read: {why}; told once");
                 }
-                // What the provider is asked with is not to be guessed: whoever asks for it is to see that there is one.
+                // An unreadable renewal secret must not look like an absent one: the manager would start again with an
+                // initial refresh token that the provider may have invalidated. Return an entry without bytes.
                 let unreadable = || Entry::with_version(Vec::new(), Duration::ZERO, Version::of_bytes(&bytes));
                 Ok(key.is_renewal_secret().then(unreadable))
             }
         }
     }
 
+    /// Compares and swaps a record or sidecar: steps 1 to 7 of the module's theory of operation.
     fn swap_record(
         &self,
         name: &FileName,
@@ -329,7 +406,7 @@ impl Inner {
         Ok(SwapOutcome::Done(Some(version)))
     }
 
-    /// `name`: that of the record.
+    /// Compares and swaps a lease. `name` is the file of the leased record, `key` the key of the lease.
     fn swap_lease(
         &self,
         name: &FileName,
@@ -348,12 +425,13 @@ impl Inner {
         }))
     }
 
-    /// What is left of a lifetime that began when it was asked for: whoever was stopped while it waited for a lock must not give
-    /// more.
+    /// Returns what is left of a lifetime that began at `requested_at`. The time spent waiting for the lock, or stopped
+    /// meanwhile, is part of the lifetime.
     fn remaining_of(&self, lifetime: Duration, requested_at: HostTimestamp) -> Duration {
         lifetime.saturating_sub(self.time.host_now().since(requested_at))
     }
 
+    /// Writes a file and syncs its contents, but not the directory.
     fn write(
         &self,
         lock: &FileLock,
@@ -367,14 +445,15 @@ impl Inner {
         Ok(text.version)
     }
 
-    /// Who said that it fetches, and for how long at most. Needs no lock, and nobody knows whether it still lives.
+    /// Reads the recorded lease. Needs no lock, and does not tell whether the holder is still alive.
     fn read_lease(&self, name: &FileName, key: &Key) -> Result<Option<Record>, Error> {
         let bytes = self.directory.read(&name.owner())?;
-        // It is not made to outlast a loss of power, so what cannot be read is nothing to report.
+        // `.owner` is not synced, so an unreadable one after a loss of power is expected. Do not report it.
         Ok(bytes.and_then(|bytes| Record::decode(&bytes, key, &self.time).ok()))
     }
 
-    /// Who fetches, and for how long at most. `name`: that of the record.
+    /// Returns the lease if it has not expired and its holder is alive. `name` is the file of the leased record, `key`
+    /// the key of the lease.
     fn live_lease(&self, lock: &FileLock, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(record) = self.read_lease(name, key)? else { return Ok(None) };
         let Some(entry) = record.entry else { return Ok(None) };
@@ -383,6 +462,7 @@ impl Inner {
         Ok(Some(entry).filter(|_| is_live))
     }
 
+    /// Takes the lease, or takes it again, for `lifetime`. The caller has checked that no other owner holds it.
     fn take_lease(
         &self,
         lock: &FileLock,
@@ -391,7 +471,8 @@ impl Inner {
         owner: &[u8],
         lifetime: Duration,
     ) -> Result<Version, Error> {
-        // Where one that is stopped still has the file, the lease counts for its lifetime alone.
+        // Reuse the file of a lease that this process already holds. If a stopped process still has the lock (its lease
+        // has expired), `file` stays `None`, and the new lease counts by its lifetime alone.
         let file = self.held_leases.remove(name).filter(|file| self.directory.is_current(file, &name.lease()));
         let file = match file {
             None => self.directory.try_lock_lease(lock, name)?,
@@ -406,6 +487,7 @@ impl Inner {
         Ok(text.version)
     }
 
+    /// Releases the lease: deletes `.owner` and unlocks `.lease`.
     fn free_lease(&self, lock: &FileLock, name: &FileName) -> Result<(), Error> {
         let file = self.held_leases.remove(name);
         let removed = self.directory.remove(lock, &name.owner());
@@ -420,8 +502,8 @@ impl fmt::Debug for FileStore {
     }
 }
 
-/// How long the change of a record waits for its turn: longer where the store is waited for longer, two seconds for a state
-/// and three for what is done once.
+/// How long a write of `key` waits for `.lock`. The limit leaves time for the write itself within the manager's own
+/// limit for a store call: one second, two for a renewal secret, three for an operation.
 fn max_lock_wait(key: &Key) -> Duration {
     if key.is_operation() {
         Duration::from_millis(2_500)
@@ -432,9 +514,9 @@ fn max_lock_wait(key: &Key) -> Duration {
     }
 }
 
-/// Those who wait look at the folder that often.
+/// Between two looks of `wait` at the directory: doubles from the first to the second, with 25 % jitter.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(2);
 const MAX_BACKOFF: Duration = Duration::from_millis(16);
 
-/// Every so many looks they try whether the holder of the lease still lives.
+/// `wait` tests in one of this many looks whether the holder of the lease is still alive.
 const POLLS_PER_LEASE_CHECK: u32 = 6;
