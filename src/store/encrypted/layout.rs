@@ -1,4 +1,16 @@
-//! How bytes are sealed: format, key's id, nonce, ciphertext, tag.
+//! The layout of an encrypted record.
+//!
+//! ```text
+//! format  1 byte    1; text never begins with this byte, so plain records are told apart
+//! key id  8 bytes   which encryption key, see `EncryptionKey::id`
+//! nonce   12 bytes  random
+//! data              as long as the plain bytes
+//! tag     16 bytes  authenticates the data and the associated data
+//! ```
+//!
+//! The associated data are a constant, the record's key in the store and the key id, each with its length in front, so
+//! that two different lists never give the same bytes. Another layout must use another format byte, and still read this
+//! one.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, NONCE_LEN, Nonce};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -8,12 +20,12 @@ use super::key::{EncryptionKey, ID_LENGTH, KeyId};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 
-/// `plain`, so that only who has `with` can read it, and only under this `name`.
+/// Encrypts `plain` with `key`, bound to the store key `name`.
 pub(super) fn encrypt(key: &EncryptionKey, name: &Key, plain: &[u8]) -> Result<Vec<u8>, Error> {
     let error = |text| move |_| Error::new(ErrorKind::Store, text);
     let mut nonce = [0; NONCE_LEN];
     SystemRandom::new().fill(&mut nonce).map_err(error("the system gives no random numbers to seal with"))?;
-    // Of its full size from the start: one that grows would leave what is not sealed yet behind.
+    // Allocate the full size at once: a vector that grows leaves copies of the plain bytes in freed memory.
     let mut record = Zeroizing::new(Vec::with_capacity(HEADER_LENGTH + plain.len() + CHACHA20_POLY1305.tag_len()));
     record.push(FORMAT);
     record.extend_from_slice(key.id());
@@ -25,7 +37,7 @@ pub(super) fn encrypt(key: &EncryptionKey, name: &Key, plain: &[u8]) -> Result<V
     Ok(std::mem::take(&mut *record))
 }
 
-/// What was sealed under this `name` with one of these keys, or why it cannot be told.
+/// Decrypts a record that was stored under `name` with one of `keys`. The error is the reason, for the log.
 pub(super) fn decrypt<'a>(
     mut keys: impl Iterator<Item = &'a EncryptionKey>,
     name: &Key,
@@ -42,16 +54,16 @@ pub(super) fn decrypt<'a>(
     Ok(bytes)
 }
 
-/// What a sealed record is bound to, each part with its length before it: no two lists of parts run together.
+/// The data that the tag authenticates besides the record itself, each part with its length in front.
 fn associated_data(name: &Key, id: &KeyId) -> Vec<u8> {
     let parts = [DOMAIN, name.as_str().as_bytes(), id];
     parts.iter().flat_map(|part| (part.len() as u64).to_be_bytes().into_iter().chain(part.iter().copied())).collect()
 }
 
-/// The first byte: no text begins with it. Another layout gets another one.
+/// The first byte of a record.
 const FORMAT: u8 = 1;
 const HEADER_LENGTH: usize = 1 + ID_LENGTH + NONCE_LEN;
-/// Ends in the format.
+/// Ends in the number of the format. Part of the format: a change makes existing records unreadable.
 const DOMAIN: &[u8] = b"evertoken sealed record 1";
 
 const NOT_ENCRYPTED: &str = "it is not sealed, or in the form of a later version";
@@ -71,21 +83,21 @@ mod tests {
     }
 
     fn encrypted(plain: &[u8]) -> Vec<u8> {
-        encrypt(&key(1), &name("a"), plain).expect("it can be sealed")
+        encrypt(&key(1), &name("a"), plain).expect("the record is small enough")
     }
 
     #[test]
-    fn what_was_sealed_opens_whatever_its_length() {
+    fn records_of_any_length_decrypt() {
         for length in (0..200).chain([60_000, 70_000]) {
             let plain: Vec<u8> = (0..length).map(|at: u32| at as u8).collect();
             let encrypted = encrypted(&plain);
             assert_eq!(encrypted.len(), plain.len() + HEADER_LENGTH + 16);
-            assert_eq!(decrypt([key(1)].iter(), &name("a"), &encrypted).expect("it opens").as_slice(), plain);
+            assert_eq!(decrypt([key(1)].iter(), &name("a"), &encrypted).expect("the key is right").as_slice(), plain);
         }
     }
 
     #[test]
-    fn the_layout_is_format_id_nonce_and_what_is_sealed() {
+    fn the_layout_is_format_key_id_nonce_and_data() {
         let (one, two) = (encrypted(b"the same"), encrypted(b"the same"));
         assert_eq!((one[0], &one[1..9]), (1, key(1).id().as_slice()));
         assert_eq!(one[..9], two[..9]);
@@ -95,28 +107,28 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_version_has_sealed_opens() {
-        // Sealed by another implementation. Who changes the layout changes the format byte, and still reads this.
+    fn a_record_of_the_first_version_decrypts() {
+        // Made by another implementation. A new layout needs a new format byte, and must still decrypt this record.
         let old = [
             1, 97, 95, 80, 95, 18, 57, 67, 43, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 139, 206, 197, 172, 229, 103, 63,
             154, 19, 193, 175, 113, 6, 216, 222, 135, 203, 109, 164, 222,
         ];
-        assert_eq!(decrypt([key(1)].iter(), &name("a"), &old).expect("it opens").as_slice(), b"kept");
+        assert_eq!(decrypt([key(1)].iter(), &name("a"), &old).expect("the key is right").as_slice(), b"kept");
     }
 
     #[test]
-    fn the_right_key_among_several_is_found_and_no_other_opens() {
+    fn one_of_several_keys_decrypts_and_other_keys_do_not() {
         let keys = [key(9), key(1), key(5)];
-        assert_eq!(decrypt(keys.iter(), &name("a"), &encrypted(b"x")).expect("it opens").as_slice(), b"x");
+        assert_eq!(decrypt(keys.iter(), &name("a"), &encrypted(b"x")).expect("the key is right").as_slice(), b"x");
         assert_eq!(decrypt([key(9), key(5)].iter(), &name("a"), &encrypted(b"x")), Err(UNKNOWN_KEY));
-        // One that claims to be the right one.
+        // A record with the id of another key.
         let mut forged = encrypted(b"x");
         forged[1..9].copy_from_slice(key(9).id());
         assert_eq!(decrypt(keys.iter(), &name("a"), &forged), Err(DAMAGED));
     }
 
     #[test]
-    fn it_tells_why_something_does_not_open() {
+    fn the_reason_for_a_failed_decryption_is_reported() {
         let decrypt = |record: &[u8]| decrypt([key(1)].iter(), &name("a"), record);
         let good = encrypted(b"plain");
         let mut later = good.clone();
@@ -136,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_is_bound_to_does_not_run_together() {
+    fn associated_data_of_different_parts_differ() {
         let of = |name: &str, id: &KeyId| associated_data(&self::name(name), id);
         assert_ne!(of("a", key(1).id()), of("b", key(1).id()));
         assert_ne!(of("a", key(1).id()), of("a", key(2).id()));
