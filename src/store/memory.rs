@@ -1,6 +1,6 @@
 //! A store in the memory of this process, for managers that share a token within it, and for tests.
 //!
-//! One mutex guards a map of entries. A second index orders the keys by expiry on the monotonic clock: each operation
+//! A mutex guards a map of entries. A second index orders the keys by expiry on the monotonic clock: each operation
 //! first removes what has expired, and a full store evicts the entry that expires next. A condition variable wakes
 //! threads in `wait`, and subscriptions are notified after the mutex is released.
 
@@ -18,9 +18,9 @@ use crate::store::{Cursor, Entry, Expected, Store, SwapOutcome};
 
 /// Keeps records in the memory of this process. Clones share the same records.
 ///
-/// Two managers on one `MemoryStore` behave like two processes on one Redis: they share the token, and one of them
-/// fetches. Everything is lost when the process ends; a [`FileStore`](crate::FileStore) or a Redis store lasts longer.
-/// No operation but [`wait`](Store::wait) blocks.
+/// Managers on one `MemoryStore` behave like processes on one Redis: the token is shared, and a single manager fetches.
+/// Everything is lost when the process ends; a [`FileStore`](crate::FileStore) or a Redis store lasts longer. No
+/// operation but [`wait`](Store::wait) blocks.
 ///
 /// # Size
 ///

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! A store maps a [`Key`] to an [`Entry`]: bytes, the rest of their lifetime, and a [`Version`]. The bytes mean nothing
-//! to a store. One credential has one *record* (its token and what is known about it) under its key, and *sidecars*
+//! to a store. A credential has one *record* (its token and what is known about it) under its key, and *sidecars*
 //! under keys derived from that one: the lease (`<key>:lock`), the renewal secret (`<key>:state`) and the quota count
 //! (`<key>:quota`). An idempotent operation has one entry, under a key that ends in `:once`.
 //!
@@ -17,7 +17,7 @@
 //! 4. [`Store::publish`] writes the new record and releases the lease. If the fetch failed, the manager adds the
 //!    failure to the record and releases the lease with [`Store::compare_and_swap`].
 //!
-//! What can go wrong, and what follows:
+//! Failures, and what follows from them:
 //!
 //! - *The holder dies.* The lease ends with its lifetime, and a process that waits gets the next one.
 //! - *The holder is suspended for longer than its lease.* Another process has fetched meanwhile. `publish` then finds
@@ -59,7 +59,7 @@ use crate::secret::hex;
 ///
 /// # Writing a store
 ///
-/// Implement [`read`](Store::read) and [`compare_and_swap`](Store::compare_and_swap). All other methods have defaults:
+/// Implement [`read`](Store::read) and [`compare_and_swap`](Store::compare_and_swap). The other methods have defaults:
 ///
 /// - [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and [`wait`](Store::wait) are built from the
 ///   two required methods. Override them when the backend can do one of them in a single round trip.
@@ -78,7 +78,7 @@ use crate::secret::hex;
 /// - **Lifetimes.** An entry is absent once its lifetime has passed. The store measures lifetimes by its own clock,
 ///   from the moment of the write. [`Entry::remaining`] must not be longer than what is left, because a manager
 ///   believes it.
-/// - **Opaque bytes.** An entry may hold any bytes, up to 64 KiB. They contain tokens: keep them private.
+/// - **Opaque bytes.** An entry may hold any bytes, up to 64 KiB. Entries contain tokens: keep them private.
 ///
 /// # Time limits
 ///
@@ -123,8 +123,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// `owner` gets it for the time `lease`. An owner that asks again while it holds the lease gets it again, for the
     /// full time.
     ///
-    /// One promise matters: two owners never hold the lease of a key at once. The default takes the lease first and
-    /// reads again, so that a record written in between is found and not fetched again.
+    /// The promise that matters: two owners never hold the lease of a key at once. The default takes the lease first
+    /// and reads again, so that a record written in between is found and not fetched again.
     fn read_or_lease(
         &self,
         key: &Key,
@@ -202,7 +202,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
                 }
                 Ok(SwapOutcome::Conflict(Some(entry))) => Ok(PublishOutcome::Conflict(entry)),
                 Ok(SwapOutcome::Done(version)) => Ok(PublishOutcome::Done(version)),
-                // Release the lease all the same: another process may be able to write.
+                // Release the lease all the same, because another process may be able to write.
                 Err(error) => Err(error),
             };
             break;
@@ -263,8 +263,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Returns true if the store encrypts records, so that only programs with its encryption key can read them.
     ///
-    /// A manager with a [key chosen by the user](crate::TokenManagerBuilder::key) refuses such a store: that setting is
-    /// for sharing a token with programs that read the record without this crate. Default: false.
+    /// A manager with a [key chosen by the user](crate::TokenManagerBuilder::key) refuses such a store, because that
+    /// setting is for sharing a token with programs that read the record without this crate. Default: false.
     fn is_encrypted(&self) -> bool {
         false
     }
@@ -411,7 +411,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// What [`Store::compare_and_swap`] requires of the current entry.
+/// The requirement of [`Store::compare_and_swap`] on the current entry.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected<'a> {
     /// There is no entry.
@@ -453,7 +453,7 @@ pub enum LeaseOutcome {
     Busy {
         /// The time after which the lease expires if its holder does not release it. Zero if it may be free already.
         remaining: Duration,
-        /// What this call saw, for [`Store::wait`].
+        /// The record that this call saw, for [`Store::wait`].
         cursor: Cursor,
     },
 }
@@ -463,11 +463,11 @@ pub enum LeaseOutcome {
 pub enum PublishOutcome {
     /// The record was written. Contains its version, if the backend tells.
     Done(Option<Version>),
-    /// Nothing was written: another process has written this record, which expires later.
+    /// Nothing was written, because the current record, contained here, expires later.
     Conflict(Entry),
 }
 
-/// What a caller last saw under a key: the point from which [`Store::wait`] looks for a change.
+/// The record that a caller last saw under a key: the point from which [`Store::wait`] looks for a change.
 ///
 /// A cursor holds the version of the record. A backend with a log of changes adds its own position in that log, so that
 /// `wait` misses no change that happens between the two calls.

@@ -4,8 +4,8 @@
 //!
 //! Records and sidecars are encrypted with ChaCha20-Poly1305, an authenticated cipher: a reader without the key learns
 //! nothing, and a changed record does not decrypt. The authenticated data include the record's key in the store, so a
-//! record that was moved to another key does not decrypt either. [`layout`] has the bytes. Leases stay in plain text:
-//! they contain no secret, and the inner store has to compare their bytes with the owner's name.
+//! record that was moved to another key does not decrypt either. [`layout`] has the bytes. Leases stay in plain text,
+//! because they contain no secret and the inner store has to compare their bytes with the owner's name.
 //!
 //! Two encryptions of the same bytes differ, because the nonce is random. So the inner store's versions are versions of
 //! the encrypted bytes, and this store passes them through unchanged.
@@ -15,7 +15,7 @@
 //!
 //! - `read` and conflicts return an entry without bytes and with no time left, so that the manager sees an unreadable
 //!   record and can replace it by its version.
-//! - `read_or_lease` ignores the record: it asks the inner store again for any other version, or the lease.
+//! - `read_or_lease` ignores the record and asks the inner store again for any other version, or the lease.
 //! - `publish` overwrites the record however long it would still last, because no process with this key can use it.
 //! - `read_at_once` returns nothing.
 //!
@@ -75,7 +75,7 @@ use crate::store::{
 /// # Limits
 ///
 /// The inner store still shows the names of keys, the sizes of records (they grow by 37 bytes), their lifetimes, and
-/// when they change. Leases are not encrypted; they contain only the random name of a manager. A person who can write
+/// when they change. Leases are not encrypted, but contain only the random name of a manager. A person who can write
 /// to the inner store can delete records, hold leases, and restore an older record of the same key. A manager with a
 /// [key chosen by the user](crate::TokenManagerBuilder::key) refuses an encrypted store.
 #[derive(Clone)]

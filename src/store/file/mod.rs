@@ -107,16 +107,16 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 ///
 /// A file is replaced as a whole and synced to the disk before the call returns. After a crash or a loss of power the
 /// file has its old contents or the new ones. A file that is damaged, or was written by a later version, counts as
-/// absent: it is reported once by `log::warn!` and replaced. A `.state` file is not replaced: its manager fails with
-/// [`ErrorKind::Store`](crate::ErrorKind::Store), because the provider may already have invalidated the refresh token
-/// before it.
+/// absent. The store reports the first such file by `log::warn!`, and the next write replaces it. A `.state` file is
+/// not replaced: its manager fails with [`ErrorKind::Store`](crate::ErrorKind::Store), because the provider may already
+/// have invalidated the refresh token before it.
 ///
 /// # One process fetches
 ///
 /// The process that fetches holds a lock on the `.lease` file. The system releases the lock when the process ends, for
 /// whatever reason. A process that is stopped (`SIGSTOP`) makes the others wait for the deadline of a fetch plus two
-/// seconds at most. A process that is stopped in the middle of a write keeps others from writing: they fetch for
-/// themselves until it goes on, except for those with a refresh token, which get an error.
+/// seconds at most. A process that is stopped in the middle of a write keeps other processes from
+/// writing. Their managers fetch for themselves until it goes on; managers with a refresh token fail instead.
 ///
 /// # Lifetimes
 ///
