@@ -99,7 +99,7 @@ impl Key {
     pub(crate) fn derive(namespace: &str, identity: &Identity) -> Result<Key, Error> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if !(1..=64).contains(&namespace.len()) || !namespace.bytes().all(fits) {
-            return Err(Error::config("the namespace must be 1 to 64 characters out of A-Z a-z 0-9 . _ -"));
+            return Err(Error::config("the namespace must have 1 to 64 characters from A-Z a-z 0-9 . _ -"));
         }
         Ok(Key(format!("{namespace}:{{v1:{}}}", identity.fingerprint())))
     }
@@ -107,12 +107,12 @@ impl Key {
     /// Returns a key that the user has chosen in full. Fails if it could be mistaken for a sidecar's.
     pub(crate) fn custom(key: &str) -> Result<Key, Error> {
         if !(1..=512).contains(&key.len()) || !key.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-            return Err(Error::config("a key must be 1 to 512 printable ASCII characters without blanks"));
+            return Err(Error::config("the key must have 1 to 512 printable ASCII characters without blanks"));
         }
         let key = Key(key.to_owned());
         if key.is_sidecar() {
             return Err(Error::config(
-                "a key must not end like those that stand beside one, as in `:lock` or `:state`",
+                "the key must not end in `:lock`, `:state`, `:quota` or `:once`; choose another ending",
             ));
         }
         Ok(key)

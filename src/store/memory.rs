@@ -102,7 +102,9 @@ impl Store for MemoryStore {
     ) -> Result<SwapOutcome, Error> {
         let swap = self.with_entries(|entries, now| {
             if new.is_some() && expected.matches(None) && entries.is_full_for(key) {
-                return Err(Error::new(ErrorKind::Store, "the store in memory is full of what is done once"));
+                let text =
+                    "the memory store is full of idempotent operations; use a shorter result_ttl or another store";
+                return Err(Error::new(ErrorKind::Store, text));
             }
             Ok(entries.swap(key, expected, new, now))
         })?;

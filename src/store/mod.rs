@@ -30,6 +30,7 @@
 #[cfg(feature = "encryption")]
 pub(crate) mod encrypted;
 pub(crate) mod file;
+mod io_reason;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -188,7 +189,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         let lease_key = key.lease();
         let lease = self.read(&lease_key)?.filter(|holder| holder.bytes() == owner.as_bytes());
         let mut expected = supersedes.cloned();
-        let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
+        let mut outcome = Err(Error::new(ErrorKind::Store, TOO_MANY_CHANGES));
         for _ in 0..MAX_ATTEMPTS {
             let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
             outcome = match self.compare_and_swap(key, now, Some((bytes, lifetime))) {
@@ -277,6 +278,9 @@ fn has_changed(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Res
 
 /// How often `publish` compares anew after another write came first.
 const MAX_ATTEMPTS: usize = 16;
+
+/// The text of the error after [`MAX_ATTEMPTS`] comparisons that all came too late.
+const TOO_MANY_CHANGES: &str = "other processes kept changing the record while it was written; try again";
 
 /// Between two reads of the default `wait`: doubles from the first to the second, with 25 % jitter.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);

@@ -52,7 +52,10 @@ impl TimeoutStore {
         operation: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         if self.has_unreturned_operation() {
-            return Err(Error::new(ErrorKind::Store, "an operation of the shared store has not returned yet"));
+            return Err(Error::new(
+                ErrorKind::Store,
+                "an earlier operation of the shared store still blocks; no other starts before it returns",
+            ));
         }
         let (store, alive_guard, started) = (self.store.clone(), Arc::new(()), Stopwatch::start());
         let thread_alive = Arc::downgrade(&alive_guard);
@@ -61,8 +64,12 @@ impl TimeoutStore {
             drop(alive_guard);
             result
         });
-        let outcome =
-            outcome.map_err(|error| error.recast(ErrorKind::Store, "no thread could be started to ask the store"))?;
+        let outcome = outcome.map_err(|error| {
+            error.recast(
+                ErrorKind::Store,
+                "the system refuses another thread, which the shared store needs; raise its limit",
+            )
+        })?;
         let Some(outcome) = outcome else {
             // With a deadline sooner than the default limit, the caller has given up early and the store may be well.
             // Only an operation that had the whole default time blocks the ones after it.

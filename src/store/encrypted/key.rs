@@ -14,6 +14,7 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::store::io_reason::io_reason;
 
 /// The 32 random bytes with which an [`EncryptedStore`](crate::EncryptedStore) encrypts.
 ///
@@ -46,7 +47,7 @@ impl EncryptionKey {
     /// array of zeros has. Other weak keys are not detected.
     pub fn new(bytes: [u8; 32]) -> Result<EncryptionKey, Error> {
         EncryptionKey::from_bytes(Zeroizing::new(bytes))
-            .ok_or_else(|| Error::config(format!("the sealing key {WEAK}; {HOW_TO_MAKE_A_KEY}")))
+            .ok_or_else(|| Error::config(format!("the encryption key {WEAK}; {HOW_TO_MAKE_A_KEY}")))
     }
 
     /// Reads the key from an environment variable: 32 bytes in base64 (standard or URL-safe, with or without padding),
@@ -61,11 +62,12 @@ impl EncryptionKey {
         // The caller may have passed the key itself in place of a name. Then the error must not quote it.
         if name.is_empty() || !name.bytes().all(is_name_byte) || decode(name).is_some() {
             return Err(Error::config(
-                "name an environment variable that holds the sealing key: letters, digits and _",
+                "name the environment variable that contains the encryption key, not the key itself; \
+                 a name has letters, digits and _ only",
             ));
         }
         let error = |what: &str| Error::config(format!("the environment variable {name} {what}; {HOW_TO_MAKE_A_KEY}"));
-        let value = env::var_os(name).ok_or_else(|| error("is not set, and should hold a sealing key"))?;
+        let value = env::var_os(name).ok_or_else(|| error("is not set; it should contain the encryption key"))?;
         let value = Zeroizing::new(value.into_encoded_bytes());
         let bytes = std::str::from_utf8(&value).ok().and_then(decode).ok_or_else(|| error(NOT_A_KEY))?;
         EncryptionKey::from_bytes(bytes).ok_or_else(|| error(WEAK))
@@ -84,15 +86,20 @@ impl EncryptionKey {
         let path = path.as_ref();
         if path.to_str().and_then(decode).is_some() {
             // The caller has passed a key in place of a path. The error must not quote it.
-            return Err(Error::config("name the file that holds the sealing key; this looks like a key itself"));
+            return Err(Error::config(
+                "name the file that contains the encryption key; the given path looks like the key itself",
+            ));
         }
         // `{:?}` escapes line breaks in the path, which could otherwise forge a line of the log.
-        let error = |what: &str| Error::config(format!("the key file {path:?} {what}"));
-        let read_error = |cause: io::Error| error(&format!("cannot be read: {}; {HOW_TO_MAKE_A_KEY}", cause.kind()));
+        let error = |what: &str| Error::config(format!("the encryption key's file {path:?} {what}"));
+        let read_error = |cause: io::Error| match cause.kind() {
+            io::ErrorKind::NotFound => error(&format!("does not exist; {HOW_TO_MAKE_A_KEY}")),
+            _ => error(&format!("cannot be read: {}", io_reason(&cause))),
+        };
         let check_metadata = |metadata: Metadata| match metadata.is_file() {
-            false => Err(error("is no regular file")),
+            false => Err(error("is no regular file; name one")),
             true if is_accessible_to_others(&metadata) => {
-                Err(error(&format!("can be read or written by others than its owner; chmod 600 {path:?}")))
+                Err(error(&format!("can be read or written by others than its owner; run `chmod 600 {path:?}`")))
             }
             true => Ok(()),
         };
@@ -180,8 +187,8 @@ const MIN_DISTINCT_BYTES: usize = 8;
 /// Larger than every encoding of a key, with blanks around it.
 const MAX_FILE_LENGTH: usize = 1024;
 
-const NOT_A_KEY: &str = "does not hold a sealing key: 32 bytes in base64, or 64 hexadecimal digits";
-const WEAK: &str = "is no random one: it has too few different bytes";
+const NOT_A_KEY: &str = "contains no encryption key: 32 bytes in base64, or 64 hexadecimal digits";
+const WEAK: &str = "is not random: it has too few different bytes";
 const HOW_TO_MAKE_A_KEY: &str = "make a key with `head -c 32 /dev/urandom | base64`";
 
 #[cfg(test)]

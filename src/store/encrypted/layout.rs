@@ -24,7 +24,9 @@ use crate::key::Key;
 pub(super) fn encrypt(key: &EncryptionKey, name: &Key, plain: &[u8]) -> Result<Vec<u8>, Error> {
     let error = |text| move |_| Error::new(ErrorKind::Store, text);
     let mut nonce = [0; NONCE_LEN];
-    SystemRandom::new().fill(&mut nonce).map_err(error("the system gives no random numbers to seal with"))?;
+    SystemRandom::new()
+        .fill(&mut nonce)
+        .map_err(error("the system has no random numbers, without which the record cannot be encrypted"))?;
     // Allocate the full size at once: a vector that grows leaves copies of the plain bytes in freed memory.
     let mut record = Zeroizing::new(Vec::with_capacity(HEADER_LENGTH + plain.len() + CHACHA20_POLY1305.tag_len()));
     record.push(FORMAT);
@@ -33,7 +35,7 @@ pub(super) fn encrypt(key: &EncryptionKey, name: &Key, plain: &[u8]) -> Result<V
     record.extend_from_slice(plain);
     let (aad, nonce) = (Aad::from(associated_data(name, key.id())), Nonce::assume_unique_for_key(nonce));
     let tag = key.cipher().seal_in_place_separate_tag(nonce, aad, &mut record[HEADER_LENGTH..]);
-    record.extend_from_slice(tag.map_err(error("what is to be stored is too large to be sealed"))?.as_ref());
+    record.extend_from_slice(tag.map_err(error("the record is too large to be encrypted"))?.as_ref());
     Ok(std::mem::take(&mut *record))
 }
 
@@ -66,9 +68,9 @@ const HEADER_LENGTH: usize = 1 + ID_LENGTH + NONCE_LEN;
 /// Ends in the number of the format. Part of the format: a change makes existing records unreadable.
 const DOMAIN: &[u8] = b"evertoken sealed record 1";
 
-const NOT_ENCRYPTED: &str = "it is not sealed, or in the form of a later version";
-const UNKNOWN_KEY: &str = "it was sealed with a key that is not given here";
-const DAMAGED: &str = "it is damaged, or was sealed for another key of the store";
+const NOT_ENCRYPTED: &str = "it is not encrypted, or was written by a later version";
+const UNKNOWN_KEY: &str = "it was encrypted with a key that is not given here; add that key with also_decrypt_with";
+const DAMAGED: &str = "it is damaged, or was moved here from another key of the store";
 
 #[cfg(test)]
 mod tests {

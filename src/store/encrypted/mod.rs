@@ -38,7 +38,8 @@ use crate::clock::Notifier;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::store::{
-    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome,
+    TOO_MANY_CHANGES, Version,
 };
 
 /// Encrypts records before they go to another store, and decrypts them on the way back.
@@ -120,7 +121,10 @@ impl<S: Store> EncryptedStore<S> {
             }
             Err(why) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
-                    log::warn!(target: "evertoken", "{name}: what is in the store cannot be opened: {why}; told once");
+                    log::warn!(
+                        target: "evertoken",
+                        "{name}: the record in the store cannot be decrypted: {why}; further ones are not reported"
+                    );
                 }
                 Err(Entry::with_version(Vec::new(), Duration::ZERO, entry.version.clone()))
             }
@@ -200,7 +204,7 @@ impl<S: Store> Store for EncryptedStore<S> {
                 Err(unreadable) => Some(unreadable.version),
             };
         }
-        Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, TOO_MANY_CHANGES))
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {

@@ -18,6 +18,7 @@ use crate::clock::{Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::secret::hex;
+use crate::store::io_reason::io_reason;
 
 pub(super) struct Directory {
     path: PathBuf,
@@ -134,7 +135,7 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(open_error(&path, &error)),
         };
-        let metadata = file.metadata().map_err(|error| io_error("cannot be looked at", &path, &error))?;
+        let metadata = file.metadata().map_err(|error| io_error("cannot be checked", &path, &error))?;
         check_file(&path, &metadata)?;
         let most = MAX_HEADER_LEN + MAX_BYTES as u64;
         let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len().min(most) as usize));
@@ -175,7 +176,10 @@ impl Directory {
     /// Returns the error for a lock that stayed busy.
     pub(super) fn lock_timeout_error(&self, name: &FileName) -> Error {
         let path = self.path.join(name.lock().as_str());
-        Error::new(ErrorKind::Store, format!("another process does not let go of the lock {path:?}"))
+        Error::new(
+            ErrorKind::Store,
+            format!("another process holds the lock {path:?}; if that process is stopped, continue or end it"),
+        )
     }
 
     /// Replaces the file of a record as a whole, with its contents synced. The new name survives a loss of power only
@@ -218,7 +222,9 @@ impl Directory {
             new.write_all(bytes)?;
             finish(new.as_file())?;
             if !self.still_holds(lock, name) {
-                return Err(io::Error::other("somebody has removed the lock"));
+                return Err(io::Error::other(
+                    "its lock file was deleted meanwhile; leave files that end in .lock alone",
+                ));
             }
             rename_into_place(new, &path)
         };
@@ -227,7 +233,7 @@ impl Directory {
 
     /// Syncs the directory, so that earlier renames survive a loss of power. Slow; call it without a lock.
     pub(super) fn sync(&self) -> Result<(), Error> {
-        sync(&self.path).map_err(|error| io_error("cannot be synced", &self.path, &error))
+        sync(&self.path).map_err(|error| io_error("cannot be synced to the disk", &self.path, &error))
     }
 
     /// False if the lock file has been deleted since: another process may hold a new one of the same name.
@@ -250,7 +256,7 @@ impl Directory {
         match builder.tempfile_in(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let path = self.path.join(format!("{}{suffix}", name.as_str()));
-                let tell = |error| io::Error::new(error, format!("{path:?} is in the way; remove it"));
+                let tell = |error| io::Error::new(error, format!("{path:?} is in the way of a new file; remove it"));
                 fs::remove_file(&path).map_err(|error| tell(error.kind()))?;
                 builder.tempfile_in(&self.path)
             }
@@ -300,7 +306,7 @@ impl Directory {
         for _ in 0..MAX_ATTEMPTS {
             let file = open(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)
                 .map_err(|error| open_error(path, &error))?;
-            check_file(path, &file.metadata().map_err(|error| io_error("cannot be looked at", path, &error))?)?;
+            check_file(path, &file.metadata().map_err(|error| io_error("cannot be checked", path, &error))?)?;
             match file.try_lock() {
                 Ok(()) => {
                     // The file may have been deleted between open and lock. Other processes would lock a new one.
@@ -315,7 +321,7 @@ impl Directory {
                         let directory = &self.path;
                         log::warn!(
                             target: "evertoken",
-                            "the file system of {directory:?} has no locks: two processes may fetch at once"
+                            "the file system of {directory:?} has no locks, so two processes may fetch at once; use a local disk"
                         );
                     }
                     return Ok(LockAttempt::Unsupported);
@@ -370,12 +376,12 @@ impl Directory {
     /// True if the directory exists. Fails if it is not private to this user.
     fn check(&self) -> Result<bool, Error> {
         if self.path.as_os_str().is_empty() {
-            return Err(Error::new(ErrorKind::Store, "the path of the directory is empty; name one"));
+            return Err(Error::new(ErrorKind::Store, "the path of the file store is empty; name a directory"));
         }
         match fs::symlink_metadata(&self.path) {
             Ok(metadata) => check_directory(&self.path, &metadata).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(io_error("cannot be looked at", &self.path, &error)),
+            Err(error) => Err(io_error("cannot be checked", &self.path, &error)),
         }
     }
 
@@ -388,7 +394,10 @@ impl Directory {
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(&self.path).map_err(|error| io_error("cannot be made", &self.path, &error))?;
+        builder
+            .recursive(true)
+            .create(&self.path)
+            .map_err(|error| io_error("cannot be created", &self.path, &error))?;
         for parent in new {
             // A failure is no reason to stop: only a loss of power soon after could lose the new directory.
             let _ = sync(parent);
@@ -462,20 +471,20 @@ fn check_directory(path: &Path, metadata: &Metadata) -> Result<(), Error> {
         return Err(refusal(path, "is a symbolic link; name the directory that it leads to"));
     }
     if !metadata.is_dir() {
-        return Err(refusal(path, "is no directory; remove it, or name another one"));
+        return Err(refusal(path, "is no directory; remove it, or name another path"));
     }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(refusal(path, "belongs to another user; name a directory of your own"));
     }
     if metadata.mode() & 0o022 != 0 {
-        return Err(refusal(path, "can be written to by other users; `chmod 700` mends it"));
+        return Err(refusal(path, "can be written to by other users; run `chmod 700` on it"));
     }
     Ok(())
 }
 
 #[cfg(not(unix))]
 fn check_directory(path: &Path, metadata: &Metadata) -> Result<(), Error> {
-    if metadata.is_dir() { Ok(()) } else { Err(refusal(path, "is no directory; remove it, or name another one")) }
+    if metadata.is_dir() { Ok(()) } else { Err(refusal(path, "is no directory; remove it, or name another path")) }
 }
 
 #[cfg(unix)]
@@ -485,20 +494,20 @@ fn check_file(path: &Path, metadata: &Metadata) -> Result<(), Error> {
         return Err(refusal(path, "is a symbolic link; remove it"));
     }
     if !metadata.is_file() {
-        return Err(refusal(path, "is no file; remove it"));
+        return Err(refusal(path, "is no regular file; remove it"));
     }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(refusal(path, "belongs to another user; remove it"));
     }
     if metadata.mode() & 0o077 != 0 {
-        return Err(refusal(path, "can be read or written by other users; remove it, or `chmod 600` mends it"));
+        return Err(refusal(path, "can be read or written by other users; remove it, or run `chmod 600` on it"));
     }
     Ok(())
 }
 
 #[cfg(not(unix))]
 fn check_file(path: &Path, metadata: &Metadata) -> Result<(), Error> {
-    if metadata.is_file() { Ok(()) } else { Err(refusal(path, "is no file; remove it")) }
+    if metadata.is_file() { Ok(()) } else { Err(refusal(path, "is no regular file; remove it")) }
 }
 
 /// True if `path` leads to this open file. Also true where the system has no inode numbers.
@@ -545,7 +554,7 @@ fn open_error(path: &Path, error: &io::Error) -> Error {
 }
 
 fn io_error(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Store, format!("{path:?} {what}: {error}"))
+    Error::new(ErrorKind::Store, format!("{path:?} {what}: {}", io_reason(error)))
 }
 
 /// How long a write waits for `.lock`. Managers wait one second for a store call, and the write itself takes time too.

@@ -99,7 +99,8 @@ impl EncodedRecord {
         time: &Time,
     ) -> Result<EncodedRecord, Error> {
         if bytes.len() > MAX_BYTES {
-            return Err(Error::new(ErrorKind::Store, "more than 64 KiB is too much for a file of the store"));
+            let text = format!("a record of {} bytes is too large for a file; the limit is 64 KiB", bytes.len());
+            return Err(Error::new(ErrorKind::Store, text));
         }
         let now = time.host_now();
         let lifetime = milliseconds(lifetime.min(MAX_LIFETIME));
@@ -129,7 +130,7 @@ impl EncodedRecord {
 impl Record {
     /// Decodes the contents of the file of `key`.
     pub(super) fn decode(text: &[u8], key: &Key, time: &Time) -> Result<Record, Unreadable> {
-        const FOREIGN: Unreadable = Unreadable("it is not one of ours, or not whole");
+        const FOREIGN: Unreadable = Unreadable("it was not written by evertoken, or only in part");
         let Some(line) = text.iter().position(|byte| *byte == b'\n') else { return Err(FOREIGN) };
         let (line, bytes) = (&text[..line], &text[line + 1..]);
         let separator = line.iter().rposition(|byte| *byte == b' ').unwrap_or(line.len());
@@ -144,7 +145,7 @@ impl Record {
         }
         let header: Header = serde_json::from_slice(header).map_err(|_| Unreadable("it is damaged"))?;
         if header.key != key.as_str() {
-            return Err(Unreadable("it belongs to another key"));
+            return Err(Unreadable("it is the file of another key"));
         }
         let version = Version::of_bytes(bytes);
         if version.as_str() != header.version || bytes.len() > MAX_BYTES {

@@ -172,7 +172,7 @@ impl FileStore {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the user has no home directory.
     pub fn new() -> Result<FileStore, Error> {
         let strategy = choose_native_strategy()
-            .map_err(|_| Error::config("there is no home directory; name a directory with FileStore::at"))?;
+            .map_err(|_| Error::config("the user has no home directory; name a directory with FileStore::at"))?;
         Ok(FileStore::at(strategy.cache_dir().join("evertoken")))
     }
 
@@ -372,7 +372,14 @@ impl Inner {
             Err(Unreadable(why)) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
                     let path = self.directory.path().join(name.as_str());
-                    log::warn!(target: "evertoken", "{path:?} cannot be read: {why}; told once");
+                    let effect = match key.is_renewal_secret() {
+                        true => "requests fail until it is removed and somebody signs in again",
+                        false => "it counts as absent and will be replaced",
+                    };
+                    log::warn!(
+                        target: "evertoken",
+                        "{path:?} cannot be read: {why}; {effect}; further unreadable files are not reported"
+                    );
                 }
                 // An unreadable renewal secret must not look like an absent one: the manager would start again with an
                 // initial refresh token that the provider may have invalidated. Return an entry without bytes.
