@@ -587,7 +587,10 @@ fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
     let held = File::open(&path).unwrap();
     held.lock().unwrap();
     let error = store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap_err();
-    assert!(error.kind() == ErrorKind::Store && error.to_string().contains("another process holds the lock"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Store && error.to_string().contains("another process holds the lock"),
+        "{error}"
+    );
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"one", "reading needs no lock");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))));
