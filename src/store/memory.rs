@@ -28,7 +28,7 @@ use crate::store::{Cursor, Entry, Expected, Store, SwapOutcome};
 /// makes room for a new entry by evicting the record that expires next. Refresh tokens, quotas and leases are evicted
 /// only when no record is left, because losing one costs more than a fetch. Entries of [idempotent
 /// operations](crate::idempotency::Idempotency) are never evicted early; with 10,000 live ones, writing another entry
-/// fails with [`ErrorKind::Store`](crate::ErrorKind::Store).
+/// fails with [`ErrorKind::Store`].
 ///
 /// # Lifetimes
 ///

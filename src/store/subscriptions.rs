@@ -92,7 +92,7 @@ impl Drop for Registration {
             registered.by_key.remove(&self.key);
         }
         drop(registered);
-        // After the lock: this may drop the last handle of a manager, whose `Drop` may come back here.
+        // After the lock: this may drop the last handle of a manager, whose `Drop` may take the lock again.
         drop(removed);
     }
 }

@@ -71,8 +71,8 @@ impl TimeoutStore {
             )
         })?;
         let Some(outcome) = outcome else {
-            // With a deadline sooner than the default limit, the caller has given up early and the store may be well.
-            // Only an operation that had the whole default time blocks the ones after it.
+            // With a deadline sooner than the default limit, the caller has given up early and the store may be
+            // healthy. Only an operation that had the whole default time blocks the ones after it.
             if started.elapsed() >= self.default_timeout {
                 *lock(&self.unreturned) = Some((std::process::id(), thread_alive));
             }

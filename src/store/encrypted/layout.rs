@@ -45,6 +45,7 @@ pub(super) fn decrypt<'a>(
     name: &Key,
     record: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+    // The header tells which key to use. It is authenticated as well, so a forged header fails at the tag.
     let rest = record.strip_prefix(&[FORMAT]).ok_or(NOT_ENCRYPTED)?;
     let (id, rest) = rest.split_first_chunk::<ID_LENGTH>().ok_or(DAMAGED)?;
     let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(DAMAGED)?;

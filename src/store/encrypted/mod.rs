@@ -116,6 +116,7 @@ impl<S: Store> EncryptedStore<S> {
             return Ok(entry);
         }
         match layout::decrypt(iter::once(&self.key).chain(&self.decrypt_only_keys), name, entry.bytes()) {
+            // The version stays that of the encrypted bytes: the inner store compares with it.
             Ok(mut bytes) => {
                 Ok(Entry::with_version(std::mem::take(&mut *bytes), entry.remaining, entry.version.clone()))
             }

@@ -137,9 +137,10 @@ impl Directory {
         };
         let metadata = file.metadata().map_err(|error| io_error("cannot be checked", &path, &error))?;
         check_file(&path, &metadata)?;
-        let most = MAX_HEADER_LEN + MAX_BYTES as u64;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len().min(most) as usize));
-        file.take(most).read_to_end(&mut bytes).map_err(|error| io_error("cannot be read", &path, &error))?;
+        // A foreign file may be of any size. Read one that is too large only in part; its hash will not match.
+        let limit = MAX_HEADER_LEN + MAX_BYTES as u64;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len().min(limit) as usize));
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| io_error("cannot be read", &path, &error))?;
         Ok(Some(bytes))
     }
 
@@ -188,12 +189,13 @@ impl Directory {
         &self,
         lock: &FileLock,
         name: &FileName,
-        text: &EncodedRecord,
+        record: &EncodedRecord,
         time: &Time,
     ) -> Result<(), Error> {
-        self.replace(lock, name, &text.bytes, |file| {
+        self.replace(lock, name, &record.bytes, |file| {
             if name.is_operation() {
-                file.set_modified(text.end)?;
+                // For the sweep, which need not open files that have not expired.
+                file.set_modified(record.end)?;
             }
             file.sync_all()
         })?;
@@ -204,8 +206,8 @@ impl Directory {
     }
 
     /// Replaces the file that records a lease. No sync: a loss of power ends the lease anyway.
-    pub(super) fn write_owner(&self, lock: &FileLock, name: &FileName, text: &EncodedRecord) -> Result<(), Error> {
-        self.replace(lock, &name.owner(), &text.bytes, |_| Ok(()))
+    pub(super) fn write_owner(&self, lock: &FileLock, name: &FileName, record: &EncodedRecord) -> Result<(), Error> {
+        self.replace(lock, &name.owner(), &record.bytes, |_| Ok(()))
     }
 
     /// Writes a temporary file, lets `finish` sync it, and renames it into place.
@@ -221,6 +223,7 @@ impl Directory {
             let mut new = self.create_temp_file(lock, name)?;
             new.write_all(bytes)?;
             finish(new.as_file())?;
+            // Check as late as possible: without the lock, the rename could overwrite the result of another writer.
             if !self.still_holds(lock, name) {
                 return Err(io::Error::other(
                     "its lock file was deleted meanwhile; leave files that end in .lock alone",
@@ -287,7 +290,7 @@ impl Directory {
         if self.file_id(&name.lease()).is_none_or(|id| id.inode != file) {
             return true;
         }
-        // Trying to lock the file disturbs nobody: every process that wants to lock it needs `.lock` first.
+        // Trying to lock the file disturbs no other process, because each needs `.lock` first to lock `.lease`.
         match self.try_lock_lease(lock, name) {
             Ok(Some(free)) => {
                 drop(FileLock::from_locked(free));
@@ -321,7 +324,8 @@ impl Directory {
                         let directory = &self.path;
                         log::warn!(
                             target: "evertoken",
-                            "the file system of {directory:?} has no locks, so two processes may fetch at once; use a local disk"
+                            "the file system of {directory:?} has no locks, so two processes may fetch at once; \
+                             use a local disk"
                         );
                     }
                     return Ok(LockAttempt::Unsupported);

@@ -135,6 +135,7 @@ impl Record {
         let (line, bytes) = (&text[..line], &text[line + 1..]);
         let separator = line.iter().rposition(|byte| *byte == b' ').unwrap_or(line.len());
         let (header, hash) = line.split_at(separator);
+        // Look at the version before the hash: another version may have another layout behind its header.
         let format: FormatVersion = serde_json::from_slice(header).map_err(|_| FOREIGN)?;
         if format.evertoken != VERSION {
             return Err(Unreadable("it was written by another version of evertoken"));
@@ -144,6 +145,7 @@ impl Record {
             return Err(Unreadable("it is damaged"));
         }
         let header: Header = serde_json::from_slice(header).map_err(|_| Unreadable("it is damaged"))?;
+        // A file that was copied to another name holds the token of another credential.
         if header.key != key.as_str() {
             return Err(Unreadable("it is the file of another key"));
         }

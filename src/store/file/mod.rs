@@ -288,6 +288,7 @@ impl Store for FileStore {
             drop(file.map(FileLock::from_locked));
         }
         if let Ok(PublishOutcome::Done(_)) = published {
+            // Step 7. Waiting processes see the record already; only this one waits for the disk.
             self.inner.directory.sync()?;
         }
         published
@@ -299,6 +300,7 @@ impl Store for FileStore {
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
         let (name, deadline) = (FileName::of(key), Deadline::at(deadline));
+        // The file as it was when it was last read, so that an unchanged file is not read again.
         let mut seen = None;
         let mut backoff = INITIAL_BACKOFF;
         for round in 0_u32.. {
@@ -347,9 +349,12 @@ impl FileStore {
     ) -> Result<PublishOutcome, Error> {
         let (requested_at, directory) = (self.inner.time.host_now(), &self.inner.directory);
         let lock = directory.lock(name)?;
+        // The lifetime began when the caller asked for the write, not when the lock came free.
         let lifetime = self.inner.remaining_of(lifetime, requested_at);
         let holder = self.inner.live_lease(&lock, name, &key.lease())?;
         let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
+        // Another process may have published since the caller read the record it started from. Without the lease, keep
+        // the record that expires later: it is the newer one, as far as a store can tell.
         let later = self.inner.record(name, key)?;
         let later = later.filter(|entry| Some(&entry.version) != supersedes && entry.remaining >= lifetime);
         if let Some(entry) = later.filter(|_| !is_mine) {
@@ -357,6 +362,7 @@ impl FileStore {
         }
         let written = self.inner.write(&lock, name, key, bytes, lifetime);
         if is_mine {
+            // Still under the lock, and after the write: a process that finds the lease free finds the new record too.
             self.inner.free_lease(&lock, name)?;
         }
         written.map(|version| PublishOutcome::Done(Some(version)))
@@ -398,8 +404,10 @@ impl Inner {
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
         let requested_at = self.time.host_now();
+        // Steps 1 and 2.
         let lock = self.directory.lock_within(name, max_lock_wait(key))?;
         let lock = lock.ok_or_else(|| self.directory.lock_timeout_error(name))?;
+        // Step 3.
         let current = self.record(name, key)?;
         if !expected.matches(current.as_ref()) {
             return Ok(SwapOutcome::Conflict(current));
@@ -407,7 +415,9 @@ impl Inner {
         let Some((bytes, lifetime)) = new else {
             return self.directory.remove(&lock, name).map(|()| SwapOutcome::Done(None));
         };
+        // Steps 4 to 6.
         let version = self.write(&lock, name, key, bytes, self.remaining_of(lifetime, requested_at))?;
+        // Step 7. Syncing a directory is slow and needs no lock.
         drop(lock);
         self.directory.sync()?;
         Ok(SwapOutcome::Done(Some(version)))
@@ -447,9 +457,9 @@ impl Inner {
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<Version, Error> {
-        let text = EncodedRecord::new(key, bytes, lifetime, None, &self.time)?;
-        self.directory.write(lock, name, &text, &self.time)?;
-        Ok(text.version)
+        let record = EncodedRecord::new(key, bytes, lifetime, None, &self.time)?;
+        self.directory.write(lock, name, &record, &self.time)?;
+        Ok(record.version)
     }
 
     /// Reads the recorded lease. Needs no lock, and does not tell whether the holder is still alive.
@@ -464,6 +474,8 @@ impl Inner {
     fn live_lease(&self, lock: &FileLock, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(record) = self.read_lease(name, key)? else { return Ok(None) };
         let Some(entry) = record.entry else { return Ok(None) };
+        // Another owner may have taken an expired lease of this process. Close our file: while it is locked, no other
+        // process can lock `.lease`, and leases count by their lifetimes alone.
         self.held_leases.drop_other_version(name, entry.version());
         let is_live = record.held.is_none_or(|file| self.directory.is_lease_locked(lock, name, file));
         Ok(Some(entry).filter(|_| is_live))
@@ -486,12 +498,12 @@ impl Inner {
             file => file,
         };
         let held = file.as_ref().and_then(directory::inode);
-        let text = EncodedRecord::new(key, owner, lifetime, held, &self.time)?;
-        self.directory.write_owner(lock, name, &text)?;
+        let record = EncodedRecord::new(key, owner, lifetime, held, &self.time)?;
+        self.directory.write_owner(lock, name, &record)?;
         if let Some(file) = file {
-            self.held_leases.insert(name, text.version.clone(), file, Deadline::within(lifetime));
+            self.held_leases.insert(name, record.version.clone(), file, Deadline::within(lifetime));
         }
-        Ok(text.version)
+        Ok(record.version)
     }
 
     /// Releases the lease: deletes `.owner` and unlocks `.lease`.
