@@ -2,20 +2,19 @@
 //!
 //! # Which clock for what
 //!
-//! | clock | type | stops during suspend | can be set | used for |
-//! |---|---|---|---|---|
-//! | monotonic | [`Timestamp`] | on most systems | no | lifetimes and timers in this process |
-//! | wall | [`Timestamp`] | no | yes | lifetimes in this process |
-//! | boot (Linux) | `HostTimestamp` | no | no | lifetimes that processes of one host share in files |
-//! | real time | `Deadline`, `Stopwatch` | | no | how long callers and sockets wait |
+//! | clock | stops during suspend | can be set | used for |
+//! |---|---|---|---|
+//! | monotonic | on most systems | no | lifetimes and timers in a process |
+//! | wall | no | yes | lifetimes in a process, and in files |
+//! | boot (Linux) | no | no | lifetimes that processes of one host share in files |
 //!
 //! A token's lifetime has an end on the monotonic clock and one on the wall clock, and the first to pass ends it. The
 //! monotonic clock alone would keep a token alive that expired while a laptop slept; the wall clock alone would revive
 //! a token when somebody sets the clock back. Records that must not be lost, such as a refresh token, go by the
 //! monotonic clock alone, so that setting the wall clock forward does not end them.
 //!
-//! The first three come from a [`Clock`], which a test can replace. Deadlines always use real time, because a test with
-//! a stopped clock still must not wait for ever.
+//! A test can replace these clocks with a [`Clock`] of its own. Deadlines of callers and time limits of sockets always
+//! go by the system's monotonic clock, because a test with a stopped clock must not wait for ever either.
 
 use std::fmt;
 use std::sync::Arc;

@@ -24,7 +24,7 @@
 //!   another version than the one the suspended holder started from, and keeps the entry that expires later.
 //! - *A reply is lost after the store has acted.* `read_or_lease` gives the same owner its lease again. A repeated
 //!   `compare_and_swap` reports a conflict, and the current entry holds the caller's own bytes.
-//! - *The store fails.* Managers go on without it, see [`crate::ErrorKind::Store`]. A store needs no retries of its
+//! - *The store fails.* Managers go on without it, see [`ErrorKind::Store`]. A store needs no retries of its
 //!   own.
 
 #[cfg(feature = "encryption")]
@@ -449,7 +449,7 @@ pub enum SwapOutcome {
 /// The result of [`Store::read_or_lease`].
 #[derive(Clone, Debug)]
 pub enum LeaseOutcome {
-    /// A usable record. The lease was not taken.
+    /// A usable record. The caller does not hold the lease.
     Found(Entry),
     /// There is no usable record, and the caller now holds the lease.
     Leased,
