@@ -179,7 +179,7 @@ impl Time {
     }
 }
 
-/// Reads the coarse clocks: 3 ns each, the precise ones take 23 ns. They lag by up to [`COARSE_LAG`].
+/// Reads the coarse clocks: 3 ns each, the precise ones take 23 ns. Both lag by up to [`COARSE_LAG`].
 #[cfg(target_os = "linux")]
 #[inline(always)]
 fn system_now() -> Timestamp {

@@ -30,7 +30,7 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// All subscriptions of one store.
+/// The subscriptions of one store.
 #[derive(Default)]
 pub(super) struct Subscriptions(Mutex<Registered>);
 

@@ -38,7 +38,7 @@ pub struct EncryptionKey {
 pub(super) type KeyId = [u8; ID_LENGTH];
 
 impl EncryptionKey {
-    /// Returns a key with these bytes. They must come from a cryptographic random number generator, not from a
+    /// Returns a key with these bytes, which must come from a cryptographic random number generator, not from a
     /// password.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The associated data are a constant, the record's key in the store and the key id, each with its length in front, so
-//! that two different lists never give the same bytes. Another layout must use another format byte, and still read this
+//! that two different lists never give the same bytes. A new layout must use another format byte, and still read this
 //! one.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, NONCE_LEN, Nonce};
@@ -45,7 +45,7 @@ pub(super) fn decrypt<'a>(
     name: &Key,
     record: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, &'static str> {
-    // The header tells which key to use. It is authenticated as well, so a forged header fails at the tag.
+    // The header tells which key to use. The tag covers the header too, so a forged one fails below.
     let rest = record.strip_prefix(&[FORMAT]).ok_or(NOT_ENCRYPTED)?;
     let (id, rest) = rest.split_first_chunk::<ID_LENGTH>().ok_or(DAMAGED)?;
     let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(DAMAGED)?;

@@ -15,8 +15,8 @@
 //! # Lifetimes
 //!
 //! A file has two pairs of times, in milliseconds: `start` and `end` by the wall clock, and `boot.start` and `boot.end`
-//! by the clock that counts from the start of the machine, valid only for the start with the id `boot.id`. What is left
-//! of a lifetime:
+//! by the clock that counts from the start of the machine, valid only for the start with the id `boot.id`. The rest of
+//! a lifetime is:
 //!
 //! | | same start of the machine | otherwise (restart, or no such clock) |
 //! |---|---|---|
@@ -135,7 +135,7 @@ impl Record {
         let (line, bytes) = (&text[..line], &text[line + 1..]);
         let separator = line.iter().rposition(|byte| *byte == b' ').unwrap_or(line.len());
         let (header, hash) = line.split_at(separator);
-        // Look at the version before the hash: another version may have another layout behind its header.
+        // Look at the version before the hash, because another version may have another layout behind its header.
         let format: FormatVersion = serde_json::from_slice(header).map_err(|_| FOREIGN)?;
         if format.evertoken != VERSION {
             return Err(Unreadable("it was written by another version of evertoken"));

@@ -32,8 +32,8 @@
 //! 7. Unlock, then `fsync` the directory, so that the rename survives a loss of power. Only then does the call return.
 //!
 //! **A lease** is taken under `.lock`: lock `.lease`, then write `.owner` with the inode number of `.lease`. The lease
-//! is live while its lifetime lasts *and* a process holds the lock on that inode; another process tests the latter by
-//! trying to lock `.lease`. To release the lease, delete `.owner` and unlock `.lease`. The `.owner` file is not synced,
+//! is live while its lifetime lasts *and* a process holds the lock on that inode. A process tests the latter by trying
+//! to lock `.lease`. To release the lease, delete `.owner` and unlock `.lease`. The `.owner` file is not synced,
 //! because a loss of power ends the lease anyway. [`held_leases`] keeps the locked files of this process.
 //!
 //! **Crashes.**
@@ -111,7 +111,7 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// not replaced: its manager fails with [`ErrorKind::Store`](crate::ErrorKind::Store), because the provider may already
 /// have invalidated the refresh token before it.
 ///
-/// # One process fetches
+/// # Which process fetches
 ///
 /// The process that fetches holds a lock on the `.lease` file. The system releases the lock when the process ends, for
 /// whatever reason. A process that is stopped (`SIGSTOP`) makes the others wait for the deadline of a fetch plus two
@@ -121,8 +121,8 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// # Lifetimes
 ///
 /// Lifetimes go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on
-/// during suspend. A token expires when either clock says so, so setting the wall clock back does not prolong it. What
-/// must not be lost (`.state`, `.quota`, leases, operations) goes by the clock of the machine alone.
+/// during suspend. A token expires when either clock says so, so setting the wall clock back does not prolong it.
+/// Records that must not be lost (`.state`, `.quota`, leases, operations) go by the clock of the machine alone.
 ///
 /// On other systems, and after a restart, only the wall clock is left. Then a token from the future, written before the
 /// wall clock was set back, counts as absent. Other files count, but at most for their own lifetime from now; a
@@ -252,7 +252,7 @@ impl Store for FileStore {
         }
         let lease_key = key.lease();
         let lock = self.inner.directory.lock_within(&name, MAX_LOCK_WAIT)?;
-        // Read again under the lock: another process may have published in between.
+        // Read again under the lock, because another process may have published in between.
         let entry = self.inner.record(&name, key)?;
         if let Some(entry) = entry.as_ref().filter(|entry| qualifies(entry)) {
             return Ok(LeaseOutcome::Found(entry.clone()));
@@ -354,7 +354,7 @@ impl FileStore {
         let holder = self.inner.live_lease(&lock, name, &key.lease())?;
         let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
         // Another process may have published since the caller read the record it started from. Without the lease, keep
-        // the record that expires later: it is the newer one, as far as a store can tell.
+        // the record that expires later, which is the newer one as far as a store can tell.
         let later = self.inner.record(name, key)?;
         let later = later.filter(|entry| Some(&entry.version) != supersedes && entry.remaining >= lifetime);
         if let Some(entry) = later.filter(|_| !is_mine) {
@@ -522,7 +522,7 @@ impl fmt::Debug for FileStore {
 }
 
 /// How long a write of `key` waits for `.lock`. The limit leaves time for the write itself within the manager's own
-/// limit for a store call: one second, two for a renewal secret, three for an operation.
+/// limit for a store call, which is one second, two for a renewal secret and three for an operation.
 fn max_lock_wait(key: &Key) -> Duration {
     if key.is_operation() {
         Duration::from_millis(2_500)
