@@ -43,8 +43,8 @@
 //! - *Loss of power*: the old or the new contents, each complete, because the contents were synced before the rename.
 //! - *The holder of a lease is killed*: the system releases its lock on `.lease`, and the next process takes the lease.
 //! - *The holder of a lease is stopped (`SIGSTOP`) or suspended*: its lock stays, so other processes wait until the
-//!   lifetime in `.owner` ends. Then one takes the lease without the lock on `.lease`; that lease counts by its
-//!   lifetime.
+//!   lifetime in `.owner` ends. Then a process takes the lease without the lock on `.lease`, and the new lease
+//!   counts by its lifetime alone.
 //! - *A process is stopped while it holds `.lock`*: reads go on, writes fail after step 2's limit. Managers then fetch
 //!   without the store, and fail where a renewal secret has to be kept.
 //! - *Damaged or foreign contents*: the file counts as absent, is reported once, and the next write replaces it. A
