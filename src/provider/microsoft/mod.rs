@@ -1,4 +1,13 @@
-//! Microsoft: Entra ID, and what asks it.
+//! Microsoft: Entra ID (Azure AD), Bot Framework, Azure managed identities.
+//!
+//! | Token | Provider | Requested at |
+//! |---|---|---|
+//! | of an app, for Graph or another API | [`Entra`](crate::Entra) | `/{tenant}/oauth2/v2.0/token` |
+//! | of a bot, for the Bot Connector | [`BotFramework`] | `/botframework.com/oauth2/v2.0/token` |
+//! | of a machine or app in Azure | [`ManagedIdentity`] | IMDS (`169.254.169.254`) or `IDENTITY_ENDPOINT` |
+//!
+//! [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215`. The table of numbers stands at the
+//! end of this file.
 
 mod bot_framework;
 pub(crate) mod entra;
@@ -22,12 +31,12 @@ use crate::provider::oauth2::OAuthErrors;
 use crate::provider::{Context, Grant, ServiceResponse, Verdict, parse_grant};
 use crate::secret::Secret;
 
-/// Where a tenant's tokens come from.
+/// Returns the URL of a tenant's token endpoint.
 fn token_url(authority: &BaseUrl, tenant: &str) -> String {
     authority.join(&format!("/{tenant}/oauth2/v2.0/token"))
 }
 
-/// Hands in `form` and takes the token for it.
+/// Sends `form` to the token endpoint and reads the grant from the reply.
 fn exchange(
     context: &Context,
     url: &str,
@@ -40,23 +49,25 @@ fn exchange(
     granted_at(asked_at, errors.accept(&reply, secrets)?)
 }
 
-/// The grant in a reply that may tell the end of a lifetime instead of the lifetime (`expires_on`), and when to renew.
+/// Reads a grant whose lifetime is `expires_in`, or else an absolute time, `expires_on`. Either may come with a time for
+/// the refresh, `refresh_in`. `asked_at` is the wall clock before the request.
 fn granted_at(asked_at: SystemTime, json: Json) -> Result<Grant, Error> {
     let lifetime = match json.lifetime("expires_in")? {
         Some(lifetime) => Some(lifetime),
-        None => life_until(&json, asked_at)?,
+        None => lifetime_until_expires_on(&json, asked_at)?,
     };
-    // It is no more than a wish: one that makes no sense does no harm to the token.
+    // `refresh_in` is a recommendation. An invalid value must not make the token unusable.
     let refresh_in = json.lifetime("refresh_in").ok().flatten();
     Ok(Grant { lifetime, ..parse_grant(json)? }.with_refresh_in(refresh_in))
 }
 
-fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Error> {
+/// Returns the lifetime from `asked_at` until `expires_on`.
+fn lifetime_until_expires_on(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Error> {
     if json.code("expires_on").is_none() {
         return Ok(None);
     }
-    let no_number = || Error::invalid_response("the provider granted a token whose end is no number");
-    let end = u64::try_from(json.integer("expires_on").ok_or_else(no_number)?).unwrap_or_default();
+    let invalid = || Error::invalid_response("the provider granted a token whose end is no number");
+    let end = u64::try_from(json.integer("expires_on").ok_or_else(invalid)?).unwrap_or_default();
     let now = asked_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_secs(end).saturating_sub(now) {
         left if left < Duration::from_secs(1) => Err(Error::invalid_response(
@@ -66,8 +77,8 @@ fn life_until(json: &Json, asked_at: SystemTime) -> Result<Option<Duration>, Err
     }
 }
 
-/// What an answer of Graph, a bot's connector or another service says about the token. 403 is about rights, whatever
-/// else it says.
+/// Judges a response of Graph, the Bot Connector or another API. HTTP 403 is about missing rights, so the token is
+/// accepted whatever the response says beside.
 fn verdict(response: &ServiceResponse<'_>) -> Verdict {
     match response.status() {
         403 => Verdict::Accepted,
@@ -75,7 +86,8 @@ fn verdict(response: &ServiceResponse<'_>) -> Verdict {
     }
 }
 
-/// Says what is wrong with a tenant.
+/// Checks that a tenant is the id or the domain of one directory. `common`, `organizations` and `consumers` stand for
+/// several directories and grant no tokens to apps.
 fn check_tenant(tenant: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if SHARED_TENANTS.iter().any(|shared| shared.eq_ignore_ascii_case(tenant)) {
@@ -92,10 +104,10 @@ fn check_tenant(tenant: &str) -> Result<(), Error> {
 const SHARED_TENANTS: &[&str] = &["common", "consumers", "organizations"];
 
 const ENTRA: OAuthErrors =
-    OAuthErrors { rules: &[ERROR_RULES], vendor_code: number, default_retry_after: Duration::from_secs(60) };
+    OAuthErrors { rules: &[ERROR_RULES], vendor_code: aadsts_code, default_retry_after: Duration::from_secs(60) };
 
-/// Entra's own number, under the name that people look for.
-fn number(json: &Json) -> Option<String> {
+/// Returns the first of Entra's `error_codes`, in the form that Microsoft documents: `AADSTS` and the number.
+fn aadsts_code(json: &Json) -> Option<String> {
     let number = json.first_code("error_codes")?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("AADSTS{number}"))
 }
@@ -106,7 +118,7 @@ const OTHER_DIRECTORY: &str = "the app is not in this directory; check the clien
 
 const PASSING: &str = "Entra is busy or broken";
 
-/// The numbers, as far as they say more than the word they come with; and Entra's use of the words.
+/// Entra's numbers that say more than the `error` beside them, and the meaning of `error` at Entra.
 const ERROR_RULES: &[ErrorRule] = &[
     ("AADSTS50196", ErrorKind::Throttled, "the same was asked too often; look for what asks again and again"),
     ("AADSTS53003", ErrorKind::Forbidden, "a conditional access policy does not allow it"),
