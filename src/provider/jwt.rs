@@ -2,8 +2,8 @@
 //!
 //! A signed assertion proves who a client is (`private_key_jwt`, `client_secret_jwt`: RFC 7523, section 2.2) or is the
 //! grant itself (JWT bearer: RFC 7523, section 2.1). The algorithm follows from the key: RS256 or PS256 for RSA, ES256
-//! for P-256, HS256 for a shared secret (RFC 7518). Each request gets an assertion of its own, because servers accept an
-//! assertion once.
+//! for P-256, HS256 for a shared secret (RFC 7518). Each request gets an assertion of its own, because servers accept
+//! an assertion once.
 //!
 //! Private keys are read from PEM and checked at once, so that a wrong file is an error when the program starts.
 
@@ -31,8 +31,8 @@ use crate::secret::{Secret, hex};
 /// A private key that signs assertions (`private_key_jwt`, JWT bearer): RSA of 2048 to 4096 bits, or EC on the curve
 /// P-256.
 ///
-/// An RSA key signs with RS256, or with PS256 after [`pss`](SigningKey::pss). An EC key signs with ES256. `Debug` does not
-/// show the key. The PEM text is wiped from memory when its last [`Secret`] is dropped.
+/// An RSA key signs with RS256, or with PS256 after [`pss`](SigningKey::pss). An EC key signs with ES256. `Debug` does
+/// not show the key. The PEM text is wiped from memory when its last [`Secret`] is dropped.
 ///
 /// ```no_run
 /// use evertoken::OAuth2;
@@ -86,7 +86,7 @@ impl SigningKey {
     ///
     /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`SigningKey::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<SigningKey, Error> {
-        SigningKey::from_pem(read_file(path.as_ref(), "the file of the private key")?)
+        SigningKey::from_pem(read_file(path.as_ref(), "the private key file")?)
     }
 
     /// Sets the id under which the server knows the key. Each assertion names it as `kid`.
@@ -192,7 +192,7 @@ impl Certificate {
     ///
     /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`Certificate::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Certificate, Error> {
-        Certificate::from_pem(read_file(path.as_ref(), "the file of the certificate")?.expose())
+        Certificate::from_pem(read_file(path.as_ref(), "the certificate file")?.expose())
     }
 
     /// Returns the SHA-256 of the certificate in base64url, as the header field `x5t#S256` has it.
@@ -260,8 +260,8 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Makes the time claims of an assertion that expires `lifetime` after its issue. The issue is dated [`SKEW`] before
-    /// `now`, because the server's clock may be behind the clock of this machine.
+    /// Makes the time claims of an assertion that expires `lifetime` after its issue. The issue is dated [`SKEW`]
+    /// before `now`, because the server's clock may be behind the clock of this machine.
     pub(super) fn new(now: SystemTime, lifetime: Duration) -> Result<Times, Error> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_err(|_| Error::config("this machine's clock shows a time before 1970; set it"))?.as_secs();

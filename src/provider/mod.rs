@@ -5,8 +5,8 @@
 //! A manager holds one provider and calls it in this order:
 //!
 //! 1. [`Provider::check`] once, when the manager is built. A wrong setting is then the error of every call.
-//! 2. [`Provider::identity`], [`Provider::profile`] and [`Provider::renewal`] once: where the token is recorded, when it
-//!    is refreshed, and which refresh token or ticket is kept beside it.
+//! 2. [`Provider::identity`], [`Provider::profile`] and [`Provider::renewal`] once: where the token is recorded, when
+//!    it is refreshed, and which refresh token or ticket is kept beside it.
 //! 3. [`Provider::fetch`] on a thread of its own, each time a new token is needed, one call at a time. The [`Context`]
 //!    brings the HTTP client, the deadline, the [renewal secret](Context::renewal_secret) and the
 //!    [token of the parent](Context::parent).
@@ -395,8 +395,8 @@ fn parse_grant_fields(mut json: Json, token: &str, lifetime: &str) -> Result<Gra
 /// Reads the grant as [`parse_grant_fields`] does, and the renewal secret for the next fetch from a third field.
 ///
 /// A reply with a renewal secret always makes a grant, even if the token or the lifetime is unusable: the provider may
-/// have invalidated the previous renewal secret, so the manager has to store the new one first. The manager then reports
-/// the token as invalid.
+/// have invalidated the previous renewal secret, so the manager has to store the new one first. The manager then
+/// reports the token as invalid.
 fn parse_grant_with_renewal_secret(
     mut json: Json,
     token: &str,

@@ -17,23 +17,29 @@ pub(super) fn check_texts(settings: &[(&str, &str)]) -> Result<(), Error> {
         }
         // A secret that was read from a file often ends with a line break. The vendor would only report a wrong secret.
         if text.trim() != *text {
-            return Err(Error::config(format!("the {name} has blanks or line breaks around it")));
+            return Err(Error::config(format!("the {name} has blanks or line breaks around it; remove them")));
         }
     }
     Ok(())
 }
 
-/// Reads a text file that may contain a secret. `what` names the file in error texts, which never quote the content.
+/// Reads a text file that may contain a secret. `what` says which file it is, such as `the private key file`. Error
+/// texts name the path and never quote the content.
 pub(super) fn read_file(path: &Path, what: &str) -> Result<Secret, Error> {
-    let unreadable = |cause: io::Error| Error::config(format!("{what} cannot be read: {}", cause.kind()));
+    // With quotes and escapes: a path may contain a line break.
+    let fault = |text: &str| Error::config(format!("{what} {path:?} {text}"));
+    let unreadable = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound => fault("does not exist"),
+        kind => fault(&format!("cannot be read: {kind}")),
+    };
     let file = File::open(path).map_err(unreadable)?;
     // The full size at once: a vector that grows leaves copies of the secret in memory that nothing wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_SIZE + 2));
     file.take(MAX_FILE_SIZE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > MAX_FILE_SIZE {
-        return Err(Error::config(format!("{what} is larger than 64 KiB")));
+        return Err(fault("is larger than 64 KiB"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::config(format!("{what} is not UTF-8")))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| fault("is not UTF-8"))?;
     Ok(Secret::from(text))
 }
 

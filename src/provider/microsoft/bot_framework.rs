@@ -13,9 +13,9 @@ use crate::secret::Secret;
 /// Fetches the tokens with which a bot (Teams, Azure Bot Service) calls the Bot Connector: client credentials with the
 /// scope `https://api.botframework.com/.default`.
 ///
-/// `app_id` and `secret` are the `MicrosoftAppId` and `MicrosoftAppPassword` of the bot. A bot is multi-tenant unless its
-/// [`tenant`](BotFramework::tenant) is set; bots that were created since 2025 are single-tenant. Entra grants a token from
-/// the wrong tenant as well, and the Bot Connector then refuses each token with HTTP 401.
+/// `app_id` and `secret` are the `MicrosoftAppId` and `MicrosoftAppPassword` of the bot. A bot is multi-tenant unless
+/// its [`tenant`](BotFramework::tenant) is set; bots that were created since 2025 are single-tenant. Entra grants a
+/// token from the wrong tenant as well, and the Bot Connector then refuses each token with HTTP 401.
 ///
 /// ```
 /// use evertoken::provider::microsoft::BotFramework;

@@ -19,10 +19,10 @@ use crate::secret::Secret;
 /// `/{tenant}/oauth2/v2.0/token`.
 ///
 /// The app authenticates with a client secret ([`Entra::new`]), a certificate (`client_assertion`,
-/// [`Entra::certificate`]) or a token of another issuer (workload identity federation, [`Entra::federated`]). The token is
-/// for Microsoft Graph unless another [`scope`](Entra::scope) is set, such as `api://orders/.default`. A new token does not
-/// invalidate the previous one. The time that Entra names for the refresh of a long-lived token (`refresh_in`) is
-/// respected.
+/// [`Entra::certificate`]) or a token of another issuer (workload identity federation, [`Entra::federated`]). The token
+/// is for Microsoft Graph unless another [`scope`](Entra::scope) is set, such as `api://orders/.default`. A new token
+/// does not invalidate the previous one. The time that Entra names for the refresh of a long-lived token (`refresh_in`)
+/// is respected.
 ///
 /// [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215` for a wrong client secret, and
 /// [`Error::request_id`](crate::Error::request_id) the `trace_id`.
@@ -95,8 +95,8 @@ impl Entra {
         Entra::with(tenant.into(), client_id.into(), ClientProof::Secret(client_secret.into()))
     }
 
-    /// Makes a provider for an app with a certificate. `key` is the certificate's private key, which must be an RSA key.
-    /// Each request has a `client_assertion` of its own, signed with PS256 and valid for five minutes.
+    /// Makes a provider for an app with a certificate. `key` is the certificate's private key, which must be an RSA
+    /// key. Each request has a `client_assertion` of its own, signed with PS256 and valid for five minutes.
     pub fn certificate(
         tenant: impl Into<String>,
         client_id: impl Into<String>,
@@ -110,9 +110,9 @@ impl Entra {
     /// `assertion` returns a token of that issuer, such as the Kubernetes service account token in
     /// `AZURE_FEDERATED_TOKEN_FILE`.
     ///
-    /// The closure runs on each fetch, because such tokens are short-lived: read the file again each time. The closure may
-    /// block and fail, and its error is the error of the fetch. Closures cannot be compared, so all federated providers of
-    /// one app share a token.
+    /// The closure runs on each fetch, because such tokens are short-lived: read the file again each time. The closure
+    /// may block and fail, and its error is the error of the fetch. Closures cannot be compared, so all federated
+    /// providers of one app share a token.
     ///
     /// ```
     /// use evertoken::{Entra, Error, ErrorKind, Secret};
@@ -134,8 +134,8 @@ impl Entra {
         Entra { tenant, client_id, proof, scope: None, cloud: Cloud::default(), authority: None }
     }
 
-    /// Sets the API that the token is for: the application id URI of one API, followed by `/.default`. Default: Microsoft
-    /// Graph of the [`cloud`](Entra::cloud).
+    /// Sets the API that the token is for: the application id URI of one API, followed by `/.default`. Default:
+    /// Microsoft Graph of the [`cloud`](Entra::cloud).
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> Entra {
         Entra { scope: Some(scope.into()), ..self }

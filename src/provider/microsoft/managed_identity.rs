@@ -2,10 +2,10 @@
 //!
 //! Azure offers a local endpoint that grants tokens to whatever runs there:
 //!
-//! | Where | Endpoint | The request proves itself by |
+//! | Where | Endpoint | Header |
 //! |---|---|---|
-//! | virtual machine, scale set, AKS node | IMDS: `http://169.254.169.254/metadata/identity/oauth2/token` | `Metadata: true` |
-//! | App Service, Functions, Container Apps | `IDENTITY_ENDPOINT` | `X-IDENTITY-HEADER`: the value of `IDENTITY_HEADER` |
+//! | virtual machine, scale set, AKS node | IMDS: `169.254.169.254/metadata/identity/oauth2/token` | `Metadata: true` |
+//! | App Service, Functions, Container Apps | `IDENTITY_ENDPOINT` | `X-IDENTITY-HEADER` (`IDENTITY_HEADER`) |
 //!
 //! Both answer in plain HTTP and to this machine only, so the URL may be a link-local one and no proxy is used.
 
@@ -25,8 +25,8 @@ use crate::secret::{Secret, plain_url};
 /// Fetches tokens of the managed identity that this machine or app has in Azure, without any secret.
 ///
 /// On App Service, Functions and Container Apps, which set `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`, the provider asks
-/// that endpoint; otherwise it asks the metadata service of virtual machines (IMDS, `169.254.169.254`). Both use plain HTTP
-/// within the machine, and no proxy is used. Azure Arc, Service Fabric and Azure ML are not supported.
+/// that endpoint; otherwise it asks the metadata service of virtual machines (IMDS, `169.254.169.254`). Both use plain
+/// HTTP within the machine, and no proxy is used. Azure Arc, Service Fabric and Azure ML are not supported.
 ///
 /// Machines may share tokens through a store only if they have the same identity. Where each machine has an identity of
 /// its own, give each a [namespace](crate::TokenManagerBuilder::namespace) of its own or use no shared store. Name a
@@ -53,7 +53,8 @@ enum Source {
 }
 
 impl ManagedIdentity {
-    /// Makes a provider of tokens for `resource`, the URI or id of an API. `/.default` at the end, as in a scope, is cut off.
+    /// Makes a provider of tokens for `resource`, the URI or id of an API. `/.default` at the end, as in a scope, is
+    /// cut off.
     ///
     /// Reads `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` now.
     pub fn new(resource: impl Into<String>) -> ManagedIdentity {
@@ -67,15 +68,15 @@ impl ManagedIdentity {
         ManagedIdentity { resource, client_id: None, source }
     }
 
-    /// Sets the `client_id` of a user-assigned identity. Default: none, which selects the system-assigned identity, or the
-    /// only user-assigned one.
+    /// Sets the `client_id` of a user-assigned identity. Default: none, which selects the system-assigned identity, or
+    /// the only user-assigned one.
     #[must_use]
     pub fn client_id(self, id: impl Into<String>) -> ManagedIdentity {
         ManagedIdentity { client_id: Some(id.into()), ..self }
     }
 
-    /// Uses a metadata service at another host, for a test, and ignores the environment. Plain HTTP is allowed to loopback
-    /// and link-local addresses. Default: `http://169.254.169.254`.
+    /// Uses a metadata service at another host, for a test, and ignores the environment. Plain HTTP is allowed to
+    /// loopback and link-local addresses. Default: `http://169.254.169.254`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> ManagedIdentity {
         let url: String = url.into();

@@ -6,8 +6,8 @@
 //! | of a bot, for the Bot Connector | [`BotFramework`] | `/botframework.com/oauth2/v2.0/token` |
 //! | of a machine or app in Azure | [`ManagedIdentity`] | IMDS (`169.254.169.254`) or `IDENTITY_ENDPOINT` |
 //!
-//! [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215`. The table of numbers stands at the
-//! end of this file.
+//! [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215`. The table of numbers stands at
+//! the end of this file.
 
 mod bot_framework;
 pub(crate) mod entra;
@@ -49,8 +49,8 @@ fn exchange(
     granted_at(asked_at, errors.accept(&reply, secrets)?)
 }
 
-/// Reads a grant whose lifetime is `expires_in`, or else an absolute time, `expires_on`. Either may come with a time for
-/// the refresh, `refresh_in`. `asked_at` is the wall clock before the request.
+/// Reads a grant whose lifetime is `expires_in`, or else an absolute time, `expires_on`. Either may come with a time
+/// for the refresh, `refresh_in`. `asked_at` is the wall clock before the request.
 fn granted_at(asked_at: SystemTime, json: Json) -> Result<Grant, Error> {
     let lifetime = match json.lifetime("expires_in")? {
         Some(lifetime) => Some(lifetime),

@@ -8,8 +8,8 @@ use crate::provider::jwt::{Claims, Signer, Times, sign};
 use crate::provider::oauth2::OAuthErrors;
 use crate::secret::Secret;
 
-/// Makes the assertion of `client_id` for the server whose name is `audience`. Each request needs a new assertion, because
-/// a server accepts an assertion once (`jti`).
+/// Makes the assertion of `client_id` for the server whose name is `audience`. Each request needs a new assertion,
+/// because a server accepts an assertion once (`jti`).
 pub(in crate::provider) fn client_assertion(
     signer: Signer<'_>,
     thumbprint: Option<&str>,
@@ -44,6 +44,6 @@ pub(super) const ERRORS: OAuthErrors = OAuthErrors {
 const NOT_ACCEPTED: &str = "the signed assertion is not accepted; check this machine's clock, the client id, the key \
                             that the server knows, and the assertion's audience (each try signs a fresh one)";
 
-/// How long an assertion is valid: five minutes, plus the ten seconds by which its issue is dated back. The assertion is
-/// sent at once, but the server's clock may be ahead of the clock of this machine.
+/// How long an assertion is valid: five minutes, plus the ten seconds by which its issue is dated back. The assertion
+/// is sent at once, but the server's clock may be ahead of the clock of this machine.
 pub(super) const LIFETIME: Duration = Duration::from_secs(310);

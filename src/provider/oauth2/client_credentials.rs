@@ -19,8 +19,8 @@ use crate::secret::{Secret, plain_url};
 ///
 /// The same type is the client of [`RefreshToken`](crate::RefreshToken) and [`DeviceSignIn`](crate::DeviceSignIn).
 ///
-/// Servers differ in how a client authenticates at the `token_endpoint`. [`auth`](OAuth2::auth) selects the method, under
-/// the names of `token_endpoint_auth_methods_supported` (OpenID Connect):
+/// Servers differ in how a client authenticates at the `token_endpoint`. [`auth`](OAuth2::auth) selects the method,
+/// under the names of `token_endpoint_auth_methods_supported` (OpenID Connect):
 ///
 /// | Method | The client sends | Setting |
 /// |---|---|---|
@@ -31,7 +31,8 @@ use crate::secret::{Secret, plain_url};
 /// | `none` | `client_id` only | [`OAuth2::public`] |
 ///
 /// The token is sent as a bearer token, whatever `token_type` the server names: servers write `bearer`, `Bearer`,
-/// `BearerToken` or nothing and mean the same. Tokens that are bound to a key (DPoP) or to a certificate are not supported.
+/// `BearerToken` or nothing and mean the same. Tokens that are bound to a key (DPoP) or to a certificate are not
+/// supported.
 ///
 /// ```
 /// use evertoken::OAuth2;
@@ -62,12 +63,12 @@ pub struct OAuth2 {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ClientAuth {
-    /// `client_secret_basic`: id and secret in the `Authorization` header, form-encoded first, as RFC 6749, section 2.3.1
-    /// prescribes.
+    /// `client_secret_basic`: id and secret in the `Authorization` header, form-encoded first, as RFC 6749, section
+    /// 2.3.1 prescribes.
     #[default]
     Basic,
-    /// `client_secret_basic` without the form encoding, for servers that do not decode. Only an id or a secret with other
-    /// characters than letters, digits and `-._~` makes a difference.
+    /// `client_secret_basic` without the form encoding, for servers that do not decode. Only an id or a secret with
+    /// other characters than letters, digits and `-._~` makes a difference.
     BasicRaw,
     /// `client_secret_post`: id and secret in the body.
     Post,
@@ -76,7 +77,8 @@ pub enum ClientAuth {
     /// `private_key_jwt`: an assertion that is signed with a private key. See [`OAuth2::private_key_jwt`].
     PrivateKeyJwt,
     /// `none`: only the id, in the body. For a public client, and for a client whose TLS certificate authenticates it
-    /// (`tls_client_auth`; [`HttpConfig`](crate::HttpConfig) takes an agent with a certificate). The secret may be empty.
+    /// (`tls_client_auth`; [`HttpConfig`](crate::HttpConfig) takes an agent with a certificate). The secret may be
+    /// empty.
     None,
 }
 
@@ -103,8 +105,8 @@ impl OAuth2 {
         OAuth2::new(token_url, client_id, "").auth(ClientAuth::None)
     }
 
-    /// Makes a client that authenticates with a private key (`private_key_jwt`, RFC 7523, section 2.2). Each request has
-    /// an assertion of its own, valid for five minutes.
+    /// Makes a client that authenticates with a private key (`private_key_jwt`, RFC 7523, section 2.2). Each request
+    /// has an assertion of its own, valid for five minutes.
     ///
     /// [`SigningKey::key_id`] sets the id under which the server knows the key (`kid`).
     pub fn private_key_jwt(token_url: impl Into<String>, client_id: impl Into<String>, key: SigningKey) -> OAuth2 {
@@ -120,7 +122,8 @@ impl OAuth2 {
 
     /// Sets how the client authenticates. Default: [`ClientAuth::Basic`].
     ///
-    /// The provider does not try other methods after a failure, because servers count a wrong method as a failed attempt.
+    /// The provider does not try other methods after a failure, because servers count a wrong method as a failed
+    /// attempt.
     #[must_use]
     pub fn auth(self, auth: ClientAuth) -> OAuth2 {
         OAuth2 { auth, ..self }

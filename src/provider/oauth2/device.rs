@@ -27,8 +27,8 @@ use crate::secret::{Secret, plain_url};
 /// Signs a person in with a code that the person enters on any device (device authorization grant, RFC 8628).
 ///
 /// The result is a [`RefreshToken`] provider with the first refresh token. Keep its record in a store that outlasts the
-/// program, unless the person signs in at each start. `examples/sign_in.rs` is a whole program; the guide explains it in
-/// [signing in](crate::guide::signing_in).
+/// program, unless the person signs in at each start. `examples/sign_in.rs` is a whole program; the guide explains it
+/// in [signing in](crate::guide::signing_in).
 ///
 /// ```no_run
 /// use evertoken::{DeviceSignIn, OAuth2, TokenManager};
@@ -65,8 +65,8 @@ impl DeviceSignIn {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for a wrong setting or scope, [`ErrorKind::InvalidCredentials`] for a client that may not use
-    /// this grant, and the errors of the network.
+    /// [`ErrorKind::Config`] for a wrong setting or scope, [`ErrorKind::InvalidCredentials`] for a client that may not
+    /// use this grant, and the errors of the network.
     pub fn begin(&self) -> Result<DevicePrompt, Error> {
         self.begin_sign_in().map_err(|error| error.of(NAME))
     }
@@ -203,8 +203,8 @@ impl DevicePrompt {
         Ok(RefreshToken::new(client.clone(), refresh_token))
     }
 
-    /// Sets the time of the next poll after `authorization_pending`, `slow_down` or a failure that may pass. Returns any
-    /// other error, which ends the sign-in.
+    /// Sets the time of the next poll after `authorization_pending`, `slow_down` or a failure that may pass. Returns
+    /// any other error, which ends the sign-in.
     fn continue_after(&mut self, error: Error) -> Result<(), Error> {
         match (error.code(), error.kind()) {
             (Some("authorization_pending"), _) => {}

@@ -18,8 +18,8 @@ use crate::secret::{Secret, plain_url};
 /// Fetches access tokens of a Google service account, from the service account JSON file (`"type": "service_account"`)
 /// that the Google Cloud console creates.
 ///
-/// The provider reads `client_email`, `private_key`, `private_key_id` and `token_uri` from the file. Each fetch signs an
-/// assertion with the private key and sends it to the `token_uri` (JWT bearer grant, RFC 7523). The
+/// The provider reads `client_email`, `private_key`, `private_key_id` and `token_uri` from the file. Each fetch signs
+/// an assertion with the private key and sends it to the `token_uri` (JWT bearer grant, RFC 7523). The
 /// [`scope`](GoogleServiceAccount::scope) is required. For domain-wide delegation set the
 /// [`subject`](GoogleServiceAccount::subject) (`sub`).
 ///
@@ -69,7 +69,7 @@ impl GoogleServiceAccount {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the file cannot be read, and the errors of
     /// [`from_json`](GoogleServiceAccount::from_json).
     pub fn from_file(path: impl AsRef<Path>) -> Result<GoogleServiceAccount, Error> {
-        let text = read_file(path.as_ref(), "the file of the service account").map_err(|error| error.of(NAME))?;
+        let text = read_file(path.as_ref(), "the service account file").map_err(|error| error.of(NAME))?;
         GoogleServiceAccount::from_json(text)
     }
 
@@ -108,8 +108,8 @@ impl GoogleServiceAccount {
 
     /// Sets the user on whose behalf the account acts (domain-wide delegation, the claim `sub`): an e-mail address.
     ///
-    /// An administrator of the Google Workspace domain must have authorized the account for these scopes. Default: none,
-    /// the account acts for itself.
+    /// An administrator of the Google Workspace domain must have authorized the account for these scopes. Default:
+    /// none, the account acts for itself.
     #[must_use]
     pub fn subject(self, subject: impl Into<String>) -> GoogleServiceAccount {
         GoogleServiceAccount { subject: Some(subject.into()), ..self }

@@ -21,8 +21,8 @@ use crate::secret::{Secret, plain_url};
 /// (`grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer`, RFC 7523, section 2.1).
 ///
 /// Salesforce, DocuSign, Box and many other servers grant tokens in this way. Each request has an assertion of its own,
-/// valid for five minutes. For a Google service account use [`GoogleServiceAccount`](crate::GoogleServiceAccount); for a
-/// client that authenticates with an assertion (`private_key_jwt`) use
+/// valid for five minutes. For a Google service account use [`GoogleServiceAccount`](crate::GoogleServiceAccount); for
+/// a client that authenticates with an assertion (`private_key_jwt`) use
 /// [`OAuth2::private_key_jwt`](crate::OAuth2::private_key_jwt).
 ///
 /// ```no_run

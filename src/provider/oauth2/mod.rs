@@ -8,15 +8,15 @@
 //! | `urn:ietf:params:oauth:grant-type:jwt-bearer` | [`JwtBearer`] | RFC 7523, section 2.1 |
 //! | the same at Google | [`GoogleServiceAccount`](crate::GoogleServiceAccount) | service account JSON |
 //!
-//! The first three share a client: [`OAuth2`](crate::OAuth2) holds `token_endpoint`, `client_id`, `client_secret` or key,
-//! and the way in which the client authenticates, a [`ClientAuth`].
+//! The first three share a client: [`OAuth2`](crate::OAuth2) holds `token_endpoint`, `client_id`, `client_secret` or
+//! key, and the way in which the client authenticates, a [`ClientAuth`].
 //!
 //! # Errors of a token endpoint
 //!
-//! All grants read errors in the same way (RFC 6749, section 5.2): the field `error` of the JSON reply, whatever the HTTP
-//! status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own, which
-//! apply before the rules of the standard: `invalid_grant` means a wrong assertion in one grant and a refused refresh
-//! token in another.
+//! All grants read errors in the same way (RFC 6749, section 5.2): the field `error` of the JSON reply, whatever the
+//! HTTP status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own,
+//! which apply before the rules of the standard: `invalid_grant` means a wrong assertion in one grant and a refused
+//! refresh token in another.
 
 mod assertion;
 pub(crate) mod client_credentials;

@@ -1,9 +1,9 @@
 //! The refresh token grant (RFC 6749, section 6): access tokens of a person who signed in.
 //!
 //! Many servers rotate refresh tokens: each use returns a new refresh token, and a second use of the old one counts as
-//! theft and ends the sign-in. The manager therefore lets one fetch at a time use the refresh token, across all processes
-//! that share a store, and stores the new refresh token before callers get the access token. This file only sends the
-//! latest refresh token ([`Context::renewal_secret`]) and returns the new one in the grant.
+//! theft and ends the sign-in. The manager therefore lets one fetch at a time use the refresh token, across all
+//! processes that share a store, and stores the new refresh token before callers get the access token. This file only
+//! sends the latest refresh token ([`Context::renewal_secret`]) and returns the new one in the grant.
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
@@ -16,8 +16,8 @@ use crate::secret::Secret;
 /// Fetches access tokens of a person who signed in (`grant_type=refresh_token`, RFC 6749, section 6).
 ///
 /// Many servers rotate refresh tokens: each use returns a new refresh token, and a second use of an old one ends the
-/// sign-in. So one process at a time uses the refresh token, the holder of the lease, and the new refresh token is stored
-/// before callers get the access token. **Processes that share a refresh token must share a
+/// sign-in. So one process at a time uses the refresh token, the holder of the lease, and the new refresh token is
+/// stored before callers get the access token. **Processes that share a refresh token must share a
 /// [`Store`](crate::store::Store).** While the store cannot be used, nothing is fetched. Without a store the latest
 /// refresh token is lost when the program ends.
 ///
@@ -26,8 +26,8 @@ use crate::secret::Secret;
 /// bring the new refresh token, which starts a new record.
 ///
 /// A refresh token that the server refuses (`invalid_grant`: expired, revoked or used before) is the error
-/// [`ErrorKind::SignInRequired`]: let the person sign in again. A wrong `client_id` or `client_secret` (`invalid_client`)
-/// stays [`ErrorKind::InvalidCredentials`].
+/// [`ErrorKind::SignInRequired`]: let the person sign in again. A wrong `client_id` or `client_secret`
+/// (`invalid_client`) stays [`ErrorKind::InvalidCredentials`].
 ///
 /// ```
 /// use evertoken::{OAuth2, RefreshToken};
