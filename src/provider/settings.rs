@@ -26,8 +26,7 @@ pub(super) fn check_texts(settings: &[(&str, &str)]) -> Result<(), Error> {
 /// Reads a text file that may contain a secret. `what` says which file it is, such as `the private key file`. Error
 /// texts name the path and never quote the content.
 pub(super) fn read_file(path: &Path, what: &str) -> Result<Secret, Error> {
-    // With quotes and escapes: a path may contain a line break.
-    let fault = |text: &str| Error::config(format!("{what} {path:?} {text}"));
+    let fault = |text: &str| Error::config(format!("{what}{} {text}", displayable_path(path)));
     let unreadable = |cause: io::Error| match cause.kind() {
         io::ErrorKind::NotFound => fault("does not exist"),
         kind => fault(&format!("cannot be read: {kind}")),
@@ -42,6 +41,16 @@ pub(super) fn read_file(path: &Path, what: &str) -> Result<Secret, Error> {
     let text = std::str::from_utf8(&bytes).map_err(|_| fault("is not UTF-8"))?;
     Ok(Secret::from(text))
 }
+
+/// Returns a path in quotes for an error text, after a blank. Returns nothing for a text that looks like the content of a
+/// file: a caller who passes a key or a JSON text in place of its path must not find it in a log.
+fn displayable_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_content = text.len() > MAX_PATH_LENGTH || text.contains(['{', '\n', '\r']) || text.contains("-----");
+    if is_content { String::new() } else { format!(" {text:?}") }
+}
+
+const MAX_PATH_LENGTH: usize = 255;
 
 /// Private keys, certificate chains and service accounts have a few KiB.
 const MAX_FILE_SIZE: usize = 64 * 1024;
