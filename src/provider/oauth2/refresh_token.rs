@@ -55,7 +55,7 @@ impl RefreshToken {
     }
 
     fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
-        let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, SIGN_IN))?;
+        let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::SignInRequired, NO_REFRESH_TOKEN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
         let json = self.client.exchange(context, &grant, &[latest], &ERRORS)?;
         parse_grant_with_renewal_secret(json, "access_token", "expires_in", "refresh_token")
@@ -96,6 +96,23 @@ const NAME: &str = "refresh token";
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
-const ERROR_RULES: &[ErrorRule] = &[("invalid_grant", ErrorKind::InvalidCredentials, SIGN_IN)];
+/// The errors that only a new sign-in solves: `invalid_grant` of RFC 6749, the words of OpenID Connect and Entra for a
+/// person who has to act, and what GitHub and Slack say instead of `invalid_grant`. A wrong client stays
+/// [`ErrorKind::InvalidCredentials`] under the standard's rules.
+const ERROR_RULES: &[ErrorRule] = &[
+    ("bad_refresh_token", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("consent_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
+    ("interaction_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
+    ("invalid_grant", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("invalid_refresh_token", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("login_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
+];
 
-const SIGN_IN: &str = "the refresh token is over, was revoked or was used before; sign in again";
+const REFUSED_REFRESH_TOKEN: &str = "the refresh token expired, was revoked or was used before; sign in again, and build \
+                                     the provider with the new refresh token";
+
+const PERSON_MUST_ACT: &str = "the server wants the person to confirm the sign-in or a right; sign in again, and build the \
+                               provider with the new refresh token";
+
+const NO_REFRESH_TOKEN: &str =
+    "there is no refresh token; sign in again, and build the provider with the new refresh token";
