@@ -133,7 +133,7 @@ impl SigningKey {
             }
             Pair::P256(pair) => pair.sign(&random, text).map(|signature| signature.as_ref().to_vec()),
         };
-        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "the assertion cannot be signed"))
+        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "signing the assertion failed"))
     }
 
     fn public_key(&self) -> &[u8] {
@@ -183,7 +183,7 @@ impl Certificate {
                 return Ok(Certificate { der: der.as_slice().into() });
             }
         }
-        Err(Error::config("there is no readable certificate in the PEM text (CERTIFICATE)"))
+        Err(Error::config("the PEM text has no readable certificate (-----BEGIN CERTIFICATE-----)"))
     }
 
     /// Reads the first certificate in a PEM file.
@@ -298,7 +298,8 @@ pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims
 }
 
 fn encoded(part: &impl Serialize) -> Result<Zeroizing<String>, Error> {
-    let json = serde_json::to_vec(part).map_err(|_| Error::config("the assertion cannot be written as JSON"))?;
+    let json =
+        serde_json::to_vec(part).map_err(|_| Error::config("the claims of the assertion cannot be written as JSON"))?;
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(json)))
 }
 
@@ -320,11 +321,11 @@ fn pkcs8(der: &[u8]) -> Result<Pair, Error> {
 /// Returns the error for a key that `ring` rejected. `ring` gives its reasons as words only.
 fn rejected(cause: ring::error::KeyRejected) -> Error {
     Error::config(match cause.to_string().as_str() {
-        "TooSmall" => "the RSA key is too small; it must have 2048 bits or more",
-        "TooLarge" => "the RSA key is too large; it must have 4096 bits or less",
-        "PrivateModulusLenNotMultipleOf512Bits" => "the RSA key has a size that is not supported; take 2048 bits",
+        "TooSmall" => "the RSA key is too small; use one of 2048 to 4096 bits",
+        "TooLarge" => "the RSA key is too large; use one of 2048 to 4096 bits",
+        "PrivateModulusLenNotMultipleOf512Bits" => "the size of the RSA key is not supported; use 2048 bits",
         "WrongAlgorithm" => "the private key is neither an RSA key nor an EC key on the curve P-256",
-        _ => "the private key cannot be read; it is damaged, or of a kind that is not supported",
+        _ => "the private key cannot be read; it is damaged or of an unsupported kind",
     })
 }
 
@@ -335,14 +336,14 @@ fn no_key(pem: &str, found: Option<SectionKind>) -> Error {
         _ if pem.contains("ENCRYPTED") => {
             "the private key is encrypted; decrypt it first (openssl pkey -in .. -out ..)"
         }
-        _ if pem.contains(r"-----\n") => "the PEM text has \\n where its lines should break",
-        Some(SectionKind::Certificate) => "this is a certificate; the private key that belongs to it is wanted",
-        Some(SectionKind::PublicKey) => "this is a public key; the private key is wanted",
+        _ if pem.contains(r"-----\n") => "the PEM text has the characters \\n instead of line breaks; replace them",
+        Some(SectionKind::Certificate) => "this is a certificate; pass the private key that belongs to it",
+        Some(SectionKind::PublicKey) => "this is a public key; pass the private key",
         Some(SectionKind::EcPrivateKey) => {
-            "an EC key must be in the form PKCS#8 (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
+            "an EC key must be in PKCS#8 form; convert it (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
         }
-        Some(_) => "there is no private key in the PEM text",
-        None => "the private key is not readable PEM (-----BEGIN PRIVATE KEY-----)",
+        Some(_) => "the PEM text has no private key",
+        None => "the private key is not readable PEM; the text begins with -----BEGIN PRIVATE KEY-----",
     })
 }
 

@@ -269,7 +269,9 @@ impl Context {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the context has no parent's token. The manager always
     /// brings one to a provider that has a parent.
     pub fn parent(&self) -> Result<&Token, Error> {
-        self.parent.as_ref().ok_or_else(|| Error::config("there is no token to ask with"))
+        self.parent
+            .as_ref()
+            .ok_or_else(|| Error::config("the context has no token of the parent; add one with `with_parent`"))
     }
 
     /// True when the fetch has to bring another token although the one granted before has not expired.
@@ -374,7 +376,7 @@ impl Grant {
         check_text(&self.token).map_err(Error::invalid_response)?;
         let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(LONGEST_LIFETIME);
         if lifetime.is_zero() {
-            return Err(Error::invalid_response("the provider granted a token whose lifetime is over"));
+            return Err(Error::invalid_response("the provider granted a token that has expired"));
         }
         Ok((self.token, Lifetime { whole: lifetime, renew_in: self.refresh_in }))
     }

@@ -42,8 +42,8 @@ pub(super) fn read_file(path: &Path, what: &str) -> Result<Secret, Error> {
     Ok(Secret::from(text))
 }
 
-/// Returns a path in quotes for an error text, after a blank. Returns nothing for a text that looks like the content of a
-/// file: a caller who passes a key or a JSON text in place of its path must not find it in a log.
+/// Returns a path in quotes for an error text, after a blank. Returns nothing for a text that looks like the content of
+/// a file: a caller who passes a key or a JSON text in place of its path must not find it in a log.
 fn displayable_path(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_content = text.len() > MAX_PATH_LENGTH || text.contains(['{', '\n', '\r']) || text.contains("-----");

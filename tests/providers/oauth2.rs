@@ -392,7 +392,7 @@ fn a_key_that_cannot_be_used_is_told_by_what_is_wrong_with_it() {
         (String::new(), "not readable PEM"),
         ("hunter2".to_owned(), "not readable PEM"),
         (RSA[..600].to_owned(), "not readable PEM"),
-        (RSA.replace('\n', r"\n"), "lines"),
+        (RSA.replace('\n', r"\n"), "line breaks"),
         (block("PRIVATE KEY", "*hunter2*"), "not readable PEM"),
         (block("PRIVATE KEY", "aHVudGVyMg=="), "cannot be read"),
         (block("RSA PRIVATE KEY", "aHVudGVyMg=="), "cannot be read"),

@@ -575,7 +575,7 @@ fn signing_key(key: &SecretFrom, key_id: &Option<String>, algorithm: Option<Algo
     Ok(with(key, key_id, SigningKey::key_id))
 }
 
-const KEY_EXCLUDES_SECRET: &str = "a client with a `key` authenticates with private-key-jwt; remove `secret`, and `auth` \
-                                   unless it is private-key-jwt";
+const KEY_EXCLUDES_SECRET: &str = "a client with a `key` authenticates with private-key-jwt; remove `secret`, and \
+                                   `auth` unless it is private-key-jwt";
 
 const NO_AUTHENTICATION: &str = "set `secret` or `key`; for a public client, which has neither, set `auth` to `none`";

@@ -171,5 +171,5 @@ impl fmt::Debug for Claim {
 const SECRET_IN_CONFIGURATION: &str = "a configuration must not contain a secret; write its place instead, \
                                        {\"env\": \"NAME\"} or {\"file\": \"path\"}";
 
-const NOT_A_VARIABLE: &str = "the text after \"env\" is not the name of an environment variable (letters, digits and _); \
-                              a configuration must not contain a secret";
+const NOT_A_VARIABLE: &str = "the text after \"env\" is not the name of an environment variable (letters, digits and \
+                              _); a configuration must not contain a secret";

@@ -110,7 +110,7 @@ impl Provider for BotFramework {
             [("app id", self.app_id.as_str()), ("app secret", self.secret.expose()), ("tenant", self.directory())];
         check_texts(&texts)
             .and_then(|()| check_tenant(self.directory()))
-            .and_then(|()| self.authority_url().check())
+            .and_then(|()| self.authority_url().check_setting("authority"))
             .map_err(|error| error.of(NAME))
     }
 
@@ -134,6 +134,5 @@ const MULTI_TENANT: OAuthErrors = OAuthErrors { rules: &[NOT_MULTI_TENANT, ERROR
 const NOT_MULTI_TENANT: &[ErrorRule] = &[(
     "AADSTS700016",
     ErrorKind::InvalidCredentials,
-    "the app is not known to the directory of all bots; a single-tenant bot names its own with `tenant`, else check the \
-     app id",
+    "the app is unknown among the multi-tenant bots; set `tenant` for a single-tenant bot, or check the app id",
 )];

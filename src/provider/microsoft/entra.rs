@@ -119,7 +119,7 @@ impl Entra {
     ///
     /// let provider = Entra::federated("contoso.onmicrosoft.com", "client-id", || {
     ///     let token = std::fs::read_to_string("/var/run/secrets/azure/tokens/azure-identity-token");
-    ///     token.map(Secret::from).map_err(|_| Error::new(ErrorKind::Config, "the file of the token cannot be read"))
+    ///     token.map(Secret::from).map_err(|_| Error::new(ErrorKind::Config, "the token file cannot be read"))
     /// });
     /// ```
     pub fn federated(
@@ -185,7 +185,9 @@ impl Entra {
                 client_assertion(Signer::Key(key), Some(&thumbprint), &self.client_id, url, context.now())
             }
             ClientProof::Federated(assertion) => match assertion()? {
-                blank if blank.is_blank() => Err(Error::config("the federated assertion is empty")),
+                blank if blank.is_blank() => {
+                    Err(Error::config("the federated assertion is empty; check the closure or the file that it reads"))
+                }
                 // A token that was read from a file often ends with a line break.
                 assertion => Ok(Secret::from(assertion.expose().trim())),
             },
@@ -228,7 +230,7 @@ impl Provider for Entra {
             check_tenant(&self.tenant)?;
             check_scope(self.effective_scope())?;
             self.proof.check()?;
-            self.authority_url().check()
+            self.authority_url().check_setting("authority")
         };
         check().map_err(|error: Error| error.of(NAME))
     }
@@ -247,11 +249,11 @@ impl ClientProof {
         match self {
             ClientProof::Secret(secret) => check_texts(&[("client secret", secret.expose())]),
             ClientProof::Certificate(_, key) if !key.is_rsa() => {
-                Err(Error::config("the certificate must have an RSA key; Entra takes no other"))
+                Err(Error::config("the certificate must have an RSA key; Entra accepts no other"))
             }
-            ClientProof::Certificate(certificate, key) if !certificate.is_for(key) => {
-                Err(Error::config("the private key does not belong to the certificate"))
-            }
+            ClientProof::Certificate(certificate, key) if !certificate.is_for(key) => Err(Error::config(
+                "the private key does not belong to the certificate; pass the key that the certificate was made for",
+            )),
             _ => Ok(()),
         }
     }
@@ -269,7 +271,9 @@ impl fmt::Debug for ClientProof {
 
 fn check_scope(scope: &str) -> Result<(), Error> {
     if !scope.ends_with("/.default") || scope.contains(char::is_whitespace) {
-        return Err(Error::config("the scope must be one service with /.default after it"));
+        return Err(Error::config(
+            "the scope must be the URI of one API followed by /.default, such as https://graph.microsoft.com/.default",
+        ));
     }
     Ok(())
 }

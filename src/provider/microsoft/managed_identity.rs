@@ -13,8 +13,9 @@ use std::env;
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, Json, TokenRequest, TokenResponse, check_link_local_url};
+use crate::http::{Http, Json, TokenRequest, TokenResponse};
 use crate::key::Identity;
+use crate::provider::base_url::check_link_local_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::microsoft::{granted_at, verdict};
 use crate::provider::oauth2::OAuthErrors;
@@ -154,12 +155,15 @@ impl Provider for ManagedIdentity {
 
     fn check(&self) -> Result<(), Error> {
         let url = match &self.source {
-            Source::Machine { base_url } if base_url.contains('?') => Err("the base URL must not have a query"),
-            Source::Machine { base_url: url } | Source::AppService { endpoint: url, .. } => check_link_local_url(url),
+            Source::Machine { base_url } if base_url.contains('?') => {
+                Err(Error::config("base_url must not have a query; remove the part from `?` on"))
+            }
+            Source::Machine { base_url } => check_link_local_url_setting("base_url", base_url),
+            Source::AppService { endpoint, .. } => check_link_local_url_setting("IDENTITY_ENDPOINT", endpoint),
         };
         let id = self.client_id.iter().map(|id| ("client id", id.as_str()));
         check_texts(&[("resource", self.resource.as_str())].into_iter().chain(id).collect::<Vec<_>>())
-            .and_then(|()| url.map_err(Error::config))
+            .and_then(|()| url)
             .map_err(|error| error.of(NAME))
     }
 
@@ -195,11 +199,12 @@ const IMDS: &str = "http://169.254.169.254";
 /// The lifetime in seconds from which on a token counts as long-lived.
 const LONG_LIVED: u64 = 7200;
 
-const NO_ANSWER: &str = "nothing answers where managed identities are asked for; is this machine in Azure?";
+const NO_ANSWER: &str =
+    "the endpoint of managed identities does not answer; check that this machine or app runs in Azure";
 
-const UPDATING: &str = "the service of managed identities is being updated, or there is none on this machine";
+const UPDATING: &str = "the endpoint of managed identities is being updated, or this machine has none";
 
-const REFUSED: &str = "the managed identity was refused; check that one is assigned, and the resource";
+const REFUSED: &str = "the endpoint refused the managed identity; check that one is assigned, and the resource";
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
@@ -207,7 +212,11 @@ const ERROR_RULES: &[ErrorRule] = &[
     (
         "invalid_request",
         ErrorKind::Config,
-        "no managed identity is assigned here, or none with this client id, or the resource is wrong",
+        "no managed identity is assigned here, or none with this client id, or the resource is wrong; check all three",
     ),
-    ("unauthorized_client", ErrorKind::InvalidCredentials, "the managed identity may not have this token"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the managed identity may not have a token for this resource; assign it a role",
+    ),
 ];

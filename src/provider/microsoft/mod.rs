@@ -66,13 +66,13 @@ fn lifetime_until_expires_on(json: &Json, asked_at: SystemTime) -> Result<Option
     if json.code("expires_on").is_none() {
         return Ok(None);
     }
-    let invalid = || Error::invalid_response("the provider granted a token whose end is no number");
+    let invalid = || Error::invalid_response("the field expires_on of the reply is not a number");
     let end = u64::try_from(json.integer("expires_on").ok_or_else(invalid)?).unwrap_or_default();
     let now = asked_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_secs(end).saturating_sub(now) {
-        left if left < Duration::from_secs(1) => Err(Error::invalid_response(
-            "the provider granted a token whose lifetime is over; check this machine's clock",
-        )),
+        left if left < Duration::from_secs(1) => {
+            Err(Error::invalid_response("the provider granted a token that has expired; check this machine's clock"))
+        }
         left => Ok(Some(left)),
     }
 }
@@ -92,11 +92,14 @@ fn check_tenant(tenant: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if SHARED_TENANTS.iter().any(|shared| shared.eq_ignore_ascii_case(tenant)) {
         return Err(Error::config(
-            "the tenant must be one directory, by its id or domain; an app has no token for all",
+            "the tenant must be the id or the domain of one directory; common, organizations and consumers grant no \
+             tokens to apps",
         ));
     }
     if !tenant.bytes().all(plain) {
-        return Err(Error::config("the tenant must be the id or the domain of a directory"));
+        return Err(Error::config(
+            "the tenant must be the id or the domain of a directory, such as contoso.onmicrosoft.com",
+        ));
     }
     Ok(())
 }
@@ -112,42 +115,57 @@ fn aadsts_code(json: &Json) -> Option<String> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("AADSTS{number}"))
 }
 
-const NO_MATCH: &str = "no federated credential of the app matches the issuer, subject and audience of the assertion";
+const NO_MATCH: &str = "no federated credential of the app matches the issuer, subject and audience of the assertion; \
+                        compare them in the portal";
 
 const OTHER_DIRECTORY: &str = "the app is not in this directory; check the client id, the tenant and the cloud";
 
-const PASSING: &str = "Entra is busy or broken";
+const BUSY: &str = "Entra is busy or has an internal error";
+
+const SECRET_EXPECTED: &str = "the app must authenticate with a client secret or a certificate";
 
 /// Entra's numbers that say more than the `error` beside them, and the meaning of `error` at Entra.
 const ERROR_RULES: &[ErrorRule] = &[
-    ("AADSTS50196", ErrorKind::Throttled, "the same was asked too often; look for what asks again and again"),
-    ("AADSTS53003", ErrorKind::Forbidden, "a conditional access policy does not allow it"),
-    ("AADSTS70001", ErrorKind::InvalidCredentials, "the app is disabled, or not in this directory"),
+    (
+        "AADSTS50196",
+        ErrorKind::Throttled,
+        "Entra saw the same request too often; look for a program that requests tokens in a loop",
+    ),
+    (
+        "AADSTS53003",
+        ErrorKind::Forbidden,
+        "a Conditional Access policy blocks the request; ask an administrator of the tenant",
+    ),
+    (
+        "AADSTS70001",
+        ErrorKind::InvalidCredentials,
+        "the app is disabled or not in this directory; check the client id and the tenant",
+    ),
     ("AADSTS70021", ErrorKind::InvalidCredentials, NO_MATCH),
     ("AADSTS90002", ErrorKind::Config, "the tenant does not exist; check its id or domain, and the cloud"),
-    ("AADSTS90006", ErrorKind::Unavailable, PASSING),
-    ("AADSTS90012", ErrorKind::Unavailable, PASSING),
-    ("AADSTS90024", ErrorKind::Unavailable, PASSING),
-    ("AADSTS90033", ErrorKind::Unavailable, PASSING),
-    ("AADSTS90055", ErrorKind::Throttled, "there were too many calls for this tenant"),
-    ("AADSTS90090", ErrorKind::Unavailable, PASSING),
+    ("AADSTS90006", ErrorKind::Unavailable, BUSY),
+    ("AADSTS90012", ErrorKind::Unavailable, BUSY),
+    ("AADSTS90024", ErrorKind::Unavailable, BUSY),
+    ("AADSTS90033", ErrorKind::Unavailable, BUSY),
+    ("AADSTS90055", ErrorKind::Throttled, "there were too many requests for this tenant"),
+    ("AADSTS90090", ErrorKind::Unavailable, BUSY),
     (
         "AADSTS500011",
         ErrorKind::Config,
-        "the resource of the scope is not known in this directory; check its name, or have it installed there",
+        "the API of the scope is unknown in this directory; check its URI, or add the API to the directory",
     ),
     ("AADSTS700011", ErrorKind::InvalidCredentials, OTHER_DIRECTORY),
     ("AADSTS700016", ErrorKind::InvalidCredentials, OTHER_DIRECTORY),
     (
         "AADSTS700024",
         ErrorKind::InvalidCredentials,
-        "the assertion is too old or not valid yet; check this machine's clock (each try signs a fresh one)",
+        "the assertion has expired or is not valid yet; check this machine's clock (each try signs a fresh one)",
     ),
     (
         "AADSTS700027",
         ErrorKind::InvalidCredentials,
-        "the assertion's signature is not accepted; check that the certificate is one of the app's and has not expired, \
-         and this machine's clock",
+        "Entra does not accept the assertion's signature; check that the certificate is registered for the app and has \
+         not expired, and this machine's clock",
     ),
     ("AADSTS700211", ErrorKind::InvalidCredentials, NO_MATCH),
     ("AADSTS700212", ErrorKind::InvalidCredentials, NO_MATCH),
@@ -156,28 +174,28 @@ const ERROR_RULES: &[ErrorRule] = &[
     (
         "AADSTS7000215",
         ErrorKind::InvalidCredentials,
-        "the client secret is wrong; the secret's value is wanted, not its id, and of this very app",
+        "the client secret is wrong; use the secret's value, not its id, and the secret of this app",
     ),
-    ("AADSTS7000216", ErrorKind::InvalidCredentials, "the app wants a secret or a certificate"),
-    ("AADSTS7000218", ErrorKind::InvalidCredentials, "the app wants a secret or a certificate"),
+    ("AADSTS7000216", ErrorKind::InvalidCredentials, SECRET_EXPECTED),
+    ("AADSTS7000218", ErrorKind::InvalidCredentials, SECRET_EXPECTED),
     (
         "AADSTS7000222",
         ErrorKind::InvalidCredentials,
-        "the client secret has expired; create another one (right after that this may be told for a moment)",
+        "the client secret has expired; create another one (Entra may repeat this for a moment afterwards)",
     ),
     (
         "invalid_client",
         ErrorKind::InvalidCredentials,
-        "the client id, secret, certificate or assertion is not accepted",
+        "Entra does not accept the client id, secret, certificate or assertion; check them",
     ),
     (
         "invalid_grant",
         ErrorKind::InvalidCredentials,
-        "the credential is not accepted, or a policy forbids it; check this machine's clock if it is an assertion",
+        "Entra does not accept the credential, or a policy blocks the request; check this machine's clock, too",
     ),
     (
         "unauthorized_client",
         ErrorKind::InvalidCredentials,
-        "the app is not known here, disabled, or may not use this grant",
+        "the app is unknown in this directory, disabled, or may not use client credentials",
     ),
 ];

@@ -41,8 +41,9 @@ pub(super) const ERRORS: OAuthErrors = OAuthErrors {
     ..OAuthErrors::STANDARD
 };
 
-const NOT_ACCEPTED: &str = "the signed assertion is not accepted; check this machine's clock, the client id, the key \
-                            that the server knows, and the assertion's audience (each try signs a fresh one)";
+const NOT_ACCEPTED: &str = "the server does not accept the signed assertion; check this machine's clock, the client \
+                            id, the key that is registered at the server, and the assertion's audience (each try \
+                            signs a fresh one)";
 
 /// How long an assertion is valid: five minutes, plus the ten seconds by which its issue is dated back. The assertion
 /// is sent at once, but the server's clock may be ahead of the clock of this machine.

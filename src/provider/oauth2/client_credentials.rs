@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::http::{Json, check_url, form_encoded};
+use crate::http::{Json, form_encoded};
 use crate::key::Identity;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Signer, SigningKey};
 use crate::provider::oauth2::{
-    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, client_assertion, split_url,
+    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, check_default_lifetime, client_assertion, split_url,
 };
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
@@ -241,18 +242,17 @@ impl OAuth2 {
 
     /// Checks the settings.
     pub(super) fn check_settings(&self) -> Result<(), Error> {
-        let fault = if self.client_id.trim().is_empty() {
-            Err("the client id is empty")
-        } else if let Some(Err(error)) = self.signer() {
+        if self.client_id.trim().is_empty() {
+            return Err(Error::config("the client id is empty"));
+        }
+        if let Some(Err(error)) = self.signer() {
             return Err(error);
-        } else if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
-            Err("the client secret is empty")
-        } else if self.default_lifetime.is_zero() {
-            Err("a default lifetime of zero would make every token a dead one")
-        } else {
-            check_url(&self.token_url)
-        };
-        fault.map_err(Error::config)
+        }
+        if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
+            return Err(Error::config("the client secret is empty; a public client uses `OAuth2::public`"));
+        }
+        check_default_lifetime(self.default_lifetime)?;
+        check_url_setting("token_url", &self.token_url)
     }
 
     /// Returns the key that signs the client's assertions, if the client authenticates with assertions.
@@ -315,4 +315,4 @@ impl fmt::Debug for OAuth2 {
 
 const NAME: &str = "oauth2";
 
-const NO_KEY: &str = "there is no key to sign with; `OAuth2::private_key_jwt` takes it";
+const NO_KEY: &str = "there is no key to sign with; build the client with `OAuth2::private_key_jwt`";

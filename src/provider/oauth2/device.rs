@@ -20,6 +20,7 @@ use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::http::{HttpConfig, Json, check_url};
 use crate::provider::Context;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::oauth2::{OAuth2, OAuthErrors, RefreshToken};
 use crate::secret::{Secret, plain_url};
@@ -73,7 +74,7 @@ impl DeviceSignIn {
 
     fn begin_sign_in(&self) -> Result<DevicePrompt, Error> {
         self.client.check_settings()?;
-        check_url(&self.device_url).map_err(Error::config)?;
+        check_url_setting("device_url", &self.device_url)?;
         self.http.check()?;
         let context = Context::new(self.http.clone(), self.http.whole_timeout());
         let mut json = self.client.exchange_at(&self.device_url, &context, &[], &[], &ERRORS)?;
@@ -184,7 +185,7 @@ impl DevicePrompt {
             }
             match self.poll() {
                 Ok(signed_in) => {
-                    self.ended = Some(Error::config("the sign-in is done already"));
+                    self.ended = Some(Error::config("this sign-in has succeeded before; begin a new one"));
                     return Ok(Some(signed_in));
                 }
                 Err(error) => self.ended = self.continue_after(error).err(),
@@ -235,7 +236,7 @@ fn displayable_text(json: &Json, name: &str) -> Result<String, Error> {
     let text = json.text(name).filter(|text| !text.is_empty() && text.len() <= MAX_TEXT_LENGTH);
     match text.filter(|text| text.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
         Some(text) => Ok(text.to_owned()),
-        None => Err(Error::invalid_response(format!("the server's reply has no {name} that can be shown"))),
+        None => Err(Error::invalid_response(format!("the server's reply has no {name} in printable ASCII"))),
     }
 }
 
@@ -244,9 +245,9 @@ fn displayable_url(json: &Json, name: &str) -> Result<String, Error> {
     let url = displayable_text(json, name)?;
     match check_url(url.split('#').next().unwrap_or_default()) {
         Ok(()) => Ok(url),
-        Err(_) => {
-            Err(Error::invalid_response("the server wants the code entered at no address that a person should trust"))
-        }
+        Err(_) => Err(Error::invalid_response(format!(
+            "the {name} in the server's reply does not start with https://, so no person should open it"
+        ))),
     }
 }
 
@@ -274,16 +275,16 @@ const MAX_CODE_LIFETIME: Duration = Duration::from_secs(3600);
 
 const MAX_TEXT_LENGTH: usize = 2048;
 
-const CODE_EXPIRED: &str = "nobody has signed in with the code in time; begin again";
+const CODE_EXPIRED: &str = "the code expired before anybody signed in with it; begin a new sign-in";
 
 const NO_REFRESH_TOKEN: &str =
-    "the server gives no refresh token; ask for the scope that brings one, often offline_access";
+    "the server granted no refresh token; add the scope that makes it grant one, often offline_access";
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
 const ERROR_RULES: &[ErrorRule] = &[
-    ("access_denied", ErrorKind::Forbidden, "the person has refused to sign in"),
+    ("access_denied", ErrorKind::Forbidden, "the person refused to sign in"),
     ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
     ("expired_token", ErrorKind::TimedOut, CODE_EXPIRED),
-    ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not know the code; begin again"),
+    ("invalid_grant", ErrorKind::InvalidCredentials, "the code is unknown to the server; begin a new sign-in"),
 ];

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::http::{Http, check_url};
+use crate::http::Http;
 use crate::key::Identity;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::jwt_bearer::exchange;
 use crate::provider::settings::{check_texts, read_file};
@@ -76,20 +77,28 @@ impl GoogleServiceAccount {
     fn read(json: &Secret) -> Result<GoogleServiceAccount, Error> {
         // The error of `serde_json` is dropped, because it may quote a part of the text.
         let file = serde_json::from_str(json.expose());
-        let file: File = file.map_err(|_| Error::config("the text is not the JSON of a service account"))?;
+        let file: File =
+            file.map_err(|_| Error::config("the text is not the JSON of a service account; pass the whole key file"))?;
         let pem = file.private_key.map(Secret::new);
         match file.kind.as_deref() {
             Some("service_account") | None => {}
             Some("authorized_user") => {
-                return Err(Error::config("the JSON is that of a person's login, not of a service account"));
+                return Err(Error::config(
+                    "the JSON is a person's login (authorized_user); create a key of a service account",
+                ));
             }
-            Some(_) => return Err(Error::config("the JSON is not that of a service account")),
+            Some(_) => {
+                return Err(Error::config(
+                    "the `type` in the JSON is not service_account; create a key of a service account",
+                ));
+            }
         }
-        let missing = |name| Error::config(format!("the JSON of the service account has no {name}"));
+        let missing =
+            |name| Error::config(format!("the service account JSON has no {name}; download the key file again"));
         let email = file.client_email.ok_or_else(|| missing("client_email"))?;
         let key = SigningKey::from_pem(pem.ok_or_else(|| missing("private_key"))?)?;
         if !key.is_rsa() {
-            return Err(Error::config("the key of a service account must be an RSA key"));
+            return Err(Error::config("the private_key of a service account must be an RSA key"));
         }
         let key = match file.private_key_id {
             Some(id) => key.key_id(id),
@@ -158,7 +167,7 @@ impl Provider for GoogleServiceAccount {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("account's client_email", &self.email), ("scope", &self.scope)])
-            .and_then(|()| check_url(&self.token_url).map_err(Error::config))
+            .and_then(|()| check_url_setting("token_url", &self.token_url))
             .map_err(|error| error.of(NAME))
     }
 

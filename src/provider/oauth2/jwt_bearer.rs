@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, check_url};
+use crate::http::Http;
 use crate::key::Identity;
 use crate::name::unique_name;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, split_url};
+use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, check_default_lifetime, split_url};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
@@ -159,15 +160,12 @@ impl Provider for JwtBearer {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("issuer", &self.issuer)])
-            .and_then(|()| match self.default_lifetime {
-                Duration::ZERO => Err(Error::config("a default lifetime of zero would make every token a dead one")),
-                _ => Ok(()),
-            })
+            .and_then(|()| check_default_lifetime(self.default_lifetime))
             .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
-                Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself"))),
+                Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself; remove it"))),
                 None => Ok(()),
             })
-            .and_then(|()| check_url(&self.token_url).map_err(Error::config))
+            .and_then(|()| check_url_setting("token_url", &self.token_url))
             .map_err(|error| error.of(NAME))
     }
 
@@ -218,18 +216,18 @@ const ERROR_RULES: &[ErrorRule] = &[
     (
         "invalid_grant",
         ErrorKind::InvalidCredentials,
-        "the signed assertion is not accepted; check this machine's clock, whether the key was revoked, the issuer, \
-             subject and audience (each try signs a fresh one)",
+        "the server does not accept the signed assertion; check this machine's clock, whether the key was revoked, the \
+         issuer, subject and audience (each try signs a fresh one)",
     ),
     (
         "invalid_client",
         ErrorKind::InvalidCredentials,
-        "the issuer of the assertion is not known, or the client must show itself in another way",
+        "the issuer of the assertion is unknown to the server, or the server expects the client to authenticate, too",
     ),
     (
         "unauthorized_client",
         ErrorKind::InvalidCredentials,
-        "the issuer may not have a token for this subject and scope; have it authorised, by an administrator if it is \
-             for another person",
+        "the issuer may not have a token for this subject and scope; authorize it at the server, for another person by \
+         an administrator (domain-wide delegation)",
     ),
 ];

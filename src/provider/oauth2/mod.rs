@@ -87,7 +87,10 @@ impl OAuthErrors {
         match own.and_then(find).or_else(|| find(word)) {
             // HTTP 429 is a throttling error whatever code the reply has.
             Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
-            _ if reply.is_success() => by_status.recast(ErrorKind::InvalidResponse, "the token was refused"),
+            _ if reply.is_success() => by_status.recast(
+                ErrorKind::InvalidResponse,
+                "the token endpoint refused the request with a code that is unknown to this crate",
+            ),
             _ => by_status,
         }
     }
@@ -97,6 +100,16 @@ impl OAuthErrors {
         let has_no_wait = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
         if has_no_wait { error.with_retry_after(self.default_retry_after) } else { error }
     }
+}
+
+/// Checks the lifetime of a token for which the server names none.
+fn check_default_lifetime(lifetime: Duration) -> Result<(), Error> {
+    if lifetime.is_zero() {
+        return Err(Error::config(
+            "a default lifetime of zero would make every token an expired one; set a longer one",
+        ));
+    }
+    Ok(())
 }
 
 /// Splits a URL into the part before the query and the query, which may contain a secret.
@@ -116,21 +129,44 @@ fn add_params_to_identity(mut identity: Identity, params: &[(String, Secret)]) -
 
 /// The codes of RFC 6749, RFC 6750, RFC 8628 and RFC 8707, and codes that many servers add.
 const STANDARD_ERROR_RULES: &[ErrorRule] = &[
-    ("access_denied", ErrorKind::Forbidden, "the server does not allow this client the token"),
-    ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
+    (
+        "access_denied",
+        ErrorKind::Forbidden,
+        "the server does not allow this client the token; check the client's rights at the server",
+    ),
+    ("internal_failure", ErrorKind::Unavailable, INTERNAL_ERROR),
     (
         "invalid_client",
         ErrorKind::InvalidCredentials,
-        "the client id or secret is wrong, or is sent in another way than wanted",
+        "the client id or the client secret is wrong, or the server expects another authentication method; see \
+         `ClientAuth`",
     ),
     ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not accept the grant"),
-    ("invalid_request", ErrorKind::Config, "the server misses or does not know a parameter"),
-    ("invalid_resource", ErrorKind::Config, "the server does not know the resource"),
-    ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this client"),
-    ("invalid_target", ErrorKind::Config, "the server does not know the resource or audience"),
-    ("server_error", ErrorKind::Unavailable, "the server has an internal fault"),
-    ("slow_down", ErrorKind::Throttled, "there were too many calls"),
+    (
+        "invalid_request",
+        ErrorKind::Config,
+        "a parameter is missing or unknown; check scope, audience, resource and further parameters",
+    ),
+    ("invalid_resource", ErrorKind::Config, "the resource is unknown to the server; check `resource`"),
+    ("invalid_scope", ErrorKind::Config, "the scope is unknown, or not allowed for this client; check `scope`"),
+    (
+        "invalid_target",
+        ErrorKind::Config,
+        "the resource or the audience is unknown to the server; check `resource` and `audience`",
+    ),
+    ("server_error", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("slow_down", ErrorKind::Throttled, "there were too many requests"),
     ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy"),
-    ("unauthorized_client", ErrorKind::InvalidCredentials, "the client may not use this kind of grant"),
-    ("unsupported_grant_type", ErrorKind::Config, "the server does not know this kind of grant"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the client may not use this grant type; allow it at the server",
+    ),
+    (
+        "unsupported_grant_type",
+        ErrorKind::Config,
+        "the server does not support this grant type; check that token_url is the token endpoint",
+    ),
 ];
+
+const INTERNAL_ERROR: &str = "the server reports an internal error";

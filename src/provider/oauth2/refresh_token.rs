@@ -108,11 +108,11 @@ const ERROR_RULES: &[ErrorRule] = &[
     ("login_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
 ];
 
-const REFUSED_REFRESH_TOKEN: &str = "the refresh token expired, was revoked or was used before; sign in again, and build \
-                                     the provider with the new refresh token";
+const REFUSED_REFRESH_TOKEN: &str = "the refresh token expired, was revoked or was used before; sign in again, and \
+                                     build the provider with the new refresh token";
 
-const PERSON_MUST_ACT: &str = "the server wants the person to confirm the sign-in or a right; sign in again, and build the \
-                               provider with the new refresh token";
+const PERSON_MUST_ACT: &str = "the server wants the person to confirm the sign-in or a right; sign in again, and build \
+                               the provider with the new refresh token";
 
 const NO_REFRESH_TOKEN: &str =
     "there is no refresh token; sign in again, and build the provider with the new refresh token";
