@@ -1,6 +1,7 @@
 //! The URLs that providers are configured with, and their checks: `base_url`, `authority`, `token_url`.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use crate::error::Error;
 use crate::http::{check_link_local_url, check_url};
@@ -61,45 +62,73 @@ pub(super) fn check_link_local_url_setting(setting: &str, url: &str) -> Result<(
 
 /// Returns the text for a URL that was refused because of `fault`: what is wrong and what to write instead.
 ///
-/// The URL may be a secret that was set in the wrong place, so it is quoted only where it looks like a URL, and without
-/// user name, password and query.
+/// The URL may be a secret that was set in the wrong place, or contain one. So the text quotes the host, where there is
+/// one, and a path of well-known words.
 fn url_fault(setting: &str, url: &str, fault: &str) -> String {
     if url.trim().is_empty() {
         return format!("{setting} is empty");
     }
     let Some((scheme, rest)) = url.split_once("://") else {
-        return match host_and_path(url) {
+        return match displayable_address(url) {
             Some(address) => {
-                let http = format!("http://{address}");
-                let right = if check_url(&http).is_ok() { http } else { format!("https://{address}") };
-                format!("{setting} \"{address}\" has no scheme; write {right}")
+                let is_loopback = check_url(&format!("http://{url}")).is_ok();
+                let scheme = if is_loopback { "http" } else { "https" };
+                format!("{setting} \"{address}\" has no scheme; write {scheme}://{address}")
             }
             None => format!("{setting} has no scheme; write https:// and the host name"),
         };
     };
-    if scheme.eq_ignore_ascii_case("http") && check_url(&format!("https://{rest}")).is_ok() {
-        let (shown, right) = (plain_url(url), plain_url(&format!("https://{rest}")));
-        return format!("{setting} \"{shown}\" would send a credential in plain HTTP; write {right}");
+    let is_plain_http = scheme.eq_ignore_ascii_case("http") && check_url(&format!("https://{rest}")).is_ok();
+    match displayable_address(rest).filter(|_| is_plain_http) {
+        Some(address) => {
+            format!("{setting} \"http://{address}\" would send a credential in plain HTTP; write https://{address}")
+        }
+        None => format!("{setting}: {fault}"),
     }
-    format!("{setting}: {fault}")
 }
 
-/// Returns host and path of a text that looks like a URL without its scheme, such as `login.example/token`.
-fn host_and_path(text: &str) -> Option<&str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b':' | b'/');
+/// Returns host and path of a URL without its scheme, such as `login.example/token`, as far as an error may show them.
+/// Returns `None` if the text does not begin with a host name or an IPv4 address.
+fn displayable_address(text: &str) -> Option<String> {
     let address = text.split(['?', '#']).next().unwrap_or_default();
-    let (host, port) = match address.split('/').next().unwrap_or_default() {
-        host if host.contains(':') => host.split_once(':')?,
-        host => (host, "0"),
-    };
+    let (authority, path) = address.split_once('/').map_or((address, None), |(host, path)| (host, Some(path)));
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
     let top_level = host.rsplit('.').next().unwrap_or_default();
+    // A text with dots, such as a JWT, hardly ever ends with a short word in lower case.
     let is_name = host.contains('.')
         && (2..=18).contains(&top_level.len())
-        && top_level.bytes().all(|byte| byte.is_ascii_lowercase());
-    let is_host = host == "localhost" || is_name || host.parse::<std::net::Ipv4Addr>().is_ok();
-    let has_port = port.parse::<u16>().is_ok();
-    (is_host && has_port && !text.contains('@') && address.bytes().all(plain)).then_some(address)
+        && top_level.bytes().all(|byte| byte.is_ascii_lowercase())
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    let is_host = is_name || host == "localhost" || host.parse::<Ipv4Addr>().is_ok();
+    if !is_host || port.parse::<u16>().is_err() || text.contains('@') {
+        return None;
+    }
+    Some(match path {
+        None => authority.to_owned(),
+        Some(path) if path.split('/').all(|part| WELL_KNOWN.contains(&part)) => format!("{authority}/{path}"),
+        Some(_) => format!("{authority}/.."),
+    })
 }
+
+/// Parts of paths that are no secrets: the usual names of token endpoints.
+const WELL_KNOWN: &[&str] = &[
+    "",
+    "api",
+    "auth",
+    "authorize",
+    "cgi-bin",
+    "connect",
+    "device",
+    "login",
+    "oauth",
+    "oauth2",
+    "t",
+    "token",
+    "v1",
+    "v2",
+    "v2.0",
+    "v3",
+];
 
 #[cfg(test)]
 mod tests {
@@ -117,8 +146,11 @@ mod tests {
                 "login.example/token",
                 "token_url \"login.example/token\" has no scheme; write https://login.example/token",
             ),
-            ("localhost:8080/t", "token_url \"localhost:8080/t\" has no scheme; write http://localhost:8080/t"),
-            ("10.0.0.1/t?k=hunter2", "token_url \"10.0.0.1/t\" has no scheme; write https://10.0.0.1/t"),
+            (
+                "localhost:8080/token",
+                "token_url \"localhost:8080/token\" has no scheme; write http://localhost:8080/token",
+            ),
+            ("10.0.0.1/hunter2?k=hunter2", "token_url \"10.0.0.1/..\" has no scheme; write https://10.0.0.1/.."),
             (
                 "http://login.example/token?k=hunter2",
                 "token_url \"http://login.example/token\" would send a credential in plain HTTP; \

@@ -401,10 +401,10 @@ fn a_wrong_setting_is_named_and_not_quoted() {
         (&OAuth2::new(https, "", "hunter2"), "client id"),
         (&OAuth2::new(https, "c", " "), "client secret"),
         (
-            &OAuth2::new("http://host.example/t?k=hunter2", "c", "s"),
-            "token_url \"http://host.example/t\" would send a ",
+            &OAuth2::new("http://host.example/token?k=hunter2", "c", "s"),
+            "token_url \"http://host.example/token\" would send a ",
         ),
-        (&OAuth2::new("host.example/t?k=hunter2", "c", "s"), "has no scheme; write https://host.example/t"),
+        (&OAuth2::new("host.example/token?k=hunter2", "c", "s"), "has no scheme; write https://host.example/token"),
         (&OAuth2::new("hunter2", "c", "s"), "token_url has no scheme; write https://"),
         (&OAuth2::new(https, "c", "s").default_lifetime(Duration::ZERO), "default lifetime"),
     ] {
