@@ -60,7 +60,8 @@ pub(super) fn check_link_local_url_setting(setting: &str, url: &str) -> Result<(
     check_link_local_url(url).map_err(|fault| Error::config(url_fault(setting, url, fault)))
 }
 
-/// Returns the text for a URL that was refused because of `fault`: what is wrong and what to write instead.
+/// Returns the text for a URL that was refused because of `fault`. The text says what is wrong and what to write
+/// instead.
 ///
 /// The URL may be a secret that was set in the wrong place, or contain one. So the text quotes the host, where there is
 /// one, and a path of well-known words.

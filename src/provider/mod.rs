@@ -213,7 +213,7 @@ impl Provider for Box<dyn Provider> {
     }
 }
 
-/// What a fetch gets from the manager: the HTTP client, the deadline, the renewal secret, the parent's token.
+/// The inputs of a fetch: the HTTP client, the deadline, the renewal secret, the parent's token.
 ///
 /// The manager makes a context for each fetch. A test of a provider makes its own with [`Context::new`].
 #[derive(Debug)]

@@ -43,10 +43,10 @@ pub struct Profile {
     /// Default: zero.
     pub min_forced_interval: Duration,
     /// How many times in 24 hours the provider can be forced to grant another token before the current one expires.
-    /// [`Context::is_forced`](crate::provider::Context::is_forced) marks such a fetch. All processes that share a store
+    /// [`Context::is_forced`](crate::provider::Context::is_forced) marks such a fetch. Processes that share a store
     /// count together. Default: `None`, the provider cannot be forced.
     pub forced_quota: Option<u32>,
-    /// How many tokens may be fetched in 24 hours. All processes that share a store count together. Default: `None`, no
+    /// How many tokens may be fetched in 24 hours. Processes that share a store count together. Default: `None`, no
     /// limit.
     pub daily_quota: Option<DailyQuota>,
 }
@@ -151,7 +151,7 @@ impl Default for Profile {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RenewalProfile {
-    /// Whose renewal secret this is. Providers of one app that share a ticket return the same identity here.
+    /// The owner of the renewal secret. Providers of one app that share a ticket return the same identity here.
     pub identity: Identity,
     /// How long a renewal secret is usable after it arrived.
     pub lifetime: Duration,

@@ -29,7 +29,7 @@ impl<'a> ServiceResponse<'a> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// All headers.
+    /// The headers.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
@@ -79,7 +79,7 @@ impl<'a> ServiceResponse<'a> {
     }
 }
 
-/// What a response of the service says about the token.
+/// The judgement about a token that a response of the service allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {

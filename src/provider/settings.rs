@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// Checks that no setting is empty or has white space around it. Each setting has its name for the error text.
+/// Checks that no setting is empty or has white space around it. The first part of each pair is the name for the error
+/// text.
 pub(super) fn check_texts(settings: &[(&str, &str)]) -> Result<(), Error> {
     for (name, text) in settings {
         if text.trim().is_empty() {

@@ -52,7 +52,7 @@ pub fn from_env() -> Result<ProviderConfig, Error> {
     Level::read(&variables, PREFIX.to_owned()).map(|(_, config)| config)
 }
 
-/// Returns a variable that is a setting of this crate: one that has the prefix and a value.
+/// Returns a variable that is a setting of this crate, which means that it has the prefix and a value.
 fn relevant_variable(name: OsString, value: OsString) -> Result<Option<(String, String)>, Error> {
     let shown = name.to_string_lossy();
     let Some(rest) = shown.strip_prefix(PREFIX) else { return Ok(None) };
@@ -63,7 +63,7 @@ fn relevant_variable(name: OsString, value: OsString) -> Result<Option<(String, 
     Ok(Some((shown.into_owned(), value)))
 }
 
-/// The variables of one configuration: that of the provider, or that of a parent.
+/// The variables of one configuration, either of the provider or of a parent.
 struct Level {
     /// The beginning of their names.
     prefix: String,
@@ -158,21 +158,7 @@ impl Level {
                 };
                 format!("{names} is not set or is empty; {kind} needs it")
             }
-            FieldError::Unknown { field, known } => {
-                let name = self.name(&field);
-                let settable: Vec<_> = known.iter().flat_map(|field| self.settable_by(field)).collect();
-                // Without the prefix, which would make different names look alike.
-                let own_part = |name: &str| name.strip_prefix(&self.prefix).unwrap_or(name).to_owned();
-                let own_parts: Vec<_> = settable.iter().map(|name| own_part(name)).collect();
-                match nearest(&own_part(&name), own_parts.iter().map(String::as_str)) {
-                    Some(near) => format!("{name} is not a setting of {kind}; did you mean {}{near}?", self.prefix),
-                    None if known.is_empty() => format!("{name} is not a setting of {kind}"),
-                    None => {
-                        let known: Vec<_> = known.iter().map(|field| self.variable(field)).collect();
-                        format!("{name} is not a setting of {kind}, which has {}", known.join(", "))
-                    }
-                }
-            }
+            FieldError::Unknown { field, known } => self.unknown_setting(&field, known, kind),
             FieldError::UnknownWord { found, known } => {
                 let name = variable_with(&ConfigValue::Text(found.clone()));
                 match nearest(&found, known.iter().copied()) {
@@ -180,6 +166,7 @@ impl Level {
                     None => format!("{name} has an unknown value, expected one of {}", known.join(", ")),
                 }
             }
+            // Only `params` and `claims` are maps, and a variable is a text.
             FieldError::Wrong { expected, .. } if expected == "a map" => {
                 let name = ["params", "claims"].into_iter().find(|field| self.names.contains_key(*field));
                 let name = name.map_or("a variable".to_owned(), |field| self.name(field));
@@ -191,6 +178,23 @@ impl Level {
             }
             FieldError::Other(text) => format!("{}..: {text}", self.prefix),
         })
+    }
+
+    /// Describes a variable that the kind does not have.
+    fn unknown_setting(&self, field: &str, known: &[&str], kind: &str) -> String {
+        let name = self.name(field);
+        let settable: Vec<_> = known.iter().flat_map(|field| self.settable_by(field)).collect();
+        // Compared without the prefix, which would make different names look alike.
+        let own_part = |name: &str| name.strip_prefix(&self.prefix).unwrap_or(name).to_owned();
+        let own_parts: Vec<_> = settable.iter().map(|name| own_part(name)).collect();
+        match nearest(&own_part(&name), own_parts.iter().map(String::as_str)) {
+            Some(near) => format!("{name} is not a setting of {kind}; did you mean {}{near}?", self.prefix),
+            None if known.is_empty() => format!("{name} is not a setting of {kind}"),
+            None => {
+                let known: Vec<_> = known.iter().map(|field| self.variable(field)).collect();
+                format!("{name} is not a setting of {kind}, which has {}", known.join(", "))
+            }
+        }
     }
 
     /// Returns the variable that set a field, or the variable that can set it.

@@ -1,4 +1,4 @@
-//! The kinds of tokens that can be configured: their fields, and the provider that each makes.
+//! The kinds of tokens that can be configured: fields of each kind, and the provider that the kind makes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -416,10 +416,12 @@ impl Kind {
             Kind::EntraCertificate { tenant, client_id, certificate, key, scope, cloud, authority } => {
                 let certificate = Certificate::from_pem(certificate.read("certificate")?.expose());
                 let certificate = certificate.map_err(|error| error.of("certificate"))?;
+                // Entra prescribes PS256 and identifies the key by its certificate, so neither is a setting.
                 let key = signing_key(key, &None, None)?;
                 entra(Entra::certificate(tenant, client_id, certificate, key), scope, *cloud, authority)
             }
             Kind::EntraFederated { tenant, client_id, assertion, scope, cloud, authority } => {
+                // Read on each fetch: the file of an assertion is replaced before the assertion expires.
                 let assertion = assertion.clone();
                 let provider = Entra::federated(tenant, client_id, move || assertion.read("assertion"));
                 entra(provider, scope, *cloud, authority)
@@ -500,7 +502,7 @@ impl Kind {
     }
 }
 
-/// What the configuration of a derived kind takes from its parent.
+/// Access to the configuration of a parent, for a derived kind.
 impl ProviderConfig {
     /// Returns the source of the parent's tokens. Only the `expected` kinds can be the parent, which bounds the number
     /// of nested parents, too.

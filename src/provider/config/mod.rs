@@ -97,8 +97,8 @@ pub use environment::from_env;
 /// A kind whose token is derived from another token has a `parent`: the whole configuration of the other kind. Without
 /// a `base_url` of its own it uses that of its parent.
 ///
-/// A `ticket` is handed in once, when the manager is built, as by [`set_ticket`](crate::TokenManager::set_ticket). It
-/// counts as the latest ticket, so leave it out where a callback hands tickets in through a shared store.
+/// A `ticket` is handed in once, when the manager is built, as by [`set_ticket`](crate::TokenManager::set_ticket). This
+/// ticket counts as the latest one, so leave the field out where a callback hands tickets in through a shared store.
 #[derive(Clone, Debug)]
 pub struct ProviderConfig(Kind);
 
@@ -108,6 +108,7 @@ impl<'de> Deserialize<'de> for ProviderConfig {
         if !matches!(value, ConfigValue::Fields(_)) {
             return Err(D::Error::custom("expected an object with the field `provider`"));
         }
+        // A copy, because the error needs the fields that the first one is taken apart into.
         match Kind::deserialize(value.clone()) {
             Ok(kind) => Ok(ProviderConfig(kind)),
             Err(error) => Err(D::Error::custom(error.describe(&value))),

@@ -53,69 +53,71 @@ impl ConfigValue {
 
 impl<'de> Deserialize<'de> for ConfigValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfigValue, D::Error> {
-        struct Reader;
+        deserializer.deserialize_any(ValueReader)
+    }
+}
 
-        impl<'de> Visitor<'de> for Reader {
-            type Value = ConfigValue;
+/// Builds a [`ConfigValue`] from the events of any format.
+struct ValueReader;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the fields of a provider")
-            }
+impl<'de> Visitor<'de> for ValueReader {
+    type Value = ConfigValue;
 
-            fn visit_unit<E>(self) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Null)
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the fields of a provider")
+    }
 
-            fn visit_none<E>(self) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Null)
-            }
+    fn visit_unit<E>(self) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Null)
+    }
 
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<ConfigValue, D::Error> {
-                ConfigValue::deserialize(deserializer)
-            }
+    fn visit_none<E>(self) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Null)
+    }
 
-            fn visit_bool<E>(self, value: bool) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Bool(value))
-            }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<ConfigValue, D::Error> {
+        ConfigValue::deserialize(deserializer)
+    }
 
-            fn visit_u64<E>(self, value: u64) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Unsigned(value))
-            }
+    fn visit_bool<E>(self, value: bool) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Bool(value))
+    }
 
-            fn visit_i64<E>(self, value: i64) -> Result<ConfigValue, E> {
-                Ok(u64::try_from(value).map_or(ConfigValue::Signed(value), ConfigValue::Unsigned))
-            }
+    fn visit_u64<E>(self, value: u64) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Unsigned(value))
+    }
 
-            fn visit_f64<E>(self, value: f64) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Float(value))
-            }
+    fn visit_i64<E>(self, value: i64) -> Result<ConfigValue, E> {
+        // One form for each number: formats differ in the type that they report, and `field_of` compares values.
+        Ok(u64::try_from(value).map_or(ConfigValue::Signed(value), ConfigValue::Unsigned))
+    }
 
-            fn visit_str<E>(self, text: &str) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Text(text.to_owned()))
-            }
+    fn visit_f64<E>(self, value: f64) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Float(value))
+    }
 
-            fn visit_string<E>(self, text: String) -> Result<ConfigValue, E> {
-                Ok(ConfigValue::Text(text))
-            }
+    fn visit_str<E>(self, text: &str) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Text(text.to_owned()))
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ConfigValue, A::Error> {
-                let mut values = Vec::new();
-                while let Some(value) = list.next_element()? {
-                    values.push(value);
-                }
-                Ok(ConfigValue::List(values))
-            }
+    fn visit_string<E>(self, text: String) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Text(text))
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ConfigValue, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(ConfigValue::Fields(fields))
-            }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ConfigValue, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
         }
+        Ok(ConfigValue::List(values))
+    }
 
-        deserializer.deserialize_any(Reader)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ConfigValue, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(ConfigValue::Fields(fields))
     }
 }
 
@@ -149,7 +151,7 @@ impl<'de> Deserializer<'de> for ConfigValue {
     }
 }
 
-/// What is wrong with a field of a configuration.
+/// An error of one field of a configuration, in parts that a message can be made from.
 #[derive(Debug)]
 pub(super) enum FieldError {
     Missing(&'static str),
@@ -198,9 +200,11 @@ impl FieldError {
                 None => format!("unknown field `{field}`, expected one of {}", list(known)),
             },
             FieldError::UnknownWord { found, known } => {
+                // `serde` does not say which field has the word. The first field with this text is the one.
                 let field = value.field_of(&ConfigValue::Text(found.clone())).unwrap_or("word");
                 match nearest(found, known.iter().copied()) {
                     Some(name) => format!("unknown {field} `{found}`; did you mean `{name}`?"),
+                    // Not quoted: the text resembles no known word, so it may be a secret in the wrong field.
                     None => format!("unknown {field}, expected one of {}", list(known)),
                 }
             }

@@ -168,7 +168,7 @@ impl Provider for ManagedIdentity {
     }
 
     fn profile(&self) -> Profile {
-        // Azure caches the tokens: it returns the same token again, with the true remaining lifetime.
+        // Azure caches tokens and returns the same one again, with the true remaining lifetime.
         Profile { unchanged_token_extends: true, ..Profile::default() }
     }
 

@@ -115,7 +115,7 @@ impl OAuth2 {
     }
 
     /// Sets the audience (`aud`) of the client's assertions, for a server that does not accept the URL of its token
-    /// endpoint there; such servers expect their issuer. Default: the URL of the token endpoint, without its query.
+    /// endpoint there; many of these expect their issuer. Default: the URL of the token endpoint, without its query.
     #[must_use]
     pub fn assertion_audience(self, audience: impl Into<String>) -> OAuth2 {
         OAuth2 { assertion_audience: Some(audience.into()), ..self }

@@ -84,6 +84,7 @@ impl DeviceSignIn {
         let interval = interval.map_or(DEFAULT_INTERVAL, Duration::from_secs).clamp(MIN_INTERVAL, MAX_INTERVAL);
         let prompt = DevicePrompt {
             user_code: displayable_text(&json, "user_code")?,
+            // Google's name for the field has a `url` at the end.
             verification_uri: displayable_url(&json, "verification_uri")
                 .or_else(|_| displayable_url(&json, "verification_url"))?,
             verification_uri_complete: displayable_url(&json, "verification_uri_complete").ok(),
@@ -176,11 +177,13 @@ impl DevicePrompt {
                 self.ended = Some(Error::new(ErrorKind::TimedOut, CODE_EXPIRED));
                 break;
             }
+            // Sleep until the first of: the next poll, the end of this call, the end of the code.
             thread::sleep(self.next_poll.min(wait).min(self.expires_at).remaining());
             if !self.next_poll.has_passed() {
                 if wait.has_passed() {
                     return Ok(None);
                 }
+                // The code expired before the next poll; the head of the loop reports that.
                 continue;
             }
             match self.poll() {
@@ -209,8 +212,10 @@ impl DevicePrompt {
     fn continue_after(&mut self, error: Error) -> Result<(), Error> {
         match (error.code(), error.kind()) {
             (Some("authorization_pending"), _) => {}
+            // The longer interval applies to all further polls (RFC 8628, section 3.5).
             (Some("slow_down"), _) => self.interval = (self.interval + SLOW_DOWN_STEP).min(MAX_INTERVAL),
             (_, ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled) => {
+                // Exponential backoff, as RFC 8628, section 3.5 asks for after a connection timeout.
                 let asked = error.retry_after().unwrap_or(self.interval * 2);
                 self.interval = asked.clamp(self.interval, MAX_INTERVAL);
             }
@@ -265,7 +270,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 const MAX_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Nobody can type a code in less time.
+/// A person cannot type a code in less time.
 const MIN_CODE_LIFETIME: Duration = Duration::from_secs(5);
 
 /// The lifetime of a code when the server does not name one, although RFC 8628 requires it.

@@ -13,8 +13,8 @@
 //!
 //! # Errors of a token endpoint
 //!
-//! All grants read errors in the same way (RFC 6749, section 5.2): the field `error` of the JSON reply, whatever the
-//! HTTP status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own,
+//! Every grant reads errors in the same way (RFC 6749, section 5.2): from the field `error` of the JSON reply, whatever
+//! the HTTP status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own,
 //! which apply before the rules of the standard: `invalid_grant` means a wrong assertion in one grant and a refused
 //! refresh token in another.
 

@@ -58,6 +58,7 @@ impl RefreshToken {
         let latest = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::SignInRequired, NO_REFRESH_TOKEN))?;
         let grant = [("grant_type", "refresh_token"), ("refresh_token", latest.expose())];
         let json = self.client.exchange(context, &grant, &[latest], &ERRORS)?;
+        // A server that does not rotate refresh tokens sends none back; then the manager keeps the one that was used.
         parse_grant_with_renewal_secret(json, "access_token", "expires_in", "refresh_token")
     }
 }
