@@ -4,7 +4,8 @@
 //!
 //! A manager holds one provider and calls it in this order:
 //!
-//! 1. [`Provider::check`] once, when the manager is built. A wrong setting is then the error of every call.
+//! 1. [`Provider::check`] once, when the manager is built. `build()` returns the error of a wrong setting, and a
+//!    manager from [`TokenManager::new`](crate::TokenManager::new) returns it from every call.
 //! 2. [`Provider::identity`], [`Provider::profile`] and [`Provider::renewal`] once: where the token is recorded, when
 //!    it is refreshed, and which refresh token or ticket is kept beside it.
 //! 3. [`Provider::fetch`] on a thread of its own, each time a new token is needed, one call at a time. The [`Context`]
@@ -13,12 +14,10 @@
 //! 4. A [`Grant`] becomes the current token. A renewal secret in the grant is stored before callers get the token.
 //!    An [`Error`] starts a cooldown, whose length depends on the [kind](crate::ErrorKind).
 //! 5. [`Provider::placement`] and [`Provider::verdict`] for each request that is sent with the token.
-//!
-//! # Modules
-//!
-//! The providers of one vendor stand in one folder. The vendor's error codes are tables in that folder, and `errors.rs`
-//! reads the tables. `placement.rs` and `service_response.rs` are about requests that carry a token; `config/` builds
-//! providers from a configuration file or from the environment.
+
+// The providers of one vendor stand in one folder, with the vendor's error codes as tables; `errors.rs` reads the
+// tables. `placement.rs` and `service_response.rs` are about requests that carry a token. `config/` builds providers
+// from a configuration file or from the environment. `base_url.rs` and `settings.rs` check settings for all providers.
 
 mod base_url;
 mod config;
@@ -69,8 +68,9 @@ use crate::token::{Token, check_text};
 /// both ways in [extending](crate::guide::extending), and `examples/custom_provider.rs` runs one.
 ///
 /// The manager calls [`fetch`](Provider::fetch) on a thread of its own, one call at a time. `fetch` may block, fail and
-/// even panic: callers wait for their own deadlines only. `fetch` must not ask its own manager for a token; the manager
-/// answers such a call with an error instead of a deadlock.
+/// even panic: callers wait until their own deadlines only. A call that does not return after its deadline is
+/// abandoned, and the next one runs beside it. `fetch` must not ask its own manager for a token; the manager answers
+/// such a call with an error instead of a deadlock.
 ///
 /// ```
 /// use evertoken::provider::{Context, Grant, Identity, Provider};

@@ -163,7 +163,7 @@ impl Provider for ManagedIdentity {
         };
         let id = self.client_id.iter().map(|id| ("client id", id.as_str()));
         check_texts(&[("resource", self.resource.as_str())].into_iter().chain(id).collect::<Vec<_>>())
-            .and_then(|()| url)
+            .and(url)
             .map_err(|error| error.of(NAME))
     }
 

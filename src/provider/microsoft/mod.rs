@@ -2,12 +2,12 @@
 //!
 //! | Token | Provider | Requested at |
 //! |---|---|---|
-//! | of an app, for Graph or another API | [`Entra`](crate::Entra) | `/{tenant}/oauth2/v2.0/token` |
+//! | of an app, for Graph or another API | [`Entra`] | `/{tenant}/oauth2/v2.0/token` |
 //! | of a bot, for the Bot Connector | [`BotFramework`] | `/botframework.com/oauth2/v2.0/token` |
 //! | of a machine or app in Azure | [`ManagedIdentity`] | IMDS (`169.254.169.254`) or `IDENTITY_ENDPOINT` |
 //!
-//! [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215`. The table of numbers stands at
-//! the end of this file.
+//! [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215`. The known
+//! numbers decide the kind and the text of the error. For any other number `error` decides, as in RFC 6749.
 
 mod bot_framework;
 pub(crate) mod entra;

@@ -2,13 +2,13 @@
 //!
 //! | Grant (`grant_type`) | Provider | Standard |
 //! |---|---|---|
-//! | `client_credentials` | [`OAuth2`](crate::OAuth2) | RFC 6749, section 4.4 |
-//! | `refresh_token` | [`RefreshToken`](crate::RefreshToken) | RFC 6749, section 6 |
+//! | `client_credentials` | [`OAuth2`] | RFC 6749, section 4.4 |
+//! | `refresh_token` | [`RefreshToken`] | RFC 6749, section 6 |
 //! | `urn:ietf:params:oauth:grant-type:device_code` | [`DeviceSignIn`](crate::DeviceSignIn) | RFC 8628 |
 //! | `urn:ietf:params:oauth:grant-type:jwt-bearer` | [`JwtBearer`] | RFC 7523, section 2.1 |
-//! | the same at Google | [`GoogleServiceAccount`](crate::GoogleServiceAccount) | service account JSON |
+//! | the same at Google | [`GoogleServiceAccount`] | service account JSON |
 //!
-//! The first three share a client: [`OAuth2`](crate::OAuth2) holds `token_endpoint`, `client_id`, `client_secret` or
+//! The first three share a client: [`OAuth2`] holds `token_endpoint`, `client_id`, `client_secret` or
 //! key, and the way in which the client authenticates, a [`ClientAuth`].
 //!
 //! # Errors of a token endpoint
