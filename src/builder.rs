@@ -15,7 +15,7 @@ use crate::metrics::Recorder;
 use crate::policy::Policy;
 use crate::provider::{Profile, Provider, ProviderConfig};
 use crate::refresher::{self, ResidentId};
-use crate::snapshot::Snapshot;
+use crate::token_cache::TokenCache;
 use crate::store::Store;
 
 impl TokenManager {
@@ -366,7 +366,7 @@ impl TokenManagerBuilder {
             events: Events::default(),
             recorder: Recorder::default(),
             fault,
-            snapshot: Snapshot::default(),
+            cache: TokenCache::default(),
             control: Mutex::new(Control::default()),
         }))
     }

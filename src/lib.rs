@@ -112,7 +112,7 @@ pub mod provider;
 mod refresher;
 mod secret;
 mod send;
-mod snapshot;
+mod token_cache;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

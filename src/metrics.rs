@@ -151,7 +151,7 @@ impl fmt::Display for Timing {
     }
 }
 
-/// Where the slow path counts. The fast path counts in the shards of the snapshot.
+/// Where the slow path counts. The fast path counts in the shards of the token cache.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Metrics>);
 
@@ -174,7 +174,7 @@ impl Recorder {
         });
     }
 
-    /// All counters, with the hits that the snapshot counted.
+    /// All counters, with the hits that the token cache counted.
     pub(crate) fn read(&self, hits: u64) -> Metrics {
         Metrics { hits, ..*lock(&self.0) }
     }

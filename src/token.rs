@@ -17,7 +17,7 @@ use crate::secret::Secret;
 #[derive(Clone)]
 pub struct Token(Arc<Handle>);
 
-/// A clone counts on its handle, and every shard of the snapshot has a handle of its own, so that threads do not pass
+/// A clone counts on its handle, and every shard of the token cache has a handle of its own, so that threads do not pass
 /// one counter from core to core: that costs more than all the rest of `token()`.
 struct Handle {
     shared: Arc<Shared>,
@@ -44,7 +44,7 @@ impl Token {
     }
 
     /// The same token, counted apart.
-    pub(crate) fn another_handle(&self) -> Token {
+    pub(crate) fn new_handle(&self) -> Token {
         Token::over(self.0.shared.clone())
     }
 

@@ -79,7 +79,7 @@ pub(crate) struct Held {
     pub(crate) version: Option<Version>,
     /// The record that it is later than for certain: its own, or that of the token before it.
     pub(crate) base: Option<Version>,
-    /// The snapshot's hits when it came: more hits mean that it is in use.
+    /// The cache's reads when it came: more hits mean that it is in use.
     pub(crate) hits: u64,
     /// Handed out to a caller that waited.
     pub(crate) taken: bool,
@@ -120,7 +120,7 @@ pub(crate) struct StoreState {
     pub(crate) down: Option<Down>,
     /// When the record is to be read again. `None`: at the next use.
     pub(crate) look_at: Option<Timestamp>,
-    /// The snapshot's hits when it was read last.
+    /// The cache's reads when it was read last.
     pub(crate) hits: u64,
     /// When this manager last fetched without the store.
     pub(crate) unshared_at: Option<Timestamp>,

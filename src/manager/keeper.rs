@@ -18,7 +18,7 @@ use crate::metrics::{Metrics, Recorder};
 use crate::policy::{Phase, Policy};
 use crate::provider::{Profile, Provider};
 use crate::refresher::{self, ResidentId};
-use crate::snapshot::Snapshot;
+use crate::token_cache::TokenCache;
 use crate::token::Token;
 
 /// Everything that one manager knows and may do. Its public face is [`TokenManager`](crate::TokenManager).
@@ -44,7 +44,7 @@ pub(crate) struct Keeper {
     pub(crate) recorder: Recorder,
     /// A setting that is wrong. Every call returns it.
     pub(crate) fault: Option<Error>,
-    pub(crate) snapshot: Snapshot,
+    pub(crate) cache: TokenCache,
     pub(crate) control: Mutex<Control>,
 }
 
@@ -92,7 +92,7 @@ impl Keeper {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        self.recorder.read(self.snapshot.hits())
+        self.recorder.read(self.cache.reads())
     }
 
     /// A token for a caller that memory could not answer.
@@ -132,7 +132,7 @@ impl Keeper {
             self.watch_record();
         } else {
             // Whoever asks again has it looked after.
-            self.snapshot.arm();
+            self.cache.notify_on_next_read();
         }
         let mut control = self.lock();
         let now = self.now();
@@ -313,7 +313,7 @@ impl Keeper {
         now: Timestamp,
     ) -> Vec<EventKind> {
         let held = control.held.take();
-        self.snapshot.clear();
+        self.cache.clear();
         control.note_rejected(fingerprint, end, now);
         control.poll = None;
         // That the same token would come again is a reason to leave the provider alone only while it is good.
@@ -346,7 +346,7 @@ impl Keeper {
             control.poll = None;
             control.failures = 0;
             control.young_rejections = 0;
-            self.snapshot.clear();
+            self.cache.clear();
             let now = self.now();
             let held = control.held.take().map(|held| (held.token.fingerprint().to_owned(), held.schedule.end));
             if let Some((name, end)) = held.as_ref().filter(|_| self.sharing.is_some()) {

@@ -24,7 +24,7 @@ impl Keeper {
         control.flight = Some(flight.clone());
         if purpose == Purpose::Look {
             control.store.look_at = Some(self.now().after(self.settings.store_check_interval));
-            control.store.hits = self.snapshot.hits();
+            control.store.hits = self.cache.reads();
             control.store.news = false;
         }
         (flight, control.ticket(purpose))
@@ -298,8 +298,8 @@ impl Landing<'_> {
 
     fn hold(&self, control: &mut Control, token: Token, schedule: Schedule, origin: Origin) {
         let Origin { life, source, number, version, end } = origin;
-        let hits = self.keeper.snapshot.hits();
-        self.keeper.snapshot.set(&token, schedule.late.sooner(schedule.dead));
+        let hits = self.keeper.cache.reads();
+        self.keeper.cache.set(&token, schedule.late.sooner(schedule.dead));
         let name = token.fingerprint();
         let before = control.held.as_ref().filter(|held| held.token.fingerprint() == name);
         let since = before.map_or(self.now, |held| held.since);

@@ -124,9 +124,9 @@ impl TokenManager {
     #[inline(always)]
     fn held(&self) -> Option<Token> {
         let keeper = &self.0.keeper;
-        let hit = keeper.snapshot.get(keeper.now())?;
-        if hit.alarm {
-            keeper.nudge();
+        let hit = keeper.cache.get(keeper.now())?;
+        if hit.notify {
+            keeper.on_read();
         }
         Some(hit.token)
     }

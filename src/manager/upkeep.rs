@@ -29,7 +29,7 @@ impl Keeper {
 
     /// A token that was due and unused is in use again.
     #[cold]
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn on_read(&self) {
         refresher::schedule(self.id, self.me.clone(), &self.time, self.now());
     }
 
@@ -115,10 +115,10 @@ impl Keeper {
         self.next_moment(control, now).map_or(Next::Leave, Next::At)
     }
 
-    /// Has the next reader call [`nudge`](Keeper::nudge); true when one came while that was being arranged.
+    /// Has the next reader call [`on_read`](Keeper::on_read); true when one came while that was being arranged.
     fn is_read_after_arming(&self, hits: u64) -> bool {
-        self.snapshot.arm();
-        self.snapshot.hits() > hits
+        self.cache.notify_on_next_read();
+        self.cache.reads() > hits
     }
 
     fn report(&self, now: Timestamp) {
@@ -166,7 +166,7 @@ impl Keeper {
         if control.held.as_ref().is_some_and(|held| held.schedule.phase(now) == Phase::Expired) {
             // Nobody gets it any more, so it need not lie about.
             control.held = None;
-            self.snapshot.clear();
+            self.cache.clear();
             *ended = control.store.watch.take();
         }
         if control.too_many_lost() {
@@ -178,7 +178,7 @@ impl Keeper {
         if control.held.is_some() && control.store.has_news() {
             return self.take_off(control, Purpose::Look);
         }
-        let hits = self.snapshot.hits();
+        let hits = self.cache.reads();
         let keep_warm = self.settings.keep_warm;
         let waits = control.renewal_waits_until(now).is_some();
         let Some(held) = &control.held else {

@@ -11,10 +11,10 @@ use crate::token::Token;
 /// The token of one manager, copied into shards.
 ///
 /// A reader locks the shard of its thread, compares two clocks, and clones a handle that nobody else counts on: about
-/// 10 ns, whatever the number of threads. [`set`](Snapshot::set) and [`clear`](Snapshot::clear) return after every
+/// 10 ns, whatever the number of threads. [`set`](TokenCache::set) and [`clear`](TokenCache::clear) return after every
 /// shard has changed, so that no reader gets the old token afterwards.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot {
+pub(crate) struct TokenCache {
     /// Boxed, because their alignment would pad whatever they stand in.
     shards: Box<[Shard; SHARDS]>,
     /// Writers go one after another, or two of them could leave half of the shards each.
@@ -25,60 +25,60 @@ pub(crate) struct Snapshot {
 /// again.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard(Mutex<Slot>);
+struct Shard(Mutex<Contents>);
 
 #[derive(Debug, Default)]
-struct Slot {
-    held: Option<Held>,
-    hits: u64,
+struct Contents {
+    cached: Option<CachedToken>,
+    reads: u64,
     /// Set when the next reader is to report that the token is in use.
-    alarm: bool,
+    notify: bool,
 }
 
 #[derive(Debug)]
-struct Held {
+struct CachedToken {
     token: Token,
     /// The handle that this shard's readers clone. Made for the first of them: most managers of a large fleet are read
     /// by few threads, and each handle takes a cache line.
-    own: Option<Token>,
-    until: Timestamp,
+    shard_handle: Option<Token>,
+    usable_until: Timestamp,
 }
 
-impl Held {
+impl CachedToken {
     #[cold]
     #[inline(never)]
-    fn first_clone(&mut self) -> Token {
-        self.own.insert(self.token.another_handle()).clone()
+    fn clone_for_first_reader(&mut self) -> Token {
+        self.shard_handle.insert(self.token.new_handle()).clone()
     }
 }
 
 /// What a reader found.
-pub(crate) struct Hit {
+pub(crate) struct CacheRead {
     pub(crate) token: Token,
-    /// True for the first reader of a shard since [`Snapshot::arm`].
-    pub(crate) alarm: bool,
+    /// True for the first reader of a shard since [`TokenCache::notify_on_next_read`].
+    pub(crate) notify: bool,
 }
 
-impl Snapshot {
+impl TokenCache {
     /// The token, if it may be handed out at `now`. Does no I/O and waits for nobody; allocates for the first reader of
-    /// a shard since [`set`](Snapshot::set) only.
+    /// a shard since [`set`](TokenCache::set) only.
     #[inline(always)]
-    pub(crate) fn get(&self, now: Timestamp) -> Option<Hit> {
-        let mut slot = lock(&self.shards[shard_of_this_thread()].0);
-        let slot = &mut *slot;
-        let held = slot.held.as_mut().filter(|held| !now.reaches(held.until))?;
-        slot.hits += 1;
-        let alarm = std::mem::take(&mut slot.alarm);
-        let token = match &held.own {
-            Some(own) => own.clone(),
-            None => held.first_clone(),
+    pub(crate) fn get(&self, now: Timestamp) -> Option<CacheRead> {
+        let mut contents = lock(&self.shards[current_shard()].0);
+        let contents = &mut *contents;
+        let cached = contents.cached.as_mut().filter(|cached| !now.reaches(cached.usable_until))?;
+        contents.reads += 1;
+        let notify = std::mem::take(&mut contents.notify);
+        let token = match &cached.shard_handle {
+            Some(handle) => handle.clone(),
+            None => cached.clone_for_first_reader(),
         };
-        Some(Hit { token, alarm })
+        Some(CacheRead { token, notify })
     }
 
-    /// Gives `token` to every reader from now on, as long as `until` has not come.
-    pub(crate) fn set(&self, token: &Token, until: Timestamp) {
-        self.replace(|| Some(Held { token: token.clone(), own: None, until }));
+    /// Gives `token` to every reader from now on, as long as `usable_until` has not come.
+    pub(crate) fn set(&self, token: &Token, usable_until: Timestamp) {
+        self.replace(|| Some(CachedToken { token: token.clone(), shard_handle: None, usable_until }));
     }
 
     /// Gives no token to any reader from now on.
@@ -86,42 +86,42 @@ impl Snapshot {
         self.replace(|| None);
     }
 
-    fn replace(&self, held: impl Fn() -> Option<Held>) {
+    fn replace(&self, new: impl Fn() -> Option<CachedToken>) {
         let _alone = lock(&self.writer);
         for shard in self.shards.iter() {
-            let fresh = held();
+            let fresh = new();
             let old = {
-                let mut slot = lock(&shard.0);
-                slot.alarm = false;
-                std::mem::replace(&mut slot.held, fresh)
+                let mut contents = lock(&shard.0);
+                contents.notify = false;
+                std::mem::replace(&mut contents.cached, fresh)
             };
             // Wiping a secret takes its time; readers need not wait for it.
             drop(old);
         }
     }
 
-    /// Makes the next reader report itself in [`Hit::alarm`].
-    pub(crate) fn arm(&self) {
+    /// Makes the next reader report itself in [`CacheRead::notify`].
+    pub(crate) fn notify_on_next_read(&self) {
         for shard in self.shards.iter() {
-            lock(&shard.0).alarm = true;
+            lock(&shard.0).notify = true;
         }
     }
 
     /// How often a token was handed out.
-    pub(crate) fn hits(&self) -> u64 {
-        self.shards.iter().map(|shard| lock(&shard.0).hits).sum()
+    pub(crate) fn reads(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(&shard.0).reads).sum()
     }
 }
 
 /// A thread keeps its shard for lifetime; threads take the shards in turn.
 #[inline]
-fn shard_of_this_thread() -> usize {
+fn current_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         // `const` and without a destructor: one load to read.
-        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+        static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
     }
-    MINE.with(|mine| {
+    SHARD.with(|mine| {
         if mine.get() == usize::MAX {
             let number = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
             // The even ones first: processors fetch cache lines in pairs, so neighbours would disturb each other.
@@ -154,25 +154,25 @@ mod tests {
 
     #[test]
     fn a_token_is_handed_out_until_its_moment_and_not_at_it() {
-        let snapshot = Snapshot::default();
-        let until = now().after(Duration::from_secs(1));
-        assert!(snapshot.get(now()).is_none());
-        snapshot.set(&token("t", until), until);
-        assert!(snapshot.get(until.before(Duration::from_nanos(1))).is_some());
-        assert!(snapshot.get(until).is_none());
-        assert_eq!(snapshot.hits(), 1);
+        let cache = TokenCache::default();
+        let usable_until = now().after(Duration::from_secs(1));
+        assert!(cache.get(now()).is_none());
+        cache.set(&token("t", usable_until), usable_until);
+        assert!(cache.get(usable_until.before(Duration::from_nanos(1))).is_some());
+        assert!(cache.get(usable_until).is_none());
+        assert_eq!(cache.reads(), 1);
     }
 
     #[test]
     fn after_clear_no_thread_gets_the_token() {
-        let snapshot = Snapshot::default();
-        let until = now().after(Duration::from_secs(1));
+        let cache = TokenCache::default();
+        let usable_until = now().after(Duration::from_secs(1));
         for round in 0..50 {
-            snapshot.set(&token(&round.to_string(), until), until);
-            snapshot.clear();
+            cache.set(&token(&round.to_string(), usable_until), usable_until);
+            cache.clear();
             thread::scope(|scope| {
                 for _ in 0..SHARDS {
-                    scope.spawn(|| assert!(snapshot.get(now()).is_none()));
+                    scope.spawn(|| assert!(cache.get(now()).is_none()));
                 }
             });
         }
@@ -180,18 +180,18 @@ mod tests {
 
     #[test]
     fn an_armed_snapshot_reports_its_next_reader_once() {
-        let snapshot = Snapshot::default();
-        let until = now().after(Duration::from_secs(1));
-        snapshot.set(&token("t", until), until);
-        assert!(!snapshot.get(now()).expect("a token is held").alarm);
-        snapshot.arm();
-        assert!(snapshot.get(now()).expect("a token is held").alarm);
-        assert!(!snapshot.get(now()).expect("a token is held").alarm);
+        let cache = TokenCache::default();
+        let usable_until = now().after(Duration::from_secs(1));
+        cache.set(&token("t", usable_until), usable_until);
+        assert!(!cache.get(now()).expect("a token is held").notify);
+        cache.notify_on_next_read();
+        assert!(cache.get(now()).expect("a token is held").notify);
+        assert!(!cache.get(now()).expect("a token is held").notify);
     }
 
     #[test]
     fn sixteen_threads_have_sixteen_shards() {
-        let mine = || thread::spawn(shard_of_this_thread).join().expect("it does not panic");
+        let mine = || thread::spawn(current_shard).join().expect("it does not panic");
         // Other tests start threads too, so a few more may have to be asked.
         let mut shards: Vec<_> = (0..8 * SHARDS).map(|_| mine()).collect();
         shards.sort_unstable();
