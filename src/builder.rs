@@ -15,8 +15,8 @@ use crate::metrics::Recorder;
 use crate::policy::Policy;
 use crate::provider::{Profile, Provider, ProviderConfig};
 use crate::refresher::{self, ResidentId};
-use crate::token_cache::TokenCache;
 use crate::store::Store;
+use crate::token_cache::TokenCache;
 
 impl TokenManager {
     /// A manager with the default settings, in memory only. Opens no socket and starts no thread.

@@ -97,9 +97,9 @@ mod builder;
 pub mod clock;
 mod error;
 mod event;
-mod flight;
 mod http;
 pub mod idempotency;
+mod in_flight;
 mod key;
 mod lease;
 mod lock;
@@ -112,12 +112,12 @@ pub mod provider;
 mod refresher;
 mod secret;
 mod send;
-mod token_cache;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
 mod token;
+mod token_cache;
 
 pub use builder::TokenManagerBuilder;
 pub use error::{Error, ErrorKind};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::clock::{Deadline, Stopwatch, Time, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventKind, Events};
-use crate::flight::{Flight, is_aboard};
 use crate::http::Http;
+use crate::in_flight::{InFlight, is_reentrant};
 use crate::key::{Identity, Key};
 use crate::lease::{Place, Sharing};
 use crate::lock::lock;
@@ -18,8 +18,8 @@ use crate::metrics::{Metrics, Recorder};
 use crate::policy::{Phase, Policy};
 use crate::provider::{Profile, Provider};
 use crate::refresher::{self, ResidentId};
-use crate::token_cache::TokenCache;
 use crate::token::Token;
+use crate::token_cache::TokenCache;
 
 /// Everything that one manager knows and may do. Its public face is [`TokenManager`](crate::TokenManager).
 pub(crate) struct Keeper {
@@ -76,7 +76,7 @@ impl Settings {
 /// What a call does next.
 enum Step {
     Answer(Result<Token, Error>),
-    Board(Arc<Flight<Landed>>),
+    Board(Arc<InFlight<Landed>>),
     /// The provider is asked again then.
     Rest(Deadline),
 }
@@ -253,7 +253,7 @@ impl Keeper {
 
     /// Why no flight may be started or boarded, if so.
     fn refusal(&self, control: &mut Control, now: Timestamp) -> Option<Error> {
-        if is_aboard(self.id.number()) {
+        if is_reentrant(self.id.number()) {
             return Some(Error::config("the provider asked its own manager for a token"));
         }
         if control.shut_down {
@@ -267,10 +267,10 @@ impl Keeper {
     }
 
     /// Waits for a flight until the caller's deadline, and gives it up at its own.
-    fn ride(&self, flight: &Arc<Flight<Landed>>, deadline: Deadline) -> Result<Landed, Error> {
-        match flight.wait(deadline.min(flight.limit())) {
+    fn ride(&self, flight: &Arc<InFlight<Landed>>, deadline: Deadline) -> Result<Landed, Error> {
+        match flight.wait(deadline.min(flight.deadline())) {
             Some(outcome) => outcome,
-            None if !flight.limit().has_passed() => Err(timed_out()),
+            None if !flight.deadline().has_passed() => Err(timed_out()),
             None => {
                 self.give_up(flight);
                 flight.wait(deadline).unwrap_or_else(|| Err(timed_out()))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::event::{EventKind, TokenOrigin};
-use crate::flight::Flight;
+use crate::in_flight::InFlight;
 use crate::lease::{Failure, OPERATION, RecordedToken, lease_of};
 use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, TOLERANCE, Ticket};
 use crate::manager::journey::{Arrival, Granted, Trouble};
@@ -19,8 +19,8 @@ use crate::token::Token;
 
 impl Keeper {
     /// Takes the seat for a new flight. Nobody may be in the air.
-    pub(crate) fn take_seat(&self, control: &mut Control, purpose: Purpose) -> (Arc<Flight<Landed>>, Ticket) {
-        let flight = Flight::new(Deadline::within(self.flight_limit()));
+    pub(crate) fn take_seat(&self, control: &mut Control, purpose: Purpose) -> (Arc<InFlight<Landed>>, Ticket) {
+        let flight = InFlight::new(Deadline::within(self.flight_limit()));
         control.flight = Some(flight.clone());
         if purpose == Purpose::Look {
             control.store.look_at = Some(self.now().after(self.settings.store_check_interval));
@@ -43,7 +43,7 @@ impl Keeper {
         if self.is_used_by_one_alone() { lease.saturating_mul(2) } else { lease }.saturating_add(OPERATION)
     }
 
-    pub(crate) fn launch(&self, flight: &Arc<Flight<Landed>>, ticket: Ticket) {
+    pub(crate) fn launch(&self, flight: &Arc<InFlight<Landed>>, ticket: Ticket) {
         let Some(keeper) = self.me.upgrade() else { return };
         let (mine, after) = (flight.clone(), self.me.clone());
         let fly = move || {
@@ -52,7 +52,7 @@ impl Keeper {
             keeper.settle(Some(&mine), &ticket, arrival, watch.elapsed())
         };
         // Started only now, because a thread takes as long to start as all the rest, and callers wait for the rest.
-        flight.launch(self.id.number(), fly, move || {
+        flight.start(self.id.number(), fly, move || {
             refresher::ensure_running();
             if let Some(keeper) = after.upgrade() {
                 keeper.watch_record();
@@ -61,7 +61,7 @@ impl Keeper {
     }
 
     /// Leaves a flight that is over its limit to itself and frees its seat: what it does may never end.
-    pub(crate) fn give_up(&self, flight: &Arc<Flight<Landed>>) {
+    pub(crate) fn give_up(&self, flight: &Arc<InFlight<Landed>>) {
         let mut news = Vec::new();
         let error = {
             let mut control = self.lock();
@@ -77,13 +77,13 @@ impl Keeper {
             error
         };
         self.tell(news);
-        flight.land(Err(error));
+        flight.complete(Err(error));
     }
 
     /// Takes in what a flight brought, or what was found without one, and tells about it.
     pub(crate) fn settle(
         &self,
-        flight: Option<&Arc<Flight<Landed>>>,
+        flight: Option<&Arc<InFlight<Landed>>>,
         ticket: &Ticket,
         arrival: Result<Arrival, Trouble>,
         took: Duration,

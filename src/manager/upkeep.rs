@@ -80,7 +80,7 @@ impl Keeper {
     fn next_moment(&self, control: &Control, now: Timestamp) -> Option<Timestamp> {
         if let Some(flight) = control.in_the_air() {
             // It looks again when it lands; this is for one that does not.
-            return Some(now.after(flight.limit().remaining()));
+            return Some(now.after(flight.deadline().remaining()));
         }
         let waits = control.renewal_waits_until(now);
         let Some(held) = &control.held else {
@@ -106,9 +106,9 @@ impl Keeper {
         let Some(slot) = refresher::slot() else { return Next::WhenThereIsRoom(self.now()) };
         let (flight, ticket) = self.take_seat(&mut control, purpose);
         drop(control);
-        flight.carry(Box::new(slot));
+        flight.attach_permit(Box::new(slot));
         self.launch(&flight, ticket);
-        Next::At(self.now().after(flight.limit().remaining()))
+        Next::At(self.now().after(flight.deadline().remaining()))
     }
 
     fn rest_or_leave(&self, control: &Control, now: Timestamp) -> Next {
@@ -156,7 +156,7 @@ impl Keeper {
             return Next::Leave;
         }
         if let Some(flight) = control.in_the_air() {
-            if flight.limit().has_passed() {
+            if flight.deadline().has_passed() {
                 drop(control);
                 self.give_up(&flight);
                 return Next::At(now);
