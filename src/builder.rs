@@ -14,7 +14,7 @@ use crate::manager::{Control, Keeper, Keeping, Settings, TokenManager};
 use crate::metrics::Recorder;
 use crate::policy::Policy;
 use crate::provider::{Profile, Provider, ProviderConfig};
-use crate::refresher::{self, ResidentId};
+use crate::scheduler::{self, TaskId};
 use crate::store::Store;
 use crate::token_cache::TokenCache;
 
@@ -333,7 +333,7 @@ impl TokenManagerBuilder {
             backoff_min: self.backoff.0,
             backoff_max: self.backoff.1,
         };
-        self.time.on_jump(refresher::wake());
+        self.time.on_jump(scheduler::clock_notifier());
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
             log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
         }
@@ -349,7 +349,7 @@ impl TokenManagerBuilder {
             Box::new(Sharing::new(store, key, recorded, None, limit, self.time.clone()).standing_in_for(first))
         });
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
-            id: ResidentId::new(),
+            id: TaskId::new(),
             me: me.clone(),
             provider: self.provider,
             profile,

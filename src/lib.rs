@@ -109,7 +109,7 @@ mod name;
 mod policy;
 mod pool;
 pub mod provider;
-mod refresher;
+mod scheduler;
 mod secret;
 mod send;
 pub mod store;

@@ -17,13 +17,13 @@ use crate::manager::state::Keeping;
 use crate::metrics::{Metrics, Recorder};
 use crate::policy::{Phase, Policy};
 use crate::provider::{Profile, Provider};
-use crate::refresher::{self, ResidentId};
+use crate::scheduler::{self, TaskId};
 use crate::token::Token;
 use crate::token_cache::TokenCache;
 
 /// Everything that one manager knows and may do. Its public face is [`TokenManager`](crate::TokenManager).
 pub(crate) struct Keeper {
-    pub(crate) id: ResidentId,
+    pub(crate) id: TaskId,
     pub(crate) me: Weak<Keeper>,
     pub(crate) provider: Box<dyn Provider>,
     pub(crate) profile: Profile,
@@ -128,7 +128,7 @@ impl Keeper {
         let arrival = self.use_record(&sharing.look_at_once()?, &ticket)?.ok()?;
         self.settle(None, &ticket, Ok(arrival), watch.elapsed()).ok()?;
         if self.settings.works_unasked() {
-            refresher::ensure_running();
+            scheduler::ensure_running();
             self.watch_record();
         } else {
             // Whoever asks again has it looked after.

@@ -13,7 +13,7 @@ use crate::manager::journey::{Arrival, Granted, Trouble};
 use crate::manager::keeper::Keeper;
 use crate::manager::state::SOON;
 use crate::policy::{Lifetime, Phase, Schedule};
-use crate::refresher;
+use crate::scheduler;
 use crate::store::Version;
 use crate::token::Token;
 
@@ -53,7 +53,7 @@ impl Keeper {
         };
         // Started only now, because a thread takes as long to start as all the rest, and callers wait for the rest.
         flight.start(self.id.number(), fly, move || {
-            refresher::ensure_running();
+            scheduler::ensure_running();
             if let Some(keeper) = after.upgrade() {
                 keeper.watch_record();
             }

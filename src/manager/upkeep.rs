@@ -7,7 +7,7 @@ use crate::clock::{Notifier, Timestamp};
 use crate::manager::control::{Control, Purpose};
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
-use crate::refresher::{self, Next, Resident};
+use crate::scheduler::{self, Next, Task};
 use crate::store::Subscription;
 
 impl Keeper {
@@ -15,22 +15,22 @@ impl Keeper {
     /// the later one has the last word.
     pub(crate) fn look_again(&self, control: &Control, now: Timestamp) {
         self.note_when_to_look(control, now);
-        refresher::ensure_running();
+        scheduler::ensure_running();
     }
 
     /// The same where the refresher is started later.
     pub(crate) fn note_when_to_look(&self, control: &Control, now: Timestamp) {
         let ended = control.retired || control.shut_down;
         match self.next_moment(control, now).filter(|_| !ended) {
-            Some(at) => refresher::enlist(self.id, self.me.clone(), &self.time, at),
-            None => refresher::remove(self.id),
+            Some(at) => scheduler::register(self.id, self.me.clone(), &self.time, at),
+            None => scheduler::remove(self.id),
         }
     }
 
     /// A token that was due and unused is in use again.
     #[cold]
     pub(crate) fn on_read(&self) {
-        refresher::schedule(self.id, self.me.clone(), &self.time, self.now());
+        scheduler::schedule(self.id, self.me.clone(), &self.time, self.now());
     }
 
     /// Has the store tell when the record of the held token changes, if that is wanted and the store can; and no longer
@@ -103,16 +103,16 @@ impl Keeper {
 
     /// Starts a flight in the background, if there is room.
     fn take_off(&self, mut control: MutexGuard<'_, Control>, purpose: Purpose) -> Next {
-        let Some(slot) = refresher::slot() else { return Next::WhenThereIsRoom(self.now()) };
+        let Some(permit) = scheduler::try_permit() else { return Next::WhenPermitFree(self.now()) };
         let (flight, ticket) = self.take_seat(&mut control, purpose);
         drop(control);
-        flight.attach_permit(Box::new(slot));
+        flight.attach_permit(Box::new(permit));
         self.launch(&flight, ticket);
         Next::At(self.now().after(flight.deadline().remaining()))
     }
 
     fn rest_or_leave(&self, control: &Control, now: Timestamp) -> Next {
-        self.next_moment(control, now).map_or(Next::Leave, Next::At)
+        self.next_moment(control, now).map_or(Next::Done, Next::At)
     }
 
     /// Has the next reader call [`on_read`](Keeper::on_read); true when one came while that was being arranged.
@@ -137,8 +137,8 @@ impl Keeper {
     }
 }
 
-impl Resident for Keeper {
-    fn look(self: Arc<Self>) -> Next {
+impl Task for Keeper {
+    fn run(self: Arc<Self>) -> Next {
         let now = self.now();
         self.report(now);
         let mut ended = None;
@@ -153,7 +153,7 @@ impl Keeper {
     fn do_what_is_due(&self, now: Timestamp, ended: &mut Option<(u32, Subscription)>) -> Next {
         let mut control = self.lock();
         if control.retired || control.shut_down {
-            return Next::Leave;
+            return Next::Done;
         }
         if let Some(flight) = control.in_the_air() {
             if flight.deadline().has_passed() {
@@ -161,7 +161,7 @@ impl Keeper {
                 self.give_up(&flight);
                 return Next::At(now);
             }
-            return self.next_moment(&control, now).map_or(Next::Leave, Next::At);
+            return self.next_moment(&control, now).map_or(Next::Done, Next::At);
         }
         if control.held.as_ref().is_some_and(|held| held.schedule.phase(now) == Phase::Expired) {
             // Nobody gets it any more, so it need not lie about.
