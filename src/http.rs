@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::lock::lock;
-use crate::policy::LONGEST_LIFETIME;
+use crate::policy::MAX_LIFETIME;
 use crate::secret::Secret;
 
 pub(crate) use ureq::http::HeaderMap;
@@ -592,7 +592,7 @@ impl Json {
         };
         match seconds {
             Some(seconds) if seconds >= 1.0 => {
-                Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFETIME.as_secs_f64()) as u64)))
+                Ok(Some(Duration::from_secs(seconds.min(MAX_LIFETIME.as_secs_f64()) as u64)))
             }
             Some(_) => Err(Error::invalid_response("the provider granted a token whose lifetime is over")),
             None => Err(Error::invalid_response("the provider granted a token whose lifetime is no number")),

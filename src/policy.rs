@@ -39,14 +39,14 @@ impl Default for Policy {
 /// How long a token lifetimes, as the provider told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
-    pub(crate) whole: Duration,
+    pub(crate) total: Duration,
     /// How long after it was granted the provider wants it renewed.
-    pub(crate) renew_in: Option<Duration>,
+    pub(crate) refresh_in: Option<Duration>,
 }
 
 impl From<Duration> for Lifetime {
-    fn from(whole: Duration) -> Lifetime {
-        Lifetime { whole, renew_in: None }
+    fn from(total: Duration) -> Lifetime {
+        Lifetime { total, refresh_in: None }
     }
 }
 
@@ -54,13 +54,13 @@ impl From<Duration> for Lifetime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     /// From here on it is renewed in the background.
-    pub(crate) due: Timestamp,
+    pub(crate) refresh_at: Timestamp,
     /// From here on a caller asks for a new one and waits.
-    pub(crate) late: Timestamp,
+    pub(crate) expiring_at: Timestamp,
     /// From here on nobody gets it.
-    pub(crate) dead: Timestamp,
+    pub(crate) expired_at: Timestamp,
     /// The provider's own end.
-    pub(crate) end: Timestamp,
+    pub(crate) ends_at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,11 +73,11 @@ pub(crate) enum Phase {
 
 impl Schedule {
     pub(crate) fn phase(&self, now: Timestamp) -> Phase {
-        if now.reaches(self.dead) {
+        if now.reaches(self.expired_at) {
             Phase::Expired
-        } else if now.reaches(self.late) {
+        } else if now.reaches(self.expiring_at) {
             Phase::Expiring
-        } else if now.reaches(self.due) {
+        } else if now.reaches(self.refresh_at) {
             Phase::RefreshDue
         } else {
             Phase::Fresh
@@ -86,7 +86,7 @@ impl Schedule {
 }
 
 impl Policy {
-    /// The schedule of a token that at `known_at` had `remaining` of its whole `lifetime` left.
+    /// The schedule of a token that at `known_at` had `remaining` of its total `lifetime` left.
     ///
     /// `known_at` is the moment before the request was sent: a slow answer must shorten the lifetime that is assumed, not
     /// lengthen it. `random` is from 0 to 1.
@@ -98,22 +98,27 @@ impl Policy {
         random: f64,
     ) -> Schedule {
         let lifetime = lifetime.into();
-        let end = known_at.after(remaining);
-        let stop = HARD_STOP.min(lifetime.whole / 100).max(COARSE_LAG);
-        let margin = self.safety_margin.min(lifetime.whole / 10).max(stop);
+        let ends_at = known_at.after(remaining);
+        let stop = HARD_STOP.min(lifetime.total / 100).max(COARSE_LAG);
+        let margin = self.safety_margin.min(lifetime.total / 10).max(stop);
         // Late before it is due it would be renewed by callers that wait, never ahead of them.
         let lead = self.lead(lifetime, random).max(margin);
         // Asked any earlier the provider gives the same token back.
         let lead = self.earliest_refresh.map_or(lead, |earliest| lead.min(earliest));
-        Schedule { due: end.before(lead), late: end.before(margin), dead: end.before(stop), end }
+        Schedule {
+            refresh_at: ends_at.before(lead),
+            expiring_at: ends_at.before(margin),
+            expired_at: ends_at.before(stop),
+            ends_at,
+        }
     }
 
     /// How long before its end a token of this lifetime is to be due, whatever the margin and the provider make of it.
     fn lead(&self, lifetime: Lifetime, random: f64) -> Duration {
-        let Lifetime { whole: lifetime, renew_in } = lifetime;
+        let Lifetime { total: lifetime, refresh_in } = lifetime;
         let ahead = self.refresh_ahead.min(lifetime / 3);
         // A provider that wants it renewed at once would have it renewed without end.
-        let wanted = renew_in.map(|wanted| wanted.max(lifetime / 10));
+        let wanted = refresh_in.map(|wanted| wanted.max(lifetime / 10));
         let after = [self.refresh_after, wanted].into_iter().flatten().min();
         let after = after.map_or(Duration::ZERO, |after| lifetime.saturating_sub(after));
         let lead = ahead.max(after);
@@ -124,53 +129,53 @@ impl Policy {
 
     /// How long to leave the provider alone after `error` came on top of `failures` in a row, and how many there are
     /// now.
-    pub(crate) fn next_pause(&self, failures: u32, error: &Error, random: f64) -> (Duration, u32) {
+    pub(crate) fn next_cooldown(&self, failures: u32, error: &Error, random: f64) -> (Duration, u32) {
         let failures = failures.saturating_add(1);
-        (self.pause(failures, error, random), failures)
+        (self.cooldown(failures, error, random), failures)
     }
 
     /// How long to leave the provider alone after `error`, the `failures`-th in a row.
-    pub(crate) fn pause(&self, failures: u32, error: &Error, random: f64) -> Duration {
+    pub(crate) fn cooldown(&self, failures: u32, error: &Error, random: f64) -> Duration {
         if let Some(asked) = error.retry_after() {
             let doublings = if error.wait_grows() { failures.saturating_sub(1).min(12) } else { 0 };
             let asked = asked.saturating_mul(1 << doublings);
-            return asked.clamp(self.backoff_min.min(LONGEST_PAUSE), LONGEST_PAUSE);
+            return asked.clamp(self.backoff_min.min(MAX_COOLDOWN), MAX_COOLDOWN);
         }
         if matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::Forbidden | ErrorKind::Config) {
-            return DENIAL_PAUSE;
+            return DENIED_COOLDOWN;
         }
         if error.kind() == ErrorKind::TicketRequired {
-            return TICKET_PAUSE;
+            return TICKET_COOLDOWN;
         }
         let doubled = self.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(30));
         let factor = 1.0 + BACKOFF_JITTER * (2.0 * random - 1.0);
-        doubled.min(self.backoff_max).min(LONGEST_PAUSE).mul_f64(factor.clamp(0.0, 2.0))
+        doubled.min(self.backoff_max).min(MAX_COOLDOWN).mul_f64(factor.clamp(0.0, 2.0))
     }
 }
 
 /// How long to leave a shared store alone after the `failures`-th failure in a row. `random` is from 0 to 1.
-pub(crate) fn store_pause(failures: u32, random: f64) -> Duration {
-    let doubled = STORE_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(30)).min(LONGEST_STORE_PAUSE);
+pub(crate) fn store_backoff(failures: u32, random: f64) -> Duration {
+    let doubled = INITIAL_STORE_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(30)).min(MAX_STORE_BACKOFF);
     doubled.mul_f64(1.0 + BACKOFF_JITTER * (2.0 * random.clamp(0.0, 1.0) - 1.0))
 }
 
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+const INITIAL_STORE_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_STORE_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Nobody gets a token that has less than this left: the way to the service takes time too.
 const HARD_STOP: Duration = Duration::from_secs(5);
 
 /// A denial may be a new secret that the provider has not heard of everywhere, so it is not for ever.
-const DENIAL_PAUSE: Duration = Duration::from_secs(30);
+const DENIED_COOLDOWN: Duration = Duration::from_secs(30);
 
 /// Nothing is believed to live longer; what providers keep is another matter.
-pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// A ticket that comes ends the pause, and nothing else helps.
-const TICKET_PAUSE: Duration = Duration::from_secs(300);
+const TICKET_COOLDOWN: Duration = Duration::from_secs(300);
 
 /// No pause is longer, whatever a provider asks for.
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+pub(crate) const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 
 const BACKOFF_JITTER: f64 = 0.2;
 
@@ -191,8 +196,8 @@ mod tests {
     /// Seconds before the end at which a token of this lifetime is due, late and dead.
     fn leads(policy: &Policy, lifetime: Duration) -> [f64; 3] {
         let schedule = policy.schedule(start(), lifetime, lifetime, 0.5);
-        let lead = |moment: Timestamp| moment.until(schedule.end).as_secs_f64();
-        [lead(schedule.due), lead(schedule.late), lead(schedule.dead)]
+        let lead = |moment: Timestamp| moment.until(schedule.ends_at).as_secs_f64();
+        [lead(schedule.refresh_at), lead(schedule.expiring_at), lead(schedule.expired_at)]
     }
 
     #[test]
@@ -215,10 +220,10 @@ mod tests {
 
     #[test]
     fn a_provider_that_wants_it_renewed_sooner_is_heeded() {
-        let lead = |renew_in| {
-            let lifetime = Lifetime { whole: 86_400 * SECOND, renew_in: Some(renew_in) };
-            let schedule = policy().schedule(start(), lifetime, lifetime.whole, 0.5);
-            schedule.due.until(schedule.end)
+        let lead = |refresh_in| {
+            let lifetime = Lifetime { total: 86_400 * SECOND, refresh_in: Some(refresh_in) };
+            let schedule = policy().schedule(start(), lifetime, lifetime.total, 0.5);
+            schedule.refresh_at.until(schedule.ends_at)
         };
         assert_eq!(lead(43_200 * SECOND), 43_200 * SECOND);
         assert_eq!(lead(86_400 * SECOND), 300 * SECOND);
@@ -232,7 +237,7 @@ mod tests {
             Policy { earliest_refresh: Some(100 * SECOND), refresh_ahead: 600 * SECOND, jitter: 1.0, ..policy() };
         for random in [0.0, 0.3, 0.5, 0.999] {
             let schedule = policy.schedule(start(), 7200 * SECOND, 7200 * SECOND, random);
-            assert!(schedule.due.until(schedule.end) <= 100 * SECOND);
+            assert!(schedule.refresh_at.until(schedule.ends_at) <= 100 * SECOND);
         }
     }
 
@@ -244,7 +249,7 @@ mod tests {
         let jumpy = Policy { jitter: 1.0, ..policy() };
         for random in [0.0, 0.05, 0.5, 1.0] {
             let schedule = jumpy.schedule(start(), 7200 * SECOND, 7200 * SECOND, random);
-            assert!(schedule.late.reaches(schedule.due), "{random}");
+            assert!(schedule.expiring_at.reaches(schedule.refresh_at), "{random}");
         }
         // Only the provider can want it otherwise: before that moment there is no other token.
         let early = Policy { earliest_refresh: Some(20 * SECOND), ..policy() };
@@ -263,9 +268,9 @@ mod tests {
         let schedule = policy().schedule(start(), 7200 * SECOND, 7200 * SECOND, 0.5);
         let tick = Duration::from_nanos(1);
         for (moment, before, from) in [
-            (schedule.due, Phase::Fresh, Phase::RefreshDue),
-            (schedule.late, Phase::RefreshDue, Phase::Expiring),
-            (schedule.dead, Phase::Expiring, Phase::Expired),
+            (schedule.refresh_at, Phase::Fresh, Phase::RefreshDue),
+            (schedule.expiring_at, Phase::RefreshDue, Phase::Expiring),
+            (schedule.expired_at, Phase::Expiring, Phase::Expired),
         ] {
             assert_eq!(schedule.phase(moment.before(tick)), before);
             assert_eq!(schedule.phase(moment), from);
@@ -289,10 +294,10 @@ mod tests {
                         backoff_max: setting,
                     };
                     let schedule = policy.schedule(start(), lifetime, lifetime, 0.7);
-                    assert!(schedule.dead.until(schedule.end) > Duration::ZERO || lifetime == Duration::ZERO);
-                    assert_eq!(schedule.phase(schedule.end), Phase::Expired);
-                    let _ = policy.pause(u32::MAX, &Error::new(ErrorKind::Unavailable, "x"), 0.3);
-                    let _ = policy.pause(1, &Error::new(ErrorKind::Throttled, "x").with_retry_after(setting), 0.3);
+                    assert!(schedule.expired_at.until(schedule.ends_at) > Duration::ZERO || lifetime == Duration::ZERO);
+                    assert_eq!(schedule.phase(schedule.ends_at), Phase::Expired);
+                    let _ = policy.cooldown(u32::MAX, &Error::new(ErrorKind::Unavailable, "x"), 0.3);
+                    let _ = policy.cooldown(1, &Error::new(ErrorKind::Throttled, "x").with_retry_after(setting), 0.3);
                 }
             }
         }
@@ -301,7 +306,7 @@ mod tests {
     #[test]
     fn backoff_doubles_to_its_maximum_and_stays_there_after_a_thousand_failures() {
         let error = Error::new(ErrorKind::Unavailable, "x");
-        let pause = |failures| policy().pause(failures, &error, 0.5).as_secs();
+        let pause = |failures| policy().cooldown(failures, &error, 0.5).as_secs();
         assert_eq!([pause(1), pause(2), pause(3), pause(6), pause(7)], [1, 2, 4, 32, 60]);
         assert_eq!([pause(33), pause(64), pause(1000), pause(u32::MAX)], [60; 4]);
     }
@@ -310,7 +315,7 @@ mod tests {
     fn backoff_stays_within_a_fifth_of_its_value() {
         let error = Error::new(ErrorKind::Unavailable, "x");
         for random in [0.0, 0.25, 0.5, 0.75, 1.0] {
-            let pause = policy().pause(7, &error, random).as_secs_f64();
+            let pause = policy().cooldown(7, &error, random).as_secs_f64();
             assert!((48.0..=72.0).contains(&pause), "{pause}");
         }
     }
@@ -318,22 +323,22 @@ mod tests {
     #[test]
     fn the_providers_own_wait_is_kept_up_to_an_hour() {
         let throttled = |wait| Error::new(ErrorKind::Throttled, "x").with_retry_after(wait);
-        assert_eq!(policy().pause(1, &throttled(90 * SECOND), 0.5), 90 * SECOND);
-        assert_eq!(policy().pause(1, &throttled(Duration::MAX), 0.5), 3600 * SECOND);
-        assert_eq!(policy().pause(1, &throttled(Duration::ZERO), 0.5), SECOND);
+        assert_eq!(policy().cooldown(1, &throttled(90 * SECOND), 0.5), 90 * SECOND);
+        assert_eq!(policy().cooldown(1, &throttled(Duration::MAX), 0.5), 3600 * SECOND);
+        assert_eq!(policy().cooldown(1, &throttled(Duration::ZERO), 0.5), SECOND);
     }
 
     #[test]
     fn a_wait_that_is_a_guess_doubles_up_to_an_hour() {
         let guessed = Error::new(ErrorKind::Throttled, "x").with_growing_wait(60 * SECOND);
-        let pause = |failures| policy().pause(failures, &guessed, 0.5).as_secs();
+        let pause = |failures| policy().cooldown(failures, &guessed, 0.5).as_secs();
         assert_eq!([pause(1), pause(2), pause(3), pause(7), pause(u32::MAX)], [60, 120, 240, 3600, 3600]);
         let told = guessed.with_retry_after(60 * SECOND);
-        assert_eq!(policy().pause(7, &told, 0.5), 60 * SECOND);
+        assert_eq!(policy().cooldown(7, &told, 0.5), 60 * SECOND);
     }
 
     #[test]
     fn a_denial_pauses_thirty_seconds() {
-        assert_eq!(policy().pause(1, &Error::new(ErrorKind::InvalidCredentials, "x"), 0.5), 30 * SECOND);
+        assert_eq!(policy().cooldown(1, &Error::new(ErrorKind::InvalidCredentials, "x"), 0.5), 30 * SECOND);
     }
 }

@@ -342,9 +342,9 @@ impl Held {
     /// granted without the store does not say so, but its end; of two that end together all take the recorded one.
     pub(crate) fn is_older_than(&self, number: u64, end: Timestamp) -> bool {
         if self.version.is_none() {
-            return !end.after(TOLERANCE).ends_before(self.schedule.end);
+            return !end.after(TOLERANCE).ends_before(self.schedule.ends_at);
         }
-        number > self.number || number == self.number && self.schedule.end.ends_before(end)
+        number > self.number || number == self.number && self.schedule.ends_at.ends_before(end)
     }
 
     /// True when somebody got it since it came.

@@ -325,7 +325,7 @@ impl Keeper {
         control.young_rejections = u32::from(young) * (1 + if in_a_row { control.young_rejections } else { 0 });
         control.young_at = Some(now);
         let Some(surplus) = control.young_rejections.checked_sub(MOST_YOUNG_REJECTIONS) else { return news };
-        let retry_in = self.policy.pause(surplus + 1, &refused(), fastrand::f64());
+        let retry_in = self.policy.cooldown(surplus + 1, &refused(), fastrand::f64());
         let until = now.after(retry_in);
         // What the provider asked for may be longer.
         if control.pause.as_ref().is_none_or(|pause| pause.until.ends_before(until)) {
@@ -348,7 +348,7 @@ impl Keeper {
             control.young_rejections = 0;
             self.cache.clear();
             let now = self.now();
-            let held = control.held.take().map(|held| (held.token.fingerprint().to_owned(), held.schedule.end));
+            let held = control.held.take().map(|held| (held.token.fingerprint().to_owned(), held.schedule.ends_at));
             if let Some((name, end)) = held.as_ref().filter(|_| self.sharing.is_some()) {
                 // Until the others are told it is still recorded, and must not come back from there.
                 control.note_forgotten(name, *end, now);

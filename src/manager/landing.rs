@@ -132,7 +132,7 @@ impl Keeper {
     ) -> Error {
         let (retry_in, failures) = trouble
             .settled
-            .unwrap_or_else(|| self.policy.next_pause(control.failures, &trouble.error, fastrand::f64()));
+            .unwrap_or_else(|| self.policy.next_cooldown(control.failures, &trouble.error, fastrand::f64()));
         let error = trouble.error;
         control.failures = failures;
         control.pause = Some(Pause { until: now.after(retry_in), error: Some(error.clone()) });
@@ -148,7 +148,7 @@ impl Keeper {
     /// What the others are told of a failed fetch.
     pub(crate) fn next_failure(&self, error: Error) -> Failure {
         let failures = self.lock().failures;
-        let (retry_in, count) = self.policy.next_pause(failures, &error, fastrand::f64());
+        let (retry_in, count) = self.policy.next_cooldown(failures, &error, fastrand::f64());
         Failure { error, retry_in, count }
     }
 
@@ -242,7 +242,7 @@ impl Landing<'_> {
         if schedule.phase(self.now) == Phase::Expired {
             return if same { Ok(self.wait_for_another(control, end)) } else { Err(self.dead_on_arrival(control)) };
         }
-        let better = |held: &Held| held.token.fingerprint() != name && !held.schedule.end.ends_before(end);
+        let better = |held: &Held| held.token.fingerprint() != name && !held.schedule.ends_at.ends_before(end);
         if !self.aboard && control.held.as_ref().is_some_and(better) {
             return Ok(Landed::Nothing);
         }
@@ -282,15 +282,15 @@ impl Landing<'_> {
         let worse = control
             .held
             .as_ref()
-            .is_some_and(|held| held.token.fingerprint() == name || !held.is_older_than(number, schedule.end));
+            .is_some_and(|held| held.token.fingerprint() == name || !held.is_older_than(number, schedule.ends_at));
         if control.is_rejected(name) || worse || schedule.phase(self.now) == Phase::Expired {
             return Landed::Nothing;
         }
         self.keeper.recorder.count(|metrics| metrics.tokens_from_store += 1);
-        let token = Token::new(recorded.secret, schedule.end, self.keeper.time.clone());
+        let token = Token::new(recorded.secret, schedule.ends_at, self.keeper.time.clone());
         let ahead = self.is_ahead(control);
         self.tell_granted(&token, TokenOrigin::Store, ahead);
-        let (life, end) = (recorded.life, schedule.end);
+        let (life, end) = (recorded.life, schedule.ends_at);
         self.hold(control, token, schedule, Origin { life, source: TokenOrigin::Store, number, version, end });
         control.tokens += 1;
         Landed::New
@@ -299,7 +299,7 @@ impl Landing<'_> {
     fn hold(&self, control: &mut Control, token: Token, schedule: Schedule, origin: Origin) {
         let Origin { life, source, number, version, end } = origin;
         let hits = self.keeper.cache.reads();
-        self.keeper.cache.set(&token, schedule.late.sooner(schedule.dead));
+        self.keeper.cache.set(&token, schedule.expiring_at.sooner(schedule.expired_at));
         let name = token.fingerprint();
         let before = control.held.as_ref().filter(|held| held.token.fingerprint() == name);
         let since = before.map_or(self.now, |held| held.since);
@@ -327,8 +327,9 @@ impl Landing<'_> {
             asked == Some(held.token.fingerprint())
         };
         let Some(held) = control.held.clone().filter(ours) else { return };
-        let sooner = held.schedule.end.sooner(end);
-        if sooner == held.schedule.end || self.now.until(sooner) + TOLERANCE > self.now.until(held.schedule.end) {
+        let sooner = held.schedule.ends_at.sooner(end);
+        if sooner == held.schedule.ends_at || self.now.until(sooner) + TOLERANCE > self.now.until(held.schedule.ends_at)
+        {
             if let Some(held) = &mut control.held {
                 (held.version, held.base, held.number) = (version.clone(), version, number);
             }
@@ -337,7 +338,7 @@ impl Landing<'_> {
         let schedule = self.keeper.policy.schedule(self.now, held.life, self.now.until(sooner), fastrand::f64());
         let token = Token::new(held.token.secret().clone(), sooner, self.keeper.time.clone());
         let Held { life, source, .. } = held;
-        self.hold(control, token, schedule, Origin { life, source, number, version, end: schedule.end });
+        self.hold(control, token, schedule, Origin { life, source, number, version, end: schedule.ends_at });
     }
 
     /// True when the flight was started in the background and lands while the token before it is still handed out.
@@ -357,7 +358,7 @@ impl Landing<'_> {
 
     /// When it makes sense to ask again: when the token is due, if it was asked for sooner; else when it is over.
     fn next_change(&self, schedule: &Schedule) -> Timestamp {
-        if self.now.reaches(schedule.due) { schedule.end } else { schedule.due }
+        if self.now.reaches(schedule.refresh_at) { schedule.ends_at } else { schedule.refresh_at }
     }
 
     /// The provider gives the token that nobody gets any more, and callers wait for the next one.
@@ -395,7 +396,7 @@ impl Landing<'_> {
         if self.ticket.held.as_ref().is_some_and(|ours| ours.token.fingerprint() == name)
             && control.heeds_rejection_of(&held.token, self.now)
         {
-            self.news.extend(self.keeper.drop_rejected(control, name, held.schedule.end, self.now));
+            self.news.extend(self.keeper.drop_rejected(control, name, held.schedule.ends_at, self.now));
             self.keeper.recorder.count(|metrics| metrics.rejections += 1);
         }
     }

@@ -98,8 +98,8 @@ impl Keeper {
             origin: held.map(|held| held.source),
             fingerprint: held.map(|held| held.token.fingerprint().to_owned()),
             held_for: held.map(|held| now.since(held.since)),
-            refresh_in: held.map(|held| now.until(held.schedule.due)),
-            expires_in: held.map(|held| now.until(held.schedule.end)),
+            refresh_in: held.map(|held| now.until(held.schedule.refresh_at)),
+            expires_in: held.map(|held| now.until(held.schedule.ends_at)),
             fetching: control.in_the_air().is_some(),
             retry_in: control.pause_at(now).map(|pause| now.until(pause.until)),
             last_error: fault

@@ -88,10 +88,10 @@ impl Keeper {
             let look_at = self.state_look_at(control, now);
             return warm.into_iter().chain(look_at).reduce(Timestamp::sooner);
         };
-        let renewal = waits.map_or(held.schedule.due, |at| held.schedule.due.later(at));
+        let renewal = waits.map_or(held.schedule.refresh_at, |at| held.schedule.refresh_at.later(at));
         let look_at = if control.store.has_news() { Some(now) } else { control.store.look_at };
         let look_at = look_at.filter(|_| self.sharing.is_some());
-        let others = [Some(held.schedule.dead), look_at, self.state_look_at(control, now), control.report_at];
+        let others = [Some(held.schedule.expired_at), look_at, self.state_look_at(control, now), control.report_at];
         Some(others.into_iter().flatten().fold(renewal, Timestamp::sooner))
     }
 
@@ -191,7 +191,7 @@ impl Keeper {
         };
         let phase = held.schedule.phase(now);
         if phase >= Phase::RefreshDue && !waits {
-            let dead = held.schedule.dead;
+            let dead = held.schedule.expired_at;
             if held.is_used(hits) || keep_warm || self.is_read_after_arming(hits) {
                 return self.take_off(control, Purpose::Ahead);
             }
