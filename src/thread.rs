@@ -19,7 +19,7 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
 
 /// Does `work` on a thread of its own and waits for it until `deadline`. `None`: the deadline came first. The work goes
 /// on then, and may never end. It must not panic.
-pub(crate) fn aside<T: Send + 'static>(
+pub(crate) fn run_with_deadline<T: Send + 'static>(
     name: &str,
     deadline: Deadline,
     work: impl FnOnce() -> T + Send + 'static,

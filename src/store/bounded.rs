@@ -7,7 +7,7 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::lock::lock;
 use crate::store::Store;
-use crate::thread::aside;
+use crate::thread::run_with_deadline;
 
 /// A store is code of the user's too, and its trouble is not to become the caller's: it is asked on a thread aside, and
 /// given up when it takes too long. Whatever it fails with is of the kind `Store`.
@@ -48,7 +48,7 @@ impl BoundedStore {
         }
         let (store, alive, watch) = (self.store.clone(), Arc::new(()), Stopwatch::start());
         let watched = Arc::downgrade(&alive);
-        let done = aside("evertoken-store", deadline, move || {
+        let done = run_with_deadline("evertoken-store", deadline, move || {
             let done = catch_panic(|| operation(&*store));
             drop(alive);
             done
