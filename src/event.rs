@@ -117,14 +117,19 @@ impl fmt::Display for EventKind {
         match self {
             EventKind::Granted { fingerprint, origin, remaining, took, in_background } => {
                 let when = if *in_background { " ahead of time" } else { "" };
-                let (token, took, left) = (short(fingerprint), seconds(*took), seconds(*remaining));
+                let (token, took, left) =
+                    (short_fingerprint(fingerprint), format_duration(*took), format_duration(*remaining));
                 write!(f, "token {token} from the {origin}{when}, took {took}, lives {left}")
             }
-            EventKind::Unchanged { retry_in } => write!(f, "same token again, next try in {}", seconds(*retry_in)),
-            EventKind::Failed { error, retry_in } => write!(f, "no token: {error}; next try in {}", seconds(*retry_in)),
-            EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short(fingerprint)),
+            EventKind::Unchanged { retry_in } => {
+                write!(f, "same token again, next try in {}", format_duration(*retry_in))
+            }
+            EventKind::Failed { error, retry_in } => {
+                write!(f, "no token: {error}; next try in {}", format_duration(*retry_in))
+            }
+            EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short_fingerprint(fingerprint)),
             EventKind::Reinstated { fingerprint } => {
-                write!(f, "rejected token {} was granted again and is used again", short(fingerprint))
+                write!(f, "rejected token {} was granted again and is used again", short_fingerprint(fingerprint))
             }
             EventKind::Invalidated => f.write_str("all forgotten"),
             EventKind::StoreDown { error } => write!(f, "the shared store cannot be used: {error}"),
@@ -137,12 +142,12 @@ impl fmt::Display for EventKind {
 }
 
 /// The first characters of a fingerprint: enough to tell tokens apart in a log.
-fn short(fingerprint: &str) -> &str {
+fn short_fingerprint(fingerprint: &str) -> &str {
     fingerprint.get(..8).unwrap_or(fingerprint)
 }
 
 /// A duration for people.
-pub(crate) fn seconds(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     match duration.as_secs_f64() {
         time if time < 1.0 => format!("{:.0} ms", time * 1_000.0),
         time if time < 10.0 => format!("{time:.1} s"),
@@ -162,10 +167,10 @@ struct Subscription {
 
 impl Events {
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
-        let (sender, receiver) = bounded(MOST_EVENTS);
+        let (sender, receiver) = bounded(CHANNEL_CAPACITY);
         let mut subscriptions = lock(&self.0);
         // A receiver that was dropped shows only when an event comes, and a good token may not bring one for long.
-        if subscriptions.len() >= MOST_SUBSCRIPTIONS {
+        if subscriptions.len() >= MAX_SUBSCRIPTIONS {
             subscriptions.remove(0);
         }
         subscriptions.push(Subscription { sender, missed: 0 });
@@ -173,7 +178,7 @@ impl Events {
     }
 
     /// Tells everybody who listens. Never waits: a full channel misses the event and is told so by the next.
-    pub(crate) fn tell(&self, at: SystemTime, kind: &EventKind) {
+    pub(crate) fn emit(&self, at: SystemTime, kind: &EventKind) {
         lock(&self.0).retain_mut(|subscription| {
             let event = Event { at, kind: kind.clone(), missed: subscription.missed };
             match subscription.sender.try_send(event) {
@@ -187,35 +192,35 @@ impl Events {
 }
 
 /// How many events wait in a channel that nobody reads.
-const MOST_EVENTS: usize = 256;
+const CHANNEL_CAPACITY: usize = 256;
 
 /// How many subscriptions one manager has.
-const MOST_SUBSCRIPTIONS: usize = 64;
+const MAX_SUBSCRIPTIONS: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tell(events: &Events, times: usize) {
-        (0..times).for_each(|_| events.tell(SystemTime::UNIX_EPOCH, &EventKind::Invalidated));
+    fn emit(events: &Events, times: usize) {
+        (0..times).for_each(|_| events.emit(SystemTime::UNIX_EPOCH, &EventKind::Invalidated));
     }
 
     #[test]
     fn a_full_channel_loses_new_events_and_the_next_one_says_how_many() {
         let events = Events::default();
         let receiver = events.subscribe();
-        tell(&events, MOST_EVENTS + 3);
+        emit(&events, CHANNEL_CAPACITY + 3);
         assert_eq!(receiver.try_iter().map(|event| event.missed).sum::<u64>(), 0);
-        tell(&events, 2);
+        emit(&events, 2);
         assert_eq!(receiver.try_iter().map(|event| event.missed).collect::<Vec<_>>(), [3, 0]);
     }
 
     #[test]
     fn the_oldest_subscription_ends_when_there_are_more_than_sixty_four() {
         let events = Events::default();
-        let kept: Vec<_> = (0..=MOST_SUBSCRIPTIONS).map(|_| events.subscribe()).collect();
-        assert_eq!(lock(&events.0).len(), MOST_SUBSCRIPTIONS);
-        tell(&events, 1);
+        let kept: Vec<_> = (0..=MAX_SUBSCRIPTIONS).map(|_| events.subscribe()).collect();
+        assert_eq!(lock(&events.0).len(), MAX_SUBSCRIPTIONS);
+        emit(&events, 1);
         assert_eq!(kept[0].try_recv().err(), Some(crossbeam_channel::TryRecvError::Disconnected));
         assert!(kept[1..].iter().all(|receiver| receiver.len() == 1));
     }
@@ -225,7 +230,7 @@ mod tests {
         let events = Events::default();
         drop(events.subscribe());
         let kept = events.subscribe();
-        tell(&events, 1);
+        emit(&events, 1);
         assert_eq!(lock(&events.0).len(), 1);
         assert_eq!(kept.len(), 1);
     }

@@ -160,17 +160,17 @@ impl Recorder {
         change(&mut lock(&self.0));
     }
 
-    pub(crate) fn waited(&self, took: Duration) {
+    pub(crate) fn record_wait(&self, took: Duration) {
         self.count(|metrics| {
             metrics.waits += 1;
             metrics.wait_time.include(took);
         });
     }
 
-    pub(crate) fn fetched(&self, took: Duration, well: bool) {
+    pub(crate) fn record_fetch(&self, took: Duration, succeeded: bool) {
         self.count(|metrics| {
             metrics.fetch_time.include(took);
-            if well { metrics.fetches_ok += 1 } else { metrics.fetches_failed += 1 }
+            if succeeded { metrics.fetches_ok += 1 } else { metrics.fetches_failed += 1 }
         });
     }
 
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn metrics_add_up_over_managers() {
         let recorder = Recorder::default();
-        recorder.fetched(Duration::from_millis(30), true);
-        recorder.fetched(Duration::from_millis(10), false);
-        recorder.waited(Duration::from_millis(5));
+        recorder.record_fetch(Duration::from_millis(30), true);
+        recorder.record_fetch(Duration::from_millis(10), false);
+        recorder.record_wait(Duration::from_millis(5));
         let sum: Metrics = [recorder.read(3), recorder.read(4)].into_iter().sum();
         assert_eq!((sum.hits, sum.fetches_ok, sum.fetches_failed, sum.waits), (7, 2, 2, 2));
         assert_eq!(sum.fetch_time.max, Duration::from_millis(30));

@@ -55,7 +55,7 @@ impl TokenManager {
         let token = self.token().map_err(CallError::Token)?;
         match f(&token) {
             Err(CallError::Rejected) => {
-                self.give_up(&token);
+                self.reject_here(&token);
                 f(&self.token().map_err(CallError::Token)?)
             }
             answer => answer,
@@ -69,8 +69,8 @@ impl TokenManager {
     /// [`reject`](TokenManager::reject).
     pub fn verdict(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Verdict {
         let answer = ServiceResponse::new(status, headers, body);
-        let judged = catch_panic(|| Ok(self.keeper().provider.verdict(&answer)));
-        judged.unwrap_or_else(|_| answer.http_verdict())
+        let inspected = catch_panic(|| Ok(self.keeper().provider.verdict(&answer)));
+        inspected.unwrap_or_else(|_| answer.http_verdict())
     }
 
     /// Sends `request` with a token, and once more with another one when the service refuses the first.
@@ -103,20 +103,20 @@ impl TokenManager {
     /// answer.
     pub fn send<B: Into<RequestBody>>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
-        let payload = body.into();
+        let body = body.into();
         check_uri(&head.uri).map_err(Error::config)?;
-        let mut sending =
-            Sending { tokens: self, agent, head, placement: self.placement()?, payload, shown: Vec::new() };
+        let mut sender =
+            RequestSender { tokens: self, agent, head, placement: self.placement()?, body, sent: Vec::new() };
         let token = self.token()?;
-        let refusal = match sending.attempt(&token)? {
+        let refusal = match sender.attempt(&token)? {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Refused(refusal) => refusal,
         };
-        self.give_up(&token);
-        if !sending.payload.is_repeatable() {
+        self.reject_here(&token);
+        if !sender.body.is_repeatable() {
             return Err(refusal.recast(ErrorKind::TokenRejected, NOT_REPEATED));
         }
-        match sending.attempt(&self.token()?)? {
+        match sender.attempt(&self.token()?)? {
             Attempt::Answered(response) => Ok(response),
             Attempt::Refused(refusal) => Err(refusal),
         }
@@ -163,57 +163,57 @@ impl TokenManager {
         catch_panic(|| Ok(self.keeper().provider.placement()))
     }
 
-    fn give_up(&self, refused: &Token) {
+    fn reject_here(&self, refused: &Token) {
         // An error means that other processes could not be told. Here the token is out of use, and the store heals.
         drop(self.reject(refused));
     }
 
     /// Finds out what an answer says about the token that was sent, and leaves it readable in full.
-    fn judge(&self, response: Response<Body>) -> io::Result<Judged> {
+    fn inspect(&self, response: Response<Body>) -> io::Result<Inspected> {
         if response.get_redirect_history().is_some_and(|way| way.len() > 1) {
             // Where it came from, the token was not shown.
-            return Ok(Judged { response, verdict: Verdict::Accepted, code: None });
+            return Ok(Inspected { response, verdict: Verdict::Accepted, code: None });
         }
         let (head, body) = response.into_parts();
-        let (body, seen) = peek(&head, body)?;
+        let (body, seen) = read_ahead(&head, body)?;
         let verdict = self.verdict(head.status.as_u16(), &head.headers, &seen);
         let code = if verdict == Verdict::Accepted { None } else { vendor_code(&seen) };
-        Ok(Judged { response: Response::from_parts(head, body), verdict, code })
+        Ok(Inspected { response: Response::from_parts(head, body), verdict, code })
     }
 }
 
 /// A request on its way.
-struct Sending<'a> {
+struct RequestSender<'a> {
     tokens: &'a TokenManager,
     agent: &'a Agent,
     head: request::Parts,
     placement: TokenPlacement,
-    payload: RequestBody,
+    body: RequestBody,
     /// The tokens that the service has seen, and could quote.
-    shown: Vec<Token>,
+    sent: Vec<Token>,
 }
 
-impl Sending<'_> {
+impl RequestSender<'_> {
     /// Sends the request once.
     fn attempt(&mut self, token: &Token) -> Result<Attempt, Error> {
         let mut head = self.head.clone();
-        load(&mut head, &self.placement, token)?;
-        self.shown.push(token.clone());
-        let response = self.payload.run(self.agent, head, &self.placement)?;
+        attach_token(&mut head, &self.placement, token)?;
+        self.sent.push(token.clone());
+        let response = self.body.run(self.agent, head, &self.placement)?;
         let status = response.status().as_u16();
         let unreadable = |cause: io::Error| error_of(&cause.into()).with_status(status);
-        let Judged { response, verdict, code } = self.tokens.judge(response).map_err(unreadable)?;
+        let Inspected { response, verdict, code } = self.tokens.inspect(response).map_err(unreadable)?;
         let refused = |kind, text| {
             let error = Error::new(kind, text).with_status(status);
-            let telling = |code: &String| self.shown.iter().any(|token| code.contains(token.expose()));
-            match code.filter(|code| !telling(code)) {
+            let quotes_token = |code: &String| self.sent.iter().any(|token| code.contains(token.expose()));
+            match code.filter(|code| !quotes_token(code)) {
                 Some(code) => error.with_code(code),
                 None => error,
             }
         };
         match verdict {
             Verdict::Accepted => Ok(Attempt::Answered(response)),
-            Verdict::Rejected => Ok(Attempt::Refused(refused(ErrorKind::TokenRejected, REFUSED_TWICE))),
+            Verdict::Rejected => Ok(Attempt::Refused(refused(ErrorKind::TokenRejected, TWO_TOKENS_REFUSED))),
             Verdict::Throttled { retry_after: None } => Err(refused(ErrorKind::Throttled, TOO_MANY)),
             Verdict::Throttled { retry_after: Some(wait) } => {
                 Err(refused(ErrorKind::Throttled, TOO_MANY).with_retry_after(wait))
@@ -228,7 +228,7 @@ enum Attempt {
     Refused(Error),
 }
 
-struct Judged {
+struct Inspected {
     response: Response<Body>,
     verdict: Verdict,
     /// The vendor's own word for it.
@@ -277,7 +277,7 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
 pub struct RequestBody(Content);
 
 enum Content {
-    Nothing,
+    Empty,
     Bytes(Vec<u8>),
     Stream(Box<dyn Read + Send>),
 }
@@ -301,12 +301,12 @@ impl RequestBody {
     ) -> Result<Response<Body>, Error> {
         let wants_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
         match &mut self.0 {
-            Content::Nothing if !wants_body => run(agent, Request::from_parts(head, ()), placement),
+            Content::Empty if !wants_body => run(agent, Request::from_parts(head, ()), placement),
             // So that it is said to be of length zero, which many servers insist on.
-            Content::Nothing => run(agent, Request::from_parts(head, [].as_slice()), placement),
+            Content::Empty => run(agent, Request::from_parts(head, [].as_slice()), placement),
             Content::Bytes(bytes) => run(agent, Request::from_parts(head, bytes.as_slice()), placement),
             Content::Stream(reader) => {
-                let mut stream = Watched { reader, failed: false };
+                let mut stream = TrackedReader { reader, failed: false };
                 let outcome = run(agent, Request::from_parts(head, SendBody::from_reader(&mut stream)), placement);
                 if stream.failed { Err(Error::config("the request's body could not be read")) } else { outcome }
             }
@@ -316,7 +316,7 @@ impl RequestBody {
 
 impl From<()> for RequestBody {
     fn from((): ()) -> RequestBody {
-        RequestBody(Content::Nothing)
+        RequestBody(Content::Empty)
     }
 }
 
@@ -353,7 +353,7 @@ impl From<&str> for RequestBody {
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Content::Nothing => f.write_str("RequestBody(nothing)"),
+            Content::Empty => f.write_str("RequestBody(nothing)"),
             Content::Bytes(bytes) => write!(f, "RequestBody({} bytes)", bytes.len()),
             Content::Stream(_) => f.write_str("RequestBody(stream)"),
         }
@@ -361,12 +361,12 @@ impl fmt::Debug for RequestBody {
 }
 
 /// Remembers that the caller's reader failed: to `ureq` it looks like a failure of the connection.
-struct Watched<'a> {
+struct TrackedReader<'a> {
     reader: &'a mut dyn Read,
     failed: bool,
 }
 
-impl Read for Watched<'_> {
+impl Read for TrackedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer).inspect_err(|_| self.failed = true)
     }
@@ -400,47 +400,47 @@ impl Read for Watched<'_> {
 pub struct TokenMiddleware(TokenManager);
 
 impl TokenMiddleware {
-    fn load<'a>(&self, request: Request<SendBody<'a>>) -> Result<(Request<SendBody<'a>>, Token), Error> {
+    fn prepare<'a>(&self, request: Request<SendBody<'a>>) -> Result<(Request<SendBody<'a>>, Token), Error> {
         check_uri(request.uri()).map_err(Error::config)?;
         let placement = self.0.placement()?;
         let token = self.0.token()?;
         let (mut head, body) = request.into_parts();
-        load(&mut head, &placement, &token)?;
-        let plain = is_plain(&head.uri);
+        attach_token(&mut head, &placement, &token)?;
+        let plain_http = is_plain_http(&head.uri);
         let config = Request::from_parts(head, body).middleware_config();
         let config = config.ok_or_else(|| Error::config("another middleware has dropped the request's extensions"))?;
-        Ok((restrain(config, &placement, plain).build(), token))
+        Ok((limit_exposure(config, &placement, plain_http).build(), token))
     }
 }
 
 impl Middleware for TokenMiddleware {
     fn handle(&self, request: Request<SendBody<'_>>, next: MiddlewareNext<'_>) -> Result<Response<Body>, ureq::Error> {
-        let (request, token) = self.load(request).map_err(ours)?;
+        let (request, token) = self.prepare(request).map_err(into_ureq_error)?;
         match next.handle(request) {
             Ok(response) => {
-                let judged = self.0.judge(response).map_err(|cause| hidden(cause.into()))?;
-                if judged.verdict == Verdict::Rejected {
-                    self.0.give_up(&token);
+                let inspected = self.0.inspect(response).map_err(|cause| redacted(cause.into()))?;
+                if inspected.verdict == Verdict::Rejected {
+                    self.0.reject_here(&token);
                 }
-                Ok(judged.response)
+                Ok(inspected.response)
             }
             Err(ureq::Error::StatusCode(status)) => {
                 if self.0.verdict(status, &HeaderMap::new(), &[]) == Verdict::Rejected {
-                    self.0.give_up(&token);
+                    self.0.reject_here(&token);
                 }
                 Err(ureq::Error::StatusCode(status))
             }
-            Err(cause) => Err(hidden(cause)),
+            Err(cause) => Err(redacted(cause)),
         }
     }
 }
 
-fn ours(error: Error) -> ureq::Error {
+fn into_ureq_error(error: Error) -> ureq::Error {
     ureq::Error::Other(Box::new(error))
 }
 
 /// The error, if it cannot quote the address or what the service sent; else our words for it.
-fn hidden(cause: ureq::Error) -> ureq::Error {
+fn redacted(cause: ureq::Error) -> ureq::Error {
     use ureq::Error::*;
     match cause {
         // What is in `Other` was put there by another middleware, which is the program's own.
@@ -457,13 +457,13 @@ fn hidden(cause: ureq::Error) -> ureq::Error {
         | BodyExceedsLimit(_)
         | LargeResponseHeader(..)
         | Other(_) => cause,
-        quoting => ours(error_of(&quoting)),
+        quoting => into_ureq_error(error_of(&quoting)),
     }
 }
 
 fn run(agent: &Agent, request: Request<impl AsSendBody>, placement: &TokenPlacement) -> Result<Response<Body>, Error> {
-    let plain = is_plain(request.uri());
-    let config = restrain(agent.configure_request(request), placement, plain).http_status_as_error(false);
+    let plain_http = is_plain_http(request.uri());
+    let config = limit_exposure(agent.configure_request(request), placement, plain_http).http_status_as_error(false);
     agent.run(config.build()).map_err(|cause| match cause {
         // From our own middleware, if the agent has it too.
         ureq::Error::Other(other) => match other.downcast::<Error>() {
@@ -475,13 +475,13 @@ fn run(agent: &Agent, request: Request<impl AsSendBody>, placement: &TokenPlacem
 }
 
 /// What a request that carries a token needs, whatever the agent is set to.
-fn restrain<S: AsSendBody>(
+fn limit_exposure<S: AsSendBody>(
     config: ConfigBuilder<HttpCrateScope<S>>,
     placement: &TokenPlacement,
-    plain: bool,
+    plain_http: bool,
 ) -> ConfigBuilder<HttpCrateScope<S>> {
     // Plain HTTP goes to loopback only; by a proxy it would leave the machine.
-    let config = if plain { config.proxy(None) } else { config };
+    let config = if plain_http { config.proxy(None) } else { config };
     match placement {
         // `SameHost` does not look at the port, so a redirect could carry the token to another service.
         TokenPlacement::Header { name, .. } if name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str()) => {
@@ -492,12 +492,12 @@ fn restrain<S: AsSendBody>(
     }
 }
 
-fn is_plain(uri: &Uri) -> bool {
+fn is_plain_http(uri: &Uri) -> bool {
     uri.scheme_str() == Some("http")
 }
 
 /// Puts the token where the provider wants it.
-fn load(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) -> Result<(), Error> {
+fn attach_token(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) -> Result<(), Error> {
     match placement {
         TokenPlacement::Header { name, scheme } => {
             let fault = || Error::config("the provider wants the token in a header that HTTP does not allow");
@@ -535,12 +535,12 @@ fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Error> {
 }
 
 /// Reads ahead what may hold a vendor's code: the body, readable in full, and all of it when it was read to its end.
-fn peek(head: &response::Parts, body: Body) -> io::Result<(Body, Vec<u8>)> {
+fn read_ahead(head: &response::Parts, body: Body) -> io::Result<(Body, Vec<u8>)> {
     let length = body.content_length();
-    if !may_hold_a_code(&head.headers) || length.is_some_and(|length| length > LONGEST_PEEK as u64) {
+    if !may_hold_a_code(&head.headers) || length.is_some_and(|length| length > MAX_READ_AHEAD as u64) {
         return Ok((body, Vec::new()));
     }
-    let again = shape_of(&body);
+    let again = builder_like(&body);
     let mut reader = body.into_reader();
     let mut seen = Vec::new();
     let mut piece = [0; 4096];
@@ -555,14 +555,14 @@ fn peek(head: &response::Parts, body: Body) -> io::Result<(Body, Vec<u8>)> {
         }
         // Of unknown length it may be a stream without end, whose reader waits for what is there already.
         let stream = length.is_none() && head.status.is_success() && !starts_an_object(&seen);
-        if stream || seen.len() > LONGEST_PEEK {
+        if stream || seen.len() > MAX_READ_AHEAD {
             return Ok((again.reader(Cursor::new(seen).chain(reader)), Vec::new()));
         }
     }
 }
 
 /// A builder for a body like this one, for the bytes that come out of it.
-fn shape_of(body: &Body) -> ureq::BodyBuilder {
+fn builder_like(body: &Body) -> ureq::BodyBuilder {
     let mut builder = Body::builder();
     let Some(mime) = body.mime_type() else { return builder };
     builder = builder.mime_type(mime);
@@ -592,7 +592,7 @@ fn vendor_code(body: &[u8]) -> Option<String> {
     flat.or_else(|| code(json.get("error")?.get("code")?)).filter(|code| code != "0")
 }
 
-const REFUSED_TWICE: &str = "the service refused two tokens in a row, so another one would not help";
+const TWO_TOKENS_REFUSED: &str = "the service refused two tokens in a row, so another one would not help";
 
 const TOO_MANY: &str = "there were too many calls";
 
@@ -600,7 +600,7 @@ const NOT_REPEATED: &str =
     "the service refused the token, and the request's body is a stream that cannot be sent again";
 
 /// The longest body that is searched for a code.
-const LONGEST_PEEK: usize = 64 * 1024;
+const MAX_READ_AHEAD: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -652,7 +652,7 @@ mod tests {
     fn a_text_that_may_be_decoded_already_is_not_decoded_again() {
         let charset = |mime: &str| {
             let body = Body::builder().mime_type(mime).charset("gbk").data("");
-            shape_of(&body).data("").charset().map(str::to_owned)
+            builder_like(&body).data("").charset().map(str::to_owned)
         };
         assert_eq!((charset("text/plain"), charset("application/json")), (None, Some("gbk".to_owned())));
     }
@@ -661,10 +661,10 @@ mod tests {
     fn an_error_of_ureq_that_quotes_an_address_is_replaced() {
         let secret = "https://host/?access_token=hunter2";
         for cause in [ureq::Error::BadUri(secret.into()), ureq::Error::RequireHttpsOnly(secret.into())] {
-            let shown = hidden(cause);
+            let shown = redacted(cause);
             assert!(!format!("{shown} {shown:?}").contains("hunter2"));
             assert!(matches!(shown, ureq::Error::Other(error) if error.is::<Error>()));
         }
-        assert!(matches!(hidden(ureq::Error::HostNotFound), ureq::Error::HostNotFound));
+        assert!(matches!(redacted(ureq::Error::HostNotFound), ureq::Error::HostNotFound));
     }
 }

@@ -22,30 +22,30 @@ pub struct Token(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     // Keeps the counters of two handles in two pairs of cache lines, wherever the allocator puts them.
-    _apart: [u64; 13],
+    _padding: [u64; 13],
 }
 
 struct Shared {
     secret: Secret,
     fingerprint: String,
-    end: Timestamp,
+    ends_at: Timestamp,
     time: Time,
 }
 
 impl Token {
     /// Checks that `secret` can travel in a header or a query and gives it an end.
-    pub(crate) fn new(secret: Secret, end: Timestamp, time: Time) -> Token {
+    pub(crate) fn new(secret: Secret, ends_at: Timestamp, time: Time) -> Token {
         let fingerprint = secret.fingerprint();
-        Token::over(Arc::new(Shared { secret, fingerprint, end, time }))
+        Token::from_shared(Arc::new(Shared { secret, fingerprint, ends_at, time }))
     }
 
-    fn over(shared: Arc<Shared>) -> Token {
-        Token(Arc::new(Handle { shared, _apart: [0; 13] }))
+    fn from_shared(shared: Arc<Shared>) -> Token {
+        Token(Arc::new(Handle { shared, _padding: [0; 13] }))
     }
 
     /// The same token, counted apart.
     pub(crate) fn new_handle(&self) -> Token {
-        Token::over(self.0.shared.clone())
+        Token::from_shared(self.0.shared.clone())
     }
 
     /// The token's text, for the place where the service wants it.
@@ -64,12 +64,12 @@ impl Token {
 
     /// How long the provider will still take it, by the clock that leaves less. Zero when it is over.
     pub fn remaining(&self) -> Duration {
-        self.0.shared.time.now().until(self.0.shared.end)
+        self.0.shared.time.now().until(self.0.shared.ends_at)
     }
 
     /// When it ends, by this machine's wall clock.
     pub fn expires_at(&self) -> SystemTime {
-        self.0.shared.end.wall()
+        self.0.shared.ends_at.wall()
     }
 
     /// Names the token without telling it: the first half of its SHA-256, in hexadecimal. Fit for logs.
@@ -126,7 +126,7 @@ pub(crate) fn check_text(secret: &Secret) -> Result<(), &'static str> {
     let text = secret.expose();
     if secret.is_blank() {
         Err("the provider granted an empty token")
-    } else if text.len() > LONGEST_TOKEN {
+    } else if text.len() > MAX_TOKEN_LENGTH {
         Err("the provider granted a token of more than 8 KiB")
     } else if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         // A line break in here would be a header of its own at the service.
@@ -137,7 +137,7 @@ pub(crate) fn check_text(secret: &Secret) -> Result<(), &'static str> {
 }
 
 /// Tokens of 4 KB are announced by providers; nobody grants larger ones than this.
-const LONGEST_TOKEN: usize = 8 * 1024;
+const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn only_printable_ascii_is_a_token() {
-        for good in ["t", "eyJhbGciOi.J9~+/=_-", &"x".repeat(LONGEST_TOKEN)] {
+        for good in ["t", "eyJhbGciOi.J9~+/=_-", &"x".repeat(MAX_TOKEN_LENGTH)] {
             assert_eq!(check_text(&Secret::from(good)), Ok(()));
         }
-        for bad in ["", "  ", "a b", "a\r\nX-Evil: 1", "a\0", "t\u{e9}", "a\u{7f}", &"x".repeat(LONGEST_TOKEN + 1)] {
+        for bad in ["", "  ", "a b", "a\r\nX-Evil: 1", "a\0", "t\u{e9}", "a\u{7f}", &"x".repeat(MAX_TOKEN_LENGTH + 1)] {
             assert!(check_text(&Secret::from(bad)).is_err(), "{bad:?}");
         }
     }

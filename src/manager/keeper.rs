@@ -106,7 +106,7 @@ impl Keeper {
         let mut waited = false;
         let result = self.obtain_by(deadline, &mut waited);
         if waited {
-            self.recorder.waited(watch.elapsed());
+            self.recorder.record_wait(watch.elapsed());
         }
         result
     }

@@ -158,7 +158,7 @@ impl Keeper {
 
     /// Tells those who listen, and the log. Never called under a lock: the logger is the user's.
     pub(crate) fn announce(&self, kind: &EventKind) {
-        self.events.tell(self.now().wall(), kind);
+        self.events.emit(self.now().wall(), kind);
         let is_told = || self.sharing.as_ref().is_some_and(|sharing| sharing.logs_its_trouble());
         let level = match kind {
             EventKind::StoreDown { .. } | EventKind::StoreUp if is_told() => log::Level::Debug,

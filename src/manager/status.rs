@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::event::{TokenOrigin, seconds};
+use crate::event::{TokenOrigin, format_duration};
 use crate::key::Key;
 use crate::lease::DAY;
 use crate::manager::keeper::Keeper;
@@ -153,7 +153,7 @@ impl fmt::Display for QuotaStatus {
         if self.forced_limit.is_some() {
             write!(f, ", {}{} forced", self.forced, of(self.forced_limit))?;
         }
-        write!(f, ", anew in {}", seconds(self.resets_in))
+        write!(f, ", anew in {}", format_duration(self.resets_in))
     }
 }
 
@@ -162,29 +162,29 @@ impl fmt::Display for Status {
         writeln!(f, "{} {}", self.provider, self.key)?;
         write!(f, "  token       {}", self.state)?;
         if let (Some(source), Some(age)) = (self.origin, self.held_for) {
-            write!(f, ", from the {source} {} ago", seconds(age))?;
+            write!(f, ", from the {source} {} ago", format_duration(age))?;
         }
         if let (Some(due), Some(end)) = (self.refresh_in, self.expires_in) {
-            write!(f, "\n  renewal     in {}, the token ends in {}", seconds(due), seconds(end))?;
+            write!(f, "\n  renewal     in {}, the token ends in {}", format_duration(due), format_duration(end))?;
         }
         if self.fetching {
             f.write_str("\n  fetching    now")?;
         }
         if let Some(retry) = self.retry_in {
-            write!(f, "\n  next try    in {}", seconds(retry))?;
+            write!(f, "\n  next try    in {}", format_duration(retry))?;
         }
         if let Some((error, ago)) = &self.last_error {
             let since = if self.held_for.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
-            write!(f, "\n  last error  {} ago{since}: {error}", seconds(*ago))?;
+            write!(f, "\n  last error  {} ago{since}: {error}", format_duration(*ago))?;
         }
         if let Some(age) = self.renewal_secret_age {
-            write!(f, "\n  asked with  a ticket or refresh token that came {} ago", seconds(age))?;
+            write!(f, "\n  asked with  a ticket or refresh token that came {} ago", format_duration(age))?;
         }
         if let Some(quota) = &self.quota {
             write!(f, "\n  quota       {quota}")?;
         }
         if let Some(down) = self.store_down_for {
-            write!(f, "\n  store       out of use for {}", seconds(down))?;
+            write!(f, "\n  store       out of use for {}", format_duration(down))?;
         }
         if let Some(error) = &self.store_error {
             write!(f, ": {error}")?;
