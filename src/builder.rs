@@ -13,7 +13,7 @@ use crate::lease::{Place, Sharing, lease_of};
 use crate::manager::{Control, Keeper, Keeping, Settings, TokenManager};
 use crate::metrics::Recorder;
 use crate::policy::Policy;
-use crate::provider::{Profile, Provider, ProviderConfig};
+use crate::provider::{Profile, Provider, ProviderConfig, RenewalProfile};
 use crate::scheduler::{self, TaskId};
 use crate::store::Store;
 use crate::token_cache::TokenCache;
@@ -291,63 +291,26 @@ impl TokenManagerBuilder {
         Ok(manager)
     }
 
+    /// Builds the manager. The first wrong setting becomes the manager's fault, which every call returns.
     fn assemble(self) -> TokenManager {
-        // The provider is the user's, so even its answers to simple questions may panic.
-        let asked = catch_panic(|| {
-            self.provider.check()?;
-            Ok((self.provider.identity(), self.provider.profile(), self.provider.renewal()))
-        });
-        let mut fault = asked.as_ref().err().cloned();
-        let nothing = |_| (Identity::new("unknown"), Profile::default(), None);
-        let (identity, profile, state) = asked.unwrap_or_else(nothing);
-        let key = match self.checked_key(&identity) {
-            Ok(key) => key,
-            Err(error) => {
-                fault.get_or_insert(error);
-                Key::unknown()
-            }
+        let (described, provider_error) = self.describe_provider();
+        let ProviderDescription { identity, profile, renewal } = described;
+        let (key, key_error) = match self.checked_key(&identity) {
+            Ok(key) => (key, None),
+            Err(error) => (Key::unknown(), Some(error)),
         };
-        if let Err(error) = self.check() {
-            fault.get_or_insert(error);
-        }
+        let fault = provider_error.or(key_error).or_else(|| self.check().err());
         let quota = self.place(&identity, Key::quota);
-        let keeping = state.map(|profile| Keeping { place: self.place(&profile.identity, Key::state), profile });
-        let settings = Settings {
-            max_wait: self.max_wait,
-            fetch_limit: self.http.whole_timeout(),
-            keep_warm: self.keep_warm,
-            store_check_interval: self.store_check_interval.min(longest_age(&profile)).max(SHORTEST_AGE),
-            watch: self.watch,
-            store_down_fetch_interval: self.store_down_fetch_interval.unwrap_or(match profile.new_token_ends_old {
-                true => profile.overlap,
-                false => Duration::ZERO,
-            }),
-            log_metrics_every: self.log_metrics_every,
-        };
-        let policy = Policy {
-            refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
-            refresh_after: self.refresh_after,
-            earliest_refresh: profile.earliest_refresh,
-            safety_margin: self.safety_margin,
-            jitter: self.jitter,
-            backoff_min: self.backoff.0,
-            backoff_max: self.backoff.1,
-        };
+        let keeping = renewal.map(|profile| Keeping { place: self.place(&profile.identity, Key::state), profile });
+        let settings = self.settings(&profile);
+        let policy = self.policy(&profile);
         self.time.on_jump(scheduler::clock_notifier());
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
             log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
         }
-        let recorded = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
-        let sharing = self.store.map(|store| {
-            let rotating = keeping.as_ref().filter(|keeping| keeping.profile.rotates);
-            let state_of = rotating.map(|keeping| keeping.place.identity.clone());
-            let limit = settings.lease_limit(rotating.is_some());
-            Box::new(Sharing::new(store, key.clone(), recorded.clone(), state_of, limit, self.time.clone()))
-        });
-        let stand_in = sharing.as_deref().zip(self.fallback_store).map(|(first, store)| {
-            let (key, limit) = (key.clone(), settings.lease_limit(false));
-            Box::new(Sharing::new(store, key, recorded, None, limit, self.time.clone()).standing_in_for(first))
-        });
+        // A custom key is shared with other programs, whose records name no owner.
+        let owner = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
+        let (sharing, stand_in) = self.sharing(&key, &settings, keeping.as_ref(), owner);
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
             id: TaskId::new(),
             me: me.clone(),
@@ -369,6 +332,71 @@ impl TokenManagerBuilder {
             cache: TokenCache::default(),
             control: Mutex::new(Control::default()),
         }))
+    }
+
+    /// Checks the provider and asks it for its properties. Its code is the user's and may panic, even here.
+    fn describe_provider(&self) -> (ProviderDescription, Option<Error>) {
+        let described = catch_panic(|| {
+            self.provider.check()?;
+            Ok(ProviderDescription {
+                identity: self.provider.identity(),
+                profile: self.provider.profile(),
+                renewal: self.provider.renewal(),
+            })
+        });
+        match described {
+            Ok(described) => (described, None),
+            Err(error) => {
+                let identity = Identity::new("unknown");
+                (ProviderDescription { identity, profile: Profile::default(), renewal: None }, Some(error))
+            }
+        }
+    }
+
+    fn settings(&self, profile: &Profile) -> Settings {
+        let overlap = if profile.new_token_ends_old { profile.overlap } else { Duration::ZERO };
+        Settings {
+            max_wait: self.max_wait,
+            fetch_limit: self.http.whole_timeout(),
+            keep_warm: self.keep_warm,
+            store_check_interval: self
+                .store_check_interval
+                .min(max_store_check_interval(profile))
+                .max(MIN_STORE_CHECK_INTERVAL),
+            watch: self.watch,
+            store_down_fetch_interval: self.store_down_fetch_interval.unwrap_or(overlap),
+            log_metrics_every: self.log_metrics_every,
+        }
+    }
+
+    fn policy(&self, profile: &Profile) -> Policy {
+        Policy {
+            refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
+            refresh_after: self.refresh_after,
+            earliest_refresh: profile.earliest_refresh,
+            safety_margin: self.safety_margin,
+            jitter: self.jitter,
+            backoff_min: self.backoff.0,
+            backoff_max: self.backoff.1,
+        }
+    }
+
+    /// Returns the access to the primary store and the access to the fallback store.
+    fn sharing(&self, key: &Key, settings: &Settings, keeping: Option<&Keeping>, owner: Option<String>) -> Stores {
+        let rotating = keeping.filter(|keeping| keeping.profile.rotates);
+        let open = |store: &Arc<dyn Store>, secret_of: Option<String>| {
+            let limit = settings.lease_limit(secret_of.is_some());
+            Sharing::new(store.clone(), key.clone(), owner.clone(), secret_of, limit, self.time.clone())
+        };
+        let primary = self
+            .store
+            .as_ref()
+            .map(|store| Box::new(open(store, rotating.map(|keeping| keeping.place.identity.clone()))));
+        let fallback = primary
+            .as_deref()
+            .zip(self.fallback_store.as_ref())
+            .map(|(primary, store)| Box::new(open(store, None).standing_in_for(primary)));
+        (primary, fallback)
     }
 
     /// Where something is kept for all managers of a credential, whatever key of its own one of them has.
@@ -418,10 +446,20 @@ impl fmt::Debug for TokenManagerBuilder {
     }
 }
 
+/// The access to the primary store and the access to the fallback store.
+type Stores = (Option<Box<Sharing>>, Option<Box<Sharing>>);
+
+/// What a provider says about itself before anything is fetched.
+struct ProviderDescription {
+    identity: Identity,
+    profile: Profile,
+    renewal: Option<RenewalProfile>,
+}
+
 /// Where a new token ends the old one, it has to be heard of while the old one works.
-fn longest_age(profile: &Profile) -> Duration {
+fn max_store_check_interval(profile: &Profile) -> Duration {
     if profile.new_token_ends_old { profile.overlap / 2 } else { Duration::MAX }
 }
 
 /// Looking at the store any more often would be polling it.
-const SHORTEST_AGE: Duration = Duration::from_millis(100);
+const MIN_STORE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
