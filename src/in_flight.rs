@@ -1,4 +1,19 @@
-//! A fetch on a thread of its own, whose callers wait with their own deadlines.
+//! One refresh in flight: work on its own thread, and callers that wait for its result.
+//!
+//! # Theory of operation
+//!
+//! 1. [`InFlight::new`] fixes the deadline of the work. The manager publishes the new value under its lock, so that later
+//!    callers find it and wait instead of starting a second refresh.
+//! 2. [`start`](InFlight::start) runs the work on a new thread. Nothing else bounds a name look-up, a reply that arrives
+//!    byte by byte, or a user's closure; a separate thread lets every caller leave at its own deadline.
+//! 3. [`wait`](InFlight::wait) returns the result, or `None` when the caller's deadline comes first. The work continues.
+//! 4. [`complete`](InFlight::complete) wakes all callers. The thread calls it when the work returns, when the work
+//!    panics, or when no thread could be started; the manager calls it with an error when it abandons a refresh whose
+//!    deadline has passed. The first result counts.
+//!
+//! An abandoned thread may never end. After a fork, the child has this value but not the thread, so the manager ignores
+//! a refresh that does not [belong to this process](InFlight::belongs_to_this_process). A provider may ask its own
+//! manager for a token by mistake; [`is_reentrant`] finds that out before the thread waits for itself.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex};
@@ -8,27 +23,24 @@ use crate::error::{Error, catch_panic};
 use crate::lock::{lock, wait};
 use crate::thread::spawn;
 
-/// A piece of work that many callers wait for.
-///
-/// It has a thread of its own because nothing else bounds a name look-up, an answer that trickles in, or a user's
-/// closure: whoever waits here leaves when its own deadline comes, and the work goes on.
+/// Work on its own thread, and the callers that wait for its result.
 pub(crate) struct InFlight<T> {
     progress: Mutex<Progress<T>>,
     completed: Condvar,
-    /// When to give it up: its work is late by then and may never end.
+    /// The manager abandons the work when this deadline has passed.
     deadline: Deadline,
-    /// The process that runs it. After a fork the child has the refresh's memory, but not its thread.
+    /// The process that runs the work. A forked child has a copy of this value, but not the thread.
     process: u32,
 }
 
 struct Progress<T> {
     outcome: Option<Result<T, Error>>,
-    /// Freed on landing; see [`InFlight::attach_permit`].
+    /// Dropped when the work completes; see [`InFlight::attach_permit`].
     permit: Option<Box<dyn Send>>,
 }
 
 impl<T: Clone + Send + 'static> InFlight<T> {
-    /// A refresh that nobody flies yet: [`start`](InFlight::start) it.
+    /// Creates a value whose work has not been [started](InFlight::start).
     pub(crate) fn new(deadline: Deadline) -> Arc<InFlight<T>> {
         Arc::new(InFlight {
             progress: Mutex::new(Progress { outcome: None, permit: None }),
@@ -38,10 +50,10 @@ impl<T: Clone + Send + 'static> InFlight<T> {
         })
     }
 
-    /// Does `work` on a new thread and lands with its result, and does then what nobody waits for. A panic lands the
-    /// refresh too.
+    /// Runs `work` on a new thread, completes with its result, and then runs `then`, for which no caller waits.
     ///
-    /// `manager` says whose refresh it is, for [`is_reentrant`]; a thread that is itself aboard hands its own managers on.
+    /// A panic in `work` completes with an error. `manager` is recorded for [`is_reentrant`], together with the managers
+    /// for which the calling thread itself is refreshing.
     pub(crate) fn start(
         self: &Arc<Self>,
         manager: u64,
@@ -61,12 +73,12 @@ impl<T: Clone + Send + 'static> InFlight<T> {
         }
     }
 
-    /// Keeps `permit` until the refresh lands or is given up.
+    /// Keeps `permit` until the work completes or is abandoned.
     pub(crate) fn attach_permit(&self, permit: Box<dyn Send>) {
         lock(&self.progress).permit = Some(permit);
     }
 
-    /// Gives every waiter `outcome`. Only the first landing counts.
+    /// Wakes every waiting caller with `outcome`. A later call changes nothing.
     pub(crate) fn complete(&self, outcome: Result<T, Error>) {
         let permit = {
             let mut progress = lock(&self.progress);
@@ -77,7 +89,7 @@ impl<T: Clone + Send + 'static> InFlight<T> {
         drop(permit);
     }
 
-    /// Waits for the landing. `None`: `deadline` came first.
+    /// Waits for the result until `deadline`. Returns `None` when the deadline comes first.
     pub(crate) fn wait(&self, deadline: Deadline) -> Option<Result<T, Error>> {
         let mut progress = lock(&self.progress);
         loop {
@@ -100,19 +112,21 @@ impl<T: Clone + Send + 'static> InFlight<T> {
         self.deadline
     }
 
-    /// False in a forked child, where its thread does not exist.
+    /// Returns false in a forked child, where the thread does not exist.
     pub(crate) fn belongs_to_this_process(&self) -> bool {
         self.process == std::process::id()
     }
 }
 
-/// True on the thread of a refresh of `manager`, and on those that it started: to wait for that refresh there is to wait
-/// for oneself.
+/// Returns true when the calling thread is refreshing `manager`, directly or on behalf of another manager.
+///
+/// Such a thread must not wait for the refresh of `manager`, which waits for the thread itself.
 pub(crate) fn is_reentrant(manager: u64) -> bool {
     REFRESHING.with_borrow(|managers| managers.contains(&manager))
 }
 
 thread_local! {
+    /// The managers for which this thread works: its own, and those whose refresh needs this one.
     static REFRESHING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -129,29 +143,29 @@ mod tests {
     }
 
     #[test]
-    fn everybody_aboard_gets_the_result() {
+    fn every_waiting_caller_gets_the_result() {
         let in_flight = InFlight::new(soon());
         thread::scope(|scope| {
             let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| in_flight.wait(soon()))).collect();
             in_flight.start(1, || Ok(7), || ());
             for waiter in waiters {
                 let outcome = waiter.join().expect("the waiter does not panic");
-                assert_eq!(outcome.expect("it lands in time").expect("it lands well"), 7);
+                assert_eq!(outcome.expect("the work ends in time").expect("the work succeeds"), 7);
             }
         });
     }
 
     #[test]
-    fn a_panic_lands_the_flight_without_its_text() {
+    fn a_panic_completes_the_work_with_an_error_that_does_not_quote_it() {
         let in_flight = InFlight::<()>::new(soon());
         in_flight.start(1, || panic!("token=abc"), || ());
-        let error = in_flight.wait(soon()).expect("it lands").expect_err("it panicked");
+        let error = in_flight.wait(soon()).expect("the work ends").expect_err("the work panics");
         assert_eq!(error.kind(), ErrorKind::Panicked);
         assert!(!format!("{error} {error:?}").contains("abc"));
     }
 
     #[test]
-    fn a_waiter_leaves_at_its_deadline_and_the_flight_goes_on() {
+    fn a_caller_leaves_at_its_deadline_and_the_work_continues() {
         let in_flight = InFlight::new(soon());
         let (gate, opened) = crossbeam_channel::bounded::<()>(0);
         in_flight.start(
@@ -168,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn cargo_is_freed_on_landing() {
+    fn the_permit_is_dropped_when_the_work_completes() {
         let in_flight = InFlight::new(soon());
         let permit = Arc::new(());
         in_flight.attach_permit(Box::new(permit.clone()));
@@ -178,18 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_knows_who_is_aboard_through_flights_that_it_starts() {
+    fn a_thread_knows_the_managers_whose_refreshes_need_it() {
         let outer = InFlight::new(soon());
         outer.start(
             1,
             || {
                 let inner = InFlight::new(soon());
                 inner.start(2, || Ok((is_reentrant(1), is_reentrant(2), is_reentrant(3))), || ());
-                inner.wait(soon()).expect("it lands")
+                inner.wait(soon()).expect("the work ends")
             },
             || (),
         );
-        assert_eq!(outer.wait(soon()).expect("it lands").expect("it lands well"), (true, true, false));
+        assert_eq!(outer.wait(soon()).expect("the work ends").expect("the work succeeds"), (true, true, false));
         assert!(!is_reentrant(1));
     }
 }

@@ -1,4 +1,24 @@
-//! The one background thread: it looks after the tokens of all managers.
+//! The scheduler: one background thread that runs the timers of all managers.
+//!
+//! # Theory of operation
+//!
+//! A manager is a [`Task`]. [`register`] records the task, the clock that the task goes by, and when the task has to run.
+//! The thread repeats these steps:
+//!
+//! 1. Copy all entries under the lock. Everything else happens without the lock, because clocks and tasks are the user's
+//!    code. When there is no entry, the thread ends; the next [`schedule`] starts a new one.
+//! 2. Compare each entry with its clock. Remove entries whose clock panics.
+//! 3. If no task is due, sleep until the earliest one is, at most [`MAX_SLEEP`]. A registration that is due sooner, a
+//!    returned permit, a clock that jumps and the removal of the last task end the sleep.
+//! 4. Run the tasks that are due, the longest overdue first. Each returns when it wants to run next. This result is
+//!    dropped if the task was registered again meanwhile; the `revision` of an entry shows that.
+//!
+//! A task must not block, because all managers share the thread. A background refresh therefore runs on a thread of its
+//! own and needs a [`Permit`]; there are [`MAX_PERMITS`]. A task that got none waits and keeps its place in the order.
+//!
+//! What can go wrong: a task that panics is removed; a panic of the thread itself starts a new thread; after a fork the
+//! child has a [`Scheduler`] of its own, without tasks, because the thread stayed in the parent and may have held the
+//! lock. The scheduler holds `Weak` references, so a registered task does not keep a manager alive.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,24 +33,26 @@ use crate::error::catch_panic;
 use crate::lock::{lock, wait};
 use crate::thread::spawn;
 
-/// Something that has to be looked at now and then.
+/// Work that the scheduler runs from time to time.
 pub(crate) trait Task: Send + Sync {
-    /// Does what is due and says when to look again. Runs on the refresher's thread, so it must not block: what takes
-    /// time flies on a thread of its own, with a [permit](try_permit) to keep.
+    /// Does what is due, and returns when to run again.
+    ///
+    /// Runs on the scheduler's thread and must not block. A refresh runs on a thread of its own, which keeps a
+    /// [permit](try_permit).
     fn run(self: Arc<Self>) -> Next;
 }
 
-/// When to look again.
+/// When a task runs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     At(Timestamp),
-    /// As soon as there may be a [permit](try_permit). Waiting since this moment.
+    /// As soon as a [permit](try_permit) may be free. The time is the moment at which the task began to wait.
     WhenPermitFree(Timestamp),
-    /// Never: there is nothing to look after until somebody [schedules](schedule) it again.
+    /// Not until the task is [registered](register) again.
     Done,
 }
 
-/// A task's name, never used twice in a process.
+/// Identifies a task. A process never uses a number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TaskId(u64);
 
@@ -45,13 +67,15 @@ impl TaskId {
     }
 }
 
-/// Has `task` looked at when `at` comes. Starts the thread when there is none.
+/// Registers `task` to run when the clock `time` reaches `at`, and starts the thread if none is running.
 pub(crate) fn schedule(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timestamp) {
     register(id, task, time, at);
     ensure_running();
 }
 
-/// The same, but leaves it to a later [`ensure_running`] to start the thread: that takes longer than all the rest.
+/// Like [`schedule`], but does not start the thread, which takes longer than the rest of a refresh's bookkeeping.
+///
+/// The caller calls [`ensure_running`] when it has released its locks and woken the callers that wait.
 pub(crate) fn register(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timestamp) {
     let due = Deadline::within(time.now().until(at));
     let mut registry = lock(&scheduler().registry);
@@ -61,20 +85,20 @@ pub(crate) fn register(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timest
         scheduler().wake(&mut registry);
     }
     drop(registry);
-    // Only now, because a clock of the user's may go with it.
+    // Dropped after the lock: this may be the last reference to a clock of the user's, whose `drop` may do anything.
     drop(replaced);
 }
 
-/// Starts the thread if there is somebody to look after and nobody does.
+/// Starts the thread if tasks are registered and no thread is running.
 pub(crate) fn ensure_running() {
     let mut registry = lock(&scheduler().registry);
     if !registry.running && !registry.entries.is_empty() {
-        // Without a thread the token is still served; callers then wait for its renewal.
+        // If no thread can be started, callers still get tokens, but wait for each refresh.
         registry.running = spawn("evertoken-refresher", run_loop).is_ok();
     }
 }
 
-/// Forgets a task. When it was the last one, the thread ends at once.
+/// Removes a task. The thread ends at once when this was the last one.
 pub(crate) fn remove(id: TaskId) {
     let mut registry = lock(&scheduler().registry);
     let removed = registry.entries.remove(&id);
@@ -85,12 +109,12 @@ pub(crate) fn remove(id: TaskId) {
     drop(removed);
 }
 
-/// What a clock calls when it jumps.
+/// Returns the callback for clocks that jump: the thread compares all tasks with their clocks again.
 pub(crate) fn clock_notifier() -> Notifier {
     Notifier::new(|| scheduler().wake(&mut lock(&scheduler().registry)))
 }
 
-/// Room for one flight in the background, while there is any.
+/// Returns a permit for one background refresh, or `None` when all permits are in use.
 pub(crate) fn try_permit() -> Option<Permit> {
     let scheduler = scheduler();
     let mut registry = lock(&scheduler.registry);
@@ -104,14 +128,15 @@ fn has_free_permit() -> bool {
     lock(&scheduler().registry).permits_in_use < MAX_PERMITS
 }
 
-/// Room for one flight. Dropping it makes room for the next.
+/// The permission for one background refresh. Dropping it lets the next one start.
 pub(crate) struct Permit {
     scheduler: &'static Scheduler,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // A forked child has permits of its own; its parent's lock may be taken for ever.
+        // In a forked child, this is a copy of the parent's permit. The lock of the parent's scheduler may have been
+        // copied while it was held, and would then never be released.
         if self.scheduler.process == std::process::id() {
             let mut registry = lock(&self.scheduler.registry);
             registry.permits_in_use = registry.permits_in_use.saturating_sub(1);
@@ -120,8 +145,8 @@ impl Drop for Permit {
     }
 }
 
-/// What belongs to one process. A forked child starts with one of its own: its parent's thread stayed behind, perhaps
-/// while it held the lock.
+/// The scheduler of one process. A forked child gets a new one, because the parent's thread does not exist in the child
+/// and the parent's lock may have been copied while it was held.
 struct Scheduler {
     process: u32,
     registry: Mutex<Registry>,
@@ -131,15 +156,16 @@ struct Scheduler {
 #[derive(Default)]
 struct Registry {
     entries: HashMap<TaskId, Entry>,
+    /// True while the thread exists.
     running: bool,
-    /// The thread is to look before its rest is over.
+    /// True when the thread has to end its sleep early.
     is_woken: bool,
-    /// `None` while the thread does not rest.
+    /// When the thread's sleep ends. `None` while the thread is awake.
     sleeps_until: Option<Deadline>,
     permits_in_use: usize,
 }
 
-/// This process and those that it was forked from, one after another.
+/// The schedulers of the processes that this one was forked from, in order, and then its own.
 static SCHEDULERS: [OnceCell<Scheduler>; MAX_FORK_DEPTH] = [const { OnceCell::new() }; MAX_FORK_DEPTH];
 
 fn scheduler() -> &'static Scheduler {
@@ -151,7 +177,7 @@ fn scheduler() -> &'static Scheduler {
             break;
         }
     }
-    // Beyond the last generation all share one, as they would without this.
+    // Processes that are forked more deeply than this share the last scheduler.
     last.get_or_init(|| Scheduler::new(id))
 }
 
@@ -171,11 +197,11 @@ struct Entry {
     task: Weak<dyn Task>,
     time: Time,
     next: Next,
-    /// Counts the calls of [`schedule`], so that a look does not overwrite what was asked for meanwhile.
+    /// Counts registrations of this task, so that the result of a run does not replace a registration made meanwhile.
     revision: u64,
 }
 
-/// The thread. It ends when there is nobody left to look after.
+/// The body of the thread. Ends when no task is registered.
 fn run_loop() {
     let _guard = RestartGuard;
     while let Some((entries, permit_free)) = copy_entries() {
@@ -185,7 +211,7 @@ fn run_loop() {
             sleep_for(sleep);
         }
         for (id, entry) in due {
-            // When the room is taken up, to look at all the others that wait for it would be in vain.
+            // The tasks before this one may have taken the last permit. Do not run every waiting task in vain.
             if !matches!(entry.next, Next::WhenPermitFree(_)) || has_free_permit() {
                 run_task(id, entry);
             }
@@ -193,8 +219,7 @@ fn run_loop() {
     }
 }
 
-/// Starts the thread anew should it ever panic: whatever is the cause, it belongs to one manager, and the others must
-/// not be forgotten for it.
+/// Starts a new thread when the thread panics, so that a fault in one manager does not stop the refreshes of all others.
 struct RestartGuard;
 
 impl Drop for RestartGuard {
@@ -205,8 +230,10 @@ impl Drop for RestartGuard {
     }
 }
 
-/// All entries, copied: their clocks may be the user's, so they are read outside the lock. `None`: there are none, and
-/// the next [`schedule`] starts a new thread.
+/// Returns a copy of all entries, and whether a permit is free.
+///
+/// The entries are copied so that their clocks, which may be the user's, are read without the lock. `None` means that
+/// there is no entry: the thread has to end, and the next [`schedule`] starts a new one.
 fn copy_entries() -> Option<(Vec<(TaskId, Entry)>, bool)> {
     let mut registry = lock(&scheduler().registry);
     registry.is_woken = false;
@@ -218,13 +245,13 @@ fn copy_entries() -> Option<(Vec<(TaskId, Entry)>, bool)> {
     Some((entries, registry.permits_in_use < MAX_PERMITS))
 }
 
-/// What there is to do for the entries.
+/// What the thread has to do now.
 struct Plan {
-    /// Who is to be looked at now, the longest overdue first.
+    /// The tasks to run, the longest overdue first.
     due: Vec<(TaskId, Entry)>,
-    /// Whose clock panicked.
+    /// The tasks whose clock panicked.
     broken: Vec<(TaskId, Entry)>,
-    /// How long nobody else is due.
+    /// How long to sleep if no task is due.
     sleep: Duration,
 }
 
@@ -248,7 +275,7 @@ fn make_plan(entries: Vec<(TaskId, Entry)>, permit_free: bool) -> Plan {
     Plan { due: due.into_iter().map(|(_, id, entry)| (id, entry)).collect(), broken, sleep }
 }
 
-/// What a clock shows. `None`: it is the user's, and it panicked.
+/// Reads a clock. Returns `None` if the clock is the user's and panics.
 fn read_clock(time: &Time) -> Option<Timestamp> {
     catch_panic(|| Ok(time.now())).ok()
 }
@@ -269,20 +296,20 @@ fn run_task(id: TaskId, entry: Entry) {
         None => Next::Done,
     };
     let next = match (next, entry.next) {
-        // A moment that has come already would be looked at again and again.
+        // A task that returns a time in the past would occupy the thread.
         (Next::At(at), _) => {
             read_clock(&entry.time).map_or(Next::Done, |now| Next::At(at.later(now.after(MIN_INTERVAL))))
         }
-        // Who waits keeps the place in the queue.
+        // A task that still waits for a permit keeps its place in the order.
         (Next::WhenPermitFree(_), Next::At(since) | Next::WhenPermitFree(since)) => Next::WhenPermitFree(since),
         (next, _) => next,
     };
     reschedule(id, entry, next);
 }
 
-/// Notes when to look again, unless somebody has asked for something else meanwhile.
+/// Records when the task runs next, unless the task was registered again or removed while it ran.
 fn reschedule(id: TaskId, entry: Entry, next: Next) {
-    // `entry` outlives the lock: a clock of the user's may go with it.
+    // `entry` is dropped after the lock, because this may be the last reference to a clock of the user's.
     let mut registry = lock(&scheduler().registry);
     if registry.entries.get(&id).is_none_or(|current| current.revision != entry.revision) {
         return;
@@ -294,15 +321,18 @@ fn reschedule(id: TaskId, entry: Entry, next: Next) {
     }
 }
 
-/// Background flights at once: enough that a slow provider delays nobody else, few enough not to be a storm.
+/// How many background refreshes run at once. Eight, so that one slow provider does not delay all others, and a large
+/// fleet whose tokens are due together does not send all its requests at once.
 const MAX_PERMITS: usize = 8;
 
-/// Timed waits stand still while a machine sleeps, and a wall clock can be set without anybody being told.
+/// The longest sleep. Timed waits stand still while a machine is suspended, and a wall clock can be set without notice,
+/// so the clocks are read at least this often.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
-/// A child of a child of a child: deeper than programs fork.
+/// How many processes that were forked from one another have a scheduler each. Programs do not fork more deeply.
 const MAX_FORK_DEPTH: usize = 16;
 
+/// The shortest time between two runs of a task.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -327,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn it_looks_again_at_least_every_thirty_seconds() {
+    fn the_thread_sleeps_thirty_seconds_at_most() {
         let plan = make_plan(vec![entry(within(Duration::from_secs(7200)))], true);
         assert!(plan.due.is_empty());
         assert_eq!(plan.sleep, Duration::from_secs(30));
     }
 
     #[test]
-    fn it_rests_no_longer_than_until_the_next_one_is_due() {
+    fn the_thread_sleeps_until_the_next_task_is_due() {
         let plan = make_plan(
             vec![entry(within(Duration::from_secs(9))), entry(Next::WhenPermitFree(Time::System.now()))],
             false,
@@ -344,12 +374,12 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_overdue_comes_first_whether_it_waited_for_room_or_not() {
+    fn the_longest_overdue_task_runs_first_also_when_it_waited_for_a_permit() {
         let past = |seconds| Time::System.now().before(Duration::from_secs(seconds));
-        let (late, later) = (entry(Next::At(past(5))), entry(Next::At(past(50))));
-        let waiting = entry(Next::WhenPermitFree(past(20)));
-        let order = [later.0, waiting.0, late.0];
-        let plan = make_plan(vec![late, later, waiting], true);
+        let (overdue_5, overdue_50) = (entry(Next::At(past(5))), entry(Next::At(past(50))));
+        let waiting_20 = entry(Next::WhenPermitFree(past(20)));
+        let order = [overdue_50.0, waiting_20.0, overdue_5.0];
+        let plan = make_plan(vec![overdue_5, overdue_50, waiting_20], true);
         assert_eq!(plan.due.iter().map(|(id, _)| *id).collect::<Vec<_>>(), order);
     }
 
@@ -363,22 +393,22 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_has_an_guard() {
-        let (sender, looked) = crossbeam_channel::bounded(1);
+    fn a_thread_that_panics_is_replaced() {
+        let (sender, runs) = crossbeam_channel::bounded(1);
         let reporting: Arc<dyn Task> = Arc::new(Reporting(sender));
-        // Entered by hand: `schedule` would start a thread.
+        // Inserted directly, because `schedule` would start a thread.
         let entry = Entry { task: Arc::downgrade(&reporting), ..entry(within(Duration::ZERO)).1 };
         lock(&scheduler().registry).entries.insert(TaskId::new(), entry);
         let dying = std::thread::spawn(|| {
             let _guard = RestartGuard;
-            panic!("of whatever cause");
+            panic!("any cause");
         });
         assert!(dying.join().is_err());
-        assert!(looked.recv_timeout(Duration::from_secs(30)).is_ok());
+        assert!(runs.recv_timeout(Duration::from_secs(30)).is_ok());
     }
 
     #[test]
-    fn there_is_room_for_eight() {
+    fn there_are_eight_permits() {
         let permits: Vec<_> = std::iter::from_fn(try_permit).take(100).collect();
         assert!(permits.len() <= MAX_PERMITS && try_permit().is_none());
         drop(permits);

@@ -1,4 +1,15 @@
-//! The held token as callers read it: in several places, so that threads do not meet.
+//! The hot path: a copy of the current token in 16 shards, read by `token()` without contention.
+//!
+//! # Theory of operation
+//!
+//! - A *reader* locks the shard of its thread, compares the time with `usable_until` on both clocks, counts the read and
+//!   clones the shard's own handle of the token. Nothing in this path is shared between threads on different shards.
+//! - A *writer* ([`set`](TokenCache::set), [`clear`](TokenCache::clear)) changes the shards one after another and
+//!   returns after the last. A reader that starts after the writer has returned sees the change.
+//! - The cache decides nothing. The manager sets and clears the cache under the lock of its own state. `usable_until` is
+//!   the start of the safety margin (or of the hard stop, if that is sooner): later calls go through the manager.
+//! - The manager learns about use in two ways: [`reads`](TokenCache::reads) counts, and
+//!   [`notify_on_next_read`](TokenCache::notify_on_next_read) asks for a report of the next read.
 
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -8,21 +19,20 @@ use crate::clock::Timestamp;
 use crate::lock::lock;
 use crate::token::Token;
 
-/// The token of one manager, copied into shards.
+/// The current token of one manager, copied into shards.
 ///
-/// A reader locks the shard of its thread, compares two clocks, and clones a handle that nobody else counts on: about
-/// 10 ns, whatever the number of threads. [`set`](TokenCache::set) and [`clear`](TokenCache::clear) return after every
-/// shard has changed, so that no reader gets the old token afterwards.
+/// A read takes about 10 ns with any number of threads.
 #[derive(Debug, Default)]
 pub(crate) struct TokenCache {
-    /// Boxed, because their alignment would pad whatever they stand in.
+    /// Boxed, because the alignment of a shard would pad the struct that contains the cache.
     shards: Box<[Shard; SHARDS]>,
-    /// Writers go one after another, or two of them could leave half of the shards each.
+    /// Held while the shards change. Without this lock, two writers could leave different tokens in the shards.
     writer: Mutex<()>,
 }
 
-/// Alone in its cache lines: processors fetch them in pairs of 64 bytes, and two threads on one pair cost half as much
-/// again.
+/// One copy of the token, aligned to two cache lines of 64 bytes.
+///
+/// Processors fetch cache lines in pairs. Two threads whose shards share a pair would need half as much time again.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard(Mutex<Contents>);
@@ -31,15 +41,15 @@ struct Shard(Mutex<Contents>);
 struct Contents {
     cached: Option<CachedToken>,
     reads: u64,
-    /// Set when the next reader is to report that the token is in use.
+    /// True when the next reader has to report that the token is in use.
     notify: bool,
 }
 
 #[derive(Debug)]
 struct CachedToken {
     token: Token,
-    /// The handle that this shard's readers clone. Made for the first of them: most managers of a large fleet are read
-    /// by few threads, and each handle takes a cache line.
+    /// The handle that the readers of this shard clone. The first reader creates it, because each handle takes two
+    /// cache lines and most managers of a large fleet are read by few threads.
     shard_handle: Option<Token>,
     usable_until: Timestamp,
 }
@@ -52,16 +62,17 @@ impl CachedToken {
     }
 }
 
-/// What a reader found.
+/// A successful read.
 pub(crate) struct CacheRead {
     pub(crate) token: Token,
-    /// True for the first reader of a shard since [`TokenCache::notify_on_next_read`].
+    /// True for the first read of a shard after [`TokenCache::notify_on_next_read`].
     pub(crate) notify: bool,
 }
 
 impl TokenCache {
-    /// The token, if it may be handed out at `now`. Does no I/O and waits for nobody; allocates for the first reader of
-    /// a shard since [`set`](TokenCache::set) only.
+    /// Returns the token if callers may get it at `now`.
+    ///
+    /// Does no I/O. Allocates only for the first read of a shard after [`set`](TokenCache::set).
     #[inline(always)]
     pub(crate) fn get(&self, now: Timestamp) -> Option<CacheRead> {
         let mut contents = lock(&self.shards[current_shard()].0);
@@ -76,12 +87,12 @@ impl TokenCache {
         Some(CacheRead { token, notify })
     }
 
-    /// Gives `token` to every reader from now on, as long as `usable_until` has not come.
+    /// Gives `token` to every reader from now on, until `usable_until`.
     pub(crate) fn set(&self, token: &Token, usable_until: Timestamp) {
         self.replace(|| Some(CachedToken { token: token.clone(), shard_handle: None, usable_until }));
     }
 
-    /// Gives no token to any reader from now on.
+    /// Removes the token. No reader gets the old one after this function has returned.
     pub(crate) fn clear(&self) {
         self.replace(|| None);
     }
@@ -95,44 +106,44 @@ impl TokenCache {
                 contents.notify = false;
                 std::mem::replace(&mut contents.cached, fresh)
             };
-            // Wiping a secret takes its time; readers need not wait for it.
+            // Dropped after the lock: wiping a secret takes time, and readers need not wait for that.
             drop(old);
         }
     }
 
-    /// Makes the next reader report itself in [`CacheRead::notify`].
+    /// Makes the next read of each shard report itself in [`CacheRead::notify`].
     pub(crate) fn notify_on_next_read(&self) {
         for shard in self.shards.iter() {
             lock(&shard.0).notify = true;
         }
     }
 
-    /// How often a token was handed out.
+    /// Returns how often callers got a token from the cache.
     pub(crate) fn reads(&self) -> u64 {
         self.shards.iter().map(|shard| lock(&shard.0).reads).sum()
     }
 }
 
-/// A thread keeps its shard for lifetime; threads take the shards in turn.
+/// Returns the shard of the calling thread. Threads are assigned to the shards in turn and keep their shard.
 #[inline]
 fn current_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        // `const` and without a destructor: one load to read.
+        // `const` and without a destructor, so that a read is a single load.
         static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
     }
-    SHARD.with(|mine| {
-        if mine.get() == usize::MAX {
+    SHARD.with(|shard| {
+        if shard.get() == usize::MAX {
             let number = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            // The even ones first: processors fetch cache lines in pairs, so neighbours would disturb each other.
-            mine.set(number * 2 % SHARDS + number / (SHARDS / 2));
+            // Even shards first: up to eight threads then have no neighbouring shards, which prefetching could couple.
+            shard.set(number * 2 % SHARDS + number / (SHARDS / 2));
         }
-        mine.get()
+        shard.get()
     })
 }
 
-/// So many that threads seldom share one, and so few that a manager stays small: each costs a cache line, and another
-/// for its handle of the token.
+/// The number of shards. More shards would let fewer threads share one; fewer would make a manager smaller: each shard
+/// takes 128 bytes, and as much again for its handle of the token once a thread has read it.
 const SHARDS: usize = 16;
 
 #[cfg(test)]
@@ -153,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_handed_out_until_its_moment_and_not_at_it() {
+    fn a_token_is_returned_before_usable_until_and_not_at_it() {
         let cache = TokenCache::default();
         let usable_until = now().after(Duration::from_secs(1));
         assert!(cache.get(now()).is_none());
@@ -179,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_armed_snapshot_reports_its_next_reader_once() {
+    fn notify_on_next_read_reports_one_read() {
         let cache = TokenCache::default();
         let usable_until = now().after(Duration::from_secs(1));
         cache.set(&token("t", usable_until), usable_until);
@@ -191,16 +202,16 @@ mod tests {
 
     #[test]
     fn sixteen_threads_have_sixteen_shards() {
-        let mine = || thread::spawn(current_shard).join().expect("it does not panic");
-        // Other tests start threads too, so a few more may have to be asked.
-        let mut shards: Vec<_> = (0..8 * SHARDS).map(|_| mine()).collect();
+        let shard_of_new_thread = || thread::spawn(current_shard).join().expect("the thread does not panic");
+        // Other tests start threads meanwhile, which take shards too, so more than 16 threads may be needed.
+        let mut shards: Vec<_> = (0..8 * SHARDS).map(|_| shard_of_new_thread()).collect();
         shards.sort_unstable();
         shards.dedup();
         assert_eq!(shards, (0..SHARDS).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_shard_fills_whole_cache_lines() {
+    fn a_shard_fills_two_cache_lines() {
         assert_eq!(size_of::<Shard>(), 128);
     }
 }
