@@ -1,4 +1,4 @@
-//! Counters, and the report made of them.
+//! Counters of a manager, and the report made from them.
 
 use std::fmt;
 use std::iter::Sum;
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::lock::lock;
 
-/// What a manager has done since it was built.
+/// What a manager has done since it was built, as numbers.
 ///
-/// Adds up over managers with `+` and `sum()`. `Display` is a report for people, [`Serialize`] one for machines
-/// (durations there are seconds and nanoseconds).
+/// `+` and `sum()` add the metrics of several managers. `Display` is a report for people. [`Serialize`] is for machines:
+/// a duration becomes `secs` and `nanos`.
 ///
 /// ```
 /// # use evertoken::Metrics;
@@ -24,60 +24,60 @@ use crate::lock::lock;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Calls answered from memory.
+    /// Calls that got a token from memory at once.
     pub hits: u64,
-    /// Calls that memory could not answer at once.
+    /// All other calls.
     pub misses: u64,
-    /// Misses that waited for a fetch; the others were answered by a pause after a failure.
+    /// Misses that waited for a refresh. The other misses got the error of a cooldown, or a token without a wait.
     pub waits: u64,
-    /// Fetches from the provider that brought a token, the same one included.
+    /// Fetches from the provider that returned a token, including unchanged tokens.
     pub fetches_ok: u64,
     /// Fetches from the provider that failed.
     pub fetches_failed: u64,
-    /// Renewals in the background that brought a new token.
+    /// Background refreshes that brought a new token.
     pub background_refreshes: u64,
-    /// Fetches that brought the token that was held already.
+    /// Fetches that returned the current token again.
     pub unchanged_tokens: u64,
-    /// Tokens taken over from the shared store.
+    /// Tokens that were read from the shared store.
     pub tokens_from_store: u64,
     /// Rejections that took a token out of use.
     pub rejections: u64,
-    /// Tokens that the provider granted again after they had been rejected.
+    /// Tokens that the provider returned again after their rejection.
     pub reinstated_tokens: u64,
-    /// Operations of the store that failed.
+    /// Operations of the shared store that failed.
     pub store_errors: u64,
-    /// Time that fetches from the provider took.
+    /// How long fetches from the provider took.
     pub fetch_time: Timing,
-    /// Time that callers waited.
+    /// How long callers waited.
     pub wait_time: Timing,
 }
 
-/// How often something was timed, and how long it took.
+/// How often something was measured, and how long it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Timing {
-    /// How often.
+    /// The number of measurements.
     pub count: u64,
-    /// All together.
+    /// The sum of all measurements.
     pub total: Duration,
-    /// The longest.
+    /// The longest measurement.
     pub max: Duration,
 }
 
 impl Metrics {
-    /// The part of all calls that memory answered, from 0 to 1. `None` before the first call.
+    /// Returns the part of all calls that got a token from memory, from 0 to 1. `None` before the first call.
     pub fn hit_rate(&self) -> Option<f64> {
         ratio(self.hits, self.misses)
     }
 
-    /// The part of all fetches that brought a token, from 0 to 1. `None` before the first fetch.
+    /// Returns the part of all fetches that returned a token, from 0 to 1. `None` before the first fetch.
     pub fn success_rate(&self) -> Option<f64> {
         ratio(self.fetches_ok, self.fetches_failed)
     }
 }
 
 impl Timing {
-    /// The average. Zero when nothing was timed.
+    /// Returns the average. Zero when nothing was measured.
     pub fn mean(&self) -> Duration {
         let nanoseconds = self.total.as_nanos() / u128::from(self.count.max(1));
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
@@ -151,7 +151,7 @@ impl fmt::Display for Timing {
     }
 }
 
-/// Where the slow path counts. The fast path counts in the shards of the token cache.
+/// The counters of the slow path. The shards of the token cache count hits, without a shared counter.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Metrics>);
 
@@ -174,7 +174,7 @@ impl Recorder {
         });
     }
 
-    /// All counters, with the hits that the token cache counted.
+    /// Returns all counters, together with the `hits` of the token cache.
     pub(crate) fn read(&self, hits: u64) -> Metrics {
         Metrics { hits, ..*lock(&self.0) }
     }
@@ -185,7 +185,7 @@ fn ratio(good: u64, bad: u64) -> Option<f64> {
 }
 
 fn percent(ratio: Option<f64>) -> String {
-    // Rounded down: 100 % is said only of all.
+    // Rounded down, so that 100 % means all.
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", (ratio * 1_000.0).floor() / 10.0))
 }
 
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_add_up_over_managers() {
+    fn metrics_of_managers_can_be_added() {
         let recorder = Recorder::default();
         recorder.record_fetch(Duration::from_millis(30), true);
         recorder.record_fetch(Duration::from_millis(10), false);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_of_an_idle_manager_divides_by_nothing() {
+    fn the_report_of_an_idle_manager_has_no_nan() {
         let report = Metrics::default().to_string();
         assert!(report.contains("hit rate") && report.contains("0 of 0 calls"), "{report}");
         assert!(!report.contains("NaN"));

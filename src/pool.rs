@@ -1,4 +1,4 @@
-//! Managers for many tenants.
+//! A pool with one manager for each tenant.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -13,10 +13,10 @@ use crate::manager::TokenManager;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
-/// One manager for each tenant, built when it is first asked for.
+/// One token manager for each tenant, built at the first call for this tenant.
 ///
-/// Bounded: when there are too many, the one that was asked for least recently goes. Its handles that are still in use
-/// keep working. All managers share one background thread and one HTTP client.
+/// The pool is bounded: a new tenant in a full pool evicts the manager whose last call is the longest ago. Handles of an
+/// evicted manager that are still in use keep working. All managers share one scheduler thread and one HTTP agent.
 ///
 /// ```
 /// use evertoken::{TokenPool, WeCom};
@@ -36,9 +36,9 @@ type Settings = Box<dyn Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + 
 
 struct Entries<K> {
     managers: HashMap<K, PoolEntry>,
-    /// Counts the calls; a manager keeps the number of its last one.
+    /// The number of calls so far. Each entry has the number of its last call.
     calls: u64,
-    /// What the managers did that are no longer here.
+    /// The sum of the metrics of all managers that were evicted or removed.
     evicted_metrics: Metrics,
 }
 
@@ -48,12 +48,14 @@ struct PoolEntry {
 }
 
 impl<K: Eq + Hash + Clone> TokenPool<K> {
-    /// A pool of at most 10,000 managers with the default settings.
+    /// Creates a pool of at most 10,000 managers with default settings.
     pub fn new() -> TokenPool<K> {
         TokenPool::with_settings(|builder| builder)
     }
 
-    /// A pool whose managers are built with these settings: a store, time limits and so on.
+    /// Creates a pool whose managers are built with `settings`, for example with a store and time limits.
+    ///
+    /// `settings` is called once for each new manager.
     pub fn with_settings(
         settings: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync + 'static,
     ) -> TokenPool<K> {
@@ -61,18 +63,18 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         TokenPool { capacity: DEFAULT_CAPACITY, settings: Box::new(settings), entries: Mutex::new(entries) }
     }
 
-    /// Holds at most `capacity` managers, and at least one. Default: 10,000.
+    /// Sets how many managers the pool holds at most. Zero counts as one. Default: 10,000.
     #[must_use]
     pub fn capacity(self, capacity: usize) -> TokenPool<K> {
         TokenPool { capacity: capacity.max(1), ..self }
     }
 
-    /// The manager of `tenant`; `provider` is called when there is none yet. Does not block.
+    /// Returns the manager of `tenant`. Calls `provider` to build one if the pool has none. Does not block.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider or the pool's settings are wrong. Nothing is
-    /// kept then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a setting of the provider or of the pool is wrong. The pool
+    /// keeps no manager then, and the next call tries again.
     pub fn manager<Q, P>(&self, tenant: &Q, provider: impl FnOnce() -> P) -> Result<TokenManager, Error>
     where
         K: Borrow<Q>,
@@ -82,7 +84,8 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         if let Some(manager) = lock(&self.entries).find(tenant) {
             return Ok(manager);
         }
-        // Outside the lock: this is the user's code. When two threads come here the second one's work is dropped.
+        // Built without the lock, because `settings` and `provider` are the user's code. When two threads build a manager
+        // for the same tenant, the second one is dropped.
         let built = (self.settings)(TokenManager::builder(provider())).build()?;
         let mut entries = lock(&self.entries);
         if let Some(manager) = entries.find(tenant) {
@@ -96,7 +99,9 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         Ok(built)
     }
 
-    /// Lets the manager of `tenant` go, if there is one: its settings have changed, or it is no longer a tenant.
+    /// Removes the manager of `tenant` and returns it, if the pool has one.
+    ///
+    /// For a tenant whose credentials have changed, or who has left. The next call builds a new manager.
     pub fn remove<Q>(&self, tenant: &Q) -> Option<TokenManager>
     where
         K: Borrow<Q>,
@@ -108,17 +113,17 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         Some(entry.manager)
     }
 
-    /// How many managers there are.
+    /// Returns the number of managers in the pool.
     pub fn len(&self) -> usize {
         lock(&self.entries).managers.len()
     }
 
-    /// True when there is none.
+    /// Returns true when the pool has no manager.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What all managers did together, those included that have gone.
+    /// Returns the sum of the metrics of all managers, including evicted and removed ones.
     pub fn metrics(&self) -> Metrics {
         let entries = lock(&self.entries);
         entries
@@ -142,7 +147,7 @@ impl<K: Eq + Hash + Clone> Entries<K> {
     }
 
     fn evict(&mut self) -> Option<TokenManager> {
-        // A look at all of them, which is microseconds, and only when a new tenant comes to a full pool.
+        // A scan of all entries takes microseconds, and happens only when a new tenant comes to a full pool.
         let (oldest, _) = self.managers.iter().min_by_key(|(_, entry)| entry.last_call)?;
         let oldest = oldest.clone();
         let manager = self.managers.remove(&oldest)?.manager;
@@ -168,4 +173,5 @@ impl<K> fmt::Debug for TokenPool<K> {
     }
 }
 
+/// The capacity of a new pool.
 const DEFAULT_CAPACITY: usize = 10_000;
