@@ -1,4 +1,4 @@
-//! The settings of a manager, checked before anything is opened.
+//! The settings of a manager. They are checked before any connection is opened.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -19,19 +19,20 @@ use crate::store::Store;
 use crate::token_cache::TokenCache;
 
 impl TokenManager {
-    /// A manager with the default settings, in memory only. Opens no socket and starts no thread.
+    /// Creates a manager with default settings that keeps its token in memory. Opens no socket and starts no thread.
     ///
-    /// A setting of the provider that is wrong is kept, and returned by every call.
+    /// This function does not fail. If a setting of the provider is wrong, a warning is logged and every later call
+    /// returns the error. [`builder`](TokenManager::builder) returns such an error when the manager is built.
     pub fn new(provider: impl Provider) -> TokenManager {
         let manager = TokenManager::builder(provider).assemble();
         if let Err(error) = manager.keeper().checked() {
-            // `try_token` has no way to say it.
+            // Logged, because `try_token` returns no error.
             log::warn!(target: "evertoken", "no token will come: {error}");
         }
         manager
     }
 
-    /// Starts to build a manager with settings of your own.
+    /// Creates a builder, for a store or other settings than the default ones.
     pub fn builder(provider: impl Provider) -> TokenManagerBuilder {
         TokenManagerBuilder {
             provider: Box::new(provider),
@@ -55,13 +56,16 @@ impl TokenManager {
         }
     }
 
-    /// A manager of the provider that a configuration describes, [read](ProviderConfig) from a file or from the
-    /// [environment](crate::provider::from_env).
+    /// Creates a manager for the provider that `config` describes, which was [read](ProviderConfig) from a file or from
+    /// the [environment](crate::provider::from_env).
     ///
-    /// `set_up` makes the settings. It is called for this manager and before that for each of the provider's parents,
-    /// which get managers of their own: hand a clone of the store to each. Where there are parents it must not set a
-    /// [`key`](TokenManagerBuilder::key), which they would have too. Reads the secrets; opens no connection, unless
-    /// there is a ticket to be told to the store.
+    /// `set_up` sets the store and everything else. A provider that gets its token in exchange for the token of a parent
+    /// has a second manager for the parent, so `set_up` is called once for each: give every manager a clone of the same
+    /// store. With a parent, `set_up` must not set a [`key`](TokenManagerBuilder::key), because both managers would get
+    /// the same one.
+    ///
+    /// Reads the secrets from their files and variables. Opens no connection, except to store the ticket if the
+    /// configuration contains one.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -83,8 +87,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when a secret cannot be read, with the name of its variable or file, when the parent is
-    /// not of a kind that fits, and as [`build`](TokenManagerBuilder::build).
+    /// [`ErrorKind::Config`] when a secret cannot be read (the text names the variable or the file), when the parent has
+    /// the wrong kind, and in the cases of [`build`](TokenManagerBuilder::build).
     pub fn from_config(
         config: &ProviderConfig,
         set_up: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder,
@@ -105,7 +109,7 @@ fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager
     let manager = builder.build()?;
     if let Some(ticket) = config.ticket()? {
         match manager.set_ticket(ticket) {
-            // This manager has it, and tells the others later.
+            // The manager has the ticket and writes it to the store later.
             Err(error) if error.kind() != ErrorKind::Store => return Err(error),
             _ => {}
         }
@@ -113,7 +117,7 @@ fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager
     Ok(manager)
 }
 
-/// Settings of a manager. The defaults suit most programs.
+/// The settings of a [`TokenManager`]. The defaults suit most programs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -148,25 +152,32 @@ pub struct TokenManagerBuilder {
 }
 
 impl TokenManagerBuilder {
-    /// Shares the token with all managers of the same credential on this store. Default: none, memory only.
+    /// Shares the token, the fetch, failures and rejections with all managers of the same credential on `store`.
+    ///
+    /// Default: no store; the token is kept in the memory of this manager.
     pub fn store(self, store: impl Store) -> Self {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// A second store, mostly a [`FileStore`](crate::FileStore), that takes the place of the first while that cannot be used:
-    /// the managers that share it fetch once among them, where otherwise each process fetches for itself. Default: none.
+    /// Sets a fallback store, usually a [`FileStore`](crate::FileStore), for outages of the primary [`store`](Self::store).
     ///
-    /// Whether the first store works is found out as without a second one: a process that starts meanwhile asks it first.
-    /// What the second one has when the first is back is written there, unless there is something newer. It has the same
-    /// tokens, so seal both or neither. To
-    /// [reject](TokenManager::reject) a token tells those who look at the second one, and is an error all the same as long
-    /// as other hosts cannot be told. Where a new token ends the old one, each process still keeps the
-    /// [`store_down_fetch_interval`](TokenManagerBuilder::store_down_fetch_interval), for the sake of other hosts. Pushed tickets, refresh
-    /// tokens and quotas are kept in the first store alone: a refresh token that was used twice could end a sign-in.
+    /// During an outage, all managers on the same fallback store fetch once together. Without a fallback store, each
+    /// process fetches for itself. Default: none.
     ///
-    /// A fetch that is under way by way of the second store when the first is back does not keep others from fetching by
-    /// way of the first. When the first comes and goes, programs that live briefly may fetch once per outage. What is
-    /// adopted is compared with the second store first, so a slow one slows each adoption.
+    /// - When the primary store is back, a newer token in the fallback store is copied to the primary one.
+    /// - Both stores hold the same tokens. Encrypt both or neither.
+    /// - During an outage, [`reject`](TokenManager::reject) takes effect for all managers on the fallback store. It still
+    ///   returns an error, because other hosts have not been told.
+    /// - Where a new token ends the old one, each process still observes
+    ///   [`store_down_fetch_interval`](Self::store_down_fetch_interval), because other hosts may be fetching too.
+    /// - Pushed tickets, refresh tokens and quotas are kept in the primary store only: using a refresh token twice could
+    ///   end a sign-in.
+    /// - A process that starts during an outage tries the primary store first. Programs that run briefly may therefore
+    ///   fetch once per outage when the primary store comes and goes.
+    /// - A fetch under the fallback store's lease does not prevent another fetch under the primary store's lease when the
+    ///   primary store returns meanwhile.
+    /// - A record of the primary store is compared with the fallback store before it is used, so a slow fallback store
+    ///   slows this down.
     ///
     /// ```no_run
     /// # #[cfg(feature = "redis")] {
@@ -183,115 +194,139 @@ impl TokenManagerBuilder {
         Self { fallback_store: Some(Arc::new(store)), ..self }
     }
 
-    /// What keys in the store begin with: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. Default: `evertoken`.
+    /// Sets the prefix of all keys in the store: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. Default: `evertoken`.
     pub fn namespace(self, namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), ..self }
     }
 
-    /// A full key of your own in the store, in place of the one that is derived from the credential: 1 to 512 printable
-    /// ASCII characters without blanks, and no ending such as `:lock` that names what stands beside a record.
+    /// Sets the full key of the record in the store. Default: a key derived from provider, host, ids, scope and secret.
     ///
-    /// Then nothing checks that the record belongs to this credential: managers of different credentials must not
-    /// have one key.
+    /// The key has 1 to 512 printable ASCII characters without blanks, and does not end with a suffix such as `:lock` that
+    /// the crate appends for its own entries.
+    ///
+    /// With a key of your own, the manager does not check that the record belongs to its credential. Never give managers
+    /// of different credentials the same key.
     pub fn key(self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self }
     }
 
-    /// How long before its end a token is renewed in the background. Never more than a third of its lifetime, nor less than
-    /// the [`safety_margin`](TokenManagerBuilder::safety_margin), in which callers would wait for it. Default: the
-    /// provider's, mostly 300 s.
+    /// Sets how long before its end a token is refreshed in the background. Default: the provider's value, usually 300 s.
+    ///
+    /// The manager limits the value to at most a third of the lifetime, and to at least the
+    /// [`safety_margin`](Self::safety_margin), inside which callers wait.
     pub fn refresh_ahead(self, lead: Duration) -> Self {
         Self { refresh_ahead: Some(lead), ..self }
     }
 
-    /// How long after it was granted a token is renewed, if that is sooner. Default: not set.
+    /// Sets how long after its grant a token is refreshed in the background, if that is sooner than
+    /// [`refresh_ahead`](Self::refresh_ahead) says. Default: not set.
     pub fn refresh_after(self, age: Duration) -> Self {
         Self { refresh_after: Some(age), ..self }
     }
 
-    /// How long before its end callers wait for a new token instead of getting the held one. Never more than a tenth
-    /// of its lifetime, nor less than the last 5 s (or a hundredth of the lifetime), in which nobody gets it. Default: 60 s.
+    /// Sets how long before its end callers wait for a new token instead of getting the current one at once.
+    /// Default: 60 s.
+    ///
+    /// If the fetch fails, callers still get the current token, until 5 s (or a hundredth of the lifetime, if that is
+    /// shorter) before its end. The manager limits the margin to at most a tenth of the lifetime, and to at least these
+    /// 5 s.
     pub fn safety_margin(self, margin: Duration) -> Self {
         Self { safety_margin: margin, ..self }
     }
 
-    /// By which part of the lead a renewal is moved at random, so that many processes do not renew at once: from 0 to
-    /// 1. Never into the safety margin, so a large part gathers some of them at its start. Default: 0.1.
+    /// Sets by which part of the time between a background refresh and the token's end the refresh is moved at random,
+    /// earlier or later, from 0 to 1. Default: 0.1.
+    ///
+    /// Jitter keeps many processes from refreshing at the same time. A refresh is never moved into the safety margin, so
+    /// with a large value some refreshes gather at the start of the margin.
     pub fn jitter(self, part: f64) -> Self {
         Self { jitter: part, ..self }
     }
 
-    /// Renews the token even if nobody uses it. Default: false, a token that was not used since its last renewal is
-    /// left to end.
+    /// Refreshes the token even when no caller uses it. Default: false; a token that no caller has read since its last
+    /// refresh is left to expire.
     pub fn keep_warm(self, keep_warm: bool) -> Self {
         Self { keep_warm, ..self }
     }
 
-    /// How long a call of [`token`](TokenManager::token) may take, all in all. With a store it must be longer than
-    /// another process may hold the lease plus a fetch of one's own: 12 s with the default HTTP limits. Default: 15 s.
+    /// Sets how long a call of [`token`](TokenManager::token) blocks at most. Default: 15 s.
+    ///
+    /// With a store, another process may be fetching first, so `max_wait` must be longer than a lease and a fetch
+    /// together: twice the HTTP time limit and 2 s, which is 12 s with the default limit of 5 s.
     pub fn max_wait(self, wait: Duration) -> Self {
         Self { max_wait: wait, ..self }
     }
 
-    /// How long the provider is left alone after a failure: `min`, doubled with each failure in a row up to `max`,
-    /// moved by up to a fifth at random. What the provider asks for counts instead, up to an hour; where it says "too much"
-    /// and not how long, what is usual there, doubled each time. A refused credential pauses 30 s, a ticket that is
-    /// missing 300 s or until it comes. Default: 1 s and 60 s.
+    /// Sets the cooldown after a failed fetch: `min`, doubled with each failure in a row, up to `max`. Default: 1 s and
+    /// 60 s.
+    ///
+    /// The cooldown is moved by up to a fifth at random. During the cooldown nothing is sent to the provider, and calls
+    /// return the error of the failed fetch unless a valid token is left. Other cooldowns apply
+    ///
+    /// - when the provider says how long to wait, for example with `Retry-After`: as long as that, up to an hour;
+    /// - when the provider throttles and does not say how long: the vendor's usual time, doubled with each failure;
+    /// - when the provider refuses the credentials: 30 s;
+    /// - when a pushed ticket is missing: 300 s, or until the ticket arrives.
     pub fn backoff(self, min: Duration, max: Duration) -> Self {
         Self { backoff: (min, max), ..self }
     }
 
-    /// How old what this manager knows of the store may be: a token in use is compared with the store that often, in
-    /// the background. Not less than 100 ms, and where a new token ends the old one not more than half the time that
-    /// both work. Default: 60 s.
+    /// Sets how often the manager compares a token in use with the store, in the background. Default: 60 s.
+    ///
+    /// Rejections and new tokens of other processes take effect here within this time. The manager limits the value to at
+    /// least 100 ms. Where a new token ends the old one, the limit is half the time for which both are valid.
     pub fn store_check_interval(self, age: Duration) -> Self {
         Self { store_check_interval: age, ..self }
     }
 
-    /// Hears from the store when another manager has changed the record, and reads it then, mostly within 50 ms;
-    /// besides what [`store_check_interval`](TokenManagerBuilder::store_check_interval) does. Costs one thread and one connection for
-    /// each store, not for each manager. A store that cannot tell (one of your own, perhaps) is only looked at.
-    /// Default: false.
+    /// Makes the store notify this manager when another manager changes the record. Default: false.
+    ///
+    /// The manager reads a changed record usually within 50 ms, in addition to the comparison of every
+    /// [`store_check_interval`](Self::store_check_interval). Costs one thread and one connection for each store, not for
+    /// each manager. The setting has no effect with a store that cannot notify.
     pub fn watch(self, watch: bool) -> Self {
         Self { watch, ..self }
     }
 
-    /// While the store cannot be used: how long after a fetch of its own this process waits before another one.
-    /// Default: zero; where a new token ends the old one, the time that both work, mostly 300 s.
+    /// Sets how long this process waits between two fetches of its own while the store cannot be used.
+    ///
+    /// Default: zero. Where a new token ends the old one, the default is the time for which both are valid, usually 300 s:
+    /// otherwise processes that fetch for themselves would end each other's tokens.
     pub fn store_down_fetch_interval(self, interval: Duration) -> Self {
         Self { store_down_fetch_interval: Some(interval), ..self }
     }
 
-    /// How providers are reached: an [`HttpConfig`] or a `ureq::Agent` of your own.
+    /// Sets how providers are reached: an [`HttpConfig`] or your own [`ureq::Agent`].
     ///
-    /// Do not hand in an agent that has this manager's own middleware: fetching a token would then need a token.
+    /// Do not use an agent that has this manager's own [`middleware`](TokenManager::middleware): a fetch would then need
+    /// the token that it fetches.
     pub fn http(self, http: impl Into<HttpConfig>) -> Self {
         Self { http: Arc::new(http.into()), ..self }
     }
 
-    /// The clock that lives and pauses go by. Default: the system's.
+    /// Sets the clock for lifetimes and cooldowns, usually in tests. Default: the clocks of the operating system.
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { time: Time::Custom(Arc::new(clock)), ..self }
     }
 
-    /// Logs the report of [`metrics`](TokenManager::metrics) that often, at level info, while a token is held. Default:
-    /// never.
+    /// Logs the report of [`metrics`](TokenManager::metrics) at this interval, at level info, while the manager has a
+    /// token. Default: never.
     pub fn log_metrics_every(self, interval: Duration) -> Self {
         Self { log_metrics_every: Some(interval), ..self }
     }
 
-    /// Checks all settings and makes the manager. Opens no socket and starts no thread.
+    /// Checks all settings and creates the manager. Opens no socket and starts no thread.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with a text that says which setting is wrong.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with a text that names the wrong setting.
     pub fn build(self) -> Result<TokenManager, Error> {
         let manager = self.assemble();
         manager.keeper().checked()?;
         Ok(manager)
     }
 
-    /// Builds the manager. The first wrong setting becomes the manager's fault, which every call returns.
+    /// Builds the manager. The error of the first wrong setting is kept in the manager, and every call returns it.
     fn assemble(self) -> TokenManager {
         let (described, provider_error) = self.describe_provider();
         let ProviderDescription { identity, profile, renewal } = described;
@@ -334,7 +369,7 @@ impl TokenManagerBuilder {
         }))
     }
 
-    /// Checks the provider and asks it for its properties. Its code is the user's and may panic, even here.
+    /// Checks the provider and reads its properties. A provider is the user's code, so even these functions may panic.
     fn describe_provider(&self) -> (ProviderDescription, Option<Error>) {
         let described = catch_panic(|| {
             self.provider.check()?;
@@ -399,9 +434,10 @@ impl TokenManagerBuilder {
         (primary, fallback)
     }
 
-    /// Where something is kept for all managers of a credential, whatever key of its own one of them has.
+    /// Returns the place of a record beside the token's, such as the quota. All managers of a credential share the place,
+    /// also those with a key of their own for the token.
     fn place(&self, identity: &Identity, beside: impl Fn(&Key) -> Key) -> Place {
-        // A namespace that makes no key is a fault that every call returns.
+        // `checked_key` reports a wrong namespace, and every call returns that error. The key is never used then.
         let key = Key::derive(&self.namespace, identity).unwrap_or_else(|_| Key::unknown());
         Place { key: beside(&key), identity: identity.fingerprint() }
     }
@@ -449,17 +485,18 @@ impl fmt::Debug for TokenManagerBuilder {
 /// The access to the primary store and the access to the fallback store.
 type Stores = (Option<Box<Sharing>>, Option<Box<Sharing>>);
 
-/// What a provider says about itself before anything is fetched.
+/// The properties of a provider, read before anything is fetched.
 struct ProviderDescription {
     identity: Identity,
     profile: Profile,
     renewal: Option<RenewalProfile>,
 }
 
-/// Where a new token ends the old one, it has to be heard of while the old one works.
+/// Returns the longest interval at which the store may be compared: where a new token ends the old one, other processes
+/// must learn of the new token while the old one is still valid.
 fn max_store_check_interval(profile: &Profile) -> Duration {
     if profile.new_token_ends_old { profile.overlap / 2 } else { Duration::MAX }
 }
 
-/// Looking at the store any more often would be polling it.
+/// The shortest interval at which the store is compared. A shorter one would be polling.
 const MIN_STORE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
