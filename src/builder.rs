@@ -59,10 +59,10 @@ impl TokenManager {
     /// Creates a manager for the provider that `config` describes, which was [read](ProviderConfig) from a file or from
     /// the [environment](crate::provider::from_env).
     ///
-    /// `set_up` sets the store and everything else. A provider that gets its token in exchange for the token of a parent
-    /// has a second manager for the parent, so `set_up` is called once for each: give every manager a clone of the same
-    /// store. With a parent, `set_up` must not set a [`key`](TokenManagerBuilder::key), because both managers would get
-    /// the same one.
+    /// `set_up` sets the store and everything else. A provider that gets its token in exchange for the token of a
+    /// parent has a second manager for the parent, so `set_up` is called once for each: give every manager a clone of
+    /// the same store. With a parent, `set_up` must not set a [`key`](TokenManagerBuilder::key), because both managers
+    /// would get the same one.
     ///
     /// Reads the secrets from their files and variables. Opens no connection, except to store the ticket if the
     /// configuration contains one.
@@ -87,8 +87,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when a secret cannot be read (the text names the variable or the file), when the parent has
-    /// the wrong kind, and in the cases of [`build`](TokenManagerBuilder::build).
+    /// [`ErrorKind::Config`] when a secret cannot be read (the text names the variable or the file), when the parent
+    /// has the wrong kind, and in the cases of [`build`](TokenManagerBuilder::build).
     pub fn from_config(
         config: &ProviderConfig,
         set_up: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder,
@@ -159,23 +159,24 @@ impl TokenManagerBuilder {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// Sets a fallback store, usually a [`FileStore`](crate::FileStore), for outages of the primary [`store`](Self::store).
+    /// Sets a fallback store, usually a [`FileStore`](crate::FileStore), for outages of the primary
+    /// [`store`](Self::store).
     ///
     /// During an outage, all managers on the same fallback store fetch once together. Without a fallback store, each
     /// process fetches for itself. Default: none.
     ///
     /// - When the primary store is back, a newer token in the fallback store is copied to the primary one.
     /// - Both stores hold the same tokens. Encrypt both or neither.
-    /// - During an outage, [`reject`](TokenManager::reject) takes effect for all managers on the fallback store. It still
-    ///   returns an error, because other hosts have not been told.
+    /// - During an outage, [`reject`](TokenManager::reject) takes effect for all managers on the fallback store. It
+    ///   still returns an error, because other hosts have not been told.
     /// - Where a new token ends the old one, each process still observes
     ///   [`store_down_fetch_interval`](Self::store_down_fetch_interval), because other hosts may be fetching too.
-    /// - Pushed tickets, refresh tokens and quotas are kept in the primary store only: using a refresh token twice could
-    ///   end a sign-in.
+    /// - Pushed tickets, refresh tokens and quotas are kept in the primary store only: using a refresh token twice
+    ///   could end a sign-in.
     /// - A process that starts during an outage tries the primary store first. Programs that run briefly may therefore
     ///   fetch once per outage when the primary store comes and goes.
-    /// - A fetch under the fallback store's lease does not prevent another fetch under the primary store's lease when the
-    ///   primary store returns meanwhile.
+    /// - A fetch under the fallback store's lease does not prevent another fetch under the primary store's lease when
+    ///   the primary store returns meanwhile.
     /// - A record of the primary store is compared with the fallback store before it is used, so a slow fallback store
     ///   slows this down.
     ///
@@ -201,16 +202,17 @@ impl TokenManagerBuilder {
 
     /// Sets the full key of the record in the store. Default: a key derived from provider, host, ids, scope and secret.
     ///
-    /// The key has 1 to 512 printable ASCII characters without blanks, and does not end with a suffix such as `:lock` that
-    /// the crate appends for its own entries.
+    /// The key has 1 to 512 printable ASCII characters without blanks, and does not end with a suffix such as `:lock`
+    /// that the crate appends for its own entries.
     ///
-    /// With a key of your own, the manager does not check that the record belongs to its credential. Never give managers
-    /// of different credentials the same key.
+    /// With a key of your own, the manager does not check that the record belongs to its credential. Never give
+    /// managers of different credentials the same key.
     pub fn key(self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self }
     }
 
-    /// Sets how long before its end a token is refreshed in the background. Default: the provider's value, usually 300 s.
+    /// Sets how long before its end a token is refreshed in the background. Default: the provider's value, usually 300
+    /// s.
     ///
     /// The manager limits the value to at most a third of the lifetime, and to at least the
     /// [`safety_margin`](Self::safety_margin), inside which callers wait.
@@ -237,8 +239,8 @@ impl TokenManagerBuilder {
     /// Sets by which part of the time between a background refresh and the token's end the refresh is moved at random,
     /// earlier or later, from 0 to 1. Default: 0.1.
     ///
-    /// Jitter keeps many processes from refreshing at the same time. A refresh is never moved into the safety margin, so
-    /// with a large value some refreshes gather at the start of the margin.
+    /// Jitter keeps many processes from refreshing at the same time. A refresh is never moved into the safety margin,
+    /// so with a large value some refreshes gather at the start of the margin.
     pub fn jitter(self, part: f64) -> Self {
         Self { jitter: part, ..self }
     }
@@ -273,8 +275,8 @@ impl TokenManagerBuilder {
 
     /// Sets how often the manager compares a token in use with the store, in the background. Default: 60 s.
     ///
-    /// Rejections and new tokens of other processes take effect here within this time. The manager limits the value to at
-    /// least 100 ms. Where a new token ends the old one, the limit is half the time for which both are valid.
+    /// Rejections and new tokens of other processes take effect here within this time. The manager limits the value to
+    /// at least 100 ms. Where a new token ends the old one, the limit is half the time for which both are valid.
     pub fn store_check_interval(self, age: Duration) -> Self {
         Self { store_check_interval: age, ..self }
     }
@@ -282,24 +284,24 @@ impl TokenManagerBuilder {
     /// Makes the store notify this manager when another manager changes the record. Default: false.
     ///
     /// The manager reads a changed record usually within 50 ms, in addition to the comparison of every
-    /// [`store_check_interval`](Self::store_check_interval). Costs one thread and one connection for each store, not for
-    /// each manager. The setting has no effect with a store that cannot notify.
+    /// [`store_check_interval`](Self::store_check_interval). Costs one thread and one connection for each store, not
+    /// for each manager. The setting has no effect with a store that cannot notify.
     pub fn watch(self, watch: bool) -> Self {
         Self { watch, ..self }
     }
 
     /// Sets how long this process waits between two fetches of its own while the store cannot be used.
     ///
-    /// Default: zero. Where a new token ends the old one, the default is the time for which both are valid, usually 300 s:
-    /// otherwise processes that fetch for themselves would end each other's tokens.
+    /// Default: zero. Where a new token ends the old one, the default is the time for which both are valid, usually 300
+    /// s: otherwise processes that fetch for themselves would end each other's tokens.
     pub fn store_down_fetch_interval(self, interval: Duration) -> Self {
         Self { store_down_fetch_interval: Some(interval), ..self }
     }
 
     /// Sets how providers are reached: an [`HttpConfig`] or your own [`ureq::Agent`].
     ///
-    /// Do not use an agent that has this manager's own [`middleware`](TokenManager::middleware): a fetch would then need
-    /// the token that it fetches.
+    /// Do not use an agent that has this manager's own [`middleware`](TokenManager::middleware): a fetch would then
+    /// need the token that it fetches.
     pub fn http(self, http: impl Into<HttpConfig>) -> Self {
         Self { http: Arc::new(http.into()), ..self }
     }
@@ -434,8 +436,8 @@ impl TokenManagerBuilder {
         (primary, fallback)
     }
 
-    /// Returns the place of a record beside the token's, such as the quota. All managers of a credential share the place,
-    /// also those with a key of their own for the token.
+    /// Returns the place of a record beside the token's, such as the quota. All managers of a credential share the
+    /// place, also those with a key of their own for the token.
     fn place(&self, identity: &Identity, beside: impl Fn(&Key) -> Key) -> Place {
         // `checked_key` reports a wrong namespace, and every call returns that error. The key is never used then.
         let key = Key::derive(&self.namespace, identity).unwrap_or_else(|_| Key::unknown());

@@ -175,8 +175,8 @@ impl Events {
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
         let (sender, receiver) = bounded(CHANNEL_CAPACITY);
         let mut subscriptions = lock(&self.0);
-        // A dropped receiver is noticed only when an event is sent, and a valid token may cause none for hours. The limit
-        // keeps a program that subscribes again and again from growing.
+        // A dropped receiver is noticed only when an event is sent, and a valid token may cause none for hours. The
+        // limit keeps a program that subscribes again and again from growing.
         if subscriptions.len() >= MAX_SUBSCRIPTIONS {
             subscriptions.remove(0);
         }

@@ -2,11 +2,12 @@
 //!
 //! # Theory of operation
 //!
-//! 1. [`InFlight::new`] fixes the deadline of the work. The manager publishes the new value under its lock, so that later
-//!    callers find it and wait instead of starting a second refresh.
-//! 2. [`start`](InFlight::start) runs the work on a new thread. Nothing else bounds a name look-up, a reply that arrives
-//!    byte by byte, or a user's closure; a separate thread lets every caller leave at its own deadline.
-//! 3. [`wait`](InFlight::wait) returns the result, or `None` when the caller's deadline comes first. The work continues.
+//! 1. [`InFlight::new`] fixes the deadline of the work. The manager publishes the new value under its lock, so that
+//!    later callers find it and wait instead of starting a second refresh.
+//! 2. [`start`](InFlight::start) runs the work on a new thread. Nothing else bounds a name look-up, a reply that
+//!    arrives byte by byte, or a user's closure; a separate thread lets every caller leave at its own deadline.
+//! 3. [`wait`](InFlight::wait) returns the result, or `None` when the caller's deadline comes first. The work
+//!    continues.
 //! 4. [`complete`](InFlight::complete) wakes all callers. The thread calls it when the work returns, when the work
 //!    panics, or when no thread could be started; the manager calls it with an error when it abandons a refresh whose
 //!    deadline has passed. The first result counts.
@@ -52,8 +53,8 @@ impl<T: Clone + Send + 'static> InFlight<T> {
 
     /// Runs `work` on a new thread, completes with its result, and then runs `then`, for which no caller waits.
     ///
-    /// A panic in `work` completes with an error. `manager` is recorded for [`is_reentrant`], together with the managers
-    /// for which the calling thread itself is refreshing.
+    /// A panic in `work` completes with an error. `manager` is recorded for [`is_reentrant`], together with the
+    /// managers for which the calling thread itself is refreshing.
     pub(crate) fn start(
         self: &Arc<Self>,
         manager: u64,

@@ -12,8 +12,8 @@ use crate::lock::lock;
 
 /// What a manager has done since it was built, as numbers.
 ///
-/// `+` and `sum()` add the metrics of several managers. `Display` is a report for people. [`Serialize`] is for machines:
-/// a duration becomes `secs` and `nanos`.
+/// `+` and `sum()` add the metrics of several managers. `Display` is a report for people. [`Serialize`] is for
+/// machines: a duration becomes `secs` and `nanos`.
 ///
 /// ```
 /// # use evertoken::Metrics;

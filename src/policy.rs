@@ -34,8 +34,8 @@ pub(crate) struct Policy {
     pub(crate) earliest_refresh: Option<Duration>,
     /// How long before a token's end callers start to wait for a new one.
     pub(crate) safety_margin: Duration,
-    /// The part of the time between refresh and end by which a refresh is moved at random, from 0 to 1, so that processes
-    /// do not refresh at the same time.
+    /// The part of the time between refresh and end by which a refresh is moved at random, from 0 to 1, so that
+    /// processes do not refresh at the same time.
     pub(crate) jitter: f64,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,

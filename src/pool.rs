@@ -15,8 +15,8 @@ use crate::provider::Provider;
 
 /// One token manager for each tenant, built at the first call for this tenant.
 ///
-/// The pool is bounded: a new tenant in a full pool evicts the manager whose last call is the longest ago. Handles of an
-/// evicted manager that are still in use keep working. All managers share one scheduler thread and one HTTP agent.
+/// The pool is bounded: a new tenant in a full pool evicts the manager whose last call is the longest ago. Handles of
+/// an evicted manager that are still in use keep working. All managers share one scheduler thread and one HTTP agent.
 ///
 /// ```
 /// use evertoken::{TokenPool, WeCom};
@@ -84,8 +84,8 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         if let Some(manager) = lock(&self.entries).find(tenant) {
             return Ok(manager);
         }
-        // Built without the lock, because `settings` and `provider` are the user's code. When two threads build a manager
-        // for the same tenant, the second one is dropped.
+        // Built without the lock, because `settings` and `provider` are the user's code. When two threads build a
+        // manager for the same tenant, the second one is dropped.
         let built = (self.settings)(TokenManager::builder(provider())).build()?;
         let mut entries = lock(&self.entries);
         if let Some(manager) = entries.find(tenant) {

@@ -2,11 +2,11 @@
 //!
 //! # Theory of operation
 //!
-//! A manager is a [`Task`]. [`register`] records the task, the clock that the task goes by, and when the task has to run.
-//! The thread repeats these steps:
+//! A manager is a [`Task`]. [`register`] records the task, the clock that the task goes by, and when the task has to
+//! run. The thread repeats these steps:
 //!
-//! 1. Copy all entries under the lock. Everything else happens without the lock, because clocks and tasks are the user's
-//!    code. When there is no entry, the thread ends; the next [`schedule`] starts a new one.
+//! 1. Copy all entries under the lock. Everything else happens without the lock, because clocks and tasks are the
+//!    user's code. When there is no entry, the thread ends; the next [`schedule`] starts a new one.
 //! 2. Compare each entry with its clock. Remove entries whose clock panics.
 //! 3. If no task is due, sleep until the earliest one is, at most [`MAX_SLEEP`]. A registration that is due sooner, a
 //!    returned permit, a clock that jumps and the removal of the last task end the sleep.
@@ -219,7 +219,8 @@ fn run_loop() {
     }
 }
 
-/// Starts a new thread when the thread panics, so that a fault in one manager does not stop the refreshes of all others.
+/// Starts a new thread when the thread panics, so that a fault in one manager does not stop the refreshes of all
+/// others.
 struct RestartGuard;
 
 impl Drop for RestartGuard {

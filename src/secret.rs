@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 /// A credential: an app secret, a client secret, a refresh token, the text of a token.
 ///
-/// `Debug` shows `Secret(***)`; there is neither `Display` nor `Serialize`. Clones share one copy, whose memory is wiped
-/// when the last clone is dropped. Buffers of HTTP, TLS and JSON through which the text passed are not wiped.
+/// `Debug` shows `Secret(***)`; there is neither `Display` nor `Serialize`. Clones share one copy, whose memory is
+/// wiped when the last clone is dropped. Buffers of HTTP, TLS and JSON through which the text passed are not wiped.
 ///
 /// ```
 /// use evertoken::Secret;
@@ -69,8 +69,8 @@ impl fmt::Debug for Secret {
 
 /// Returns `url` without user, password, query and fragment, for logs and errors.
 ///
-/// The URL may be malformed, because this function also shows settings that have not been checked. Where its parts cannot
-/// be told apart for certain, the result is `***`.
+/// The URL may be malformed, because this function also shows settings that have not been checked. Where its parts
+/// cannot be told apart for certain, the result is `***`.
 pub(crate) fn plain_url(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (address, rest) = url.split_at(end);

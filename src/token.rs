@@ -12,15 +12,15 @@ use crate::secret::Secret;
 /// An access token that was valid when the caller got it.
 ///
 /// Ask the manager each time a token is needed and do not keep it: a call costs nanoseconds, and a kept token expires.
-/// `Debug` shows a fingerprint in place of the text; there is neither `Display` nor `Serialize`. The memory is wiped when
-/// the last clone is dropped.
+/// `Debug` shows a fingerprint in place of the text; there is neither `Display` nor `Serialize`. The memory is wiped
+/// when the last clone is dropped.
 #[derive(Clone)]
 pub struct Token(Arc<Handle>);
 
 /// Counts the clones of a token that come from one shard of the token cache.
 ///
-/// Every shard has a handle of its own. With a single counter, its cache line would move from core to core at every call,
-/// which costs more than the rest of `token()`.
+/// Every shard has a handle of its own. With a single counter, its cache line would move from core to core at every
+/// call, which costs more than the rest of `token()`.
 struct Handle {
     shared: Arc<Shared>,
     // Keeps the counters of two handles in different pairs of cache lines, wherever the allocator places them.
@@ -92,8 +92,8 @@ impl fmt::Debug for Token {
 
 /// A source of tokens: a [`TokenManager`](crate::TokenManager), or a type of your own in its place.
 ///
-/// Some providers get their token in exchange for another one, for example a JavaScript ticket for an access token. Such
-/// a provider is built on the source of the other token. Pass a clone of the manager: clones share the token.
+/// Some providers get their token in exchange for another one, for example a JavaScript ticket for an access token.
+/// Such a provider is built on the source of the other token. Pass a clone of the manager: clones share the token.
 pub trait TokenSource: Send + Sync + 'static {
     /// Returns the identity of the credential whose tokens these are.
     ///

@@ -2,12 +2,13 @@
 //!
 //! # Theory of operation
 //!
-//! - A *reader* locks the shard of its thread, compares the time with `usable_until` on both clocks, counts the read and
-//!   clones the shard's own handle of the token. Nothing in this path is shared between threads on different shards.
+//! - A *reader* locks the shard of its thread, compares the time with `usable_until` on both clocks, counts the read
+//!   and clones the shard's own handle of the token. Nothing in this path is shared between threads on different
+//!   shards.
 //! - A *writer* ([`set`](TokenCache::set), [`clear`](TokenCache::clear)) changes the shards one after another and
 //!   returns after the last. A reader that starts after the writer has returned sees the change.
-//! - The cache decides nothing. The manager sets and clears the cache under the lock of its own state. `usable_until` is
-//!   the start of the safety margin (or of the hard stop, if that is sooner): later calls go through the manager.
+//! - The cache decides nothing. The manager sets and clears the cache under the lock of its own state. `usable_until`
+//!   is the start of the safety margin (or of the hard stop, if that is sooner): later calls go through the manager.
 //! - The manager learns about use in two ways: [`reads`](TokenCache::reads) counts, and
 //!   [`notify_on_next_read`](TokenCache::notify_on_next_read) asks for a report of the next read.
 

@@ -34,12 +34,12 @@ use crate::token::{Token, TokenSource};
 
 /// Always has a valid token of one credential ready.
 ///
-/// A manager fetches the token when the first caller needs one, keeps the token in memory, refreshes it in the background
-/// before it expires, and replaces it when a service rejects it. Call [`token`](TokenManager::token) each time a token is
-/// needed, and do not keep the token.
+/// A manager fetches the token when the first caller needs one, keeps the token in memory, refreshes it in the
+/// background before it expires, and replaces it when a service rejects it. Call [`token`](TokenManager::token) each
+/// time a token is needed, and do not keep the token.
 ///
-/// A manager is a handle that any number of threads can use. Clones share the token, and dropping the last clone ends the
-/// background work at once.
+/// A manager is a handle that any number of threads can use. Clones share the token, and dropping the last clone ends
+/// the background work at once.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -55,12 +55,14 @@ use crate::token::{Token, TokenSource};
 /// # Blocking, and async programs
 ///
 /// Calls block the calling thread, and the docs of each method say for how long at most. In an async program, call them
-/// where blocking work is allowed (`spawn_blocking`), or use [`try_token`](TokenManager::try_token), which does not block.
+/// where blocking work is allowed (`spawn_blocking`), or use [`try_token`](TokenManager::try_token), which does not
+/// block.
 ///
 /// # Fork
 ///
 /// A forked child keeps the current token and opens its own connections, starts its own fetches and its own scheduler
-/// thread. Do not fork while another thread is inside this library: the child would inherit a lock that is never released.
+/// thread. Do not fork while another thread is inside this library: the child would inherit a lock that is never
+/// released.
 #[derive(Clone)]
 pub struct TokenManager(Arc<Handle>);
 
@@ -91,7 +93,8 @@ impl TokenManager {
     /// nanoseconds. Otherwise the token is read from the store or fetched from the provider, once for all callers. The
     /// call blocks meanwhile, for [`max_wait`](crate::TokenManagerBuilder::max_wait) at most.
     ///
-    /// If the fetch fails while the current token is [expiring](TokenState::Expiring), the call returns the current token.
+    /// If the fetch fails while the current token is [expiring](TokenState::Expiring), the call returns the current
+    /// token.
     ///
     /// # Errors
     ///
@@ -102,8 +105,8 @@ impl TokenManager {
     ///   secret. A retry cannot help.
     /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and
     ///   [`Throttled`](crate::ErrorKind::Throttled): try again after [`Error::retry_after`].
-    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): the fetch took longer than `max_wait`. It continues, and a
-    ///   later call may get its token.
+    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): the fetch took longer than `max_wait`. It continues, and
+    ///   a later call may get its token.
     ///
     /// The other kinds are listed at [`ErrorKind`](crate::ErrorKind).
     #[inline]
@@ -117,8 +120,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// The same as [`token`](TokenManager::token). [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) means that `wait`
-    /// ended before there was a token.
+    /// The same as [`token`](TokenManager::token). [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) means that
+    /// `wait` ended before there was a token.
     #[inline]
     pub fn token_within(&self, wait: Duration) -> Result<Token, Error> {
         match self.held() {
@@ -127,8 +130,8 @@ impl TokenManager {
         }
     }
 
-    /// Returns the current token, or `None` if there is none or it has expired. Never blocks, so user interface threads can
-    /// call it.
+    /// Returns the current token, or `None` if there is none or it has expired. Never blocks, so user interface threads
+    /// can call it.
     ///
     /// If there is no token, or the token is about to expire, a fetch is started in the background. Subscribe to
     /// [`events`](TokenManager::events) to learn when the new token is there.
@@ -149,13 +152,14 @@ impl TokenManager {
 
     /// Starts a fetch in the background if there is no valid token, and returns at once.
     ///
-    /// Call this function at program start, so that the first call of [`token`](TokenManager::token) need not wait as long.
+    /// Call this function at program start, so that the first call of [`token`](TokenManager::token) need not wait as
+    /// long.
     pub fn warm_up(&self) {
         self.0.keeper.warm_up();
     }
 
-    /// Takes `token` out of use, because a service refused it. The next call of [`token`](TokenManager::token) fetches a
-    /// new one.
+    /// Takes `token` out of use, because a service refused it. The next call of [`token`](TokenManager::token) fetches
+    /// a new one.
     ///
     /// [`send`](TokenManager::send) and [`call`](TokenManager::call) reject refused tokens by themselves.
     ///
@@ -168,25 +172,26 @@ impl TokenManager {
     ///   token, and one fetch follows.
     /// - If the provider returns the rejected token again, the token is reinstated, and further rejections of it are
     ///   ignored for 30 s.
-    /// - If three new tokens in a row are rejected within 10 s of their grant, a new token does not help. Fetching stops
-    ///   for a cooldown that grows with each further rejection.
+    /// - If three new tokens in a row are rejected within 10 s of their grant, a new token does not help. Fetching
+    ///   stops for a cooldown that grows with each further rejection.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written, so that other processes do not
-    /// know about the rejection yet. The token is out of use in this process, so there is no reason to fail a request.
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written, so that other processes do
+    /// not know about the rejection yet. The token is out of use in this process, so there is no reason to fail a
+    /// request.
     pub fn reject(&self, token: &Token) -> Result<(), Error> {
         self.0.keeper.reject(token)
     }
 
     /// Fetches a new token although the current one is valid, and returns it.
     ///
-    /// Blocks until the fetch has ended, for [`max_wait`](crate::TokenManagerBuilder::max_wait) at most. Calls at the same
-    /// time share one fetch.
+    /// Blocks until the fetch has ended, for [`max_wait`](crate::TokenManagerBuilder::max_wait) at most. Calls at the
+    /// same time share one fetch.
     ///
-    /// Returns the current token if the provider returned it unchanged, as WeCom does during the token's lifetime, or if
-    /// the provider's minimum time between two forced refreshes has not passed. The expiry of the token does not change
-    /// then.
+    /// Returns the current token if the provider returned it unchanged, as WeCom does during the token's lifetime, or
+    /// if the provider's minimum time between two forced refreshes has not passed. The expiry of the token does not
+    /// change then.
     ///
     /// # Errors
     ///
@@ -198,13 +203,13 @@ impl TokenManager {
     /// Removes the token from this manager and from the store, and ends a cooldown. The next call fetches.
     ///
     /// Use this function when the rights of the credential have changed. For a token that a service refused, use
-    /// [`reject`](TokenManager::reject): any number of rejections of a token cause one fetch, but each `invalidate` causes
-    /// another. Blocks for a store operation only.
+    /// [`reject`](TokenManager::reject): any number of rejections of a token cause one fetch, but each `invalidate`
+    /// causes another. Blocks for a store operation only.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written. The token is out of use in this
-    /// process then.
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written. The token is out of use in
+    /// this process then.
     pub fn invalidate(&self) -> Result<(), Error> {
         self.0.keeper.invalidate()
     }
@@ -213,15 +218,15 @@ impl TokenManager {
     /// `component_verify_ticket`.
     ///
     /// Such vendors want the latest ticket with each request for a token. The ticket is stored for all managers of the
-    /// credential on the same store; without a store, only this manager has it. A cooldown that began because the ticket
-    /// was missing ends. Blocks for a store operation only.
+    /// credential on the same store; without a store, only this manager has it. A cooldown that began because the
+    /// ticket was missing ends. Blocks for a store operation only.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider needs no ticket, or the ticket is empty or
     ///   longer than 4 KiB.
-    /// - [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written. This manager uses the ticket,
-    ///   and writes it to the store later.
+    /// - [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written. This manager uses the
+    ///   ticket, and writes it to the store later.
     pub fn set_ticket(&self, ticket: impl Into<Secret>) -> Result<(), Error> {
         self.0.keeper.set_ticket(ticket.into())
     }
@@ -239,9 +244,10 @@ impl TokenManager {
 
     /// Subscribes to all events from now on, through a channel of [`crossbeam_channel`](crate::crossbeam_channel).
     ///
-    /// Each call creates a subscription of its own; drop the receiver to end it. The channel holds 256 unread events. When
-    /// the channel is full, new events are dropped, and the next event that fits says how many in
-    /// [`Event::missed`]. A manager has 64 subscriptions at most: one more ends the oldest and disconnects its receiver.
+    /// Each call creates a subscription of its own; drop the receiver to end it. The channel holds 256 unread events.
+    /// When the channel is full, new events are dropped, and the next event that fits says how many in
+    /// [`Event::missed`]. A manager has 64 subscriptions at most: one more ends the oldest and disconnects its
+    /// receiver.
     pub fn events(&self) -> Receiver<Event> {
         self.0.keeper.events.subscribe()
     }

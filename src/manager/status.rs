@@ -10,8 +10,8 @@ use crate::lease::DAY;
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
 
-/// The status of a manager, from [`TokenManager::status`](crate::TokenManager::status). `Display` prints a few lines for
-/// people.
+/// The status of a manager, from [`TokenManager::status`](crate::TokenManager::status). `Display` prints a few lines
+/// for people.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -39,8 +39,8 @@ pub struct Status {
     pub last_error: Option<(Error, Duration)>,
     /// The age of the pushed ticket or refresh token. `None` also for the refresh token that the program supplied.
     pub renewal_secret_age: Option<Duration>,
-    /// The use of the provider's quota, as counted by all managers on the store. `None` if the provider has no quota, or
-    /// this manager has counted nothing.
+    /// The use of the provider's quota, as counted by all managers on the store. `None` if the provider has no quota,
+    /// or this manager has counted nothing.
     pub quota: Option<QuotaStatus>,
     /// How long the shared store has been unavailable. `None` while the store works.
     pub store_down_for: Option<Duration>,
@@ -78,8 +78,8 @@ pub enum TokenState {
     Fresh,
     /// The token is valid and is being refreshed in the background. Callers get it without waiting.
     RefreshDue,
-    /// The token is inside the [safety margin](crate::TokenManagerBuilder::safety_margin). Callers wait for a new token,
-    /// and get this one if the fetch fails.
+    /// The token is inside the [safety margin](crate::TokenManagerBuilder::safety_margin). Callers wait for a new
+    /// token, and get this one if the fetch fails.
     Expiring,
     /// The token has expired, or expires within the next 5 s (or a hundredth of its lifetime). No caller gets it.
     Expired,
