@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Time};
 use crate::error::{Error, ErrorKind, catch_panic};
-use crate::event::Events;
+use crate::event::{Events, format_duration};
 use crate::http::{Http, HttpConfig};
 use crate::key::{Identity, Key};
 use crate::lease::{Place, Sharing, lease_of};
@@ -27,7 +27,7 @@ impl TokenManager {
         let manager = TokenManager::builder(provider).assemble();
         if let Err(error) = manager.keeper().checked() {
             // Logged, because `try_token` returns no error.
-            log::warn!(target: "evertoken", "no token will come: {error}");
+            log::warn!(target: "evertoken", "this manager cannot get a token, because a setting is wrong: {error}");
         }
         manager
     }
@@ -104,7 +104,9 @@ fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager
     let is_derived = provider.parent().is_some();
     let builder = set_up(TokenManager::builder(provider));
     if is_derived && builder.key.is_some() {
-        return Err(Error::config("a key of its own cannot be set where a parent would get the same one"));
+        return Err(Error::config(
+            "key(..) is set, but this provider has a parent, whose manager would get the same key; remove it",
+        ));
     }
     let manager = builder.build()?;
     if let Some(ticket) = config.ticket()? {
@@ -343,7 +345,11 @@ impl TokenManagerBuilder {
         let policy = self.policy(&profile);
         self.time.on_jump(scheduler::clock_notifier());
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
-            log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
+            log::warn!(
+                target: "evertoken",
+                "{key}: the provider rotates refresh tokens, and without a store the latest one is lost when the program \
+                 ends; set one with store(..)"
+            );
         }
         // A custom key is shared with other programs, whose records name no owner.
         let owner = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
@@ -453,24 +459,29 @@ impl TokenManagerBuilder {
         self.http.check()?;
         let fetch_limit = self.http.whole_timeout();
         let (min, max) = self.backoff;
+        let min_max_wait = lease_of(fetch_limit).saturating_add(fetch_limit);
         let zero = |setting: Option<Duration>| setting.is_some_and(|setting| setting.is_zero());
         let wrong = if !(0.0..=1.0).contains(&self.jitter) {
-            "the jitter must be from 0 to 1"
+            "jitter must be a number from 0 to 1"
         } else if self.max_wait.is_zero() {
-            "a max_wait of zero leaves no time to fetch a token; use try_token to not wait"
+            "max_wait is zero, which leaves no time to fetch a token; set more, or call try_token, which does not wait"
         } else if min.is_zero() || max < min {
-            "the backoff must be more than zero, and its maximum not less than its minimum"
+            "backoff: the minimum must be more than zero, and the maximum at least the minimum"
         } else if zero(self.refresh_after) {
-            "a refresh_after of zero would renew without end"
+            "refresh_after is zero, so each token would be refreshed as soon as it is granted; set more"
         } else if zero(self.log_metrics_every) {
-            "a log_metrics_every of zero would report without end"
+            "log_metrics_every is zero; set the time between two reports"
         } else if self.fallback_store.is_some() && self.store.is_none() {
-            "a fallback store without a store has nothing to fall back from; make it the store"
+            "fallback_store is set, but no store; set it with store(..) instead"
         } else if self.key.is_some() && self.store.iter().chain(&self.fallback_store).any(|store| store.is_encrypted())
         {
-            "a key of your own is for sharing with other programs, and these cannot read a sealed store"
-        } else if self.store.is_some() && self.max_wait <= lease_of(fetch_limit).saturating_add(fetch_limit) {
-            "with a store, max_wait must be longer than twice the HTTP time limit and 2 s: another process may be fetching first"
+            "key(..) is for records that other programs read too, and these cannot read an encrypted store; remove one"
+        } else if self.store.is_some() && self.max_wait <= min_max_wait {
+            return Err(Error::config(format!(
+                "with a store, max_wait must be longer than {}, which is twice the HTTP time limit plus 2 s: another \
+                 process may fetch first",
+                format_duration(min_max_wait)
+            )));
         } else {
             return Ok(());
         };

@@ -112,7 +112,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.missed {
             0 => self.kind.fmt(f),
-            missed => write!(f, "{} (and {missed} events before it were missed)", self.kind),
+            missed => write!(f, "{} ({missed} events before this one were dropped)", self.kind),
         }
     }
 }
@@ -121,25 +121,26 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventKind::Granted { fingerprint, origin, remaining, took, in_background } => {
-                let when = if *in_background { " ahead of time" } else { "" };
+                let how = if *in_background { " in the background" } else { "" };
                 let (token, took, left) =
                     (short_fingerprint(fingerprint), format_duration(*took), format_duration(*remaining));
-                write!(f, "token {token} from the {origin}{when}, took {took}, lives {left}")
+                write!(f, "new token {token} from the {origin}{how}; the refresh took {took}, valid for {left}")
             }
             EventKind::Unchanged { retry_in } => {
-                write!(f, "same token again, next try in {}", format_duration(*retry_in))
+                write!(f, "the provider returned the unchanged token; next request in {}", format_duration(*retry_in))
             }
             EventKind::Failed { error, retry_in } => {
-                write!(f, "no token: {error}; next try in {}", format_duration(*retry_in))
+                write!(f, "the refresh failed: {error}; next request in {}", format_duration(*retry_in))
             }
             EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short_fingerprint(fingerprint)),
             EventKind::Reinstated { fingerprint } => {
-                write!(f, "rejected token {} was granted again and is used again", short_fingerprint(fingerprint))
+                let token = short_fingerprint(fingerprint);
+                write!(f, "the provider returned the rejected token {token} again, so it is back in use")
             }
-            EventKind::Invalidated => f.write_str("all forgotten"),
+            EventKind::Invalidated => f.write_str("the token was invalidated"),
             EventKind::StoreDown { error } => write!(f, "the shared store cannot be used: {error}"),
             EventKind::RenewalSecretNotStored { error } => {
-                write!(f, "what the next token is asked with could not be stored: {error}")
+                write!(f, "the new refresh token could not be stored and is lost if the process ends: {error}")
             }
             EventKind::StoreUp => f.write_str("the shared store can be used again"),
         }

@@ -133,13 +133,15 @@ impl fmt::Display for Metrics {
         let calls = self.hits + self.misses;
         let fetches = self.fetches_ok + self.fetches_failed;
         writeln!(f, "token performance report")?;
-        writeln!(f, "  hit rate       {:>7}  {} of {calls} calls from memory", percent(self.hit_rate()), self.hits)?;
-        writeln!(f, "  fetch success  {:>7}  {} of {fetches} fetches", percent(self.success_rate()), self.fetches_ok)?;
-        writeln!(f, "  renewed ahead  {:>7}  {} same token again", self.background_refreshes, self.unchanged_tokens)?;
-        writeln!(f, "  from the store {:>7}  {} store errors", self.tokens_from_store, self.store_errors)?;
-        writeln!(f, "  rejected       {:>7}  {} granted again", self.rejections, self.reinstated_tokens)?;
-        writeln!(f, "  fetching       {}", self.fetch_time)?;
-        write!(f, "  callers waited {}", self.wait_time)
+        let (hit_rate, success_rate) = (percent(self.hit_rate()), percent(self.success_rate()));
+        writeln!(f, "  hit rate              {hit_rate:>7}  {} of {calls} calls answered from memory", self.hits)?;
+        writeln!(f, "  fetch success         {success_rate:>7}  {} of {fetches} fetches", self.fetches_ok)?;
+        writeln!(f, "  background refreshes  {:>7}", self.background_refreshes)?;
+        writeln!(f, "  unchanged tokens      {:>7}", self.unchanged_tokens)?;
+        writeln!(f, "  rejected tokens       {:>7}  {} reinstated", self.rejections, self.reinstated_tokens)?;
+        writeln!(f, "  tokens from store     {:>7}  {} store errors", self.tokens_from_store, self.store_errors)?;
+        writeln!(f, "  fetches               {}", self.fetch_time)?;
+        write!(f, "  waiting callers       {}", self.wait_time)
     }
 }
 

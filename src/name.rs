@@ -12,6 +12,6 @@ use crate::secret::hex;
 pub(crate) fn unique_name() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "this machine has no random numbers"))?;
+    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "the operating system provides no random numbers"))?;
     Ok(hex(&bytes))
 }

@@ -135,7 +135,7 @@ impl TokenManager {
     /// - [`ErrorKind::Unavailable`] and [`ErrorKind::InvalidResponse`]: there was no valid HTTP response.
     /// - The errors of [`token`](TokenManager::token).
     ///
-    /// No error quotes an address or a response.
+    /// Errors name the host. No error quotes a path, a query or a response.
     pub fn send<B: Into<RequestBody>>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
         let body = body.into();
@@ -187,7 +187,7 @@ impl TokenManager {
     /// tickets. Otherwise the errors of [`token`](TokenManager::token).
     pub fn js_signature(&self, url: &str) -> Result<JsSignature, Error> {
         if self.placement()? != TokenPlacement::NotSent {
-            return Err(Error::config("only tickets sign pages, and this provider grants tokens"));
+            return Err(Error::config("this provider grants access tokens, and only JavaScript tickets sign pages"));
         }
         let url = signed_part(url)?;
         let ticket = self.token()?;
@@ -240,8 +240,9 @@ impl RequestSender<'_> {
         let status = response.status().as_u16();
         let unreadable = |cause: io::Error| error_of(&cause.into()).with_status(status);
         let Inspected { response, verdict, code } = self.tokens.inspect(response).map_err(unreadable)?;
-        let refused = |kind, text| {
-            let error = Error::new(kind, text).with_status(status);
+        let host = self.head.uri.host().unwrap_or("the service").to_owned();
+        let refused = |kind, text: &str| {
+            let error = Error::new(kind, format!("{host} {text}")).with_status(status);
             let quotes_token = |code: &String| self.sent.iter().any(|token| code.contains(token.expose()));
             match code.filter(|code| !quotes_token(code)) {
                 Some(code) => error.with_code(code),
@@ -290,13 +291,15 @@ impl<E> From<E> for CallError<E> {
     }
 }
 
-impl<E> fmt::Display for CallError<E> {
+impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CallError::Rejected => "the service refused the token",
-            CallError::Token(_) => "there is no token to call with",
-            CallError::Failed(_) => "the call failed",
-        })
+        match self {
+            CallError::Rejected => {
+                f.write_str("the service rejected two tokens in a row; check the credential's rights")
+            }
+            CallError::Token(error) => write!(f, "there is no token to call with: {error}"),
+            CallError::Failed(error) => write!(f, "the call failed: {error}"),
+        }
     }
 }
 
@@ -349,7 +352,7 @@ impl RequestBody {
             Content::Stream(reader) => {
                 let mut stream = TrackedReader { reader, failed: false };
                 let outcome = run(agent, Request::from_parts(head, SendBody::from_reader(&mut stream)), placement);
-                if stream.failed { Err(Error::config("the request's body could not be read")) } else { outcome }
+                if stream.failed { Err(Error::config("the reader of the request's body failed")) } else { outcome }
             }
         }
     }
@@ -451,7 +454,8 @@ impl TokenMiddleware {
         attach_token(&mut head, &placement, &token)?;
         let plain_http = is_plain_http(&head.uri);
         let config = Request::from_parts(head, body).middleware_config();
-        let config = config.ok_or_else(|| Error::config("another middleware has dropped the request's extensions"))?;
+        let config =
+            config.ok_or_else(|| Error::config("another middleware of the agent removed the request's extensions"))?;
         Ok((limit_exposure(config, &placement, plain_http).build(), token))
     }
 }
@@ -544,7 +548,8 @@ fn is_plain_http(uri: &Uri) -> bool {
 fn attach_token(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) -> Result<(), Error> {
     match placement {
         TokenPlacement::Header { name, scheme } => {
-            let fault = || Error::config("the provider wants the token in a header that HTTP does not allow");
+            let fault =
+                || Error::config("the provider's placement(..) names a header or scheme that HTTP does not allow");
             let name = HeaderName::try_from(&**name).map_err(|_| fault())?;
             let before = scheme.as_ref().map(|scheme| format!("{scheme} ")).unwrap_or_default();
             let text = Zeroizing::new([&before, token.expose()].concat());
@@ -554,7 +559,7 @@ fn attach_token(head: &mut request::Parts, placement: &TokenPlacement, token: &T
         }
         TokenPlacement::Query { name } => head.uri = with_parameter(&head.uri, name, token.expose())?,
         TokenPlacement::NotSent => {
-            return Err(Error::config("this token signs pages and does not travel with requests"));
+            return Err(Error::config("the tickets of this provider sign pages and are not sent with requests"));
         }
     }
     Ok(())
@@ -572,10 +577,10 @@ fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Error> {
         query.push('&');
     }
     let address = Zeroizing::new([uri.path(), "?", &query, &query_encoded(name), "=", &query_encoded(value)].concat());
-    let fault = |_| Error::config("the URL is too long to take the token");
+    let fault = |_| Error::config("the URL is too long for a token in its query");
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(address.as_str()).map_err(fault)?);
-    Uri::from_parts(parts).map_err(|_| Error::config("the URL cannot take a query"))
+    Uri::from_parts(parts).map_err(|_| Error::config("the URL cannot have a query for the token"))
 }
 
 /// Reads a body that may contain a vendor's code.
@@ -641,12 +646,13 @@ fn vendor_code(body: &[u8]) -> Option<String> {
     flat.or_else(|| code(json.get("error")?.get("code")?)).filter(|code| code != "0")
 }
 
-const TWO_TOKENS_REFUSED: &str = "the service refused two tokens in a row, so another one would not help";
+const TWO_TOKENS_REFUSED: &str =
+    "rejected two tokens in a row, so a third would not help; check the credential's rights";
 
-const TOO_MANY: &str = "there were too many calls";
+const TOO_MANY: &str = "reports too many requests";
 
 const NOT_REPEATED: &str =
-    "the service refused the token, and the request's body is a stream that cannot be sent again";
+    "the service rejected the token, and the request's body is a stream that cannot be sent again; send it anew";
 
 /// The longest body that is searched for a vendor's code.
 const MAX_READ_AHEAD: usize = 64 * 1024;

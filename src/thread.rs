@@ -13,7 +13,10 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
     let work: Box<dyn FnOnce() + Send> = Box::new(work);
     match Builder::new().name(name.to_owned()).spawn(work) {
         Ok(_detached) => Ok(()),
-        Err(_) => Err(Error::new(ErrorKind::Unavailable, "the system gives this process no more threads")),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "cannot start a thread; check the limits of the operating system for this process",
+        )),
     }
 }
 

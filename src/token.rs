@@ -133,12 +133,12 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
 pub(crate) fn check_text(secret: &Secret) -> Result<(), &'static str> {
     let text = secret.expose();
     if secret.is_blank() {
-        Err("the provider granted an empty token")
+        Err("the provider returned an empty token")
     } else if text.len() > MAX_TOKEN_LENGTH {
-        Err("the provider granted a token of more than 8 KiB")
+        Err("the provider returned a token of more than 8 KiB")
     } else if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         // A line break in the token would start another header of the request.
-        Err("the provider granted a token with blanks or characters that are not printable ASCII")
+        Err("the provider returned a token that contains a blank or a character that is not printable ASCII")
     } else {
         Ok(())
     }

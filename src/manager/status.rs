@@ -136,11 +136,11 @@ impl From<Phase> for TokenState {
 impl fmt::Display for TokenState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TokenState::Empty => "no token is held",
+            TokenState::Empty => "none",
             TokenState::Fresh => "fresh",
-            TokenState::RefreshDue => "due: it is being renewed",
-            TokenState::Expiring => "late: callers wait for a new one",
-            TokenState::Expired => "dead: nobody gets it",
+            TokenState::RefreshDue => "refresh due",
+            TokenState::Expiring => "expiring (callers wait for a new one)",
+            TokenState::Expired => "expired",
         })
     }
 }
@@ -150,12 +150,12 @@ impl fmt::Display for QuotaStatus {
         let of = |limit: Option<u32>| limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
         write!(f, "{}{} calls", self.calls, of(self.calls_limit))?;
         if let Some(reserved) = self.calls_reserved {
-            write!(f, " ({reserved} of them for rejected tokens)")?;
+            write!(f, " ({reserved} reserved to replace rejected tokens)")?;
         }
         if self.forced_limit.is_some() {
             write!(f, ", {}{} forced", self.forced, of(self.forced_limit))?;
         }
-        write!(f, ", anew in {}", format_duration(self.resets_in))
+        write!(f, ", resets in {}", format_duration(self.resets_in))
     }
 }
 
@@ -167,26 +167,26 @@ impl fmt::Display for Status {
             write!(f, ", from the {source} {} ago", format_duration(age))?;
         }
         if let (Some(due), Some(end)) = (self.refresh_in, self.expires_in) {
-            write!(f, "\n  renewal     in {}, the token ends in {}", format_duration(due), format_duration(end))?;
+            write!(f, "\n  refresh     in {}, the token expires in {}", format_duration(due), format_duration(end))?;
         }
         if self.fetching {
-            f.write_str("\n  fetching    now")?;
+            f.write_str("\n  fetch       in flight")?;
         }
         if let Some(retry) = self.retry_in {
-            write!(f, "\n  next try    in {}", format_duration(retry))?;
+            write!(f, "\n  cooldown    next request in {}", format_duration(retry))?;
         }
         if let Some((error, ago)) = &self.last_error {
             let since = if self.held_for.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
             write!(f, "\n  last error  {} ago{since}: {error}", format_duration(*ago))?;
         }
         if let Some(age) = self.renewal_secret_age {
-            write!(f, "\n  asked with  a ticket or refresh token that came {} ago", format_duration(age))?;
+            write!(f, "\n  renewal     the refresh token or ticket is {} old", format_duration(age))?;
         }
         if let Some(quota) = &self.quota {
             write!(f, "\n  quota       {quota}")?;
         }
         if let Some(down) = self.store_down_for {
-            write!(f, "\n  store       out of use for {}", format_duration(down))?;
+            write!(f, "\n  store       unavailable for {}", format_duration(down))?;
         }
         if let Some(error) = &self.store_error {
             write!(f, ": {error}")?;
