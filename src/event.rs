@@ -121,10 +121,10 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventKind::Granted { fingerprint, origin, remaining, took, in_background } => {
-                let how = if *in_background { " in the background" } else { "" };
+                let trigger = if *in_background { "background refresh: " } else { "" };
                 let (token, took, left) =
                     (short_fingerprint(fingerprint), format_duration(*took), format_duration(*remaining));
-                write!(f, "new token {token} from the {origin}{how}; the refresh took {took}, valid for {left}")
+                write!(f, "{trigger}new token {token} from the {origin} in {took}, valid for {left}")
             }
             EventKind::Unchanged { retry_in } => {
                 write!(f, "the provider returned the unchanged token; next request in {}", format_duration(*retry_in))
