@@ -1,4 +1,4 @@
-//! The settings of a manager. They are checked before any connection is opened.
+//! The settings of a manager, which are checked before any connection is opened.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -169,7 +169,7 @@ impl TokenManagerBuilder {
     ///
     /// - When the primary store is back, a newer token in the fallback store is copied to the primary one.
     /// - Both stores hold the same tokens. Encrypt both or neither.
-    /// - During an outage, [`reject`](TokenManager::reject) takes effect for all managers on the fallback store. It
+    /// - During an outage, [`reject`](TokenManager::reject) takes effect for all managers on the fallback store, and
     ///   still returns an error, because other hosts have not been told.
     /// - Where a new token ends the old one, each process still observes
     ///   [`store_down_fetch_interval`](Self::store_down_fetch_interval), because other hosts may be fetching too.
@@ -347,8 +347,7 @@ impl TokenManagerBuilder {
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
             log::warn!(
                 target: "evertoken",
-                "{key}: the provider rotates refresh tokens, and without a store the latest one is lost when the program \
-                 ends; set one with store(..)"
+                "{key}: without a store, the latest refresh token is lost when the program ends; set one with store(..)"
             );
         }
         // A custom key is shared with other programs, whose records name no owner.
@@ -442,8 +441,8 @@ impl TokenManagerBuilder {
         (primary, fallback)
     }
 
-    /// Returns the place of a record beside the token's, such as the quota. All managers of a credential share the
-    /// place, also those with a key of their own for the token.
+    /// Returns the place of a record beside the token's, such as the quota. Managers of the same credential share the
+    /// place, even if one of them has a key of its own for the token.
     fn place(&self, identity: &Identity, beside: impl Fn(&Key) -> Key) -> Place {
         // `checked_key` reports a wrong namespace, and every call returns that error. The key is never used then.
         let key = Key::derive(&self.namespace, identity).unwrap_or_else(|_| Key::unknown());

@@ -94,7 +94,7 @@ pub enum EventKind {
 pub enum TokenOrigin {
     /// The provider granted the token to this manager.
     Provider,
-    /// Another manager recorded the token in the shared store or in the
+    /// The token was recorded by another manager, in the shared store or in the
     /// [fallback store](crate::TokenManagerBuilder::fallback_store).
     Store,
 }

@@ -1,4 +1,4 @@
-//! One refresh in flight: work on its own thread, and callers that wait for its result.
+//! A refresh in flight: work on its own thread, and callers that wait for its result.
 //!
 //! # Theory of operation
 //!
@@ -70,6 +70,7 @@ impl<T: Clone + Send + 'static> InFlight<T> {
             then();
         };
         if let Err(error) = spawn("evertoken-fetch", run) {
+            // Without a thread nothing else would ever complete this refresh.
             self.complete(Err(error));
         }
     }
@@ -81,6 +82,7 @@ impl<T: Clone + Send + 'static> InFlight<T> {
 
     /// Wakes every waiting caller with `outcome`. A later call changes nothing.
     pub(crate) fn complete(&self, outcome: Result<T, Error>) {
+        // The permit is dropped after the lock, because its `drop` takes the scheduler's lock.
         let permit = {
             let mut progress = lock(&self.progress);
             progress.outcome.get_or_insert(outcome);
@@ -121,7 +123,7 @@ impl<T: Clone + Send + 'static> InFlight<T> {
 
 /// Returns true when the calling thread is refreshing `manager`, directly or on behalf of another manager.
 ///
-/// Such a thread must not wait for the refresh of `manager`, which waits for the thread itself.
+/// In this case the thread must not wait for the refresh of `manager`, because that refresh waits for the thread.
 pub(crate) fn is_reentrant(manager: u64) -> bool {
     REFRESHING.with_borrow(|managers| managers.contains(&manager))
 }

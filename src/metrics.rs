@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::lock::lock;
 
-/// What a manager has done since it was built, as numbers.
+/// Counters of what a manager has done since it was built.
 ///
 /// `+` and `sum()` add the metrics of several managers. `Display` is a report for people. [`Serialize`] is for
 /// machines: a duration becomes `secs` and `nanos`.
@@ -26,7 +26,7 @@ use crate::lock::lock;
 pub struct Metrics {
     /// Calls that got a token from memory at once.
     pub hits: u64,
-    /// All other calls.
+    /// Calls that could not get a token from memory at once.
     pub misses: u64,
     /// Misses that waited for a refresh. The other misses got the error of a cooldown, or a token without a wait.
     pub waits: u64,

@@ -119,6 +119,7 @@ impl Policy {
     ) -> Schedule {
         let lifetime = lifetime.into();
         let ends_at = known_at.after(remaining);
+        // The cache reads coarse clocks, so even the shortest stop must cover their lag.
         let stop = HARD_STOP.min(lifetime.total / 100).max(COARSE_LAG);
         let margin = self.safety_margin.min(lifetime.total / 10).max(stop);
         // A background refresh must be due before the margin starts, or callers would wait for every refresh.
@@ -156,10 +157,12 @@ impl Policy {
 
     /// Returns the cooldown after `error`, which is the `failures`-th failure in a row.
     ///
-    /// In this order: what the provider asked for (a guessed wait doubles with each failure), the fixed cooldowns for
-    /// refused credentials and missing tickets, else exponential backoff with jitter. `random` is from 0 to 1.
+    /// In this order: the wait that the provider asked for (a guessed wait doubles with each failure), the fixed
+    /// cooldowns for refused credentials and missing tickets, else exponential backoff with jitter. `random` is from 0
+    /// to 1.
     pub(crate) fn cooldown(&self, failures: u32, error: &Error, random: f64) -> Duration {
         if let Some(asked) = error.retry_after() {
+            // 12 doublings reach `MAX_COOLDOWN` from one second; more could overflow the shift.
             let doublings = if error.wait_grows() { failures.saturating_sub(1).min(12) } else { 0 };
             let asked = asked.saturating_mul(1 << doublings);
             return asked.clamp(self.backoff_min.min(MAX_COOLDOWN), MAX_COOLDOWN);
@@ -170,6 +173,7 @@ impl Policy {
         if error.kind() == ErrorKind::TicketRequired {
             return TICKET_COOLDOWN;
         }
+        // Limited to 30, because the factor is a `u32`. The backoff has reached its maximum long before.
         let doubled = self.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(30));
         let factor = 1.0 + BACKOFF_JITTER * (2.0 * random - 1.0);
         doubled.min(self.backoff_max).min(MAX_COOLDOWN).mul_f64(factor.clamp(0.0, 2.0))

@@ -13,7 +13,7 @@ use crate::manager::TokenManager;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
-/// One token manager for each tenant, built at the first call for this tenant.
+/// Keeps a token manager for each tenant, which is built at the first call for this tenant.
 ///
 /// The pool is bounded: a new tenant in a full pool evicts the manager whose last call is the longest ago. Handles of
 /// an evicted manager that are still in use keep working. All managers share one scheduler thread and one HTTP agent.
@@ -95,6 +95,7 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         let last_call = entries.calls;
         entries.managers.insert(tenant.to_owned(), PoolEntry { manager: built.clone(), last_call });
         drop(entries);
+        // Dropped without the lock: this may be the last handle of the manager, whose background work ends then.
         drop(evicted);
         Ok(built)
     }

@@ -1,4 +1,4 @@
-//! The scheduler: one background thread that runs the timers of all managers.
+//! The scheduler: the background thread that runs the timers of all managers.
 //!
 //! # Theory of operation
 //!
@@ -16,7 +16,7 @@
 //! A task must not block, because all managers share the thread. A background refresh therefore runs on a thread of its
 //! own and needs a [`Permit`]; there are [`MAX_PERMITS`]. A task that got none waits and keeps its place in the order.
 //!
-//! What can go wrong: a task that panics is removed; a panic of the thread itself starts a new thread; after a fork the
+//! Faults: a task that panics is removed; a panic of the thread itself starts a new thread; after a fork the
 //! child has a [`Scheduler`] of its own, without tasks, because the thread stayed in the parent and may have held the
 //! lock. The scheduler holds `Weak` references, so a registered task does not keep a manager alive.
 
@@ -77,6 +77,8 @@ pub(crate) fn schedule(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timest
 ///
 /// The caller calls [`ensure_running`] when it has released its locks and woken the callers that wait.
 pub(crate) fn register(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timestamp) {
+    // The thread sleeps on the system's clock, so the time on the task's clock is converted. Read before the lock is
+    // taken, because the clock may be the user's.
     let due = Deadline::within(time.now().until(at));
     let mut registry = lock(&scheduler().registry);
     let revision = registry.entries.get(&id).map_or(0, |entry| entry.revision) + 1;
@@ -246,7 +248,7 @@ fn copy_entries() -> Option<(Vec<(TaskId, Entry)>, bool)> {
     Some((entries, registry.permits_in_use < MAX_PERMITS))
 }
 
-/// What the thread has to do now.
+/// The work of one round of the thread.
 struct Plan {
     /// The tasks to run, the longest overdue first.
     due: Vec<(TaskId, Entry)>,
@@ -257,6 +259,7 @@ struct Plan {
 }
 
 fn make_plan(entries: Vec<(TaskId, Entry)>, permit_free: bool) -> Plan {
+    // Most managers use the system's clock, which is read once for all of them.
     let system = Time::System.now();
     let mut sleep = MAX_SLEEP;
     let (mut due, mut broken) = (Vec::new(), Vec::new());
@@ -285,6 +288,7 @@ fn sleep_for(sleep: Duration) {
     let (scheduler, until) = (scheduler(), Deadline::within(sleep));
     let mut registry = lock(&scheduler.registry);
     registry.sleeps_until = Some(until);
+    // `is_woken` is checked under the lock, so a wake-up between the last round and this wait is not lost.
     while !registry.is_woken && !until.has_passed() {
         registry = wait(&scheduler.wakeup, registry, until.remaining());
     }

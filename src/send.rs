@@ -104,7 +104,7 @@ impl TokenManager {
     /// taken out of use and the request is sent once more with a new token. No other failure is repeated: not a lost
     /// connection, not a 5xx status, not throttling. A body that is a [stream](RequestBody::reader) is sent once.
     ///
-    /// # What differs from the agent's settings
+    /// # Differences from the agent's settings
     ///
     /// - An error status is not an error: the response is returned.
     /// - The token is sent to HTTPS addresses only, or by plain HTTP to loopback, without a proxy.
@@ -315,7 +315,7 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
 
 /// The body of a request for [`TokenManager::send`]: nothing, bytes, text or a [stream](RequestBody::reader).
 ///
-/// `()`, bytes and strings convert into a body. All but a stream can be sent twice.
+/// `()`, bytes and strings convert into a body. Every body except a stream can be sent twice.
 pub struct RequestBody(Content);
 
 enum Content {
@@ -427,7 +427,7 @@ impl Read for TrackedReader<'_> {
 /// this service only, because every HTTPS address that the agent is asked for gets the token.
 ///
 /// Responses are passed on unchanged, including throttling. `ureq` turns error statuses into errors unless
-/// `http_status_as_error(false)` is set. Such an error contains only the status, so the middleware decides by the
+/// `http_status_as_error(false)` is set. This error contains only the status, so the middleware decides by the
 /// status alone and does not know whether the response came after a redirect.
 ///
 /// When there is no token, or the address may not get one, the caller gets a [`ureq::Error::Other`] that contains an

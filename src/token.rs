@@ -93,7 +93,7 @@ impl fmt::Debug for Token {
 /// A source of tokens: a [`TokenManager`](crate::TokenManager), or a type of your own in its place.
 ///
 /// Some providers get their token in exchange for another one, for example a JavaScript ticket for an access token.
-/// Such a provider is built on the source of the other token. Pass a clone of the manager: clones share the token.
+/// These providers are built on the source of the other token. Pass a clone of the manager: clones share the token.
 pub trait TokenSource: Send + Sync + 'static {
     /// Returns the identity of the credential whose tokens these are.
     ///

@@ -31,7 +31,7 @@ pub(crate) struct TokenCache {
     writer: Mutex<()>,
 }
 
-/// One copy of the token, aligned to two cache lines of 64 bytes.
+/// A copy of the token, aligned to two cache lines of 64 bytes.
 ///
 /// Processors fetch cache lines in pairs. Two threads whose shards share a pair would need half as much time again.
 #[derive(Debug, Default)]
@@ -104,6 +104,7 @@ impl TokenCache {
             let fresh = new();
             let old = {
                 let mut contents = lock(&shard.0);
+                // A report that was asked for the old token says nothing about the use of the new one.
                 contents.notify = false;
                 std::mem::replace(&mut contents.cached, fresh)
             };

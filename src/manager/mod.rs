@@ -105,8 +105,8 @@ impl TokenManager {
     ///   secret. A retry cannot help.
     /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and
     ///   [`Throttled`](crate::ErrorKind::Throttled): try again after [`Error::retry_after`].
-    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): the fetch took longer than `max_wait`. It continues, and
-    ///   a later call may get its token.
+    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): `max_wait` ended before there was a token. The fetch
+    ///   continues, and a later call may get its token.
     ///
     /// The other kinds are listed at [`ErrorKind`](crate::ErrorKind).
     #[inline]
@@ -217,7 +217,7 @@ impl TokenManager {
     /// Passes on a ticket that the vendor has pushed to your callback URL, for example `suite_ticket` or
     /// `component_verify_ticket`.
     ///
-    /// Such vendors want the latest ticket with each request for a token. The ticket is stored for all managers of the
+    /// These vendors want the latest ticket with each request for a token. The ticket is stored for all managers of the
     /// credential on the same store; without a store, only this manager has it. A cooldown that began because the
     /// ticket was missing ends. Blocks for a store operation only.
     ///
@@ -246,7 +246,7 @@ impl TokenManager {
     ///
     /// Each call creates a subscription of its own; drop the receiver to end it. The channel holds 256 unread events.
     /// When the channel is full, new events are dropped, and the next event that fits says how many in
-    /// [`Event::missed`]. A manager has 64 subscriptions at most: one more ends the oldest and disconnects its
+    /// [`Event::missed`]. A manager has 64 subscriptions at most. A further one ends the oldest and disconnects its
     /// receiver.
     pub fn events(&self) -> Receiver<Event> {
         self.0.keeper.events.subscribe()
