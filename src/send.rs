@@ -76,7 +76,7 @@ impl TokenManager {
                 self.reject_here(&token);
                 f(&self.token().map_err(CallError::Token)?)
             }
-            answer => answer,
+            result => result,
         }
     }
 
@@ -86,16 +86,17 @@ impl TokenManager {
     /// Pass an empty `body` if it has not been read. This function only decides; call
     /// [`reject`](TokenManager::reject) to take a rejected token out of use.
     pub fn verdict(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Verdict {
-        let answer = ServiceResponse::new(status, headers, body);
-        let inspected = catch_panic(|| Ok(self.keeper().provider.verdict(&answer)));
-        inspected.unwrap_or_else(|_| answer.http_verdict())
+        let response = ServiceResponse::new(status, headers, body);
+        let verdict = catch_panic(|| Ok(self.keeper().provider.verdict(&response)));
+        // A provider whose `verdict` panics is the user's code. HTTP's own rules decide then.
+        verdict.unwrap_or_else(|_| response.http_verdict())
     }
 
     /// Sends `request` with a token, and a second time with a new token if the service rejects the first.
     ///
     /// The token is added where the provider's service expects it, usually as an `Authorization` header or a query
-    /// parameter, and replaces a header or parameter of the same name. The response is returned with its body unread,
-    /// also when its status is an error.
+    /// parameter, and replaces a header or parameter of the same name. The response is returned even when its status is
+    /// an error, and its body can be read from its start.
     ///
     /// # When the request is sent twice
     ///
@@ -115,7 +116,7 @@ impl TokenManager {
     /// # The body of the response
     ///
     /// To find a vendor's code, up to 64 KiB of a body that is JSON, text or without a content type are read before
-    /// this function returns. You can still read the body from its start. Longer bodies are not searched, nor is a
+    /// this function returns. Longer bodies are not searched, nor is a
     /// successful body of unknown length that does not begin as a JSON object, because that may be an endless stream.
     ///
     /// If the token is a query parameter, the address that `ureq` keeps with the response (`get_uri`) contains the
