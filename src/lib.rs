@@ -71,7 +71,6 @@ mod builder;
 pub mod clock;
 mod error;
 mod event;
-mod flight;
 // Documentation only. The code blocks are tests, some of which need a feature.
 #[cfg(doc)]
 #[cfg(any(
@@ -81,6 +80,7 @@ mod flight;
 pub mod guide;
 mod http;
 pub mod idempotency;
+mod in_flight;
 mod key;
 mod lease;
 mod lock;
@@ -90,15 +90,15 @@ mod name;
 mod policy;
 mod pool;
 pub mod provider;
-mod refresher;
+mod scheduler;
 mod secret;
 mod send;
-mod snapshot;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
 mod token;
+mod token_cache;
 
 pub use builder::TokenManagerBuilder;
 pub use error::{Error, ErrorKind};

@@ -956,7 +956,7 @@ fn the_program_prints_the_token_and_nothing_else() {
     ];
     let (code, out, err) = said(&cli_token(&["--status"], &variables));
     assert_eq!((code, out.as_str()), (Some(0), "t-hunter2\n"), "{err}");
-    assert!(err.contains("wecom") && err.contains("cli_token: lives "), "{err}");
+    assert!(err.contains("wecom") && err.contains("cli_token: valid for "), "{err}");
     // The same from a file.
     let config = serde_json::json!({"provider": "wecom", "corp_id": "c", "secret": {"file": secret}, "base_url": url});
     let path = FILES.join("config.json");

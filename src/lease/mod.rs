@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::name::unique_name;
-use crate::policy::{LONGEST_LIFETIME, Lifetime};
+use crate::policy::{Lifetime, MAX_LIFETIME};
 use crate::secret::Secret;
 use crate::store::{
     Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, TimeoutStore,
@@ -370,9 +370,9 @@ impl Sharing {
             id: self.identity.clone().unwrap_or_default(),
             access_token: token.map_or_else(String::new, |token| token.secret.expose().to_owned()),
             expires_at: token.map_or(0, |_| epoch_seconds(now.after(remaining))),
-            life_ms: token.map_or(0, |token| milliseconds(token.life.whole)),
+            life_ms: token.map_or(0, |token| milliseconds(token.life.total)),
             left_ms: milliseconds(remaining),
-            renew_ms: token.and_then(|token| token.life.renew_in).map(milliseconds),
+            renew_ms: token.and_then(|token| token.life.refresh_in).map(milliseconds),
             kept_ms: milliseconds(kept),
             number: record.number,
             state: self.state_of.clone().map(|of| StateMark { of, number: self.state_number() }),
@@ -411,7 +411,7 @@ impl Sharing {
     /// A record of another program. All that is known of its life is what the store says remains of it.
     fn decode_foreign(&self, entry: &Entry) -> Option<Wire> {
         let Foreign { access_token, v: None, .. } = from_object(entry.bytes())? else { return None };
-        let left_ms = milliseconds(entry.remaining().min(LONGEST_LIFETIME));
+        let left_ms = milliseconds(entry.remaining().min(MAX_LIFETIME));
         let mut last = lock(&self.foreign);
         let known = last.as_ref().filter(|(version, _)| version == entry.version()).map(|(_, number)| *number);
         let number = known.unwrap_or_else(|| next_number(self.number.load(Ordering::Relaxed)));

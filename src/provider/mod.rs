@@ -57,7 +57,7 @@ pub(crate) use service_response::Verdict;
 use crate::clock::{Deadline, Time};
 use crate::error::Error;
 use crate::http::HttpConfig;
-use crate::policy::{LONGEST_LIFETIME, Lifetime};
+use crate::policy::{Lifetime, MAX_LIFETIME};
 use crate::secret::Secret;
 use crate::token::{Token, check_text};
 
@@ -374,11 +374,11 @@ impl Grant {
     /// of zero are errors.
     pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Lifetime), Error> {
         check_text(&self.token).map_err(Error::invalid_response)?;
-        let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(LONGEST_LIFETIME);
+        let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(MAX_LIFETIME);
         if lifetime.is_zero() {
             return Err(Error::invalid_response("the provider granted a token that has expired"));
         }
-        Ok((self.token, Lifetime { whole: lifetime, renew_in: self.refresh_in }))
+        Ok((self.token, Lifetime { total: lifetime, refresh_in: self.refresh_in }))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::lock::lock;
 use crate::store::Store;
-use crate::thread::aside;
+use crate::thread::run_with_deadline;
 
 /// Runs the operations of a store with a time limit. Every failure, a timeout and a panic included, is an error of the
 /// kind [`ErrorKind::Store`].
@@ -59,7 +59,7 @@ impl TimeoutStore {
         }
         let (store, alive_guard, started) = (self.store.clone(), Arc::new(()), Stopwatch::start());
         let thread_alive = Arc::downgrade(&alive_guard);
-        let outcome = aside("evertoken-store", deadline, move || {
+        let outcome = run_with_deadline("evertoken-store", deadline, move || {
             let result = catch_panic(|| operation(&*store));
             drop(alive_guard);
             result

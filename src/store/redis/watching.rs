@@ -15,7 +15,7 @@ use super::{Inner, OPERATION, scripts};
 use crate::clock::{Deadline, Notifier};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::policy::store_pause;
+use crate::policy::store_backoff;
 use crate::store::subscriptions::{Subscription, Subscriptions};
 use crate::thread::spawn;
 
@@ -58,7 +58,7 @@ fn run(store: &Weak<Inner>) {
                 // What is missed meanwhile is told when it works again.
                 trail = Trail::default();
                 failures = if fault.lasts() { u32::MAX } else { failures.saturating_add(1) };
-                rest(store, store_pause(failures, fastrand::f64()));
+                rest(store, store_backoff(failures, fastrand::f64()));
             }
         }
     }
