@@ -1,91 +1,65 @@
-//! Always has a valid access token ready. Blocking, with no async runtime anywhere in the tree.
+//! Always has a valid access token ready. Blocking, without an async runtime in the dependency tree.
 //!
-//! A [`TokenManager`] keeps the token of one credential. Ask it each time a token is needed: while one is held that
-//! takes nanoseconds, and otherwise it is fetched once for everybody who asks. It is renewed in the background ahead of
-//! its end, so callers do not wait for that either.
+//! A [`TokenManager`] keeps the token of one credential. The manager fetches the token once for all callers, refreshes
+//! it in the background before it expires, shares it with other processes through a store, and replaces it when a
+//! service refuses it. Ask for the token each time one is needed: the call takes nanoseconds while a token is in memory.
 //!
-//! ```
-//! use evertoken::{Error, TokenManager, WeCom};
+//! ```no_run
+//! use evertoken::ureq::{Agent, http::Request};
+//! use evertoken::{TokenManager, WeCom};
 //!
-//! fn address(tokens: &TokenManager) -> Result<String, Error> {
-//!     let token = tokens.token()?;
-//!     Ok(format!("https://qyapi.weixin.qq.com/cgi-bin/message/send?access_token={}", token.expose()))
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let tokens = TokenManager::new(WeCom::new("corp-id", "app-secret")); // one for all threads; clones are cheap
+//!     let request = Request::post("https://qyapi.weixin.qq.com/cgi-bin/message/send").body(r#"{"touser": "zhang"}"#)?;
+//!     let mut response = tokens.send(&Agent::new_with_defaults(), request)?; // repeated when the token is refused
+//!     println!("{}", response.body_mut().read_to_string()?);
+//!     Ok(())
 //! }
-//!
-//! let tokens = TokenManager::new(WeCom::new("corp-id", "app-secret"));
 //! ```
 //!
-//! # Who grants the token
+//! [`TokenManager::token`] returns the token itself, for other HTTP clients.
 //!
-//! A [`Provider`](provider::Provider). There is one for each kind of token of WeCom ([`WeCom`] and its like), WeChat ([`WeChat`]), Feishu and
-//! Lark ([`Feishu`]), DingTalk ([`DingTalk`]), Microsoft ([`Entra`], [`BotFramework`](provider::microsoft::BotFramework), [`ManagedIdentity`](provider::microsoft::ManagedIdentity)), Google
-//! ([`GoogleServiceAccount`]) and any OAuth 2.0 server ([`OAuth2`], [`RefreshToken`], [`JwtBearer`](provider::oauth2::JwtBearer)); a closure is one
-//! with [`provider::from_fn`], and so is a type of yours.
+//! # Vendors
 //!
-//! Some need more than settings. A ticket that the vendor pushes is handed in with [`TokenManager::set_ticket`]; a token
-//! that is granted for another token is built on the manager of that one, which is a [`TokenSource`](provider::TokenSource); a person's first
-//! refresh token comes from [`DeviceSignIn`].
+//! | Vendor | Usual provider | Further kinds |
+//! |---|---|---|
+//! | WeCom | [`WeCom::new`] | [`provider::wecom`] |
+//! | WeChat | [`WeChat::new`] | [`provider::wechat`] |
+//! | Feishu, Lark | [`Feishu::new`], [`Feishu::lark`] | [`provider::feishu`] |
+//! | DingTalk | [`DingTalk::new`] | [`provider::dingtalk`] |
+//! | Microsoft Entra | [`Entra::new`] | [`provider::microsoft`] |
+//! | Google | [`GoogleServiceAccount::from_file`] | |
+//! | OAuth 2.0 | [`OAuth2::new`] | [`provider::oauth2`] |
+//! | a person | [`DeviceSignIn`], [`RefreshToken`] | |
+//! | any other | [`provider::from_fn`] | [`provider::Provider`] |
 //!
-//! ```
-//! use std::time::Duration;
-//! use evertoken::{TokenManager, provider};
-//! use evertoken::provider::Grant;
+//! # Guide
 //!
-//! let warehouse = provider::from_fn("warehouse", |_context| {
-//!     // Ask for a token here, for example with `_context.http()`.
-//!     Ok(Grant::new("session-1", Duration::from_secs(900)))
-//! });
-//! let tokens = TokenManager::builder(warehouse).max_wait(Duration::from_secs(5)).build()?;
-//! assert_eq!(tokens.token()?.bearer(), "Bearer session-1");
-//! # Ok::<(), evertoken::Error>(())
-//! ```
+//! - [Getting started](guide::getting_started): install, the first manager, all settings.
+//! - [Choosing a store](guide::choosing_a_store): memory, files, Redis, encryption, fallback; costs and guarantees.
+//! - [The life of a token](guide::life_of_a_token): fresh, refresh due, expiring, expired; cooldowns and rejections.
+//! - [Using the token](guide::using_the_token): `send`, `call`, `middleware`, `reject`.
+//! - [Signing a person in](guide::signing_in): codes on another device, refresh tokens that rotate.
+//! - [Providers and configuration](guide::providers): all kinds of tokens, from code, a file or the environment.
+//! - [Extending](guide::extending): a provider of your own as a closure or a type, and a store of your own.
+//! - [Many tenants](guide::many_tenants): one manager for each customer.
+//! - [Idempotency](guide::idempotency): operations that must not run twice.
+//! - [What happens when ...](guide::what_happens_when): faults, what callers see, what the log says and what to do.
+//! - [Looking inside](guide::looking_inside): status, metrics, events, logs.
+//! - [Testing your program](guide::testing): a movable clock, scripted providers, fake vendors.
+//! - [Performance](guide::performance): all measurements, with the commands.
+//! - [Migrating](guide::migrating): from a `Mutex<Option<Token>>`, from wxkefu_rs, from other Redis caches.
 //!
-//! Which one it is can be left to the user: [`ProviderConfig`](provider::ProviderConfig) is read from a file by `serde`, or from the environment by
-//! [`provider::from_env`], and [`TokenManager::from_config`] makes a manager of it.
+//! # Promises
 //!
-//! # What callers can rely on
-//!
-//! - While the held token is good no caller gets an error, whatever the provider, a store or the network does.
-//! - No caller gets a dead token, not after a suspended laptop or a changed clock either: "cannot tell" means dead.
-//! - One fetch is in the air at a time. Its token or its error answers everybody; an error until its retry time.
-//! - A token that was [rejected](TokenManager::reject) is out of use before the call returns.
+//! - While the current token is valid, no caller gets an error because a provider, a store or the network fails.
+//! - No caller gets an expired token, not after a suspended laptop or a changed clock either. A token whose age cannot
+//!   be known counts as expired.
+//! - One fetch is in flight at a time. Its token or its error answers all callers; an error until its cooldown ends.
+//! - A [rejected](TokenManager::reject) token is out of use before the call returns.
 //! - [`token`](TokenManager::token) takes [`max_wait`](TokenManagerBuilder::max_wait) at most,
-//!   [`token_within`](TokenManager::token_within) what it is given, [`try_token`](TokenManager::try_token) no time.
-//! - Secrets and tokens are in no `Debug` output, error, log line or key.
-//!
-//! # Sharing it
-//!
-//! Managers on one [`Store`](store::Store) share the token, the fetch, its failure and every rejection: on a [`FileStore`] between the
-//! processes of one machine, so that a program that is started again has its token at once; with the feature `redis` on a
-//! `RedisStore` between all hosts; on a [`MemoryStore`] in one process. While the store is out of order each process fetches
-//! for itself, or a [second one](TokenManagerBuilder::fallback_store) stands in. A [`TokenPool`] keeps the managers of many
-//! tenants.
-//!
-//! # Doing a thing once
-//!
-//! [`Idempotency`](idempotency::Idempotency) keeps on the same stores what has been done and what came of it, so that a message is sent once however
-//! often its sender is started.
-//!
-//! # When there is no token
-//!
-//! The kind of an [`Error`] says what helps.
-//!
-//! ```
-//! use evertoken::{ErrorKind, TokenManager, WeCom};
-//!
-//! // A setting that is wrong is found by `build`; `new` keeps it and returns it from every call.
-//! let error = TokenManager::builder(WeCom::new("corp-id", "")).build().unwrap_err();
-//! assert_eq!(error.kind(), ErrorKind::Config);
-//! assert_eq!(error.to_string(), "wecom: the app secret is empty");
-//!
-//! let error = TokenManager::new(WeCom::new("corp-id", "")).token().unwrap_err();
-//! assert!(!error.is_retryable());
-//! ```
-//!
-//! # To see what is going on
-//!
-//! [`TokenManager::status`] tells how things stand, [`TokenManager::metrics`] what has happened, in numbers, and
-//! [`TokenManager::events`] what happens from now on. All of them print themselves. The log target is `evertoken`.
+//!   [`token_within`](TokenManager::token_within) the given duration, and [`try_token`](TokenManager::try_token) no time.
+//! - Secrets and tokens appear in no `Debug` output, error, log line or key.
 //!
 //! # Features
 //!
@@ -97,9 +71,16 @@ mod builder;
 pub mod clock;
 mod error;
 mod event;
-mod flight;
+// Documentation only. The code blocks are tests, some of which need a feature.
+#[cfg(doc)]
+#[cfg(any(
+    not(doctest),
+    all(feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls", feature = "encryption")
+))]
+pub mod guide;
 mod http;
 pub mod idempotency;
+mod in_flight;
 mod key;
 mod lease;
 mod lock;
@@ -109,15 +90,15 @@ mod name;
 mod policy;
 mod pool;
 pub mod provider;
-mod refresher;
+mod scheduler;
 mod secret;
 mod send;
-mod snapshot;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
 mod token;
+mod token_cache;
 
 pub use builder::TokenManagerBuilder;
 pub use error::{Error, ErrorKind};
@@ -126,7 +107,6 @@ pub use http::HttpConfig;
 pub use manager::{QuotaStatus, Status, TokenManager, TokenState};
 pub use metrics::{Metrics, Timing};
 pub use pool::TokenPool;
-pub use provider::answer::Verdict;
 pub use provider::dingtalk::app::DingTalk;
 pub use provider::feishu::app::Feishu;
 pub use provider::microsoft::entra::Entra;
@@ -134,6 +114,7 @@ pub use provider::oauth2::client_credentials::OAuth2;
 pub use provider::oauth2::device::{DevicePrompt, DeviceSignIn};
 pub use provider::oauth2::google::GoogleServiceAccount;
 pub use provider::oauth2::refresh_token::RefreshToken;
+pub use provider::service_response::Verdict;
 pub use provider::wechat::app::WeChat;
 pub use provider::wecom::app::WeCom;
 pub use secret::Secret;
@@ -150,13 +131,7 @@ pub use token::Token;
 pub use crossbeam_channel;
 pub use ureq;
 
-/// Keeps the examples in `README.md` compiling, some of which need a feature.
-#[cfg(all(
-    doctest,
-    feature = "redis-cluster",
-    feature = "redis-sentinel",
-    feature = "redis-tls",
-    feature = "encryption"
-))]
+/// Keeps the examples in `README.md` compiling.
+#[cfg(all(doctest, feature = "redis"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -292,7 +292,7 @@ fn every_kind() -> Vec<(&'static str, Box<dyn Provider>)> {
     ]
 }
 
-/// The kinds that there are, as the refusal of another one lists them.
+/// The kinds that exist, as the error for an unknown one lists them.
 fn known() -> BTreeSet<String> {
     in_backticks(&read(r#"{"provider": "another"}"#).unwrap_err().to_string())
 }
@@ -340,9 +340,43 @@ fn an_unknown_field_and_a_missing_one_are_refused() {
         assert!(error.contains("unknown field `secert`"), "{json}: {error}");
     }
     let error = read(r#"{"provider": "wecom", "corp_id": "c"}"#).unwrap_err().to_string();
-    assert!(error.contains("missing field `secret`"), "{error}");
+    assert!(error.contains("missing field `secret`, which `wecom` requires"), "{error}");
     let error = read(r#"{"corp_id": "c", "secret": SECRET}"#).unwrap_err().to_string();
     assert!(error.contains("`provider`"), "{error}");
+}
+
+#[test]
+fn a_misspelled_name_in_a_configuration_is_answered_with_the_nearest_known_one() {
+    for (json, told) in [
+        (
+            r#"{"provider": "wecon", "corp_id": "c", "secret": SECRET}"#,
+            "unknown provider `wecon`; did you mean `wecom`?",
+        ),
+        (r#"{"provider": "WeChat_Classic"}"#, "unknown provider `WeChat_Classic`; did you mean `wechat-classic`?"),
+        (r#"{"provider": "wecom", "corpid": "c"}"#, "unknown field `corpid`; did you mean `corp_id`?"),
+        (r#"{"provider": "wecom", "colour": "c"}"#, "unknown field `colour`, expected one of `corp_id`, `secret`, "),
+        (
+            r#"{"provider": "feishu", "app_id": "a", "secret": SECRET, "region": "larc"}"#,
+            "unknown region `larc`; did you mean `lark`?",
+        ),
+        (
+            r#"{"provider": "feishu", "app_id": "a", "secret": SECRET, "region": "hunter2"}"#,
+            "unknown region, expected one of `feishu`, `lark`",
+        ),
+        (
+            r#"{"provider": "wecom-js-ticket", "kind": "corp", "parent": {"provider": "wecm"}}"#,
+            "unknown provider `wecm`; did you mean `wecom`?",
+        ),
+        (r#"{"provider": "wecom", "corp_id": 48274827, "secret": SECRET}"#, "`corp_id` is wrong; expected a string"),
+        (r#"{"provider": "wecom", "corp_id": "c", "corp_id": "d"}"#, "duplicate field `corp_id`"),
+        (r#"{"corp_id": "c"}"#, "missing field `provider`, which names the kind of token, such as `wecom`"),
+        ("48274827", "expected"),
+    ] {
+        let error = read(json).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(error.to_string().contains(told), "{json}: {error}");
+        assert!(!shown.contains("hunter2") && !shown.contains("48274827"), "{json}: {shown}");
+    }
 }
 
 #[test]
@@ -366,7 +400,7 @@ fn a_secret_that_is_written_down_is_refused_and_not_quoted() {
                     let json = format!("{}{pasted}{}", &json[..at], &json[at + mark.len()..]);
                     let error = read(&json).unwrap_err();
                     let shown = format!("{error} {error:?}");
-                    assert!(shown.contains("a secret is not written down here"), "{json}: {shown}");
+                    assert!(shown.contains("a configuration must not contain a secret"), "{json}: {shown}");
                     assert!(!shown.contains("hunter2") && !shown.contains("48274827"), "{shown}");
                 }
                 places += 1;
@@ -402,7 +436,7 @@ fn one_line_break_at_the_end_of_a_file_is_cut_off() {
     assert!(fault(&with("two_lines")).contains("line breaks around it"));
     assert!(built(&with("full")).is_ok());
     for (name, told) in [
-        ("missing", "cannot be read: entity not found"),
+        ("missing", "does not exist"),
         ("large", "is larger than 64 KiB"),
         ("latin1", "is not UTF-8"),
         ("empty", "is empty"),
@@ -424,13 +458,13 @@ fn settings_that_exclude_each_other_are_refused() {
     for (json, told) in [
         (
             client(r#""scope": "s""#),
-            "neither a secret nor a key; for a public client, which has neither, set `auth` to `none`",
+            "set `secret` or `key`; for a public client, which has neither, set `auth` to `none`",
         ),
-        (client(r#""secret": SECRET, "key": KEY"#), "has no secret"),
-        (client(r#""key": KEY, "auth": "post""#), "its auth is private-key-jwt"),
-        (client(r#""secret": SECRET, "key_id": "k""#), "there is none"),
+        (client(r#""secret": SECRET, "key": KEY"#), "remove `secret`"),
+        (client(r#""key": KEY, "auth": "post""#), "unless it is private-key-jwt"),
+        (client(r#""secret": SECRET, "key_id": "k""#), "no key is set"),
         (client(r#""secret": SECRET, "auth": "private-key-jwt""#), "no key to sign with"),
-        (client(r#""key": KEY, "algorithm": "es256""#), "algorithm: the key signs by RS256"),
+        (client(r#""key": KEY, "algorithm": "es256""#), "algorithm: this key signs with RS256"),
         (client(r#""secret": SECRET, "default_lifetime": 0"#), "default lifetime of zero"),
         (client(r#""key": SECRET"#), "key: the private key is not readable PEM"),
         (r#"{"provider": "bot-framework", "app_id": "a", "secret": SECRET, "cloud": "china"}"#.to_owned(), "cloud: "),
@@ -462,14 +496,14 @@ fn a_parent_must_be_of_a_kind_that_fits() {
         (r#"{"provider": "feishu-tenant", "tenant_key": "t", "parent": WECOM}"#, "feishu-store-app"),
     ] {
         let error = fault(&json.replace("WECOM", wecom).replace("WECHAT", wechat));
-        assert_eq!(error, format!("the parent must be of the kind {wanted}"));
+        assert_eq!(error, format!("parent: the provider must be {wanted}"));
     }
     // However many there are in a row, so there are never more than three managers.
     let mut json = wecom.to_owned();
     for _ in 0..20 {
         json = format!(r#"{{"provider": "wecom-js-ticket", "kind": "corp", "parent": {json}}}"#);
     }
-    assert!(fault(&json).contains("must be of the kind"));
+    assert!(fault(&json).contains("the provider must be"));
 }
 
 #[test]
@@ -753,26 +787,49 @@ fn what_is_wrong_with_the_environment_is_told_by_the_name_of_the_variable() {
     let mut many: Vec<_> = levels.iter().map(|name| (name.as_str(), "wecom-js-ticket")).collect();
     many.push((&deep, "wecom"));
     for (variables, told) in [
-        (vec![], "EVERTOKEN_PROVIDER is not set or is empty; it names the kind of token, such as wecom or oauth2"),
+        (vec![], "EVERTOKEN_PROVIDER is not set or is empty; set it to the kind of token, such as wecom or oauth2"),
         (vec![("EVERTOKEN_PROVIDER", "")], "EVERTOKEN_PROVIDER is not set or is empty; "),
         (vec![("EVERTOKEN_CORP_ID", "c")], "EVERTOKEN_PROVIDER is not set or is empty; "),
+        (vec![("EVERTOKEN_PROVIDER", "wechta")], "EVERTOKEN_PROVIDER has an unknown value; did you mean wechat?"),
         (
-            vec![("EVERTOKEN_PROVIDER", "wechta")],
-            "EVERTOKEN_PROVIDER is wrong: it is one of wecom, wecom-service-provider, wecom-suite, ",
+            vec![("EVERTOKEN_PROVIDER", "salesforce")],
+            "EVERTOKEN_PROVIDER has an unknown value, expected one of wecom, wecom-service-provider, wecom-suite, ",
         ),
+        (vec![("EVERTOKEN_PROVDER", "wecom")], "EVERTOKEN_PROVDER is not a setting; did you mean EVERTOKEN_PROVIDER?"),
         (WECOM[..2].to_vec(), "EVERTOKEN_SECRET (or EVERTOKEN_SECRET_FILE) is not set or is empty; wecom needs it"),
         (WECOM[..1].to_vec(), "EVERTOKEN_CORP_ID is not set or is empty; wecom needs it"),
         (
             [&WECOM[..], &[("EVERTOKEN_CORP_IP", "c")]].concat(),
-            "EVERTOKEN_CORP_IP is not known; wecom has EVERTOKEN_CORP_ID, EVERTOKEN_SECRET, EVERTOKEN_BASE_URL",
+            "EVERTOKEN_CORP_IP is not a setting of wecom; did you mean EVERTOKEN_CORP_ID?",
         ),
-        ([&WECOM[..], &[("EVERTOKEN_TICKET", "hunter2")]].concat(), "EVERTOKEN_TICKET is not known; wecom has "),
-        ([&WECOM[..], &[("EVERTOKEN_KEY_FILE", "k")]].concat(), "EVERTOKEN_KEY_FILE is not known; wecom has "),
-        ([&WECOM[..], &[("EVERTOKEN_corp_ID", "c")]].concat(), "EVERTOKEN_corp_ID is not known here"),
-        ([&WECOM[..], &[("EVERTOKEN_PARENT", "c")]].concat(), "EVERTOKEN_PARENT is not known here"),
+        (
+            [&WECOM[..2], &[("EVERTOKEN_SECERT_FILE", "f")]].concat(),
+            "EVERTOKEN_SECERT_FILE is not a setting of wecom; did you mean EVERTOKEN_SECRET_FILE?",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_COLOUR", "red")]].concat(),
+            "EVERTOKEN_COLOUR is not a setting of wecom, which has EVERTOKEN_CORP_ID, EVERTOKEN_SECRET, \
+             EVERTOKEN_BASE_URL",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_TICKET", "hunter2")]].concat(),
+            "EVERTOKEN_TICKET is not a setting of wecom, which has ",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_KEY_FILE", "k")]].concat(),
+            "EVERTOKEN_KEY_FILE is not a setting of wecom, which has ",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_corp_ID", "c")]].concat(),
+            "EVERTOKEN_corp_ID is not a setting; write the name in capital letters, EVERTOKEN_CORP_ID",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_PARENT", "c")]].concat(),
+            "EVERTOKEN_PARENT is not a setting; the settings of the parent begin with EVERTOKEN_PARENT_, such as ",
+        ),
         (
             [&WECOM[..], &[("EVERTOKEN_SECRET_FILE", "f")]].concat(),
-            "EVERTOKEN_SECRET and EVERTOKEN_SECRET_FILE are both set; which of them counts?",
+            "EVERTOKEN_SECRET and EVERTOKEN_SECRET_FILE are both set; unset one of them",
         ),
         (js_ticket.to_vec(), "EVERTOKEN_PARENT_PROVIDER is not set or is empty; wecom-js-ticket needs it"),
         (
@@ -793,21 +850,24 @@ fn what_is_wrong_with_the_environment_is_told_by_the_name_of_the_variable() {
                 ],
             ]
             .concat(),
-            "EVERTOKEN_PARENT_PROVIDER is not known; wecom has ",
+            "EVERTOKEN_PARENT_PROVIDER is not a setting of wecom, which has ",
         ),
-        (many, "EVERTOKEN_PARENT_..: there are more than 8 parents in a row"),
+        (many, "EVERTOKEN_PARENT_..: more than 8 parents are nested in each other"),
         (
             [&feishu[..], &[("EVERTOKEN_REGION", "moon")]].concat(),
-            "EVERTOKEN_REGION is wrong: it is one of feishu, lark",
+            "EVERTOKEN_REGION has an unknown value, expected one of feishu, lark",
         ),
         (
             [&client[..], &[("EVERTOKEN_DEFAULT_LIFETIME", "soon")]].concat(),
-            "EVERTOKEN_DEFAULT_LIFETIME is wrong: it is a whole number of seconds",
+            "EVERTOKEN_DEFAULT_LIFETIME is wrong; expected a whole number of seconds",
         ),
-        ([&client[..], &[("EVERTOKEN_PARAMS", "a=b")]].concat(), "EVERTOKEN_PARAMS is wrong: it is a map"),
+        (
+            [&client[..], &[("EVERTOKEN_PARAMS", "a=b")]].concat(),
+            "EVERTOKEN_PARAMS cannot be set in the environment; use a configuration file",
+        ),
         (
             [&WECOM[..2], &[("EVERTOKEN_SECRET_FILE", "/missing/file")]].concat(),
-            "secret: the file \"/missing/file\" cannot be read: entity not found",
+            "secret: the file \"/missing/file\" does not exist",
         ),
     ] {
         let outcome = child(NAME, &variables);
@@ -896,7 +956,7 @@ fn the_program_prints_the_token_and_nothing_else() {
     ];
     let (code, out, err) = said(&cli_token(&["--status"], &variables));
     assert_eq!((code, out.as_str()), (Some(0), "t-hunter2\n"), "{err}");
-    assert!(err.contains("wecom") && err.contains("cli_token: lives "), "{err}");
+    assert!(err.contains("wecom") && err.contains("cli_token: valid for "), "{err}");
     // The same from a file.
     let config = serde_json::json!({"provider": "wecom", "corp_id": "c", "secret": {"file": secret}, "base_url": url});
     let path = FILES.join("config.json");
@@ -924,7 +984,7 @@ fn the_exit_code_of_the_program_says_what_helps() {
     assert!(is_quiet(&cli_token(&["--stauts"], &[]), 2).contains("--status"));
     let path = FILES.join("pasted.json");
     fs::write(&path, r#"{"provider": "wecom", "corp_id": "c", "secret": "hunter2"}"#).unwrap();
-    assert!(is_quiet(&cli_token(&["--config", path.to_str().unwrap()], &[]), 2).contains("not written down"));
+    assert!(is_quiet(&cli_token(&["--config", path.to_str().unwrap()], &[]), 2).contains("must not contain a secret"));
     let err = is_quiet(&cli_token(&["--status"], &wecom("hunter2-wrong", &url)), 3);
     assert!(err.contains("wecom"), "{err}");
     host.fail_with(VendorFault::Status(503));

@@ -147,7 +147,7 @@ fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced()
         let logged = logged();
         assert!(!logged.contains("token-1") && !logged.contains("token-2"));
         let mine = logged.lines().filter(|line| line.starts_with(&format!("evertoken {key}: ")));
-        mine.filter(|line| line.contains("cannot be opened") && line.contains(why)).count()
+        mine.filter(|line| line.contains("cannot be decrypted") && line.contains(why)).count()
     };
     let store = sealed(&inner, 4);
     is_not_opened(&store, &key);
@@ -167,7 +167,7 @@ fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced()
     assert_eq!(reports(""), 1);
     let another = sealed(&inner, 4);
     (0..3).for_each(|_| drop(another.clone().read(&key).unwrap()));
-    assert_eq!((reports(""), reports("it is not sealed")), (2, 1));
+    assert_eq!((reports(""), reports("it is not encrypted")), (2, 1));
 }
 
 /// Frees the lease of `owner`.
@@ -555,7 +555,7 @@ mod over_redis {
     #[test]
     fn what_is_sealed_leaves_the_log_to_the_store() {
         let server = RedisServer::start();
-        assert!(store(&server).logs_its_trouble());
+        assert!(store(&server).logs_outages());
     }
 
     /// Everything that is on the server, and its keys.

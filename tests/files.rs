@@ -397,10 +397,10 @@ const IN_THE_WAY: [(&str, &str); 9] = [
     ("a directory", "remove it"),
     ("a symbolic link", "remove it"),
     ("a link to nowhere", "remove it"),
-    ("of mode 622", "`chmod 600` mends it"),
-    ("of mode 640", "`chmod 600` mends it"),
-    ("of mode 604", "`chmod 600` mends it"),
-    ("of mode 644", "`chmod 600` mends it"),
+    ("of mode 622", "run `chmod 600` on it"),
+    ("of mode 640", "run `chmod 600` on it"),
+    ("of mode 604", "run `chmod 600` on it"),
+    ("of mode 644", "run `chmod 600` on it"),
     ("another user's", "remove it"),
 ];
 
@@ -490,7 +490,7 @@ fn a_directory_that_others_could_have_made_is_refused_with_what_to_do_and_the_to
         ("a file", "is no directory; remove it"),
         ("a symbolic link", "name the directory that it leads to"),
         ("a link to nowhere", "name the directory that it leads to"),
-        ("open to others", "`chmod 700` mends it"),
+        ("open to others", "run `chmod 700` on it"),
         ("another user's", "name a directory of your own"),
     ] {
         let place = Place::new();
@@ -587,7 +587,10 @@ fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
     let held = File::open(&path).unwrap();
     held.lock().unwrap();
     let error = store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap_err();
-    assert!(error.kind() == ErrorKind::Store && error.to_string().contains("does not let go"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Store && error.to_string().contains("another process holds the lock"),
+        "{error}"
+    );
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"one", "reading needs no lock");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))));

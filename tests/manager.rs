@@ -299,7 +299,7 @@ mod failures {
                 .backoff(Duration::from_millis(1), Duration::from_millis(1))
                 .build()
                 .unwrap();
-            assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TimedOut);
+            assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Unavailable);
             eventually("the second fetch works", || tokens.token().is_ok());
             assert_eq!(text(&tokens), "second");
             let events = tokens.events();

@@ -142,11 +142,11 @@ fn a_process_that_is_killed_with_the_next_refresh_token_in_hand_costs_one_sign_i
         holder.stop_with_the_next_token("ask");
         holder.kill();
         for answer in each(&mut processes, "ask") {
-            assert!(answer.starts_with("InvalidCredentials: ") && answer.contains("sign in again"), "{answer}");
+            assert!(answer.starts_with("SignInRequired: ") && answer.contains("sign in again"), "{answer}");
         }
         for _ in 0..20 {
             let answers = each(&mut processes, "ask");
-            assert!(answers.iter().all(|answer| answer.starts_with("InvalidCredentials: ")), "{answers:?}");
+            assert!(answers.iter().all(|answer| answer.starts_with("SignInRequired: ")), "{answers:?}");
         }
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-1"]);
         assert_eq!(host.calls(), 2);
@@ -214,7 +214,7 @@ fn what_a_process_has_that_was_stopped_for_too_long_is_stored_when_nothing_newer
         let (mut other, mut holder) = (processes.remove(1), processes.remove(0));
         holder.stop_with_the_next_token("ask");
         let answer = other.ask("ask");
-        assert!(answer.starts_with("InvalidCredentials: "), "{answer}");
+        assert!(answer.starts_with("SignInRequired: "), "{answer}");
         holder.go_on();
         let (went_on, late) = (Instant::now(), holder.hear());
         assert!(late == "token-1" || is_typed(&late), "{late}");
@@ -257,7 +257,7 @@ fn a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_
         other.end();
         stage.server.ask::<()>(&["FLUSHALL"]).unwrap();
         let answer = stage.sharing(1, &share).remove(0).ask("ask");
-        assert!(answer.starts_with("InvalidCredentials: ") && answer.contains("sign in again"), "{answer}");
+        assert!(answer.starts_with("SignInRequired: ") && answer.contains("sign in again"), "{answer}");
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-3", "refresh-1"]);
         assert_eq!(host.calls(), 4);
     });
@@ -699,7 +699,7 @@ fn tag(key: &str) -> &str {
 
 /// Whether an answer is an error that a caller can do something about.
 fn is_typed(answer: &str) -> bool {
-    ["InvalidCredentials: ", "Store: ", "TimedOut: "].iter().any(|kind| answer.starts_with(kind))
+    ["SignInRequired: ", "InvalidCredentials: ", "Store: ", "TimedOut: "].iter().any(|kind| answer.starts_with(kind))
 }
 
 /// Whose manager a process is.
@@ -936,8 +936,8 @@ impl Store for StoppingStore {
         self.inner.watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        self.inner.logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        self.inner.logs_outages()
     }
 }
 

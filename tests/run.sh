@@ -47,5 +47,5 @@ cargo test --all-features "$@"
 
 # A program of its own, with what must not be in this one. Whoever asks for some tests does not ask for this one.
 if [ $# -eq 0 ]; then
-    cargo test --manifest-path tests/two_rustls_providers/Cargo.toml --target-dir target/two_rustls_providers
+    cargo test --locked --manifest-path tests/feature_unification/Cargo.toml --target-dir target/feature_unification
 fi

@@ -246,14 +246,14 @@ fn the_status_says_why_the_store_is_out_of_use() {
     group.store.broken.store(true, Ordering::SeqCst);
     tokens.invalidate().unwrap_err();
     let status = tokens.status();
-    assert!(status.to_string().contains("store       out of use for 0 ms: broken on purpose"), "{status}");
+    assert!(status.to_string().contains("store       unavailable for 0 ms: broken on purpose"), "{status}");
     // Another thing is wrong with it by now.
     group.store.panics.store(true, Ordering::SeqCst);
     group.clock.advance(60 * SECOND);
     tokens.invalidate().unwrap_err();
     let status = tokens.status();
     assert_eq!(status.store_error.as_ref().map(Error::kind), Some(ErrorKind::Store));
-    assert!(status.to_string().contains("store       out of use for 60 s: the shared store panicked"), "{status}");
+    assert!(status.to_string().contains("store       unavailable for 60 s: the shared store panicked"), "{status}");
     group.store.broken.store(false, Ordering::SeqCst);
     group.store.panics.store(false, Ordering::SeqCst);
     group.clock.advance(60 * SECOND);
@@ -365,6 +365,7 @@ fn a_recorded_failure_keeps_the_words_of_the_first_version() {
         (ErrorKind::Unavailable, "Unavailable"),
         (ErrorKind::InvalidResponse, "Protocol"),
         (ErrorKind::Panicked, "Panicked"),
+        (ErrorKind::SignInRequired, "Denied"),
     ] {
         let group = Group::new();
         group.provider.always_fail(Some(Error::new(kind, "this is a test")));

@@ -15,7 +15,7 @@ use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
+use crate::store::{Entry, Expected, SwapOutcome, TimeoutStore, Version};
 
 /// The exclusive right to run an operation, returned by [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
 ///
@@ -83,7 +83,7 @@ impl<T> fmt::Debug for Claim<T> {
 
 /// A claim without the type of its result, so that the thread that extends it needs no type parameter.
 pub(super) struct HeldClaim {
-    store: Arc<BoundedStore>,
+    store: Arc<TimeoutStore>,
     time: Time,
     key: Key,
     pub(super) lifetime: Duration,
@@ -113,7 +113,7 @@ enum ReplaceOutcome {
 
 impl HeldClaim {
     pub(super) fn new(
-        store: Arc<BoundedStore>,
+        store: Arc<TimeoutStore>,
         time: Time,
         key: Key,
         (lifetime, result_ttl): (Duration, Duration),
@@ -178,7 +178,7 @@ impl HeldClaim {
                 state.version.clone()
             };
             let (key, new) = (self.key.clone(), new.clone());
-            let swap = self.store.ask_until(deadline, move |store| {
+            let swap = self.store.run_until(deadline, move |store| {
                 let new = new.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
                 store.compare_and_swap(&key, Expected::Version(&version), new)
             })?;

@@ -59,7 +59,7 @@ use crate::clock::{Clock, Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Identity, Key};
 use crate::name::unique_name;
-use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
+use crate::store::{Entry, Expected, Store, SwapOutcome, TimeoutStore, Version};
 
 /// Runs operations once among all programs that share a [`Store`].
 ///
@@ -102,7 +102,7 @@ use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
 /// call.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
-    store: Arc<BoundedStore>,
+    store: Arc<TimeoutStore>,
     namespace: Arc<str>,
     result_ttl: Duration,
     claim_ttl: Duration,
@@ -207,7 +207,7 @@ impl Idempotency {
     /// Creates a handle that records operations in `store`. Opens no connection.
     pub fn new(store: impl Store) -> Idempotency {
         Idempotency {
-            store: Arc::new(BoundedStore::new(Arc::new(store), STORE_TIMEOUT)),
+            store: Arc::new(TimeoutStore::new(Arc::new(store), STORE_TIMEOUT)),
             namespace: "evertoken".into(),
             result_ttl: Duration::from_secs(24 * 3600),
             claim_ttl: Duration::from_secs(30),
@@ -309,7 +309,7 @@ impl Idempotency {
     pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<OperationRecord<T>>, Error> {
         let (key, id) = self.locate(key.as_ref())?;
         let place = key.clone();
-        let entry = self.store.ask(move |store| store.read(&place))?;
+        let entry = self.store.run(move |store| store.read(&place))?;
         let Some(entry) = entry else { return Ok(None) };
         let Some(header) = self.decode(&entry, &key, &id).filter(|header| !is_claim_without_expiry(header, &entry))
         else {
@@ -345,7 +345,7 @@ impl Idempotency {
         if !(1..=MAX_KEY_LENGTH).contains(&text.len()) {
             return Err(Error::config("the idempotency key must be 1 to 1024 bytes"));
         }
-        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.once();
+        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.operation();
         let id = keyed_hash(text, "deed", key.as_str().as_bytes());
         Ok((key, id))
     }
@@ -424,7 +424,7 @@ impl Attempt<'_> {
     fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<SwapOutcome, Error> {
         self.header.revision += 1;
         let (key, bytes, lifetime) = (self.key.clone(), self.header.to_bytes(), self.idempotency.claim_ttl);
-        self.idempotency.store.ask_until(deadline, move |store| {
+        self.idempotency.store.run_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.compare_and_swap(&key, expected, Some((&bytes, lifetime)))
         })

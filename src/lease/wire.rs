@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Failure, MOST_REJECTED, Record, RecordedToken, RejectedToken};
 use crate::clock::{Timestamp, milliseconds};
 use crate::error::{Error, ErrorKind};
-use crate::policy::{LONGEST_LIFETIME, LONGEST_PAUSE, Lifetime};
+use crate::policy::{Lifetime, MAX_COOLDOWN, MAX_LIFETIME};
 use crate::secret::Secret;
 use crate::token::check_text;
 
@@ -110,6 +110,8 @@ enum WireKind {
     TimedOut,
     Panicked,
     Shutdown,
+    /// Newer than the first version: written as `Denied`, and as this in `exact_kind`.
+    SignInRequired,
     /// A kind of a later version. Retried, because nothing is known against a retry.
     #[serde(other)]
     Unknown,
@@ -118,7 +120,8 @@ enum WireKind {
 impl WireKind {
     /// The word for `kind` that every version can read, and the precise word where that is another.
     fn of(kind: ErrorKind) -> (WireKind, Option<WireKind>) {
-        let word = match kind {
+        let first_version = match kind {
+            ErrorKind::SignInRequired => return (WireKind::Denied, Some(WireKind::SignInRequired)),
             ErrorKind::Config => WireKind::Config,
             ErrorKind::InvalidCredentials => WireKind::Denied,
             ErrorKind::Forbidden => WireKind::NotAllowed,
@@ -133,7 +136,7 @@ impl WireKind {
             ErrorKind::Panicked => WireKind::Panicked,
             ErrorKind::Shutdown => WireKind::Shutdown,
         };
-        (word, None)
+        (first_version, None)
     }
 
     fn to_kind(self) -> ErrorKind {
@@ -143,14 +146,16 @@ impl WireKind {
             WireKind::NotAllowed => ErrorKind::Forbidden,
             WireKind::Throttled => ErrorKind::Throttled,
             WireKind::TicketStale => ErrorKind::TicketRequired,
-            WireKind::Unavailable | WireKind::Unknown => ErrorKind::Unavailable,
+            // The first version wrote `TimedOut` for a provider that did not answer in time. The deadline of a caller
+            // is never recorded.
+            WireKind::Unavailable | WireKind::TimedOut | WireKind::Unknown => ErrorKind::Unavailable,
             WireKind::Protocol => ErrorKind::InvalidResponse,
             WireKind::Rejected => ErrorKind::TokenRejected,
             WireKind::Store => ErrorKind::Store,
             WireKind::ClaimLost => ErrorKind::ClaimLost,
-            WireKind::TimedOut => ErrorKind::TimedOut,
             WireKind::Panicked => ErrorKind::Panicked,
             WireKind::Shutdown => ErrorKind::Shutdown,
+            WireKind::SignInRequired => ErrorKind::SignInRequired,
         }
     }
 }
@@ -166,7 +171,7 @@ impl Wire {
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Wire> {
         let wire: Wire = from_object(bytes)?;
         let sound =
-            wire.v == WIRE_VERSION && wire.life_ms <= milliseconds(LONGEST_LIFETIME) && wire.left_ms <= wire.life_ms;
+            wire.v == WIRE_VERSION && wire.life_ms <= milliseconds(MAX_LIFETIME) && wire.left_ms <= wire.life_ms;
         sound.then_some(wire)
     }
 
@@ -183,19 +188,19 @@ impl Wire {
         let token = left(self.left_ms).filter(|_| check_text(&secret).is_ok()).map(|remaining| RecordedToken {
             fingerprint: secret.fingerprint(),
             life: Lifetime {
-                whole: Duration::from_millis(self.life_ms),
-                renew_in: self.renew_ms.map(Duration::from_millis),
+                total: Duration::from_millis(self.life_ms),
+                refresh_in: self.renew_ms.map(Duration::from_millis),
             },
             remaining,
             known_at,
             secret,
         });
         let failure = self.failure.and_then(|failure| {
-            let retry_in = left(failure.retry_ms.min(milliseconds(LONGEST_PAUSE)))?;
+            let retry_in = left(failure.retry_ms.min(milliseconds(MAX_COOLDOWN)))?;
             Some(Failure { error: failure.to_error(), retry_in, count: failure.count })
         });
         let rejected = self.rejected.into_iter().rev().take(MOST_REJECTED).rev().map(|rejected| {
-            let left = Duration::from_millis(rejected.left_ms).min(LONGEST_LIFETIME).saturating_sub(age);
+            let left = Duration::from_millis(rejected.left_ms).min(MAX_LIFETIME).saturating_sub(age);
             RejectedToken { fingerprint: rejected.token, end: known_at.after(left) }
         });
         let rejected = rejected.collect();

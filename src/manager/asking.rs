@@ -76,9 +76,9 @@ impl Keeper {
         let watch = Stopwatch::start();
         let mut forced = call == Call::Forced;
         let granted = self.ask_with_state(asking, &mut forced).and_then(|grant| grant.into_parts(&self.profile));
-        self.recorder.fetched(watch.elapsed(), granted.is_ok());
+        self.recorder.record_fetch(watch.elapsed(), granted.is_ok());
         let (secret, life) = granted?;
-        let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life.whole));
+        let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life.total));
         let again = Known::end_of(&fingerprint, &asking.known(), asked_at, told);
         let end = again.filter(|_| !self.profile.unchanged_token_extends).unwrap_or(told);
         let (same, number) = (again.is_some(), asking.seen.number.max(asking.ticket.number));
@@ -101,7 +101,8 @@ impl Keeper {
         let latest = || self.latest_state(keeping, asking.sharing).map_err(|error| error.of(self.provider.name()));
         let mut used = latest()?;
         let mut answer = self.ask_with_parent(asking, used.as_ref(), forced);
-        let refused = answer.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::InvalidCredentials);
+        let refused = |error: &Error| matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::SignInRequired);
+        let refused = answer.as_ref().err().is_some_and(refused);
         if refused && keeping.profile.rotates {
             // Somebody who does not take turns may have used it, and stored the one that came for it.
             let later = latest().ok().flatten();
@@ -112,7 +113,7 @@ impl Keeper {
             }
         }
         // Whatever is wrong with the token, the state before may be used up.
-        if let Some(new) = answer.as_mut().ok().and_then(Grant::take_state) {
+        if let Some(new) = answer.as_mut().ok().and_then(Grant::take_renewal_secret) {
             self.keep_state(keeping, asking.sharing, used.as_ref(), new, asking.deadline);
         }
         answer
@@ -165,7 +166,10 @@ impl Keeper {
         }
         // Beyond it the lease may be another's.
         if asking.deadline.has_passed() {
-            let late = Error::new(ErrorKind::TimedOut, "no time was left to ask the provider");
+            let late = Error::new(
+                ErrorKind::Unavailable,
+                "the time for the fetch was over before the provider could be asked",
+            );
             return Err(late.of(self.provider.name()));
         }
         let context = Context::until(&self.http, asking.deadline, self.time.clone());

@@ -84,4 +84,4 @@ impl Keeper {
     }
 }
 
-const USED_UP: &str = "the calls that the provider allows in 24 hours are used up, but for a reserve";
+const USED_UP: &str = "the provider's daily quota is used up, but for the reserve that replaces rejected tokens";

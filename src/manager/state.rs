@@ -11,7 +11,7 @@ use crate::manager::control::Control;
 use crate::manager::keeper::Keeper;
 use crate::provider::RenewalProfile;
 use crate::secret::Secret;
-use crate::thread::{aside, spawn};
+use crate::thread::{run_with_deadline, spawn};
 
 /// How and where a provider's state is kept.
 #[derive(Debug)]
@@ -61,13 +61,13 @@ impl Keeper {
         self.checked()?;
         let Some(keeping) = self.keeping.as_ref().filter(|keeping| !keeping.profile.rotates) else {
             let text = match self.provider.parent() {
-                Some(_) => "this provider takes no ticket; hand it to the manager of its parent",
+                Some(_) => "this provider takes no ticket; call set_ticket on the manager of its parent",
                 None => "this provider takes no ticket",
             };
             return Err(Error::config(text).of(self.provider.name()));
         };
         if ticket.is_blank() || ticket.expose().len() > LONGEST_TICKET {
-            return Err(Error::config("the ticket is empty or longer than 4 KiB").of(self.provider.name()));
+            return Err(Error::config("the ticket must have 1 to 4096 bytes").of(self.provider.name()));
         }
         {
             let mut control = self.lock();
@@ -105,7 +105,7 @@ impl Keeper {
             return Ok(None);
         }
         if self.lock().has_lost() {
-            let message = "a fetch of this process that has not returned may still use the refresh token";
+            let message = "an earlier fetch of this process has not returned and may still use the refresh token";
             return Err(Error::new(ErrorKind::Store, message));
         }
         let Some(sharing) = sharing else { return Ok(None) };
@@ -239,7 +239,10 @@ impl Keeper {
                 return Ok(Some(kept));
             }
         }
-        Err(Error::new(ErrorKind::Store, "the state changes faster than it can be stored"))
+        Err(Error::new(
+            ErrorKind::Store,
+            "other processes change the refresh token or ticket faster than it can be stored",
+        ))
     }
 
     /// The state, unless a later one is known to have been there: this one is used up then.
@@ -312,7 +315,7 @@ impl Keeper {
     /// The same, and waits for it.
     pub(crate) fn leave_state_until(&self, deadline: Deadline) {
         if let Some(work) = self.last_words() {
-            drop(aside("evertoken-state", deadline, work));
+            drop(run_with_deadline("evertoken-state", deadline, work));
         }
     }
 
@@ -345,14 +348,14 @@ impl Control {
     }
 }
 
-const NOT_ALONE: &str = "what the provider is asked with is in the shared store, which cannot be used, and to use an \
-                         older one would end it for all";
+const NOT_ALONE: &str = "the refresh token or ticket is in the shared store, which cannot be used; an older one could \
+                         end the sign-in";
 
-const PASSED: &str = "the latest refresh token is not in the shared store; if no process that has it brings it back, \
-                      somebody has to sign in again";
+const PASSED: &str = "the latest refresh token is not in the shared store; sign in again, unless a process that has it \
+                      is still running";
 
-const UNREADABLE: &str = "what the provider is asked with cannot be read in the shared store; perhaps it is that of a \
-                          later version";
+const UNREADABLE: &str = "the refresh token or ticket in the shared store cannot be read; a later version of this program \
+                          may have written it";
 
 /// Vendors announce 512 bytes.
 const LONGEST_TICKET: usize = 4 * 1024;

@@ -1,4 +1,4 @@
-//! A provider out of a closure.
+//! A provider made from a closure.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use crate::key::Identity;
 use crate::provider::{Context, Grant, Profile, Provider, TokenPlacement};
 use crate::secret::Secret;
 
-/// Makes a provider out of a closure.
+/// Makes a provider from a name and a closure that fetches a token.
 ///
-/// A closure has no identity of its own. As long as tokens are held in memory only, that does not matter. In a shared
-/// store two such providers of the same name *share a key, and so each other's tokens*, unless
-/// [`identity_part`](FromFn::identity_part) and [`secret`](FromFn::secret) tell them apart.
+/// A closure has no identity, so its identity is the name alone. With tokens in memory only, the identity does not
+/// matter. In a shared store two such providers with the same name *share a key, and so each other's tokens*, unless
+/// [`identity_part`](FromFn::identity_part) and [`secret`](FromFn::secret) name whatever the token depends on.
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::secret::Secret;
 /// use evertoken::provider::{Grant, from_fn};
 ///
 /// let key = Secret::from("s3cr3t");
-/// let shown = key.clone();
+/// let sent = key.clone();
 /// let provider = from_fn("my-service", move |context| {
-///     let reply = context.http().get("https://service.example/token").bearer(&shown).send()?;
-///     if !reply.is_success() {
-///         return Err(reply.status_error());
+///     let response = context.http().get("https://service.example/token").bearer(&sent).send()?;
+///     if !response.is_success() {
+///         return Err(response.status_error());
 ///     }
-///     Ok(Grant::new(reply.json()?.take_secret("token")?, Duration::from_secs(600)))
+///     Ok(Grant::new(response.json()?.take_secret("token")?, Duration::from_secs(600)))
 /// })
 /// .identity_part("account", "4711")
 /// .secret(&key);
@@ -39,7 +39,7 @@ pub fn from_fn(
     FromFn { name, identity, profile: Profile::default(), placement: TokenPlacement::bearer(), fetch: Box::new(fetch) }
 }
 
-/// A provider out of a closure; see [`from_fn`].
+/// A provider made from a closure. [`from_fn`] makes it.
 pub struct FromFn {
     name: String,
     identity: Identity,
@@ -51,25 +51,25 @@ pub struct FromFn {
 type Fetch = dyn Fn(&Context) -> Result<Grant, Error> + Send + Sync;
 
 impl FromFn {
-    /// Adds to the identity what the token depends on: an address, an id, a scope.
+    /// Adds a part to the identity: an address, an id or a scope that the token depends on.
     #[must_use]
     pub fn identity_part(self, name: &'static str, value: impl Into<String>) -> FromFn {
         FromFn { identity: self.identity.part(name, value), ..self }
     }
 
-    /// Adds to the identity the secret that the token is granted for, as a keyed hash of it.
+    /// Adds the secret that the token is granted for to the identity, as a keyed hash.
     #[must_use]
     pub fn secret(self, secret: &Secret) -> FromFn {
         FromFn { identity: self.identity.secret(secret), ..self }
     }
 
-    /// How the provider treats its tokens. Default: [`Profile::default`].
+    /// Sets how the provider treats its tokens. Default: [`Profile::default`].
     #[must_use]
     pub fn profile(self, profile: Profile) -> FromFn {
         FromFn { profile, ..self }
     }
 
-    /// Where the service wants the token. Default: [`TokenPlacement::bearer`].
+    /// Sets where the service expects the token. Default: [`TokenPlacement::bearer`].
     #[must_use]
     pub fn placement(self, placement: TokenPlacement) -> FromFn {
         FromFn { placement, ..self }

@@ -1,4 +1,4 @@
-//! The signature with which a page opens a vendor's JavaScript interface.
+//! The signature with which a web page opens a vendor's JavaScript interface (JS-SDK).
 
 use ring::digest;
 use serde::Serialize;
@@ -6,26 +6,26 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::secret::{Secret, hex};
 
-/// What a page hands to the configuration of a vendor's JavaScript interface (`wx.config`, `wx.agentConfig`), beside
-/// the id of the app. Made by [`TokenManager::js_signature`](crate::TokenManager::js_signature).
+/// The signature that a page passes to `wx.config` or `wx.agentConfig` (JS-SDK), beside the id of the app.
 ///
-/// It serialises as `{"nonceStr":"..","timestamp":..,"signature":".."}`, and there is nothing secret in it.
+/// [`TokenManager::js_signature`](crate::TokenManager::js_signature) makes it from a `jsapi_ticket`. The signature
+/// serializes as `{"nonceStr":"..","timestamp":..,"signature":".."}` and contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct JsSignature {
-    /// A text that was made up for this signature.
+    /// The random text of this signature (`nonceStr`, `noncestr`).
     pub nonce_str: String,
-    /// When it was signed, in seconds since 1970.
+    /// The time of the signature, in seconds since 1970.
     pub timestamp: u64,
-    /// The signature: 40 hexadecimal digits.
+    /// The SHA-1 of ticket, nonce, timestamp and URL: 40 hexadecimal digits.
     pub signature: String,
 }
 
 impl JsSignature {
     /// Signs the page at `url` with `ticket`.
     pub(crate) fn sign(ticket: &Secret, url: &str, nonce_str: String, timestamp: u64) -> JsSignature {
-        // The vendors chose SHA-1. What it protects is a page's call of their own scripts.
+        // The vendors prescribe SHA-1. The signature only admits a page to the vendor's own scripts.
         let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         let seconds = timestamp.to_string();
         for (name, value) in
@@ -38,18 +38,20 @@ impl JsSignature {
     }
 }
 
-/// A text that no other signature has. It is shown to everybody, so it need not be hard to guess.
+/// Returns a nonce of 16 letters and digits. The page shows it to every visitor, so it need not be hard to guess.
 pub(crate) fn nonce() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(16).collect()
 }
 
-/// The part of a page's address that is signed: all of it up to the fragment.
+/// Returns the part of a page's URL that is signed: everything before the fragment.
 pub(crate) fn signed_part(url: &str) -> Result<&str, Error> {
     let part = url.split_once('#').map_or(url, |(part, _)| part);
     let after = part.strip_prefix("https://").or_else(|| part.strip_prefix("http://"));
     match after.filter(|rest| !rest.is_empty()) {
         Some(_) => Ok(part),
-        None => Err(Error::config("the page's URL must be the whole one that a browser shows, from http on")),
+        None => Err(Error::config(
+            "the page's URL must be complete, as a browser shows it, and begin with http:// or https://",
+        )),
     }
 }
 
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_signed_as_the_vendors_example_is() {
+    fn the_signature_equals_that_of_the_vendors_example() {
         let ticket =
             Secret::from("sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg");
         let signed = JsSignature::sign(
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fragment_is_not_signed_and_all_before_it_is_as_it_stands() {
+    fn the_url_is_signed_unchanged_up_to_its_fragment() {
         for (url, part) in [
             ("https://h/p?a=%20&b#/route?x", "https://h/p?a=%20&b"),
             ("http://h", "http://h"),
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_is_sixteen_letters_and_digits_and_new_each_time() {
+    fn a_nonce_has_sixteen_letters_and_digits_and_is_new_each_time() {
         let [one, other] = [nonce(), nonce()];
         assert!(one.len() == 16 && one.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{one}");
         assert_ne!(one, other);

@@ -1,4 +1,11 @@
-//! Signed assertions (JWT): the keys that sign them, and how they are put together.
+//! Signed assertions (JWT, RFC 7519): private keys, certificates, claims, and the signing.
+//!
+//! A signed assertion proves who a client is (`private_key_jwt`, `client_secret_jwt`: RFC 7523, section 2.2) or is the
+//! grant itself (JWT bearer: RFC 7523, section 2.1). The algorithm follows from the key: RS256 or PS256 for RSA, ES256
+//! for P-256, HS256 for a shared secret (RFC 7518). Each request gets an assertion of its own, because servers accept
+//! an assertion once.
+//!
+//! Private keys are read from PEM and checked at once, so that a wrong file is an error when the program starts.
 
 use std::fmt;
 use std::path::Path;
@@ -21,10 +28,11 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::settings::read_file;
 use crate::secret::{Secret, hex};
 
-/// A private key that signs assertions: RSA of 2048 to 4096 bits, or EC on the curve P-256.
+/// A private key that signs assertions (`private_key_jwt`, JWT bearer): RSA of 2048 to 4096 bits, or EC on the curve
+/// P-256.
 ///
-/// An RSA key signs by RS256, or by PS256 where that is [wanted](SigningKey::pss); an EC key signs by ES256. The key
-/// hides itself in `Debug`. The text it was read from is wiped, as long as nobody else holds it.
+/// An RSA key signs with RS256, or with PS256 after [`pss`](SigningKey::pss). An EC key signs with ES256. `Debug` does
+/// not show the key. The PEM text is wiped from memory when its last [`Secret`] is dropped.
 ///
 /// ```no_run
 /// use evertoken::OAuth2;
@@ -39,8 +47,8 @@ pub struct SigningKey {
     pair: Arc<Pair>,
     pss: bool,
     key_id: Option<String>,
-    /// Stands for the key in an identity.
-    mark: Secret,
+    /// The SHA-256 of the key, for identities.
+    fingerprint: Secret,
 }
 
 enum Pair {
@@ -53,8 +61,8 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] with what is wrong: an encrypted key, a certificate or a public key instead of it, another
-    /// curve, a size that is not supported, no PEM at all.
+    /// [`ErrorKind::Config`], with the cause: an encrypted key, a certificate or public key instead of a private key,
+    /// another curve, a size that is not supported, no PEM.
     pub fn from_pem(pem: impl Into<Secret>) -> Result<SigningKey, Error> {
         let pem = pem.into();
         let mut found = None;
@@ -76,31 +84,31 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the file cannot be read, and as with [`SigningKey::from_pem`].
+    /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`SigningKey::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<SigningKey, Error> {
-        SigningKey::from_pem(read_file(path.as_ref(), "the file of the private key")?)
+        SigningKey::from_pem(read_file(path.as_ref(), "the private key file")?)
     }
 
-    /// The name under which the server knows the key (`kid`), told in each assertion.
+    /// Sets the id under which the server knows the key. Each assertion names it as `kid`.
     #[must_use]
     pub fn key_id(self, id: impl Into<String>) -> SigningKey {
         SigningKey { key_id: Some(id.into()), ..self }
     }
 
-    /// Signs by PS256 instead of RS256, as some servers want it of an RSA key. Changes nothing for an EC key.
+    /// Signs with PS256 instead of RS256, which some servers require of an RSA key. An EC key is not affected.
     #[must_use]
     pub fn pss(self) -> SigningKey {
         SigningKey { pss: true, ..self }
     }
 
     fn new(pair: Pair, der: &[u8]) -> Result<SigningKey, Error> {
-        let mark = Secret::new(hex(digest::digest(&digest::SHA256, der).as_ref()));
-        Ok(SigningKey { pair: Arc::new(pair), pss: false, key_id: None, mark })
+        let fingerprint = Secret::new(hex(digest::digest(&digest::SHA256, der).as_ref()));
+        Ok(SigningKey { pair: Arc::new(pair), pss: false, key_id: None, fingerprint })
     }
 
-    /// What goes into an identity as its secret.
-    pub(super) fn mark(&self) -> &Secret {
-        &self.mark
+    /// Returns the fingerprint of the key, which stands for the key in an identity.
+    pub(super) fn fingerprint(&self) -> &Secret {
+        &self.fingerprint
     }
 
     pub(super) fn is_rsa(&self) -> bool {
@@ -125,7 +133,7 @@ impl SigningKey {
             }
             Pair::P256(pair) => pair.sign(&random, text).map(|signature| signature.as_ref().to_vec()),
         };
-        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "the assertion cannot be signed"))
+        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "signing the assertion failed"))
     }
 
     fn public_key(&self) -> &[u8] {
@@ -145,7 +153,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A certificate that a server knows a [`SigningKey`] by.
+/// The certificate under which a server knows a [`SigningKey`].
 ///
 /// ```no_run
 /// use evertoken::Entra;
@@ -166,7 +174,7 @@ impl Certificate {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is none, or it cannot be read.
+    /// [`ErrorKind::Config`] when the text has no certificate, or the certificate cannot be read.
     pub fn from_pem(pem: impl AsRef<str>) -> Result<Certificate, Error> {
         for section in sections(pem.as_ref()) {
             let Ok((kind, der)) = section else { break };
@@ -175,26 +183,26 @@ impl Certificate {
                 return Ok(Certificate { der: der.as_slice().into() });
             }
         }
-        Err(Error::config("there is no readable certificate in the PEM text (CERTIFICATE)"))
+        Err(Error::config("the PEM text has no readable certificate (-----BEGIN CERTIFICATE-----)"))
     }
 
     /// Reads the first certificate in a PEM file.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the file cannot be read, and as with [`Certificate::from_pem`].
+    /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`Certificate::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Certificate, Error> {
-        Certificate::from_pem(read_file(path.as_ref(), "the file of the certificate")?.expose())
+        Certificate::from_pem(read_file(path.as_ref(), "the certificate file")?.expose())
     }
 
-    /// Its SHA-256, as `x5t#S256` tells it.
+    /// Returns the SHA-256 of the certificate in base64url, as the header field `x5t#S256` has it.
     pub(super) fn thumbprint(&self) -> String {
         URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &self.der))
     }
 
-    /// True when it was made for this key.
+    /// Returns true if the certificate was made for this key.
     pub(super) fn is_for(&self, key: &SigningKey) -> bool {
-        // A certificate holds the public key just as it is written elsewhere: there is one way only to write it.
+        // DER has one encoding for a public key, so the certificate contains exactly these bytes.
         let public = key.public_key();
         self.der.windows(public.len()).any(|part| part == public)
     }
@@ -206,12 +214,12 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// What signs an assertion.
+/// The key that signs an assertion.
 #[derive(Clone, Copy)]
 pub(super) enum Signer<'a> {
-    /// A private key.
+    /// A private key (RS256, PS256, ES256).
     Key(&'a SigningKey),
-    /// A secret that the server has too (HS256).
+    /// A secret that the server knows as well (HS256).
     Shared(&'a Secret),
 }
 
@@ -225,7 +233,7 @@ struct Header<'a> {
     thumbprint: Option<&'a str>,
 }
 
-/// What an assertion says.
+/// The claims of an assertion.
 #[derive(Serialize)]
 pub(super) struct Claims<'a> {
     pub(super) iss: &'a str,
@@ -242,7 +250,7 @@ pub(super) struct Claims<'a> {
     pub(super) more: Map<String, Value>,
 }
 
-/// From when until when an assertion is good, in seconds since 1970.
+/// The time claims of an assertion (`iat`, `nbf`, `exp`), in seconds since 1970.
 #[derive(Serialize)]
 pub(super) struct Times {
     iat: u64,
@@ -252,8 +260,8 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Good for `lifetime` from the moment it says it was made, which is a little before `now`: the server's clock may be
-    /// behind ours.
+    /// Makes the time claims of an assertion that expires `lifetime` after its issue. The issue is dated [`SKEW`]
+    /// before `now`, because the server's clock may be behind the clock of this machine.
     pub(super) fn new(now: SystemTime, lifetime: Duration) -> Result<Times, Error> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_err(|_| Error::config("this machine's clock shows a time before 1970; set it"))?.as_secs();
@@ -261,13 +269,14 @@ impl Times {
         Ok(Times { iat, nbf: None, exp: iat + lifetime.as_secs() })
     }
 
-    /// Says too that it is not good before it was made.
+    /// Adds the claim `nbf`, with the time of issue.
     pub(super) fn not_before(self) -> Times {
         Times { nbf: Some(self.iat), ..self }
     }
 }
 
-/// Puts an assertion together and signs it. `thumbprint` names the certificate of the key.
+/// Makes and signs an assertion: header, claims and signature in base64url, joined by dots. `thumbprint` names the
+/// certificate of the key.
 pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims<'_>) -> Result<Secret, Error> {
     let (alg, kid) = match signer {
         Signer::Key(key) => (key.algorithm(), key.key_id.as_deref()),
@@ -289,7 +298,8 @@ pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims
 }
 
 fn encoded(part: &impl Serialize) -> Result<Zeroizing<String>, Error> {
-    let json = serde_json::to_vec(part).map_err(|_| Error::config("the assertion cannot be written as JSON"))?;
+    let json =
+        serde_json::to_vec(part).map_err(|_| Error::config("the claims of the assertion cannot be written as JSON"))?;
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(json)))
 }
 
@@ -308,53 +318,53 @@ fn pkcs8(der: &[u8]) -> Result<Pair, Error> {
     }
 }
 
-/// What is wrong with a key. The reasons are those of `ring`, which tells them as words and in no other way.
+/// Returns the error for a key that `ring` rejected. `ring` gives its reasons as words only.
 fn rejected(cause: ring::error::KeyRejected) -> Error {
     Error::config(match cause.to_string().as_str() {
-        "TooSmall" => "the RSA key is too small; it must have 2048 bits or more",
-        "TooLarge" => "the RSA key is too large; it must have 4096 bits or less",
-        "PrivateModulusLenNotMultipleOf512Bits" => "the RSA key has a size that is not supported; take 2048 bits",
+        "TooSmall" => "the RSA key is too small; use one of 2048 to 4096 bits",
+        "TooLarge" => "the RSA key is too large; use one of 2048 to 4096 bits",
+        "PrivateModulusLenNotMultipleOf512Bits" => "the size of the RSA key is not supported; use 2048 bits",
         "WrongAlgorithm" => "the private key is neither an RSA key nor an EC key on the curve P-256",
-        _ => "the private key cannot be read; it is damaged, or of a kind that is not supported",
+        _ => "the private key cannot be read; it is damaged or of an unsupported kind",
     })
 }
 
-/// What is in a PEM text that has no private key which can be read.
+/// Returns the error for a PEM text without a readable private key. `found` is the first section of the text.
 fn no_key(pem: &str, found: Option<SectionKind>) -> Error {
     Error::config(match found {
-        // Both kinds: the label says so, or a line below it.
+        // The label of an encrypted PKCS#8 key says so, or a header line below the label of a PKCS#1 key.
         _ if pem.contains("ENCRYPTED") => {
             "the private key is encrypted; decrypt it first (openssl pkey -in .. -out ..)"
         }
-        _ if pem.contains(r"-----\n") => "the PEM text has \\n where its lines should break",
-        Some(SectionKind::Certificate) => "this is a certificate; the private key that belongs to it is wanted",
-        Some(SectionKind::PublicKey) => "this is a public key; the private key is wanted",
+        _ if pem.contains(r"-----\n") => "the PEM text has the characters \\n instead of line breaks; replace them",
+        Some(SectionKind::Certificate) => "this is a certificate; pass the private key that belongs to it",
+        Some(SectionKind::PublicKey) => "this is a public key; pass the private key",
         Some(SectionKind::EcPrivateKey) => {
-            "an EC key must be in the form PKCS#8 (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
+            "an EC key must be in PKCS#8 form; convert it (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
         }
-        Some(_) => "there is no private key in the PEM text",
-        None => "the private key is not readable PEM (-----BEGIN PRIVATE KEY-----)",
+        Some(_) => "the PEM text has no private key",
+        None => "the private key is not readable PEM; the text begins with -----BEGIN PRIVATE KEY-----",
     })
 }
 
-/// How much earlier than now an assertion says it was made.
+/// How far before now an assertion dates its issue.
 const SKEW: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(now: SystemTime) -> Result<Value, Error> {
+    fn claims_at(now: SystemTime) -> Result<Value, Error> {
         Ok(serde_json::to_value(Times::new(now, Duration::from_secs(310))?.not_before()).expect("numbers"))
     }
 
     #[test]
-    fn an_assertion_begins_ten_seconds_ago_and_never_before_1970() {
+    fn an_assertion_is_dated_ten_seconds_back_and_never_before_1970() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let times = |seconds| told(at(seconds)).expect("a time that can be told");
+        let times = |seconds| claims_at(at(seconds)).expect("a time after 1970");
         assert_eq!(times(1000), serde_json::json!({"iat": 990, "nbf": 990, "exp": 1300}));
         assert_eq!(times(3), serde_json::json!({"iat": 0, "nbf": 0, "exp": 310}));
-        let error = told(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).expect_err("a clock that is wrong");
+        let error = claims_at(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).expect_err("a wrong clock");
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("clock"), "{error}");
     }

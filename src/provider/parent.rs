@@ -1,11 +1,13 @@
-//! What a derived provider is built on.
+//! The parent of a provider: the source of the token that another token is derived from.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::token::TokenSource;
 
-/// The source of the tokens that a derived provider asks with. It shows whose tokens they are, and nothing else.
+/// The source of the tokens that a derived provider sends to get its own, usually a manager.
+///
+/// `Debug` shows the identity of the source and nothing else.
 #[derive(Clone)]
 pub(super) struct Parent(Arc<dyn TokenSource>);
 
@@ -18,7 +20,8 @@ impl Parent {
         &*self.0
     }
 
-    /// What goes into an identity: all that the parent's own identity is made of.
+    /// Returns the fingerprint of the parent's identity, as a part of the derived provider's identity, because a
+    /// token that is derived from another parent's token is another token.
     pub(super) fn fingerprint(&self) -> String {
         self.0.identity().fingerprint()
     }

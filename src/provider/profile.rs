@@ -1,11 +1,15 @@
-//! How providers treat what they grant, as data.
+//! How a provider treats its tokens, its refresh tokens and its pushed tickets, as data.
 
 use std::time::Duration;
 
 use crate::key::Identity;
 use crate::secret::Secret;
 
-/// How a provider treats its tokens, as data.
+/// How a provider treats its tokens: lifetimes, overlap, quotas.
+///
+/// A provider returns its profile from [`Provider::profile`](crate::provider::Provider::profile), and the manager reads
+/// the profile once. The defaults suit a provider that grants a new token at each request, names the lifetime, and lets
+/// earlier tokens live on, as most OAuth 2.0 servers do.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,92 +21,96 @@ use crate::secret::Secret;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The lifetime of a token when the provider names none. Default: 300 s.
+    /// The lifetime of a token when the provider does not name one. Default: 300 s.
     pub default_lifetime: Duration,
-    /// How long before its end a token is renewed, unless the builder says otherwise. Default: 300 s.
+    /// How long before its end a token is refreshed in the background. The builder's
+    /// [`refresh_ahead`](crate::TokenManagerBuilder::refresh_ahead) overrides this. Default: 300 s.
     pub refresh_ahead: Duration,
-    /// How long before a token's end the provider starts to grant another one; asked earlier it gives the same back.
-    /// Default: `None`, at any time.
+    /// How long before a token's end the provider starts to grant another one. A fetch before that returns the same
+    /// token, so the manager does not refresh earlier. Default: `None`, the provider grants another token at any time.
     pub earliest_refresh: Option<Duration>,
-    /// True when the provider, giving the same token back, tells its true remaining lifetime or extends it. Otherwise
-    /// (the default) the end that is known stays, because no token must be used beyond it.
+    /// True when the provider, returning a token that it granted before, names the true remaining lifetime or extends
+    /// it. Then the lifetime in the reply counts. Default: false; the end that was seen first stays, because a token
+    /// must not be used after its end.
     pub unchanged_token_extends: bool,
-    /// True when a new token ends the old one. Then processes that cannot reach their shared store fetch seldom.
-    /// Default: false.
+    /// True when a new token invalidates the previous one. Then processes that cannot reach their shared store fetch
+    /// rarely, because each fetch would invalidate the token of the other processes. Default: false.
     pub new_token_ends_old: bool,
-    /// How long the old token works beside the new one, where a new one ends it. Default: 300 s.
+    /// How long the previous token still works after a new one was granted, where
+    /// [`new_token_ends_old`](Profile::new_token_ends_old) is true. Default: 300 s.
     pub overlap: Duration,
-    /// How long after a forced refresh another one is answered with the token it brought. Default: zero.
+    /// How long after a forced refresh another forced refresh returns the token of the first one without a fetch.
+    /// Default: zero.
     pub min_forced_interval: Duration,
-    /// How often in 24 hours the provider can be made to grant another token before the one it has granted ends; then
-    /// [`Context::is_forced`](crate::provider::Context::is_forced) says when to. Counted for all that share a store. Default:
-    /// `None`, it cannot be forced.
+    /// How many times in 24 hours the provider can be forced to grant another token before the current one expires.
+    /// [`Context::is_forced`](crate::provider::Context::is_forced) marks such a fetch. Processes that share a store
+    /// count together. Default: `None`, the provider cannot be forced.
     pub forced_quota: Option<u32>,
-    /// How many tokens may be asked for in 24 hours. Counted for all that share a store. Default: `None`, as many as
-    /// it takes.
+    /// How many tokens may be fetched in 24 hours. Processes that share a store count together. Default: `None`, no
+    /// limit.
     pub daily_quota: Option<DailyQuota>,
 }
 
-/// How many tokens may be asked for in a day.
+/// How many tokens may be fetched in a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DailyQuota {
-    /// All calls of the 24 hours that begin with the first one.
+    /// The number of fetches in the 24 hours that begin with the first one.
     pub calls: u32,
-    /// How many of them are kept for the replacement of tokens that were rejected.
+    /// How many of these fetches are reserved for replacing rejected tokens.
     pub reserve: u32,
 }
 
 impl Profile {
-    /// Sets the lifetime of a token when the provider names none.
+    /// Sets [`default_lifetime`](Profile#structfield.default_lifetime).
     #[must_use]
     pub fn default_lifetime(self, default_lifetime: Duration) -> Profile {
         Profile { default_lifetime, ..self }
     }
 
-    /// Sets how long before its end a token is renewed.
+    /// Sets [`refresh_ahead`](Profile#structfield.refresh_ahead).
     #[must_use]
     pub fn refresh_ahead(self, refresh_ahead: Duration) -> Profile {
         Profile { refresh_ahead, ..self }
     }
 
-    /// Sets how long before a token's end the provider starts to grant another one.
+    /// Sets [`earliest_refresh`](Profile#structfield.earliest_refresh).
     #[must_use]
     pub fn earliest_refresh(self, lead: Duration) -> Profile {
         Profile { earliest_refresh: Some(lead), ..self }
     }
 
-    /// Sets whether the same token comes with its true, perhaps extended, lifetime.
+    /// Sets [`unchanged_token_extends`](Profile#structfield.unchanged_token_extends).
     #[must_use]
     pub fn unchanged_token_extends(self, unchanged_token_extends: bool) -> Profile {
         Profile { unchanged_token_extends, ..self }
     }
 
-    /// Sets whether a new token ends the old one.
+    /// Sets [`new_token_ends_old`](Profile#structfield.new_token_ends_old).
     #[must_use]
     pub fn new_token_ends_old(self, new_token_ends_old: bool) -> Profile {
         Profile { new_token_ends_old, ..self }
     }
 
-    /// Sets how long the old token works beside the new one.
+    /// Sets [`overlap`](Profile#structfield.overlap).
     #[must_use]
     pub fn overlap(self, overlap: Duration) -> Profile {
         Profile { overlap, ..self }
     }
 
-    /// Sets how many times in 24 hours the provider can be forced.
+    /// Sets [`forced_quota`](Profile#structfield.forced_quota).
     #[must_use]
     pub fn forced_quota(self, times: u32) -> Profile {
         Profile { forced_quota: Some(times), ..self }
     }
 
-    /// Sets how many tokens may be asked for in 24 hours, and how many of these calls are kept for the replacement of
-    /// rejected tokens.
+    /// Sets [`daily_quota`](Profile#structfield.daily_quota): the fetches in 24 hours, and how many of them are
+    /// reserved for replacing rejected tokens.
     #[must_use]
     pub fn daily_quota(self, calls: u32, reserve: u32) -> Profile {
         Profile { daily_quota: Some(DailyQuota { calls, reserve }), ..self }
     }
 
-    /// Sets how long after a forced refresh another one brings nothing new.
+    /// Sets [`min_forced_interval`](Profile#structfield.min_forced_interval).
     #[must_use]
     pub fn min_forced_interval(self, min_forced_interval: Duration) -> Profile {
         Profile { min_forced_interval, ..self }
@@ -125,37 +133,49 @@ impl Default for Profile {
     }
 }
 
-/// How a provider's state is kept: what it needs besides its settings, and what changes while it works. A ticket that
-/// the vendor pushes, a refresh token that is replaced when it is used.
+/// How the renewal secret of a provider is kept: a refresh token that each use may replace, or a ticket that the vendor
+/// pushes.
 ///
-/// The manager keeps it in the shared store, if there is one, under a key of its own.
+/// A provider returns its renewal profile from [`Provider::renewal`](crate::provider::Provider::renewal). The manager
+/// keeps the renewal secret in memory and in the shared store, if there is one, under a key of its own, and passes the
+/// latest one to each fetch in [`Context::renewal_secret`](crate::provider::Context::renewal_secret).
+///
+/// | | [`refresh_token`](RenewalProfile::refresh_token) | [`ticket`](RenewalProfile::ticket) |
+/// |---|---|---|
+/// | first one | the program brings it | [`set_ticket`](crate::TokenManager::set_ticket) |
+/// | next one | [`Grant::with_renewal_secret`] | [`set_ticket`](crate::TokenManager::set_ticket) |
+/// | used by | one fetch at a time across all processes | any number of fetches |
+/// | shared store down | no fetch, because a replaced refresh token could be lost | fetches go on |
+///
+/// [`Grant::with_renewal_secret`]: crate::provider::Grant::with_renewal_secret
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RenewalProfile {
-    /// Whose state it is. Providers of one app that share a ticket have the same here.
+    /// The owner of the renewal secret. Providers of one app that share a ticket return the same identity here.
     pub identity: Identity,
-    /// How long it is good for once it came.
+    /// How long a renewal secret is usable after it arrived.
     pub lifetime: Duration,
-    /// What counts until another one is recorded.
+    /// The renewal secret until another one is recorded.
     pub initial: Option<Secret>,
-    /// True when using it may replace it, so that no two may use it at once and none may be lost. Then nothing is
-    /// fetched while the shared store cannot be used. False: it is handed in, by
-    /// [`set_ticket`](crate::TokenManager::set_ticket).
+    /// True when a use may replace the renewal secret: only one fetch may use it at a time, its replacement must not be
+    /// lost, and no fetch runs while the shared store cannot be used. False when the program hands each renewal secret
+    /// to [`set_ticket`](crate::TokenManager::set_ticket).
     pub rotates: bool,
 }
 
 impl RenewalProfile {
-    /// A ticket that the vendor pushes and that is good for `lifetime`.
+    /// A ticket that the vendor pushes and accepts for `lifetime`.
     pub fn ticket(identity: Identity, lifetime: Duration) -> RenewalProfile {
         RenewalProfile { identity, lifetime, initial: None, rotates: false }
     }
 
-    /// A refresh token, of which `first` is the one that the program brings. Each that is granted with a token replaces
-    /// the one before, and is kept for ten years.
+    /// A refresh token. The program brings `initial`; each refresh token that is granted with an access token replaces
+    /// the previous one. A refresh token is kept for ten years.
     pub fn refresh_token(identity: Identity, initial: impl Into<Secret>) -> RenewalProfile {
         RenewalProfile { identity, lifetime: TEN_YEARS, initial: Some(initial.into()), rotates: true }
     }
 }
 
-/// Nobody tells how long a refresh token lifetimes, and one that is lost can only be replaced by a person.
+/// Servers do not name the lifetime of a refresh token, and only a person can replace a lost one. The server, not this
+/// crate, decides when it expires.
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);

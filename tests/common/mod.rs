@@ -30,6 +30,15 @@ pub(crate) fn answering(body: &str) -> Canned {
 
 /// A host that reads a request and leaves the rest to `answer`.
 pub(crate) fn host(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Canned {
+    serve(read_request, answer)
+}
+
+/// A host that leaves each connection to `answer`, such as one that speaks TLS.
+pub(crate) fn host_without_reading(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Canned {
+    serve(|_| String::new(), answer)
+}
+
+fn serve(read: fn(&mut TcpStream) -> String, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Canned {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let requests = Arc::new(Mutex::new(Vec::new()));
@@ -38,7 +47,7 @@ pub(crate) fn host(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Canned
         for stream in listener.incoming() {
             let (mut stream, seen, answer) = (stream.unwrap(), seen.clone(), answer.clone());
             thread::spawn(move || {
-                seen.lock().unwrap().push(read_request(&mut stream));
+                seen.lock().unwrap().push(read(&mut stream));
                 answer(stream);
             });
         }
@@ -55,6 +64,10 @@ pub(crate) fn reply(status: &str, headers: &str, body: &str) -> Vec<u8> {
 impl Canned {
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// How many requests there were.

@@ -5,10 +5,11 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::http::{Http, query_encoded};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::dingtalk::{CLASSIC, NEW, TWO_HOURS, accept, app_profile, header, verdict};
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::{
-    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted, granted_as,
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -26,7 +27,7 @@ use crate::secret::Secret;
 pub struct DingTalk {
     app_key: String,
     secret: Secret,
-    host: Host,
+    host: BaseUrl,
 }
 
 #[derive(Serialize)]
@@ -39,19 +40,19 @@ struct NewBody<'a> {
 impl DingTalk {
     /// The app `app_key`, which DingTalk also calls its client id.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalk {
-        DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: Host::new(NEW) }
+        DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(NEW) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalk {
-        DingTalk { host: Host::new(url), ..self }
+        DingTalk { host: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let body = NewBody { app_key: &self.app_key, app_secret: self.secret.expose() };
-        let reply = http.post_json(&self.host.at("/v1.0/oauth2/accessToken"), &body).send()?;
-        granted_as(accept(&reply, &[&self.secret])?, "accessToken", "expireIn")
+        let reply = http.post_json(&self.host.join("/v1.0/oauth2/accessToken"), &body).send()?;
+        parse_grant_fields(accept(&reply, &[&self.secret])?, "accessToken", "expireIn")
     }
 }
 
@@ -82,8 +83,8 @@ impl Provider for DingTalk {
         header()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 
@@ -101,28 +102,28 @@ impl Provider for DingTalk {
 pub struct DingTalkClassic {
     app_key: String,
     secret: Secret,
-    host: Host,
+    host: BaseUrl,
 }
 
 impl DingTalkClassic {
     /// The app `app_key`.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalkClassic {
-        DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: Host::new(CLASSIC) }
+        DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(CLASSIC) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://oapi.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkClassic {
-        DingTalkClassic { host: Host::new(url), ..self }
+        DingTalkClassic { host: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let reply = http
-            .get(&self.host.at("/gettoken"))
+            .get(&self.host.join("/gettoken"))
             .query("appkey", &self.app_key)
             .query("appsecret", self.secret.expose())
             .send()?;
-        granted(accept(&reply, &[&self.secret])?)
+        parse_grant(accept(&reply, &[&self.secret])?)
     }
 }
 
@@ -154,8 +155,8 @@ impl Provider for DingTalkClassic {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 
@@ -176,7 +177,7 @@ pub struct DingTalkUnified {
     corp_id: String,
     client_id: String,
     secret: Secret,
-    host: Host,
+    host: BaseUrl,
 }
 
 #[derive(Serialize)]
@@ -197,14 +198,14 @@ impl DingTalkUnified {
             corp_id: corp_id.into(),
             client_id: client_id.into(),
             secret: client_secret.into(),
-            host: Host::new(NEW),
+            host: BaseUrl::new(NEW),
         }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkUnified {
-        DingTalkUnified { host: Host::new(url), ..self }
+        DingTalkUnified { host: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
@@ -214,8 +215,8 @@ impl DingTalkUnified {
             grant_type: "client_credentials",
         };
         let path = format!("/v1.0/oauth2/{}/token", *query_encoded(&self.corp_id));
-        let reply = http.post_json(&self.host.at(&path), &body).send()?;
-        granted(accept(&reply, &[&self.secret])?)
+        let reply = http.post_json(&self.host.join(&path), &body).send()?;
+        parse_grant(accept(&reply, &[&self.secret])?)
     }
 }
 
@@ -256,8 +257,8 @@ impl Provider for DingTalkUnified {
         header()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::provider::dingtalk::suite::{Suite, ticket_of};
 use crate::provider::dingtalk::{accept, header, suite_profile, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -62,8 +62,8 @@ impl DingTalkAuthorizedCorp {
             auth_corp_id: &self.corp_id,
             suite_ticket: ticket.expose(),
         };
-        let reply = context.http().post_json(&host.at("/v1.0/oauth2/corpAccessToken"), &body).send()?;
-        granted_as(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
+        let reply = context.http().post_json(&host.join("/v1.0/oauth2/corpAccessToken"), &body).send()?;
+        parse_grant_fields(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
     }
 }
 
@@ -99,8 +99,8 @@ impl Provider for DingTalkAuthorizedCorp {
         header()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 

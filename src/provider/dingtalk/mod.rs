@@ -14,7 +14,7 @@ pub(crate) use app::DingTalk;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{HeaderMap, Json, TokenResponse, code};
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::{Profile, ServiceResponse, TokenPlacement, Verdict};
 use crate::secret::Secret;
 
@@ -59,14 +59,14 @@ fn accept(reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
 }
 
 /// What an answer of a service says about the token.
-fn verdict(answer: &ServiceResponse<'_>) -> Verdict {
-    let json = answer.json();
+fn verdict(response: &ServiceResponse<'_>) -> Verdict {
+    let json = response.json();
     let field = |name: &str| code(json.as_ref()?.get(name)?);
-    if is_ban(answer.status(), answer.headers(), field) {
+    if is_ban(response.status(), response.headers(), field) {
         return Verdict::Throttled { retry_after: Some(BAN) };
     }
     let codes = Shape::of(field).codes();
-    codes.verdict_of(field(codes.field), answer, REJECTIONS)
+    codes.verdict_for_code(field(codes.code_field), response, REJECTIONS)
 }
 
 /// How a body tells its code. The host alone does not say it: a gateway of the new one answers as the old one does.
@@ -89,13 +89,13 @@ impl Shape {
         }
     }
 
-    fn codes(self) -> Codes {
+    fn codes(self) -> ErrorTable {
         let (field, refusals) = match self {
             Shape::Word => ("code", WORDS),
             Shape::Number => ("errcode", NUMBERS),
             Shape::Wrapped => ("sub_code", NUMBERS),
         };
-        Codes { field, refusals, throttles: THROTTLES }
+        ErrorTable { code_field: field, rules: refusals, throttle_codes: THROTTLES }
     }
 }
 
@@ -157,7 +157,7 @@ const STALE: &str = "the suite ticket is not the latest one, or that of another 
                      `set_ticket` from the callback";
 
 /// The codes of the token endpoint, as far as they say what to do, as the old interfaces tell them.
-const NUMBERS: &[Row] = &[
+const NUMBERS: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, BUSY),
     ("22", ErrorKind::Config, "the host does not know the interface"),
     ("404", ErrorKind::Config, "the host does not know the interface; look at the base URL"),
@@ -174,7 +174,7 @@ const NUMBERS: &[Row] = &[
 ];
 
 /// The same, as the new interfaces tell them. Their statuses say less: one code comes with several.
-const WORDS: &[Row] = &[
+const WORDS: &[ErrorRule] = &[
     ("Forbidden.AccessDenied.AccessTokenPermissionDenied", ErrorKind::Forbidden, NO_RIGHT),
     ("Forbidden.AccessDenied.IpNotInWhiteList", ErrorKind::Forbidden, UNTRUSTED),
     ("Missingbody", ErrorKind::Config, "the host found no JSON in the request; a proxy may have changed it"),

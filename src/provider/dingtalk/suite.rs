@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::dingtalk::{NEW, accept, header, suite_profile, verdict};
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -34,7 +35,7 @@ pub struct DingTalkSuite {
 pub(super) struct Suite {
     pub(super) key: String,
     pub(super) secret: Secret,
-    pub(super) host: Host,
+    pub(super) host: BaseUrl,
 }
 
 #[derive(serde::Serialize)]
@@ -47,11 +48,11 @@ struct Body<'a> {
 
 impl Suite {
     pub(super) fn new(key: impl Into<String>, secret: impl Into<Secret>) -> Suite {
-        Suite { key: key.into(), secret: secret.into(), host: Host::new(NEW) }
+        Suite { key: key.into(), secret: secret.into(), host: BaseUrl::new(NEW) }
     }
 
     pub(super) fn at(self, url: impl Into<String>) -> Suite {
-        Suite { host: Host::new(url), ..self }
+        Suite { host: BaseUrl::new(url), ..self }
     }
 
     /// Whose tokens those of the kind `name` are.
@@ -94,8 +95,8 @@ impl DingTalkSuite {
         let Suite { key, secret, host } = &self.suite;
         let ticket = ticket_of(context)?;
         let body = Body { suite_key: key, suite_secret: secret.expose(), suite_ticket: ticket.expose() };
-        let reply = context.http().post_json(&host.at("/v1.0/oauth2/suiteAccessToken"), &body).send()?;
-        granted_as(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
+        let reply = context.http().post_json(&host.join("/v1.0/oauth2/suiteAccessToken"), &body).send()?;
+        parse_grant_fields(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
     }
 }
 
@@ -128,8 +129,8 @@ impl Provider for DingTalkSuite {
         header()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, TENANT_REJECTIONS, profile, verdict};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted_as};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
 use crate::secret::Secret;
 
 /// Grants the tenant token of an own app (企业自建应用): what nearly every call of Feishu and Lark wants.
@@ -44,7 +44,7 @@ impl Feishu {
 
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let reply = self.app.ask(http, "/open-apis/auth/v3/tenant_access_token/internal")?;
-        granted_as(CODES.accept(&reply, &[&self.app.secret])?, "tenant_access_token", "expire")
+        parse_grant_fields(CODES.accept(&reply, &[&self.app.secret])?, "tenant_access_token", "expire")
     }
 }
 
@@ -69,8 +69,8 @@ impl Provider for Feishu {
         profile()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, TENANT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, TENANT_REJECTIONS)
     }
 }
 
@@ -111,7 +111,7 @@ impl FeishuAppToken {
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let reply = self.app.ask(http, "/open-apis/auth/v3/app_access_token/internal")?;
         // A tenant token comes with it, which is not wanted here.
-        granted_as(CODES.accept(&reply, &[&self.app.secret])?, "app_access_token", "expire")
+        parse_grant_fields(CODES.accept(&reply, &[&self.app.secret])?, "app_access_token", "expire")
     }
 }
 
@@ -136,8 +136,8 @@ impl Provider for FeishuAppToken {
         profile()
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, APP_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, APP_REJECTIONS)
     }
 }
 

@@ -17,8 +17,9 @@ pub(crate) use app::Feishu;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
-use crate::provider::codes::{Codes, Row};
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::errors::{ErrorRule, ErrorTable};
+use crate::provider::settings::check_texts;
 use crate::provider::{Profile, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -30,7 +31,7 @@ const LARK: &str = "https://open.larksuite.com";
 struct App {
     id: String,
     secret: Secret,
-    host: Host,
+    host: BaseUrl,
 }
 
 /// What an app shows of itself at each endpoint.
@@ -42,11 +43,11 @@ struct Shown<'a> {
 
 impl App {
     fn new(id: impl Into<String>, secret: impl Into<Secret>, url: &str) -> App {
-        App { id: id.into(), secret: secret.into(), host: Host::new(url) }
+        App { id: id.into(), secret: secret.into(), host: BaseUrl::new(url) }
     }
 
     fn at(self, url: impl Into<String>) -> App {
-        App { host: Host::new(url), ..self }
+        App { host: BaseUrl::new(url), ..self }
     }
 
     fn shown(&self) -> Shown<'_> {
@@ -70,8 +71,8 @@ impl App {
     }
 }
 
-fn post(http: &Http, host: &Host, path: &str, body: &impl serde::Serialize) -> Result<TokenResponse, Error> {
-    http.post_json(&host.at(path), body).header("content-type", "application/json; charset=utf-8").send()
+fn post(http: &Http, host: &BaseUrl, path: &str, body: &impl serde::Serialize) -> Result<TokenResponse, Error> {
+    http.post_json(&host.join(path), body).header("content-type", "application/json; charset=utf-8").send()
 }
 
 /// How the tokens of `/auth/v3` are treated. The old one works on beside a new one.
@@ -89,8 +90,8 @@ fn profile() -> Profile {
 }
 
 /// What an answer of the service says about the token, where `rejections` are the codes that refuse it.
-fn verdict(answer: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
-    match CODES.verdict(answer, rejections) {
+fn verdict(response: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
+    match CODES.verdict(response, rejections) {
         Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(SOON) },
         verdict => verdict,
     }
@@ -108,7 +109,7 @@ const TWO_HOURS: Duration = Duration::from_secs(7200);
 /// When the rate is limited and no header says until when.
 const SOON: Duration = Duration::from_secs(1);
 
-const CODES: Codes = Codes { field: "code", refusals: REFUSALS, throttles: THROTTLES };
+const CODES: ErrorTable = ErrorTable { code_field: "code", rules: REFUSALS, throttle_codes: THROTTLES };
 
 const THROTTLES: &[(&str, u64)] = &[
     ("1000004", 1),
@@ -125,7 +126,7 @@ const UNAVAILABLE: &str = "the app is unknown here, disabled or not published; l
                            and whether it is an app of Feishu or of Lark";
 
 /// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("1500", ErrorKind::Unavailable, INTERNAL),
     ("1663", ErrorKind::Unavailable, INTERNAL),
     ("1668", ErrorKind::Unavailable, INTERNAL),

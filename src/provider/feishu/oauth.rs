@@ -3,9 +3,9 @@
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::feishu::{App, CODES, TENANT_REJECTIONS, TWO_HOURS, verdict};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Grants the token of an own app by OAuth 2.0 client credentials, the newer way beside [`Feishu`](crate::Feishu).
@@ -48,7 +48,7 @@ impl FeishuOAuth {
             ("client_id", &self.app.id),
             ("client_secret", self.app.secret.expose()),
         ];
-        self.judge(&http.post_form(&self.app.host.at("/oauth/v3/token"), &form).send()?)
+        self.judge(&http.post_form(&self.app.host.join("/oauth/v3/token"), &form).send()?)
     }
 
     fn judge(&self, reply: &TokenResponse) -> Result<Grant, Error> {
@@ -57,7 +57,7 @@ impl FeishuOAuth {
         // The number says more than the standard's word beside it, where it is known.
         let by_word = code("error").is_some() && !code("code").is_some_and(|code| CODES.knows(&code));
         let codes = if by_word { &WORDS } else { &CODES };
-        granted(codes.accept_json(json, reply, &[&self.app.secret])?)
+        parse_grant(codes.accept_json(json, reply, &[&self.app.secret])?)
     }
 }
 
@@ -85,19 +85,19 @@ impl Provider for FeishuOAuth {
         Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, TENANT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, TENANT_REJECTIONS)
     }
 }
 
 const NAME: &str = "feishu oauth";
 
 /// The standard's words.
-const WORDS: Codes = Codes { field: "error", refusals: REFUSALS, throttles: &[("slow_down", 1)] };
+const WORDS: ErrorTable = ErrorTable { code_field: "error", rules: REFUSALS, throttle_codes: &[("slow_down", 1)] };
 
 const WRONG: &str = "the app id or app secret is wrong, or the app is disabled";
 
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the app is not allowed this token"),
     ("invalid_client", ErrorKind::InvalidCredentials, WRONG),
     ("invalid_grant", ErrorKind::InvalidCredentials, WRONG),

@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::codes::Row;
+use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
-use crate::provider::{Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, parse_grant_fields,
+};
 use crate::secret::Secret;
 
 /// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
@@ -61,8 +63,8 @@ impl FeishuStoreApp {
         };
         let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
         let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
-        match CODES.accept_at(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
-            Ok(json) => granted_as(json, "app_access_token", "expire"),
+        match CODES.accept_with_rules(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
+            Ok(json) => parse_grant_fields(json, "app_access_token", "expire"),
             Err(error) if error.kind() == ErrorKind::TicketRequired => {
                 Err(self.ask_for_ticket(context.http(), error, &[ticket]))
             }
@@ -109,8 +111,8 @@ impl Provider for FeishuStoreApp {
         Some(RenewalProfile::ticket(identity, TICKET_LIFETIME))
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, APP_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, APP_REJECTIONS)
     }
 }
 
@@ -122,7 +124,7 @@ const STALE: &str = "the app ticket is not taken any more, or is that of another
                      hand it in with `set_ticket` from the callback";
 
 /// "The app token could not be obtained": for a store app it is the ticket.
-const AT_STORE_APP: &[Row] = &[("10012", ErrorKind::TicketRequired, STALE)];
+const AT_STORE_APP: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, STALE)];
 
 /// A push takes seconds, and its callback may get lost.
 const RESEND_PAUSE: Duration = Duration::from_secs(60);

@@ -2,11 +2,12 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::codes::Row;
+use crate::provider::base_url::BaseUrl;
+use crate::provider::errors::ErrorRule;
 use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
-use crate::provider::settings::{Host, check_texts};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, granted_as};
+use crate::provider::settings::check_texts;
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
 use crate::token::TokenSource;
 
 /// Grants the tenant token of a company that has installed a store app.
@@ -31,7 +32,7 @@ use crate::token::TokenSource;
 pub struct FeishuTenant {
     app: Parent,
     tenant_key: String,
-    host: Host,
+    host: BaseUrl,
 }
 
 #[derive(serde::Serialize)]
@@ -43,7 +44,7 @@ struct Body<'a> {
 impl FeishuTenant {
     /// The tenant `tenant_key`, of the store app whose tokens `app` gives.
     pub fn new(app: impl TokenSource, tenant_key: impl Into<String>) -> FeishuTenant {
-        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: Host::new(FEISHU) }
+        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: BaseUrl::new(FEISHU) }
     }
 
     /// The app is one of Lark, and `https://open.larksuite.com` is asked. The app's own provider has to be told too.
@@ -55,14 +56,14 @@ impl FeishuTenant {
     /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuTenant {
-        FeishuTenant { host: Host::new(url), ..self }
+        FeishuTenant { host: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let app_token = context.parent()?.secret();
         let body = Body { app_access_token: app_token.expose(), tenant_key: &self.tenant_key };
         let reply = post(context.http(), &self.host, "/open-apis/auth/v3/tenant_access_token", &body)?;
-        granted_as(CODES.accept_at(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
+        parse_grant_fields(CODES.accept_with_rules(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
     }
 }
 
@@ -96,8 +97,8 @@ impl Provider for FeishuTenant {
         Some(self.app.source())
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer, TENANT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response, TENANT_REJECTIONS)
     }
 }
 
@@ -106,7 +107,7 @@ const NAME: &str = "feishu tenant";
 const APP_TOKEN: &str = "the app token was refused";
 
 /// The codes that are about the app token, which is shown at this endpoint only.
-const AT_TENANT: &[Row] = &[
+const AT_TENANT: &[ErrorRule] = &[
     ("20014", ErrorKind::TokenRejected, APP_TOKEN),
     ("99991664", ErrorKind::TokenRejected, APP_TOKEN),
     ("99991671", ErrorKind::TokenRejected, APP_TOKEN),

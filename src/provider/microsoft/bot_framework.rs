@@ -1,18 +1,21 @@
-//! Bot Framework: what a bot of Teams and other channels calls its connector with.
+//! Bot Framework: the token with which a bot calls the Bot Connector of Teams and other channels.
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::codes::Row;
-use crate::provider::microsoft::{ENTRA, REFUSALS, check_tenant, exchange, token_url, verdict};
-use crate::provider::oauth2::Dialect;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::errors::ErrorRule;
+use crate::provider::microsoft::{ENTRA, ERROR_RULES, check_tenant, exchange, token_url, verdict};
+use crate::provider::oauth2::OAuthErrors;
+use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
-/// Grants the tokens with which a bot (Teams, Bot Framework) calls the connector of its channels.
+/// Fetches the tokens with which a bot (Teams, Azure Bot Service) calls the Bot Connector: client credentials with the
+/// scope `https://api.botframework.com/.default`.
 ///
-/// A multi-tenant bot, unless its [tenant](BotFramework::tenant) is set; bots that were created lately are single-tenant.
-/// A token out of the wrong tenant is granted all the same, and the connector then refuses it again and again.
+/// `app_id` and `secret` are the `MicrosoftAppId` and `MicrosoftAppPassword` of the bot. A bot is multi-tenant unless
+/// its [`tenant`](BotFramework::tenant) is set; bots that were created since 2025 are single-tenant. Entra grants a
+/// token from the wrong tenant as well, and the Bot Connector then refuses each token with HTTP 401.
 ///
 /// ```
 /// use evertoken::provider::microsoft::BotFramework;
@@ -26,11 +29,11 @@ pub struct BotFramework {
     secret: Secret,
     tenant: Option<String>,
     us_government: bool,
-    authority: Option<Host>,
+    authority: Option<BaseUrl>,
 }
 
 impl BotFramework {
-    /// The bot whose app is `app_id`.
+    /// Makes a provider for the bot whose app is `app_id`.
     pub fn new(app_id: impl Into<String>, secret: impl Into<Secret>) -> BotFramework {
         BotFramework {
             app_id: app_id.into(),
@@ -41,26 +44,26 @@ impl BotFramework {
         }
     }
 
-    /// The directory of a single-tenant bot: its id or domain. Default: none, the bot is a multi-tenant one.
+    /// Sets the directory of a single-tenant bot, by id or domain. Default: none, the bot is multi-tenant.
     #[must_use]
     pub fn tenant(self, tenant: impl Into<String>) -> BotFramework {
         BotFramework { tenant: Some(tenant.into()), ..self }
     }
 
-    /// The bot is in Azure Government of the United States.
+    /// Selects Azure Government of the United States.
     #[must_use]
     pub fn us_government(self) -> BotFramework {
         BotFramework { us_government: true, ..self }
     }
 
-    /// Asks another host than the cloud's, for a gateway of your own or a test.
+    /// Sends requests to another host than the cloud's, for a gateway or a test.
     #[must_use]
     pub fn authority(self, url: impl Into<String>) -> BotFramework {
-        BotFramework { authority: Some(Host::new(url)), ..self }
+        BotFramework { authority: Some(BaseUrl::new(url)), ..self }
     }
 
-    fn host(&self) -> Host {
-        let usual = || Host::new(if self.us_government { US_AUTHORITY } else { AUTHORITY });
+    fn authority_url(&self) -> BaseUrl {
+        let usual = || BaseUrl::new(if self.us_government { US_AUTHORITY } else { AUTHORITY });
         self.authority.clone().unwrap_or_else(usual)
     }
 
@@ -72,15 +75,15 @@ impl BotFramework {
         if self.us_government { US_SCOPE } else { SCOPE }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", self.app_id.as_str()),
             ("scope", self.scope()),
             ("client_secret", self.secret.expose()),
         ];
-        let dialect = if self.tenant.is_some() { &ENTRA } else { &MULTI_TENANT };
-        exchange(context, &token_url(&self.host(), self.directory()), &form, dialect, &[&self.secret])
+        let errors = if self.tenant.is_some() { &ENTRA } else { &MULTI_TENANT };
+        exchange(context, &token_url(&self.authority_url(), self.directory()), &form, errors, &[&self.secret])
     }
 }
 
@@ -91,7 +94,7 @@ impl Provider for BotFramework {
 
     fn identity(&self) -> Identity {
         Identity::new(NAME)
-            .part("url", self.host().as_str())
+            .part("url", self.authority_url().as_str())
             .part("tenant", self.directory().to_ascii_lowercase())
             .part("app", &self.app_id)
             .part("scope", self.scope())
@@ -99,7 +102,7 @@ impl Provider for BotFramework {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_grant(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -107,12 +110,12 @@ impl Provider for BotFramework {
             [("app id", self.app_id.as_str()), ("app secret", self.secret.expose()), ("tenant", self.directory())];
         check_texts(&texts)
             .and_then(|()| check_tenant(self.directory()))
-            .and_then(|()| self.host().check())
+            .and_then(|()| self.authority_url().check_setting("authority"))
             .map_err(|error| error.of(NAME))
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        verdict(answer)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        verdict(response)
     }
 }
 
@@ -126,11 +129,10 @@ const US_AUTHORITY: &str = "https://login.microsoftonline.us";
 const US_TENANT: &str = "MicrosoftServices.onmicrosoft.us";
 const US_SCOPE: &str = "https://api.botframework.us/.default";
 
-const MULTI_TENANT: Dialect = Dialect { refusals: &[NOT_MULTI_TENANT, REFUSALS], ..ENTRA };
+const MULTI_TENANT: OAuthErrors = OAuthErrors { rules: &[NOT_MULTI_TENANT, ERROR_RULES], ..ENTRA };
 
-const NOT_MULTI_TENANT: &[Row] = &[(
+const NOT_MULTI_TENANT: &[ErrorRule] = &[(
     "AADSTS700016",
     ErrorKind::InvalidCredentials,
-    "the app is not known to the directory of all bots; a single-tenant bot names its own with `tenant`, else check the \
-     app id",
+    "the app is unknown among the multi-tenant bots; set `tenant` for a single-tenant bot, or check the app id",
 )];

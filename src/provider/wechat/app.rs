@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::settings::check_texts;
 use crate::provider::wechat::{CODES, LIFETIME, PUBLIC, REJECTIONS, SERVICES};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Grants the stable access token of an Official Account or a Mini Program (`/cgi-bin/stable_token`).
@@ -45,8 +46,8 @@ impl WeChat {
     fn ask(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let body = Body { grant_type: GRANT_TYPE, appid, secret: secret.expose(), force_refresh };
-        let reply = http.post_json(&base_url.at("/cgi-bin/stable_token"), &body).send()?;
-        granted(CODES.accept(&reply, &[secret])?)
+        let reply = http.post_json(&base_url.join("/cgi-bin/stable_token"), &body).send()?;
+        parse_grant(CODES.accept(&reply, &[secret])?)
     }
 }
 
@@ -96,8 +97,8 @@ impl Provider for WeChat {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, REJECTIONS)
     }
 }
 
@@ -131,12 +132,12 @@ impl WeChatClassic {
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let reply = http
-            .get(&base_url.at("/cgi-bin/token"))
+            .get(&base_url.join("/cgi-bin/token"))
             .query("grant_type", GRANT_TYPE)
             .query("appid", appid)
             .query("secret", secret.expose())
             .send()?;
-        granted(CODES.accept(&reply, &[secret])?)
+        parse_grant(CODES.accept(&reply, &[secret])?)
     }
 }
 
@@ -173,8 +174,8 @@ impl Provider for WeChatClassic {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, REJECTIONS)
     }
 }
 
@@ -183,16 +184,16 @@ impl Provider for WeChatClassic {
 struct App {
     appid: String,
     secret: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl App {
     fn new(appid: String, secret: Secret) -> App {
-        App { appid, secret, base_url: Host::new(PUBLIC) }
+        App { appid, secret, base_url: BaseUrl::new(PUBLIC) }
     }
 
     fn base_url(self, url: impl Into<String>) -> App {
-        App { base_url: Host::new(url), ..self }
+        App { base_url: BaseUrl::new(url), ..self }
     }
 
     fn identity(&self, name: &str) -> Identity {

@@ -4,12 +4,13 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict,
-    granted_with_renewal_secret,
+    parse_grant_with_renewal_secret,
 };
 use crate::secret::Secret;
 use crate::token::TokenSource;
@@ -37,7 +38,7 @@ pub struct WeChatAuthorizer {
     component_appid: String,
     authorizer_appid: String,
     refresh_token: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeChatAuthorizer {
@@ -54,14 +55,14 @@ impl WeChatAuthorizer {
             component_appid: component_appid.into(),
             authorizer_appid: authorizer_appid.into(),
             refresh_token: refresh_token.into(),
-            base_url: Host::new(PUBLIC),
+            base_url: BaseUrl::new(PUBLIC),
         }
     }
 
     /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatAuthorizer {
-        WeChatAuthorizer { base_url: Host::new(url), ..self }
+        WeChatAuthorizer { base_url: BaseUrl::new(url), ..self }
     }
 
     /// One authorization: the account, the component, and the refresh token that it began with.
@@ -76,7 +77,7 @@ impl WeChatAuthorizer {
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let component = context.parent()?;
         let refresh_token =
-            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, NO_REFRESH_TOKEN))?;
+            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::SignInRequired, NO_REFRESH_TOKEN))?;
         let body = Body {
             component_appid: &self.component_appid,
             authorizer_appid: &self.authorizer_appid,
@@ -84,11 +85,11 @@ impl WeChatAuthorizer {
         };
         let reply = context
             .http()
-            .post_json(&self.base_url.at("/cgi-bin/component/api_authorizer_token"), &body)
+            .post_json(&self.base_url.join("/cgi-bin/component/api_authorizer_token"), &body)
             .query("component_access_token", component.expose())
             .send()?;
-        let json = CODES.accept_at(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
-        granted_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
+        let json = CODES.accept_with_rules(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
+        parse_grant_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
     }
 }
 
@@ -140,11 +141,11 @@ impl Provider for WeChatAuthorizer {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, REJECTIONS)
     }
 }
 
 const NAME: &str = "wechat authorizer";
 
-const NO_REFRESH_TOKEN: &str = "there is no refresh token; the account's owner must authorize again";
+const NO_REFRESH_TOKEN: &str = "there is no authorizer_refresh_token; let the account's owner authorize again, and build the provider with the new one";

@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::settings::check_texts;
 use crate::provider::wechat::{CODES, COMPONENT_REJECTIONS, PUBLIC, SERVICES, STALE, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -31,19 +32,19 @@ use crate::secret::Secret;
 pub struct WeChatComponent {
     appid: String,
     secret: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeChatComponent {
     /// The component `component_appid` that `secret` belongs to.
     pub fn new(component_appid: impl Into<String>, secret: impl Into<Secret>) -> WeChatComponent {
-        WeChatComponent { appid: component_appid.into(), secret: secret.into(), base_url: Host::new(PUBLIC) }
+        WeChatComponent { appid: component_appid.into(), secret: secret.into(), base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatComponent {
-        WeChatComponent { base_url: Host::new(url), ..self }
+        WeChatComponent { base_url: BaseUrl::new(url), ..self }
     }
 
     fn app(&self) -> Identity {
@@ -57,9 +58,9 @@ impl WeChatComponent {
             component_appsecret: self.secret.expose(),
             component_verify_ticket: ticket.expose(),
         };
-        let url = self.base_url.at("/cgi-bin/component/api_component_token");
+        let url = self.base_url.join("/cgi-bin/component/api_component_token");
         let reply = context.http().post_json(&url, &body).send()?;
-        granted_as(CODES.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
+        parse_grant_fields(CODES.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
     }
 }
 
@@ -103,8 +104,8 @@ impl Provider for WeChatComponent {
         TokenPlacement::query("component_access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(answer, COMPONENT_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        SERVICES.verdict(response, COMPONENT_REJECTIONS)
     }
 }
 

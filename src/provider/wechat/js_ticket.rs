@@ -2,10 +2,12 @@
 
 use crate::error::Error;
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::settings::Host;
 use crate::provider::wechat::{AT_TICKET, CODES, PUBLIC, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
+};
 use crate::token::TokenSource;
 
 /// Grants the ticket that signs pages for WeChat's JavaScript interface (`/cgi-bin/ticket/getticket`).
@@ -26,7 +28,7 @@ pub struct WeChatJsTicket {
     tokens: Parent,
     /// What WeChat calls the kind of ticket.
     kind: &'static str,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeChatJsTicket {
@@ -42,24 +44,24 @@ impl WeChatJsTicket {
     }
 
     fn of(kind: &'static str, tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket { tokens: Parent::new(tokens), kind, base_url: Host::new(PUBLIC) }
+        WeChatJsTicket { tokens: Parent::new(tokens), kind, base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatJsTicket {
-        WeChatJsTicket { base_url: Host::new(url), ..self }
+        WeChatJsTicket { base_url: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let token = context.parent()?;
         let reply = context
             .http()
-            .get(&self.base_url.at("/cgi-bin/ticket/getticket"))
+            .get(&self.base_url.join("/cgi-bin/ticket/getticket"))
             .query("access_token", token.expose())
             .query("type", self.kind)
             .send()?;
-        granted_as(CODES.accept_at(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
+        parse_grant_fields(CODES.accept_with_rules(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use app::WeChat;
 
 use crate::error::ErrorKind;
 use crate::provider::Profile;
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 
 const PUBLIC: &str = "https://api.weixin.qq.com";
 
@@ -29,15 +29,15 @@ fn profile() -> Profile {
 const LIFETIME: Duration = Duration::from_secs(7200);
 
 /// What the token endpoints answer.
-const CODES: Codes = Codes {
-    field: "errcode",
-    refusals: REFUSALS,
-    throttles: &[("45009", DAY_IS_USED_UP), ("45011", 60), ("89506", 86_400), ("89507", 3600)],
+const CODES: ErrorTable = ErrorTable {
+    code_field: "errcode",
+    rules: REFUSALS,
+    throttle_codes: &[("45009", DAY_IS_USED_UP), ("45011", 60), ("89506", 86_400), ("89507", 3600)],
 };
 
 /// What the services answer.
-const SERVICES: Codes =
-    Codes { field: "errcode", refusals: &[], throttles: &[("45009", DAY_IS_USED_UP), ("45011", 60)] };
+const SERVICES: ErrorTable =
+    ErrorTable { code_field: "errcode", rules: &[], throttle_codes: &[("45009", DAY_IS_USED_UP), ("45011", 60)] };
 
 /// Seconds from one look to the next: when the quota comes back is not told.
 const DAY_IS_USED_UP: u64 = 600;
@@ -53,7 +53,7 @@ const UNLISTED: &str = "this machine's address is not on the IP whitelist; add i
 const ASKED: &str = "calls from this machine's address wait for an administrator to confirm them";
 
 /// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, "the system is busy"),
     ("40001", ErrorKind::InvalidCredentials, "the appsecret is wrong or was reset"),
     ("40002", ErrorKind::Config, "the grant type is not one that the endpoint knows"),
@@ -96,7 +96,7 @@ const REFUSALS: &[Row] = &[
 ];
 
 /// What codes mean where an access token is shown to get a ticket: here they are about that token.
-const AT_TICKET: &[Row] = &[
+const AT_TICKET: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, REFUSED_TOKEN),
     ("40014", ErrorKind::TokenRejected, REFUSED_TOKEN),
     ("42001", ErrorKind::TokenRejected, REFUSED_TOKEN),
@@ -104,21 +104,23 @@ const AT_TICKET: &[Row] = &[
 ];
 
 /// What codes mean where a component's token is shown to get that of an account: here 40001 is about that token.
-const AT_AUTHORIZER: &[Row] = &[
+const AT_AUTHORIZER: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, REFUSED_COMPONENT),
     ("40013", ErrorKind::InvalidCredentials, "the appid of the component or of the account is wrong"),
     ("40014", ErrorKind::TokenRejected, REFUSED_COMPONENT),
     ("42001", ErrorKind::TokenRejected, REFUSED_COMPONENT),
     (
         "61003",
-        ErrorKind::InvalidCredentials,
-        "the account has withdrawn its authorization; its owner must authorize again",
+        ErrorKind::SignInRequired,
+        "the account has withdrawn its authorization; let its owner authorize again, and build the provider with the new \
+         authorizer_refresh_token",
     ),
     ("61007", ErrorKind::Forbidden, "the account has not granted this right; its owner must authorize again"),
     (
         "61023",
-        ErrorKind::InvalidCredentials,
-        "the refresh token is not valid any more; the account's owner must authorize again",
+        ErrorKind::SignInRequired,
+        "the authorizer_refresh_token is not valid any more; let the account's owner authorize again, and build the \
+         provider with the new one",
     ),
     ("61024", ErrorKind::Forbidden, "the account is not this component's; its owner must authorize again"),
 ];

@@ -3,9 +3,10 @@
 use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::settings::check_texts;
 use crate::provider::wecom::{CODES, PUBLIC, REJECTIONS, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
 /// Grants the access token of one app of one corp (`/cgi-bin/gettoken`).
@@ -25,28 +26,28 @@ use crate::secret::Secret;
 pub struct WeCom {
     corp_id: String,
     secret: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeCom {
     /// The app of `corp_id` that `secret` belongs to.
     pub fn new(corp_id: impl Into<String>, secret: impl Into<Secret>) -> WeCom {
-        WeCom { corp_id: corp_id.into(), secret: secret.into(), base_url: Host::new(PUBLIC) }
+        WeCom { corp_id: corp_id.into(), secret: secret.into(), base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeCom {
-        WeCom { base_url: Host::new(url), ..self }
+        WeCom { base_url: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let reply = http
-            .get(&self.base_url.at("/cgi-bin/gettoken"))
+            .get(&self.base_url.join("/cgi-bin/gettoken"))
             .query("corpid", &self.corp_id)
             .query("corpsecret", self.secret.expose())
             .send()?;
-        granted(CODES.accept(&reply, &[&self.secret])?)
+        parse_grant(CODES.accept(&reply, &[&self.secret])?)
     }
 }
 
@@ -77,8 +78,8 @@ impl Provider for WeCom {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, REJECTIONS)
     }
 }
 

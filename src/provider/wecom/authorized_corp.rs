@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::settings::check_texts;
 use crate::provider::wecom::{AT_AUTHORIZED_CORP, CODES, PUBLIC, REJECTIONS, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
@@ -28,7 +29,7 @@ pub struct WeComAuthorizedCorp {
     suite: Parent,
     corp_id: String,
     permanent_code: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeComAuthorizedCorp {
@@ -42,14 +43,14 @@ impl WeComAuthorizedCorp {
             suite: Parent::new(suite),
             corp_id: auth_corp_id.into(),
             permanent_code: permanent_code.into(),
-            base_url: Host::new(PUBLIC),
+            base_url: BaseUrl::new(PUBLIC),
         }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComAuthorizedCorp {
-        WeComAuthorizedCorp { base_url: Host::new(url), ..self }
+        WeComAuthorizedCorp { base_url: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
@@ -57,10 +58,10 @@ impl WeComAuthorizedCorp {
         let body = Body { auth_corpid: &self.corp_id, permanent_code: self.permanent_code.expose() };
         let reply = context
             .http()
-            .post_json(&self.base_url.at("/cgi-bin/service/get_corp_token"), &body)
+            .post_json(&self.base_url.join("/cgi-bin/service/get_corp_token"), &body)
             .query("suite_access_token", suite.expose())
             .send()?;
-        granted(CODES.accept_at(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
+        parse_grant(CODES.accept_with_rules(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
     }
 }
 
@@ -105,8 +106,8 @@ impl Provider for WeComAuthorizedCorp {
         TokenPlacement::query("access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, REJECTIONS)
     }
 }
 

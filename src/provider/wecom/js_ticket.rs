@@ -2,10 +2,12 @@
 
 use crate::error::Error;
 use crate::key::Identity;
+use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::settings::Host;
 use crate::provider::wecom::{AT_TICKET, CODES, LIFETIME, PUBLIC, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
+};
 use crate::token::TokenSource;
 
 /// Grants the ticket that signs pages for WeCom's JavaScript interface: of the corp (`/cgi-bin/get_jsapi_ticket`) or of
@@ -27,7 +29,7 @@ use crate::token::TokenSource;
 pub struct WeComJsTicket {
     tokens: Parent,
     owner: Owner,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 /// Whose ticket it is. That of one owner does not open what is the other's.
@@ -49,24 +51,24 @@ impl WeComJsTicket {
     }
 
     fn of(owner: Owner, tokens: impl TokenSource) -> WeComJsTicket {
-        WeComJsTicket { tokens: Parent::new(tokens), owner, base_url: Host::new(PUBLIC) }
+        WeComJsTicket { tokens: Parent::new(tokens), owner, base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComJsTicket {
-        WeComJsTicket { base_url: Host::new(url), ..self }
+        WeComJsTicket { base_url: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let token = context.parent()?;
-        let request = |path| context.http().get(&self.base_url.at(path)).query("access_token", token.expose());
+        let request = |path| context.http().get(&self.base_url.join(path)).query("access_token", token.expose());
         let request = match self.owner {
             Owner::Corp => request("/cgi-bin/get_jsapi_ticket"),
             Owner::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
         };
-        let json = CODES.accept_at(AT_TICKET, &request.send()?, &[token.secret()])?;
-        let grant = granted_as(json, "ticket", "expires_in")?;
+        let json = CODES.accept_with_rules(AT_TICKET, &request.send()?, &[token.secret()])?;
+        let grant = parse_grant_fields(json, "ticket", "expires_in")?;
         // The lifetime is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
         // halfway, is where it shortens most the time that a ticket is used beyond its end.
         let halfway = grant.lifetime().unwrap_or(LIFETIME) / 2;

@@ -17,7 +17,7 @@ pub(crate) use app::WeCom;
 
 use crate::error::ErrorKind;
 use crate::provider::Profile;
-use crate::provider::codes::{Codes, Row};
+use crate::provider::errors::{ErrorRule, ErrorTable};
 
 const PUBLIC: &str = "https://qyapi.weixin.qq.com";
 
@@ -29,7 +29,8 @@ fn profile() -> Profile {
     Profile { default_lifetime: LIFETIME, min_forced_interval: Duration::from_secs(10), ..Profile::default() }
 }
 
-const CODES: Codes = Codes { field: "errcode", refusals: REFUSALS, throttles: &[("45009", 60), ("45033", 1)] };
+const CODES: ErrorTable =
+    ErrorTable { code_field: "errcode", rules: REFUSALS, throttle_codes: &[("45009", 60), ("45033", 1)] };
 
 /// The codes with which a service refuses the token of an app, or of a corp that has authorized one.
 const REJECTIONS: &[&str] = &["40001", "40014", "42001"];
@@ -43,7 +44,7 @@ const SERVICE_PROVIDER_REJECTIONS: &[&str] = &["40082"];
 const UNTRUSTED: &str = "this machine's address is not a trusted IP of the app; adding it takes a minute to act";
 
 /// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[Row] = &[
+const REFUSALS: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, "the system is busy"),
     ("40001", ErrorKind::InvalidCredentials, "the app secret is wrong or was reset, or the app is disabled"),
     ("40013", ErrorKind::InvalidCredentials, "the corp id is wrong"),
@@ -67,14 +68,14 @@ const REFUSALS: &[Row] = &[
 ];
 
 /// What codes mean where a suite's token is asked for.
-const AT_SUITE: &[Row] = &[
+const AT_SUITE: &[ErrorRule] = &[
     ("40001", ErrorKind::InvalidCredentials, "the suite secret is wrong or was reset, or the suite is disabled"),
     ("40013", ErrorKind::InvalidCredentials, "the suite id is wrong"),
     ("41004", ErrorKind::Config, "the suite secret is missing"),
 ];
 
 /// What codes mean where a suite's token is shown to get the token of a corp.
-const AT_AUTHORIZED_CORP: &[Row] = &[
+const AT_AUTHORIZED_CORP: &[ErrorRule] = &[
     (
         "40013",
         ErrorKind::InvalidCredentials,
@@ -86,7 +87,7 @@ const AT_AUTHORIZED_CORP: &[Row] = &[
 ];
 
 /// What codes mean where a service provider's token is asked for.
-const AT_SERVICE_PROVIDER: &[Row] = &[
+const AT_SERVICE_PROVIDER: &[ErrorRule] = &[
     ("40001", ErrorKind::InvalidCredentials, "the provider secret is wrong or was reset"),
     ("40013", ErrorKind::InvalidCredentials, "the provider's corp id is wrong"),
     ("40091", ErrorKind::InvalidCredentials, "the provider secret is wrong, or belongs to another corp"),
@@ -94,7 +95,7 @@ const AT_SERVICE_PROVIDER: &[Row] = &[
 ];
 
 /// What codes mean where an access token is shown to get a ticket: here they are about that token.
-const AT_TICKET: &[Row] = &[
+const AT_TICKET: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, REFUSED_TOKEN),
     ("40014", ErrorKind::TokenRejected, REFUSED_TOKEN),
     ("42001", ErrorKind::TokenRejected, REFUSED_TOKEN),

@@ -5,9 +5,12 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::settings::check_texts;
 use crate::provider::wecom::{AT_SERVICE_PROVIDER, CODES, PUBLIC, SERVICE_PROVIDER_REJECTIONS, profile};
-use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, granted_as};
+use crate::provider::{
+    Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
+};
 use crate::secret::Secret;
 
 /// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
@@ -23,26 +26,26 @@ use crate::secret::Secret;
 pub struct WeComServiceProvider {
     corp_id: String,
     secret: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeComServiceProvider {
     /// The service provider whose corp is `corp_id`, with the secret that the console of service providers shows.
     pub fn new(corp_id: impl Into<String>, provider_secret: impl Into<Secret>) -> WeComServiceProvider {
-        WeComServiceProvider { corp_id: corp_id.into(), secret: provider_secret.into(), base_url: Host::new(PUBLIC) }
+        WeComServiceProvider { corp_id: corp_id.into(), secret: provider_secret.into(), base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComServiceProvider {
-        WeComServiceProvider { base_url: Host::new(url), ..self }
+        WeComServiceProvider { base_url: BaseUrl::new(url), ..self }
     }
 
     fn ask(&self, http: &Http) -> Result<Grant, Error> {
         let body = Body { corpid: &self.corp_id, provider_secret: self.secret.expose() };
-        let reply = http.post_json(&self.base_url.at("/cgi-bin/service/get_provider_token"), &body).send()?;
-        let json = CODES.accept_at(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
-        granted_as(json, "provider_access_token", "expires_in")
+        let reply = http.post_json(&self.base_url.join("/cgi-bin/service/get_provider_token"), &body).send()?;
+        let json = CODES.accept_with_rules(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
+        parse_grant_fields(json, "provider_access_token", "expires_in")
     }
 }
 
@@ -79,8 +82,8 @@ impl Provider for WeComServiceProvider {
         TokenPlacement::query("provider_access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, SERVICE_PROVIDER_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, SERVICE_PROVIDER_REJECTIONS)
     }
 }
 

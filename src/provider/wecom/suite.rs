@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
-use crate::provider::settings::{Host, check_texts};
+use crate::provider::base_url::BaseUrl;
+use crate::provider::settings::check_texts;
 use crate::provider::wecom::{AT_SUITE, CODES, PUBLIC, STALE, SUITE_REJECTIONS, profile};
 use crate::provider::{
-    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, granted_as,
+    Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
@@ -30,19 +31,19 @@ use crate::secret::Secret;
 pub struct WeComSuite {
     suite_id: String,
     secret: Secret,
-    base_url: Host,
+    base_url: BaseUrl,
 }
 
 impl WeComSuite {
     /// The suite `suite_id` that `suite_secret` belongs to.
     pub fn new(suite_id: impl Into<String>, suite_secret: impl Into<Secret>) -> WeComSuite {
-        WeComSuite { suite_id: suite_id.into(), secret: suite_secret.into(), base_url: Host::new(PUBLIC) }
+        WeComSuite { suite_id: suite_id.into(), secret: suite_secret.into(), base_url: BaseUrl::new(PUBLIC) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComSuite {
-        WeComSuite { base_url: Host::new(url), ..self }
+        WeComSuite { base_url: BaseUrl::new(url), ..self }
     }
 
     fn app(&self) -> Identity {
@@ -52,9 +53,9 @@ impl WeComSuite {
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
         let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
-        let reply = context.http().post_json(&self.base_url.at("/cgi-bin/service/get_suite_token"), &body).send()?;
-        let json = CODES.accept_at(AT_SUITE, &reply, &[&self.secret, ticket])?;
-        granted_as(json, "suite_access_token", "expires_in")
+        let reply = context.http().post_json(&self.base_url.join("/cgi-bin/service/get_suite_token"), &body).send()?;
+        let json = CODES.accept_with_rules(AT_SUITE, &reply, &[&self.secret, ticket])?;
+        parse_grant_fields(json, "suite_access_token", "expires_in")
     }
 }
 
@@ -97,8 +98,8 @@ impl Provider for WeComSuite {
         TokenPlacement::query("suite_access_token")
     }
 
-    fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(answer, SUITE_REJECTIONS)
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        CODES.verdict(response, SUITE_REJECTIONS)
     }
 }
 

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::policy::store_pause;
+use crate::policy::store_backoff;
 
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
@@ -63,7 +63,7 @@ impl Breaker {
         }
         self.times_opened = self.times_opened.saturating_add(1);
         let step = if is_lasting { u32::MAX } else { self.times_opened };
-        self.open = Some(Open { until: Deadline::within(store_pause(step, random)), probe: None });
+        self.open = Some(Open { until: Deadline::within(store_backoff(step, random)), probe: None });
     }
 }
 

@@ -14,7 +14,7 @@ use super::error::{RedisError, RedisErrorKind};
 use super::sentinel;
 use crate::clock::Deadline;
 use crate::key::Key;
-use crate::thread::aside;
+use crate::thread::run_with_deadline;
 
 /// Opens a connection for operations.
 pub(super) fn open(config: &RedisConfig, deadline: Deadline) -> Result<Connection, RedisError> {
@@ -49,7 +49,7 @@ fn with_deadline(
         return open(config);
     }
     let copy = config.clone();
-    match aside("evertoken-redis", deadline, move || open(&copy)) {
+    match run_with_deadline("evertoken-redis", deadline, move || open(&copy)) {
         Ok(Some(opened)) => opened,
         Ok(None) => Err(RedisError::connect_timed_out(&config.endpoint())),
         Err(error) => {

@@ -200,7 +200,7 @@ impl Store for RedisStore {
         Some(self.0.watch(key, notifier))
     }
 
-    fn logs_its_trouble(&self) -> bool {
+    fn logs_outages(&self) -> bool {
         true
     }
 }
@@ -239,7 +239,7 @@ impl Inner {
         call: &ScriptCall,
         parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
     ) -> Result<T, Error> {
-        let priority = if key.is_done_once() { Priority::Low } else { Priority::High };
+        let priority = if key.is_operation() { Priority::Low } else { Priority::High };
         self.run(call, priority, parse)?.ok_or_else(|| {
             let text =
                 format!("too many concurrent Redis operations wait for {}; try again later", self.config.endpoint());

@@ -140,7 +140,7 @@ pub(super) fn compare_and_swap(key: &Key, expected: Expected<'_>, new: Option<(&
         Expected::Any => ("any", ""),
     };
     // A record beside a token's record (lease, renewal secret, quota, operation) has no stream: no one waits for it.
-    let keys = if key.is_beside() { vec![key.clone()] } else { vec![key.clone(), news_stream(key)] };
+    let keys = if key.is_sidecar() { vec![key.clone()] } else { vec![key.clone(), news_stream(key)] };
     let call = ScriptCall::new(&COMPARE_AND_SWAP, &keys).with(condition).with(version);
     match new {
         Some((bytes, lifetime)) => call.with("set").with(bytes).with_milliseconds(lifetime),
@@ -177,7 +177,7 @@ pub(super) fn read_streams<'a>(streams: impl IntoIterator<Item = (&'a Key, &'a s
 /// Returns the key of the stream that announces changes of the record under `key`. The stream keeps its last entry
 /// only.
 pub(super) fn news_stream(key: &Key) -> Key {
-    key.beside("news")
+    key.sidecar("news")
 }
 
 /// The reply of a script: a word, and the values that belong to it.

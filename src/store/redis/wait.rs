@@ -27,7 +27,7 @@ use crate::clock::Deadline;
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::lock;
-use crate::policy::store_pause;
+use crate::policy::store_backoff;
 use crate::store::Cursor;
 use crate::thread::Done;
 
@@ -151,7 +151,7 @@ impl Waiters {
     }
 
     fn note_refusal(&self) {
-        self.lock().refused_until = Some(Deadline::within(store_pause(u32::MAX, fastrand::f64())));
+        self.lock().refused_until = Some(Deadline::within(store_backoff(u32::MAX, fastrand::f64())));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

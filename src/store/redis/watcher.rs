@@ -29,14 +29,14 @@ use super::{Inner, connect, scripts};
 use crate::clock::{Deadline, Notifier};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::policy::store_pause;
-use crate::store::watch::{Subscription, Watches};
+use crate::policy::store_backoff;
+use crate::store::subscriptions::{Subscription, Subscriptions};
 use crate::thread::spawn;
 
 /// The watched keys of a store, and its watching thread.
 #[derive(Default)]
 pub(super) struct Watcher {
-    watches: Arc<Watches>,
+    watches: Arc<Subscriptions>,
     /// The process in which the thread runs, if it runs. A forked child starts its own thread with its first new watch.
     running: Mutex<Option<u32>>,
     /// An operation has succeeded after failures, so the thread need not back off any longer.
@@ -83,7 +83,7 @@ fn run(store: &Weak<Inner>) {
             Err(error) => {
                 reader = StreamReader::default();
                 failures = if error.needs_new_settings() { u32::MAX } else { failures.saturating_add(1) };
-                back_off(store, store_pause(failures, fastrand::f64()));
+                back_off(store, store_backoff(failures, fastrand::f64()));
             }
         }
     }
