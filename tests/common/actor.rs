@@ -1,7 +1,6 @@
 //! A process of a test that keeps a manager, and what many of them do together, wherever they keep their tokens.
 //!
 //! Tests include it as `actor`, beside `process` and `wait`.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpStream;
@@ -15,8 +14,8 @@ use evertoken::store::Key;
 use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{Error, HttpConfig, OAuth2, RefreshToken, TokenManager, TokenManagerBuilder};
 
-use crate::process::{Process, each};
-use crate::wait::*;
+use super::process::{Process, each};
+use super::wait::*;
 
 /// How long a fetch may take in a process, unless a test says otherwise.
 pub(crate) const FETCH: Duration = SECOND;

@@ -1,5 +1,4 @@
 //! A store that breaks when a test says so.
-#![allow(dead_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,4 @@
 //! A server that replaces each refresh token when it is used.
-#![allow(dead_code)]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -8,7 +7,7 @@ use evertoken::provider::{Context, Grant, Identity, RenewalProfile};
 use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind};
 
-use crate::wait::HOUR;
+use super::wait::HOUR;
 
 /// It takes each refresh token once, and gives `refresh-<n>` and `token-<n>` for the n-th that is shown.
 #[derive(Clone, Default)]

@@ -1,5 +1,4 @@
 //! Waiting for what a manager does, without sleeping.
-#![allow(dead_code)]
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::common::{Canned, answering, canned, reply};
+use crate::common::http_host::{Canned, answering, canned, reply};
 use evertoken::provider::oauth2::ClientAuth;
 use evertoken::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, from_fn};
 use evertoken::ureq::http::HeaderMap;

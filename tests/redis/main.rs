@@ -1,0 +1,21 @@
+//! A shared Redis.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(feature = "redis")]
+mod fallback;
+#[cfg(feature = "redis")]
+mod faults;
+#[cfg(feature = "redis")]
+mod processes;
+#[cfg(feature = "redis")]
+mod redis_mended;
+#[cfg(feature = "redis")]
+mod renewal_secrets;
+#[cfg(feature = "redis")]
+mod sharing;
+mod test_servers;
+#[cfg(all(feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls"))]
+mod topology;
