@@ -184,12 +184,6 @@ pub(crate) fn key_of(token_url: &str, client: &str) -> Key {
     TokenManager::new(OAuth2::new(token_url, client, "secret")).key().clone()
 }
 
-/// The token that stands in the bytes of a record.
-pub(crate) fn recorded(bytes: &[u8]) -> String {
-    let record: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    record["access_token"].as_str().unwrap().to_owned()
-}
-
 /// `share` is told the address of a host, as in the functions below.
 pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
     let host = FakeVendor::oauth2().delay(Duration::from_millis(50));

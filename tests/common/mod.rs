@@ -6,9 +6,9 @@
 #[cfg(target_os = "linux")]
 pub(crate) mod actor;
 pub(crate) mod alone;
+pub(crate) mod clocks;
 #[cfg(target_os = "linux")]
 pub(crate) mod cluster;
-pub(crate) mod fragile;
 pub(crate) mod http_host;
 pub(crate) mod logs;
 #[cfg(target_os = "linux")]
@@ -17,9 +17,10 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 #[cfg(target_os = "linux")]
 pub(crate) mod redis_server;
-pub(crate) mod rotating;
+pub(crate) mod renewal;
 #[cfg(target_os = "linux")]
 pub(crate) mod sentinel;
+pub(crate) mod stores;
 pub(crate) mod suite;
 pub(crate) mod two_stores;
 pub(crate) mod wait;

@@ -10,15 +10,15 @@ use evertoken::TokenManager;
 use evertoken::store::{Entry, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
 
-use super::fragile::Fragile;
+use super::stores::FaultyStore;
 use super::wait::{SECOND, builder, eventually};
 
 /// The processes of one host: each has its own way to the first store, and all have the same second one.
 pub(crate) struct Host {
     pub(crate) provider: FakeProvider,
     pub(crate) clock: FakeClock,
-    pub(crate) first: Fragile,
-    pub(crate) second: Fragile,
+    pub(crate) first: FaultyStore,
+    pub(crate) second: FaultyStore,
 }
 
 impl Host {
@@ -28,7 +28,7 @@ impl Host {
 
     pub(crate) fn of(provider: FakeProvider) -> Host {
         let clock = FakeClock::new();
-        let [first, second] = [&clock; 2].map(Fragile::on_clock);
+        let [first, second] = [&clock; 2].map(FaultyStore::on_clock);
         Host { provider, clock, first, second }
     }
 
@@ -46,11 +46,11 @@ impl Host {
         self.first.broken.store(broken, Ordering::SeqCst);
     }
 
-    pub(crate) fn record(&self, store: &Fragile) -> Option<Entry> {
+    pub(crate) fn record(&self, store: &FaultyStore) -> Option<Entry> {
         store.inner.read(self.elsewhere().key()).unwrap()
     }
 
-    pub(crate) fn recorded(&self, store: &Fragile) -> String {
+    pub(crate) fn recorded(&self, store: &FaultyStore) -> String {
         let text = |entry: Entry| String::from_utf8(entry.bytes().to_vec()).unwrap();
         self.record(store).map(text).unwrap_or_default()
     }

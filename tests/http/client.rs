@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evertoken::clock::Clock;
+use evertoken::provider::{Context, Grant, Provider};
+use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, TokenManager, WeCom};
+
 use crate::common::alone::test_of;
 use crate::common::http_host::{Canned, answering, canned, closed_port, host, host_without_reading, reply};
-use evertoken::provider::{Context, Grant, Provider};
-use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, WeCom};
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -361,4 +363,22 @@ fn a_connection_is_used_again() {
         assert_eq!(wecom(&host.url()).fetch(&context).unwrap().token().expose(), "t-1");
     }
     assert_eq!(host.calls(), 1);
+}
+
+#[test]
+fn endless_http_time_limits_are_no_panic() {
+    let url = {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://127.0.0.1:{}/token", closed.local_addr().unwrap().port())
+    };
+    let http = HttpConfig::default;
+    for http in [
+        http().resolve_timeout(Duration::MAX),
+        http().connect_timeout(Duration::MAX),
+        http().timeout(Duration::MAX),
+        http().timeout(Duration::MAX).resolve_timeout(Duration::MAX).connect_timeout(Duration::MAX),
+    ] {
+        let tokens = TokenManager::builder(OAuth2::new(&url, "id", "secret")).http(http).build().unwrap();
+        assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Unavailable);
+    }
 }

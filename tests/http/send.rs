@@ -7,15 +7,17 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::common::http_host::{Canned, canned, closed_port, host, reply};
 use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, TokenPlacement};
-use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
+use evertoken::store::Store;
 use evertoken::testing::{FakeProvider, FakeVendor};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{CallError, Error, ErrorKind, OAuth2, RequestBody, TokenManager, Verdict, WeCom, provider};
 use ureq::http::{Request, Response};
 use ureq::middleware::MiddlewareNext;
 use ureq::{Agent, Body, Proxy, SendBody};
+
+use crate::common::http_host::{Canned, canned, closed_port, host, reply};
+use crate::common::stores::FaultyStore;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -568,23 +570,11 @@ fn a_call_is_made_at_most_twice() {
     assert_eq!(tokens.token().unwrap().expose(), "token-2", "the second token is not rejected");
 }
 
-/// A store that has gone.
-#[derive(Debug)]
-struct Gone;
-
-impl Store for Gone {
-    fn read(&self, _: &Key) -> Result<Option<Entry>, Error> {
-        Err(Error::new(ErrorKind::Store, "on purpose"))
-    }
-
-    fn compare_and_swap(&self, _: &Key, _: Expected<'_>, _: Option<(&[u8], Duration)>) -> Result<SwapOutcome, Error> {
-        Err(Error::new(ErrorKind::Store, "on purpose"))
-    }
-}
-
 #[test]
 fn a_call_is_made_once_more_though_the_store_cannot_be_told_of_the_refusal() {
-    let tokens = TokenManager::builder(FakeProvider::new()).store(Gone).build().unwrap();
+    let store = FaultyStore::default();
+    store.set_broken(true);
+    let tokens = TokenManager::builder(FakeProvider::new()).store(store).build().unwrap();
     let mut seen = Vec::new();
     let answer = tokens.call(|token| {
         seen.push(token.expose().to_owned());

@@ -3,24 +3,26 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod in_files;
+mod slow_stores;
 
 #[cfg(target_os = "linux")]
 use std::collections::BTreeSet;
 use std::error::Error as _;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+use std::{io, thread};
 
-use crate::common::alone::alone;
-use crate::common::wait::*;
 use evertoken::idempotency::{Claim, Idempotency, OperationStatus, Outcome, RunError};
 use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, FileStore, MemoryStore, Secret};
 use serde::{Deserialize, Serialize};
+
+use crate::common::alone::alone;
+use crate::common::wait::*;
 
 macro_rules! on {
     ($store:ident: $($test:ident)*) => {

@@ -3,9 +3,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod mended;
 mod promises;
 mod refresh;
 mod secrets;
+mod status;
 #[cfg(target_os = "linux")]
 mod threads;

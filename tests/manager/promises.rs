@@ -5,9 +5,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::wait::*;
 use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
 use evertoken::{Error, ErrorKind, HttpConfig, TokenManager, WeCom};
+
+use crate::common::wait::*;
 
 fn outage() -> Error {
     Error::new(ErrorKind::Unavailable, "an outage")

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::wait::*;
+use evertoken::clock::Clock;
 use evertoken::provider::{Grant, Identity};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault};
 use evertoken::{
     Error, ErrorKind, EventKind, HttpConfig, Metrics, OAuth2, TokenManager, TokenOrigin, TokenPool, TokenState, WeCom,
 };
+
+use crate::common::clocks::PanickingClock;
+use crate::common::wait::*;
 
 fn outage() -> Error {
     Error::new(ErrorKind::Unavailable, "an outage")
@@ -701,5 +704,56 @@ mod closures {
         let provider = evertoken::provider::from_fn("mine", |_| Ok(Grant::new("closure", None)));
         let token = TokenManager::new(provider).token().unwrap();
         assert!(token.remaining() > 290 * SECOND && token.remaining() <= 300 * SECOND);
+    }
+}
+
+#[test]
+fn a_clock_that_panics_ends_no_other_managers_renewals() {
+    let clock = PanickingClock::for_thread("evertoken-refresher");
+    let broken = TokenManager::builder(FakeProvider::new()).clock(clock.clone()).build().unwrap();
+    text(&broken);
+    let (healthy, time) = on_clock(&FakeProvider::new());
+    let events = healthy.events();
+    text(&healthy);
+    wait_for_grant(&events);
+    text(&healthy);
+    clock.broken.store(true, Ordering::SeqCst);
+    clock.clock.advance(SECOND);
+    eventually("the refresher reads the broken clock", || clock.panics.load(Ordering::SeqCst) > 0);
+    time.advance(6900 * SECOND);
+    wait_for_grant(&events);
+    assert_eq!(healthy.metrics().background_refreshes, 1);
+    assert_eq!(clock.panics.load(Ordering::SeqCst), 1, "it is not read again and again");
+    // When it is well again, its manager is looked after again.
+    clock.broken.store(false, Ordering::SeqCst);
+    let events = broken.events();
+    clock.clock.advance(24 * HOUR);
+    text(&broken);
+    wait_for_grant(&events);
+    text(&broken);
+    clock.clock.advance(7000 * SECOND);
+    wait_for_grant(&events);
+}
+
+#[test]
+fn a_lead_shorter_than_the_margin_still_renews_in_the_background() {
+    let (provider, clock) = (FakeProvider::new(), FakeClock::new());
+    let tokens = builder(&provider, &clock).refresh_ahead(30 * SECOND).build().unwrap();
+    let events = tokens.events();
+    text(&tokens);
+    wait_for_grant(&events);
+    text(&tokens);
+    assert_eq!(tokens.status().refresh_in, Some(7140 * SECOND));
+    clock.advance(7140 * SECOND);
+    wait_for_grant(&events);
+    assert_eq!(tokens.metrics().background_refreshes, 1);
+}
+
+#[test]
+fn the_largest_jitter_moves_no_renewal_into_the_safety_margin() {
+    for _ in 0..100 {
+        let tokens = builder(&FakeProvider::new(), &FakeClock::new()).jitter(1.0).build().unwrap();
+        text(&tokens);
+        assert!(tokens.status().refresh_in.unwrap() <= 7140 * SECOND);
     }
 }

@@ -1,15 +1,17 @@
 //! Promise 8: secrets stay secret. Everything that a program can print is printed here and searched.
 
-use crate::common::logs::{logged, record_logs};
-use crate::common::wait::*;
 use evertoken::provider::{Context, Grant, Identity, Profile, Provider, ServiceResponse, TokenPlacement};
 use evertoken::store::{Entry, Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor, VendorFault};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{Error, ErrorKind, HttpConfig, MemoryStore, OAuth2, Secret, TokenManager, TokenPool, WeCom};
 
+use crate::common::logs::{logged, record_logs};
+use crate::common::wait::*;
+
 /// Marks of secrets: whole, and in the forms in which they travel.
 const SECRET: &str = "s3cr3t-of-the-app";
+
 const TOKEN: &str = "t0ken-in-clear-text";
 
 /// Fails if a secret can be seen, or part of one that would help.
@@ -141,4 +143,13 @@ fn the_report_is_logged_as_often_as_was_asked() {
         eventually("a report is logged", || reports() >= told);
     }
     assert_eq!(reports(), 3);
+}
+
+#[test]
+fn neither_oauth2_nor_wecom_shows_the_password_or_query_of_its_url() {
+    let url = "https://user:hunter2@host/t?key=hunter2#hunter2";
+    let oauth2 = OAuth2::new(url, "id", "secret").resource(url).audience(url);
+    let wecom = WeCom::new("corp", "secret").base_url(url);
+    let shown = format!("{oauth2:?} {wecom:?} {:?} {:?}", oauth2.identity(), wecom.identity());
+    assert!(!shown.contains("hunter2") && shown.contains("https://host/t"), "{shown}");
 }

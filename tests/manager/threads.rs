@@ -1,13 +1,13 @@
 //! What can only be seen of a whole process: its threads, its end, its children. Each test runs in a process of its own.
 
-use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
+use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
 
 use crate::common::alone::alone;
 use crate::common::wait::*;
-use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
-use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
 
 /// The names of this library's threads that run now.
 fn threads() -> Vec<String> {

@@ -1,17 +1,14 @@
 //! Providers out of a configuration: a file, the environment, and a program that takes either.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{env, fs};
 
-use crate::common::alone::test_of;
-use crate::common::http_host::{Canned, answering, closed_port};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
@@ -21,12 +18,15 @@ use evertoken::provider::oauth2::{JwtBearer, SigningKey};
 use evertoken::provider::wechat::{WeChatAuthorizer, WeChatClassic, WeChatComponent, WeChatJsTicket};
 use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComJsTicket, WeComServiceProvider, WeComSuite};
 use evertoken::provider::{Identity, Provider, ProviderConfig, TokenSource};
-use evertoken::store::{Key, Store};
 use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{
     DingTalk, Entra, Error, ErrorKind, Feishu, GoogleServiceAccount, MemoryStore, OAuth2, RefreshToken, Secret,
-    TokenManager, WeChat, WeCom, provider, store,
+    TokenManager, WeChat, WeCom, provider,
 };
+
+use crate::common::alone::test_of;
+use crate::common::http_host::{Canned, answering, closed_port};
+use crate::common::stores::FaultyStore;
 
 const RSA: &str = include_str!("keys/rsa_2048.pem");
 
@@ -558,26 +558,10 @@ fn an_authorizer_and_a_tenant_are_granted_for_the_token_of_their_parent() {
 fn a_ticket_counts_although_the_store_is_out_of_order() {
     let host = answering(EVERYTHING);
     let json = r#"{"provider": "wecom-suite", "suite_id": "s", "secret": SECRET, "ticket": TICKET, "base_url": "URL"}"#;
-    let tokens = TokenManager::from_config(&read(&at(&host, json)).unwrap(), |builder| builder.store(Broken));
+    let store = FaultyStore::default();
+    store.set_broken(true);
+    let tokens = TokenManager::from_config(&read(&at(&host, json)).unwrap(), |builder| builder.store(store.clone()));
     assert_eq!(tokens.unwrap().token().unwrap().expose(), "t-suite");
-}
-
-#[derive(Debug)]
-struct Broken;
-
-impl Store for Broken {
-    fn read(&self, _: &Key) -> Result<Option<store::Entry>, Error> {
-        Err(Error::new(ErrorKind::Store, "out of order"))
-    }
-
-    fn compare_and_swap(
-        &self,
-        _: &Key,
-        _: store::Expected<'_>,
-        _: Option<(&[u8], Duration)>,
-    ) -> Result<store::SwapOutcome, Error> {
-        Err(Error::new(ErrorKind::Store, "out of order"))
-    }
 }
 
 #[test]

@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::logs::{logged, record_logs};
-use crate::common::wait::{HOUR, PATIENCE, SECOND, eventually};
 use evertoken::provider::Provider;
 use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
 use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp, FeishuTenant};
@@ -21,6 +19,9 @@ use evertoken::{
 };
 use ureq::Agent;
 use ureq::http::Request;
+
+use crate::common::logs::{logged, record_logs};
+use crate::common::wait::{HOUR, PATIENCE, SECOND, eventually};
 
 /// A kind of token, at a vendor.
 struct Kind {

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use evertoken::testing::FakeVendor;
+use evertoken::{FileStore, OAuth2, RedisStore, TokenManager, TokenManagerBuilder};
+
 use crate::common::actor::Actor;
 use crate::common::alone::test_of;
 use crate::common::process::{Process, each};
 use crate::common::redis_server::{RedisServer, until};
 use crate::common::wait::*;
-use evertoken::testing::FakeVendor;
-use evertoken::{FileStore, OAuth2, RedisStore, TokenManager, TokenManagerBuilder};
 
 fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
     let provider = OAuth2::new(token_url, "client", "secret");

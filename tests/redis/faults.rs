@@ -8,35 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evertoken::clock::Clock;
+use evertoken::provider::{Grant, Identity, Profile, from_fn};
+use evertoken::store::{LeaseOutcome, LeaseOwner, Store};
+use evertoken::testing::FakeProvider;
+use evertoken::{Error, ErrorKind, Event, EventKind, RedisConfig, RedisStore, TokenManager};
+
 use crate::common::alone::alone;
 use crate::common::proxy::{Fault, Proxy};
 use crate::common::redis_server::RedisServer;
 use crate::common::wait::*;
-use evertoken::provider::{Grant, Identity, Profile, from_fn};
-use evertoken::store::{LeaseOutcome, LeaseOwner, Store};
-use evertoken::testing::FakeProvider;
-use evertoken::{Error, ErrorKind, Event, EventKind, RedisConfig, RedisStore, TokenManager, TokenManagerBuilder};
-
-/// Long enough for what is bounded to 600 ms on a busy machine.
-const SOON: Duration = Duration::from_secs(3);
-
-fn sharing(provider: &FakeProvider, url: &str) -> TokenManagerBuilder {
-    TokenManager::builder(provider.clone()).jitter(0.0).store(RedisStore::open(url).unwrap())
-}
-
-fn manager(provider: &FakeProvider, url: &str) -> TokenManager {
-    sharing(provider, url).build().unwrap()
-}
-
-/// The record of the manager's credential, as it lies there.
-fn record(server: &RedisServer, tokens: &TokenManager) -> Option<Vec<u8>> {
-    server.ask(&["GET", tokens.key().as_str()]).unwrap()
-}
-
-fn recorded_token(server: &RedisServer, tokens: &TokenManager) -> Option<String> {
-    let record: serde_json::Value = serde_json::from_slice(&record(server, tokens)?).ok()?;
-    Some(record["access_token"].as_str()?.to_owned())
-}
+use crate::setup::*;
 
 fn wait_for_store(events: &crossbeam_channel::Receiver<Event>, up: bool) -> Option<Error> {
     wait_for(events, |kind| match kind {
@@ -462,148 +444,6 @@ fn a_flushed_redis_is_filled_again() {
     assert_eq!(provider.calls(), 1);
 }
 
-/// Records that nobody can use: each is replaced at the cost of one fetch.
-#[test]
-fn promise_6_a_poisoned_record_is_replaced_at_the_cost_of_one_fetch() {
-    let server = RedisServer::start();
-    let sound = |fields: &str| {
-        let name = "ID";
-        format!(
-            r#"{{"v":1,"id":"{name}","access_token":"hunter2","expires_at":1,"life_ms":7200000,"left_ms":7200000,"kept_ms":7200000{fields}}}"#
-        )
-    };
-    let poison: Vec<(&str, String)> = vec![
-        ("no JSON", "{\"access_token\": \"hunter2".to_owned()),
-        ("an array", r#"[1,"x","hunter2",0,1,1,1]"#.to_owned()),
-        ("bytes that are no text", "\u{0}\u{1}\u{7f}".to_owned()),
-        ("empty", String::new()),
-        ("another version", sound("").replace(r#""v":1"#, r#""v":2"#)),
-        ("another identity", sound("").replace("ID", "0123456789abcdef0123456789abcdef")),
-        ("a life of a century", sound("").replace("7200000", "3153600000000")),
-        ("more left than it has", sound("").replace(r#""life_ms":7200000"#, r#""life_ms":1"#)),
-        ("a negative life", sound("").replace(r#""left_ms":7200000"#, r#""left_ms":-1"#)),
-        ("kept for less than remains", sound("").replace(r#""kept_ms":7200000"#, r#""kept_ms":1"#)),
-        ("no token", sound("").replace("hunter2", "")),
-        ("a token with a line break", sound("").replace("hunter2", "hunter\\r\\n2")),
-        ("deep", "[".repeat(60_000)),
-        ("one byte too large", format!("{}{}", sound(""), " ".repeat(1 << 16))),
-    ];
-    for (name, bytes) in poison {
-        let provider = FakeProvider::new().with_identity(Identity::new("test").part("poison", name));
-        let tokens = manager(&provider, &server.url());
-        let bytes = match name {
-            "another identity" => bytes,
-            _ => bytes.replace("ID", identity(tokens.key().as_str())),
-        };
-        server.ask::<()>(&["SET", tokens.key().as_str(), &bytes, "PX", "3600000"]).unwrap();
-        assert_eq!(text(&tokens), "token-1", "{name}");
-        assert_eq!(text(&manager(&provider, &server.url())), "token-1", "{name}");
-        assert_eq!((provider.calls(), tokens.metrics().store_errors), (1, 0), "{name}");
-    }
-}
-
-/// The fingerprint inside `evertoken:{v1:<fingerprint>}`.
-fn identity(key: &str) -> &str {
-    key.split_once("{v1:").unwrap().1.trim_end_matches('}')
-}
-
-#[test]
-fn a_record_that_is_sound_is_taken_from_there() {
-    // Shows that the poison above is refused for what is wrong with it.
-    let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let tokens = manager(&provider, &server.url());
-    let sound = format!(
-        r#"{{"v":1,"id":"{}","access_token":"t-0","expires_at":1,"life_ms":7200000,"left_ms":7200000,"kept_ms":7200000}}"#,
-        identity(tokens.key().as_str())
-    );
-    server.ask::<()>(&["SET", tokens.key().as_str(), &sound, "PX", "3600000"]).unwrap();
-    let token = tokens.token().unwrap();
-    assert_eq!((token.expose(), provider.calls()), ("t-0", 0));
-    assert!(token.remaining() <= HOUR, "what the store says remains of it counts");
-}
-
-#[test]
-fn a_record_without_an_end_is_treated_as_over() {
-    let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let tokens = manager(&provider, &server.url());
-    assert_eq!(text(&tokens), "token-1");
-    server.ask::<()>(&["PERSIST", tokens.key().as_str()]).unwrap();
-    assert_eq!(text(&manager(&provider, &server.url())), "token-2");
-    assert!(server.ask::<i64>(&["PTTL", tokens.key().as_str()]).unwrap() > 0);
-}
-
-#[test]
-fn a_record_or_a_stream_of_the_wrong_type_is_replaced() {
-    let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let (one, other) = (manager(&provider, &server.url()), manager(&provider, &server.url()));
-    let key = one.key().as_str().to_owned();
-    server.ask::<()>(&["RPUSH", &key, "hunter2"]).unwrap();
-    server.ask::<()>(&["SADD", &format!("{key}:news"), "hunter2"]).unwrap();
-    assert_eq!((text(&one), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
-    assert_eq!(server.ask::<String>(&["TYPE", &key]).unwrap(), "string");
-    assert_eq!(server.ask::<String>(&["TYPE", &format!("{key}:news")]).unwrap(), "stream");
-    assert_eq!((provider.calls(), one.metrics().store_errors), (1, 0));
-}
-
-#[test]
-fn a_value_of_64_megabytes_is_neither_read_nor_kept() {
-    let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let tokens = manager(&provider, &server.url());
-    let key = tokens.key().as_str().to_owned();
-    server.ask::<()>(&["SETRANGE", &key, &(64 * 1024 * 1024 - 1).to_string(), "x"]).unwrap();
-    server.ask::<()>(&["PEXPIRE", &key, "3600000"]).unwrap();
-    let before = sent(&server);
-    assert_eq!(text(&tokens), "token-1");
-    assert!(sent(&server) - before < 1 << 20, "the server did not send it");
-    assert!(server.ask::<u64>(&["STRLEN", &key]).unwrap() < 1 << 16);
-}
-
-/// The bytes that the server has sent to anybody.
-fn sent(server: &RedisServer) -> u64 {
-    let statistics: String = server.ask(&["INFO", "stats"]).unwrap();
-    crate::common::redis_server::field(&statistics, "total_net_output_bytes").unwrap().parse().unwrap()
-}
-
-#[test]
-fn a_lease_without_an_end_or_of_the_wrong_type_is_taken_over() {
-    let server = RedisServer::start();
-    let leases: [&[&str]; 3] = [&["SET", "KEY", "somebody"], &["RPUSH", "KEY", "somebody"], &["HSET", "KEY", "a", "b"]];
-    for (number, command) in leases.iter().enumerate() {
-        let provider = FakeProvider::new().with_identity(Identity::new("test").part("lease", number.to_string()));
-        let tokens = manager(&provider, &server.url());
-        let lease = format!("{}:lock", tokens.key());
-        let command: Vec<_> = command.iter().map(|word| if *word == "KEY" { lease.as_str() } else { word }).collect();
-        server.ask::<()>(&command).unwrap();
-        let asked = Instant::now();
-        assert_eq!(text(&tokens), "token-1");
-        assert!(asked.elapsed() < SOON);
-        assert_eq!(server.ask::<i64>(&["EXISTS", &lease]).unwrap(), 0);
-    }
-}
-
-#[test]
-fn a_failure_in_the_record_cannot_stop_the_fetching_for_longer_than_an_hour() {
-    let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    let tokens = manager(&provider, &server.url());
-    let never = u64::MAX;
-    let poison = format!(
-        r#"{{"v":1,"id":"{}","access_token":"","expires_at":0,"life_ms":0,"left_ms":0,"kept_ms":3600000,"number":{never},
-           "failure":{{"kind":"Denied","message":"x","code":null,"status":null,"retry_ms":{never},"count":4294967295}}}}"#,
-        identity(tokens.key().as_str())
-    );
-    server.ask::<()>(&["SET", tokens.key().as_str(), &poison, "PX", "3600000"]).unwrap();
-    assert!(tokens.token().unwrap_err().retry_after().unwrap() <= HOUR);
-    // It is over, and one more is counted.
-    let short = poison.replace(&format!(r#""retry_ms":{never}"#), r#""retry_ms":1"#);
-    server.ask::<()>(&["SET", tokens.key().as_str(), &short, "PX", "3600000"]).unwrap();
-    provider.always_fail(Some(Error::new(ErrorKind::Unavailable, "down")));
-    let other = manager(&provider, &server.url());
-    eventually("it is asked again", || other.token().unwrap_err().kind() == ErrorKind::Unavailable);
-    provider.always_fail(None);
-    tokens.invalidate().unwrap();
-    assert_eq!(text(&tokens), "token-1");
-}
-
 #[test]
 fn where_a_new_token_ends_the_old_one_an_outage_costs_one_fetch() {
     let server = RedisServer::start();
@@ -716,4 +556,140 @@ fn promise_6_a_lease_that_nobody_frees_costs_one_wait_and_then_everybody_fetches
     });
     assert_eq!(text(&manager(&provider, &server.url())), "token-1");
     assert_eq!(provider.calls(), 1);
+}
+
+#[test]
+fn promise_6_a_redis_that_can_be_read_and_not_written_is_told_to_be_down_once() {
+    let (full, replica, master) = (RedisServer::start(), RedisServer::start(), RedisServer::start());
+    let provider = FakeProvider::new();
+    let managers = [&full, &replica].map(|server| manager(&provider, &server.url()));
+    managers.iter().for_each(|tokens| drop(text(tokens)));
+    let events = managers.each_ref().map(TokenManager::events);
+    full.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    replica.ask::<()>(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).unwrap();
+    managers.iter().for_each(|tokens| drop(tokens.force_refresh().unwrap()));
+    let is_down = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. }).then_some(());
+    events.iter().for_each(|events| wait_for(events, is_down));
+    // Long enough for several tries.
+    use_for(4 * SECOND, || managers.iter().for_each(|tokens| drop(text(tokens))));
+    for told in events.iter().flat_map(|events| events.try_iter()) {
+        assert!(!matches!(told.kind, EventKind::StoreDown { .. } | EventKind::StoreUp), "{:?}", told.kind);
+    }
+}
+
+/// Redis 5 and 6 say first in which script it was.
+#[test]
+fn an_old_redis_that_is_a_replica_is_known_as_one_and_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                let reply = b"-@user_script: 50: -READONLY You can't write against a read only replica.  \r\n";
+                let mut bytes = vec![0; 1 << 16];
+                while stream.read(&mut bytes).is_ok_and(|count| count > 0) && stream.write_all(reply).is_ok() {}
+            });
+        }
+    });
+    let (store, key) = (RedisStore::open(&url).unwrap(), TokenManager::new(provider("replica")).key().clone());
+    for _ in 0..2 {
+        let error = store.read_or_lease(&key, None, SECOND, &LeaseOwner::new("a"), HOUR).unwrap_err();
+        assert_eq!(error.code(), Some("READONLY"), "{error}");
+    }
+    // It could be a master that was demoted.
+    assert!(connections.load(Ordering::SeqCst) > 1);
+}
+
+#[test]
+fn promise_9_replies_that_trickle_do_not_pile_up_connections() {
+    let server = RedisServer::start();
+    let proxy = Proxy::to(server.addr());
+    proxy.set(Fault::Trickle(SECOND / 5));
+    let store = RedisStore::open(&proxy.url()).unwrap();
+    let managers: Vec<_> = (0..30).map(|number| on(&store, &provider(number)).build().unwrap()).collect();
+    let mut most = 0;
+    let over = Instant::now() + 6 * SECOND;
+    thread::scope(|scope| {
+        for tokens in &managers {
+            scope.spawn(move || {
+                while Instant::now() < over {
+                    text(tokens);
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        use_for(6 * SECOND, || most = most.max(proxy.open_connections()));
+    });
+    assert!((1..=6).contains(&most), "{most} at once");
+}
+
+/// Counts what is logged about trouble.
+struct Counter(AtomicUsize);
+
+impl log::Log for Counter {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.level() == log::Level::Warn && record.target() == "evertoken" {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn promise_6_an_outage_is_logged_once_however_many_managers_notice_it() {
+    // A process has one logger.
+    alone(|| {
+        static COUNTER: Counter = Counter(AtomicUsize::new(0));
+        log::set_logger(&COUNTER).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+        let store = RedisStore::open("redis://127.0.0.1:1/").unwrap();
+        let managers: Vec<_> = (0..50).map(|number| on(&store, &provider(number)).build().unwrap()).collect();
+        managers.iter().for_each(|tokens| assert_eq!(text(tokens), "token-1"));
+        let noticed = managers.iter().filter(|tokens| tokens.status().store_down_for.is_some()).count();
+        assert_eq!((noticed, COUNTER.0.load(Ordering::SeqCst)), (50, 1));
+    });
+}
+
+#[test]
+fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_it() {
+    shows("a new process is the first to write", |_| {
+        let server = RedisServer::start();
+        let proxy = Proxy::to(server.addr());
+        // Between what it reads and what it writes, time passes.
+        proxy.set(Fault::Delay(Duration::from_millis(20)));
+        let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
+        let old = sharing(&provider, &proxy.url()).store_check_interval(2 * SECOND).build().unwrap();
+        assert_eq!(text(&old), "token-1");
+        assert_eq!(old.force_refresh().unwrap().expose(), "token-2");
+        server.kill();
+        server.restart();
+        let new = sharing(&provider, &server.url()).store_check_interval(SECOND / 5).build().unwrap();
+        if text(&new) != "token-3" {
+            return None;
+        }
+        eventually("it is adopted", || {
+            assert_eq!(text(&new), "token-3");
+            text(&old) == "token-3"
+        });
+        assert_eq!(recorded_in(&server, old.key()).as_deref(), Some("token-3"));
+        Some(())
+    });
+}
+
+#[test]
+fn a_database_that_there_is_not_is_a_wrong_setting() {
+    let negative = RedisConfig::from_url("redis://127.0.0.1/-1").and_then(RedisStore::new);
+    assert_eq!(negative.unwrap_err().kind(), ErrorKind::Config);
+    let (server, key) = (RedisServer::start(), TokenManager::new(provider("database")).key().clone());
+    let store = RedisStore::new(RedisConfig::from_url(&server.url()).unwrap().database(99)).unwrap();
+    eventually("it is told", || store.read(&key).unwrap_err().kind() == ErrorKind::Config);
 }

@@ -9,13 +9,19 @@ mod fallback;
 #[cfg(feature = "redis")]
 mod faults;
 #[cfg(feature = "redis")]
+mod other_programs;
+#[cfg(feature = "redis")]
 mod processes;
 #[cfg(feature = "redis")]
-mod redis_mended;
+mod records;
 #[cfg(feature = "redis")]
 mod renewal_secrets;
+#[cfg(feature = "redis")]
+mod setup;
 #[cfg(feature = "redis")]
 mod sharing;
 mod test_servers;
 #[cfg(all(feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls"))]
 mod topology;
+#[cfg(feature = "redis")]
+mod watch;

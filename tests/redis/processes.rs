@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::common::actor::*;
-use crate::common::alone::alone;
-use crate::common::alone::test_of;
-use crate::common::process::{Process, each};
-use crate::common::redis_server::{RedisServer, until};
-use crate::common::wait::*;
 use evertoken::store::{Expected, Store};
 use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{OAuth2, RedisStore, TokenManager};
+
+use crate::common::actor::*;
+use crate::common::alone::{alone, test_of};
+use crate::common::process::{Process, each};
+use crate::common::redis_server::{RedisServer, until};
+use crate::common::stores::token_in;
+use crate::common::wait::*;
 
 #[test]
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
@@ -257,7 +258,7 @@ impl Stage {
     /// The token that stands in the record of the host's credential.
     fn recorded(&self, host: &FakeVendor) -> String {
         let record: String = self.server.ask(&["GET", key_of(&host.token_url(), "client").as_str()]).unwrap();
-        recorded(record.as_bytes())
+        token_in(record.as_bytes())
     }
 
     /// What one process does away with, another one has replaced soon.

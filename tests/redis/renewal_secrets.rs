@@ -9,11 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::alone::test_of;
-use crate::common::process::{Process, each};
-use crate::common::proxy::{Fault, Proxy};
-use crate::common::redis_server::{RedisServer, until};
-use crate::common::wait::*;
 use evertoken::clock::Notifier;
 use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkSuite};
 use evertoken::provider::wecom::WeComSuite;
@@ -25,6 +20,12 @@ use evertoken::store::{
 };
 use evertoken::testing::FakeVendor;
 use evertoken::{Error, EventKind, HttpConfig, OAuth2, RedisStore, RefreshToken, Token, TokenManager, Verdict, WeChat};
+
+use crate::common::alone::test_of;
+use crate::common::process::{Process, each};
+use crate::common::proxy::{Fault, Proxy};
+use crate::common::redis_server::{RedisServer, until};
+use crate::common::wait::*;
 
 /// What is over within this time was not merely stumbled upon.
 const SOON: Duration = Duration::from_secs(10);

@@ -2,9 +2,16 @@
 //! sentinels, a cluster. All of them real.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use evertoken::clock::Clock;
+use evertoken::provider::Identity;
+use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, Store};
+use evertoken::testing::FakeProvider;
+use evertoken::{ErrorKind, EventKind, RedisConfig, RedisStore, Token, TokenManager};
 
 use crate::common::alone::alone;
 use crate::common::cluster::RedisCluster;
@@ -12,10 +19,7 @@ use crate::common::redis_server::{RedisServer, field, until};
 use crate::common::sentinel::{MASTER, SentinelGroup};
 use crate::common::suite::{ask, behaves, key, put};
 use crate::common::wait::*;
-use evertoken::provider::Identity;
-use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, Store};
-use evertoken::testing::FakeProvider;
-use evertoken::{ErrorKind, EventKind, RedisConfig, RedisStore, Token, TokenManager};
+use crate::setup::{on, provider};
 
 /// An operation's time limit, and some grace for a busy machine.
 const OPERATION: Duration = Duration::from_millis(500);
@@ -563,4 +567,17 @@ fn size(server: &RedisServer, database: u32) -> usize {
     let mut connection = server.connect();
     redis::cmd("SELECT").arg(database).exec(&mut connection).unwrap();
     redis::cmd("DBSIZE").query(&mut connection).unwrap()
+}
+
+#[cfg(feature = "redis-cluster")]
+#[test]
+fn a_key_of_ones_own_on_a_cluster_is_in_nobodys_way() {
+    let cluster = crate::common::cluster::RedisCluster::start();
+    shows("no store trouble is noted", |round| {
+        let store = RedisStore::new(RedisConfig::cluster(cluster.nodes()).unwrap()).unwrap();
+        let plain = on(&store, &provider("plain")).key(&format!("plain-{round}")).build().unwrap();
+        let other = on(&store, &provider(round)).build().unwrap();
+        assert_eq!((text(&plain), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
+        (other.metrics().store_errors == 0 && other.status().store_down_for.is_none()).then_some(())
+    });
 }

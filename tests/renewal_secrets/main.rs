@@ -3,6 +3,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod exclusive_use;
+mod parents;
+mod quota;
 mod refresh_tokens;
-mod state_attacked;
-mod state_mended;
+mod sign_in;
+mod storing;
+mod tickets;

@@ -1,14 +1,19 @@
 //! A second store stands in while the first is down, and hands over what it has when the first is back.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-use crate::common::rotating::{Server, refreshing};
+use evertoken::provider::{Grant, Identity, RenewalProfile};
+use evertoken::store::{Expected, Store};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
+
+use crate::common::renewal::{Server, refreshing};
+use crate::common::stores::*;
 use crate::common::two_stores::Host;
 use crate::common::wait::*;
-use evertoken::store::{Expected, Store};
-use evertoken::testing::FakeProvider;
-use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
 
 #[test]
 fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {
@@ -245,4 +250,138 @@ fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
     let builder = TokenManager::builder(FakeProvider::new()).store(MemoryStore::new()).key("mine");
     let error = builder.fallback_store(EncryptedStore::new(MemoryStore::new(), key)).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+/// What was wrong was the want of a ticket; the ticket has come.
+#[test]
+fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    let provider = (0..5).fold(FakeProvider::new().with_renewal(keeps), |provider, _| {
+        provider.then(|context| match context.renewal_secret() {
+            Some(ticket) => Ok(Grant::new(format!("{}-token", ticket.expose()), 2 * HOUR)),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
+        })
+    });
+    let host = Host::of(provider);
+    host.break_first(true);
+    let tokens = host.manager();
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
+    let _ = tokens.set_ticket("ticket");
+    assert_eq!(text(&tokens), "ticket-token");
+}
+
+/// Two hosts without their Redis, and a provider whose tokens end each other.
+#[test]
+fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end() {
+    use evertoken::provider::Profile;
+    let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
+    let clock = FakeClock::new();
+    let first = FaultyStore::on_clock(&clock);
+    first.broken.store(true, Ordering::SeqCst);
+    let hosts: Vec<_> = (0..2)
+        .map(|_| {
+            let files = MemoryStore::with_clock(clock.clone());
+            builder(&provider, &clock).store(first.clone()).fallback_store(files).build().unwrap()
+        })
+        .collect();
+    for round in 0..40 {
+        let host = &hosts[round % 2];
+        // The service refuses every token but the latest.
+        if let Ok(token) = host.token()
+            && token.expose() != format!("token-{}", provider.calls())
+        {
+            let _ = host.reject(&token);
+            drop(host.token());
+        }
+        clock.advance(2 * SECOND);
+    }
+    assert!((2..=4).contains(&provider.calls()), "{} fetches in 80 s", provider.calls());
+}
+
+/// Every minute, for each manager, as long as all is well.
+#[test]
+fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
+    let looks = |with: bool| {
+        let host = Host::new();
+        let builder = builder(&host.provider, &host.clock).store(host.first.clone());
+        let tokens = if with { builder.fallback_store(host.second.clone()) } else { builder }.build().unwrap();
+        text(&tokens);
+        let before = host.first.operations.load(Ordering::SeqCst);
+        tokens.try_token();
+        host.clock.advance(61 * SECOND);
+        eventually("it looks", || {
+            tokens.try_token();
+            host.first.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
+        });
+        host.first.operations.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(looks(true), looks(false));
+}
+
+#[test]
+fn one_store_that_is_given_twice_is_told_to_be_up_again() {
+    let host = Host::new();
+    let tokens = builder(&host.provider, &host.clock).store(host.first.clone());
+    let tokens = tokens.fallback_store(host.first.clone()).build().unwrap();
+    let events = tokens.events();
+    text(&tokens);
+    host.break_first(true);
+    host.live(&tokens);
+    host.break_first(false);
+    host.live(&tokens);
+    let of_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(of_store).collect();
+    assert!(matches!(told[..], [EventKind::StoreDown { .. }, EventKind::StoreUp]), "{told:#?}");
+}
+
+/// What the second store has cannot be handed over, and each look finds it there.
+#[test]
+fn that_the_first_store_can_only_be_read_is_told_once() {
+    let host = Host::new();
+    let (brief, next) = (host.manager(), host.elsewhere());
+    let bad = brief.token().unwrap();
+    assert_eq!(text(&next), bad.expose());
+    host.break_first(true);
+    assert!(brief.reject(&bad).is_err());
+    assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
+    host.break_first(false);
+    *host.first.unwritable.lock().unwrap() = Some("");
+    let lasting = host.manager();
+    let events = lasting.events();
+    assert_eq!(text(&lasting), "token-2");
+    host.live(&lasting);
+    let is_of_the_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(is_of_the_store).collect();
+    assert!(matches!(told[..], [EventKind::StoreDown { .. }]), "{told:?}");
+    assert!(host.recorded(&host.second).contains(bad.fingerprint()));
+}
+
+/// What is looked for in the second store under the lease is not to be taken from the provider's time.
+#[test]
+fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
+    let left = Arc::new(Mutex::new(Duration::ZERO));
+    let told = left.clone();
+    let provider = FakeProvider::new().then(move |context| {
+        *told.lock().unwrap() = context.remaining();
+        Ok(Grant::new("token-1", 2 * HOUR))
+    });
+    let second = MemoryStore::new();
+    let make = |store: MemoryStore| {
+        TokenManager::builder(provider.clone()).store(store).http(evertoken::HttpConfig::default().timeout(SECOND))
+    };
+    // Something of no use is recorded there: that nothing is known.
+    make(second.clone()).build().unwrap().invalidate().unwrap();
+    second.compare_and_swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
+    let tokens = make(MemoryStore::new())
+        .fallback_store(SlowStore {
+            inner: second,
+            read: Duration::from_millis(800),
+            write: Duration::from_millis(800),
+        })
+        .build()
+        .unwrap();
+    let got = tokens.token_within(20 * SECOND).map(|token| token.expose().to_owned());
+    assert_eq!(got.as_deref().ok(), Some("token-1"), "{got:?}");
+    let left = *left.lock().unwrap();
+    assert!(left > Duration::from_millis(800), "the provider has {left:?} of its second");
 }

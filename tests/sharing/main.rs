@@ -4,6 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod fallback;
-mod fallback_attacked;
+mod fallback_copies;
+mod fallback_rejections;
+mod group;
 mod managers;
-mod one_machine_attacked;
+mod outages;
+mod read_at_once;
+mod records;
+mod rejections;
+mod wall_clock;

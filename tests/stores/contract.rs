@@ -10,6 +10,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(all(feature = "redis", target_os = "linux"))]
+use evertoken::RedisStore;
+use evertoken::idempotency::Idempotency;
+use evertoken::provider::Identity;
+use evertoken::store::{Entry, Expected, Key, LeaseOutcome, Store, SwapOutcome, Version};
+use evertoken::testing::{FakeClock, FakeProvider};
+#[cfg(feature = "encryption")]
+use evertoken::{EncryptedStore, EncryptionKey};
+use evertoken::{Error, FileStore, MemoryStore, TokenManager};
+
 #[cfg(target_os = "linux")]
 use crate::common::alone::test_of;
 use crate::common::process::{Process, each};
@@ -19,14 +29,6 @@ use crate::common::redis_server::{RedisServer, advance};
 use crate::common::suite::bytes;
 use crate::common::suite::{ask, behaves, key, put, race};
 use crate::common::wait::*;
-#[cfg(all(feature = "redis", target_os = "linux"))]
-use evertoken::RedisStore;
-use evertoken::provider::Identity;
-use evertoken::store::{Entry, Expected, Key, LeaseOutcome, Store, SwapOutcome};
-use evertoken::testing::{FakeClock, FakeProvider};
-#[cfg(feature = "encryption")]
-use evertoken::{EncryptedStore, EncryptionKey};
-use evertoken::{Error, FileStore, MemoryStore, TokenManager};
 
 /// A store into which another manager writes just when this one has won the lease.
 #[derive(Debug, Default)]
@@ -262,4 +264,18 @@ fn debug_output_of_a_store_and_its_entries_shows_no_bytes() {
     put(&store, &key("secret"), b"hunter2", HOUR);
     let shown = format!("{store:?} {:?}", store.read(&key("secret")).unwrap());
     assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
+}
+
+/// Nothing would be written, so there is nothing to refuse.
+#[test]
+fn a_full_store_in_memory_answers_a_swap_that_is_lost() {
+    let store = MemoryStore::new();
+    let once = Idempotency::new(store.clone());
+    for number in 0..10_000 {
+        assert!(once.begin::<u32>(format!("{number}"), b"").is_ok());
+    }
+    assert_eq!(store.len(), 10_000);
+    let seen = Version::of_bytes(b"gone");
+    let swap = store.compare_and_swap(&key("gone"), Expected::Version(&seen), Some((b"x", HOUR)));
+    assert!(matches!(swap, Ok(SwapOutcome::Conflict(None))), "{swap:?}");
 }

@@ -1,18 +1,11 @@
 //! Stores whose bytes are sealed: what they do as every store does, and what nobody can do without the key.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::common::alone::test_of;
-use crate::common::fragile::Fragile;
-use crate::common::logs::{logged, record_logs};
-use crate::common::rotating::{Server, refreshing};
-use crate::common::suite::{behaves, bytes, key, put};
-use crate::common::wait::*;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use evertoken::clock::Notifier;
@@ -22,6 +15,13 @@ use evertoken::store::{
 };
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{EncryptedStore, EncryptionKey, Error, ErrorKind, MemoryStore, TokenManager};
+
+use crate::common::alone::test_of;
+use crate::common::logs::{logged, record_logs};
+use crate::common::renewal::{Server, refreshing};
+use crate::common::stores::FaultyStore;
+use crate::common::suite::{behaves, bytes, key, put};
+use crate::common::wait::*;
 
 /// 32 bytes out of all ranges, letters among them.
 fn key_bytes(first: u8) -> [u8; 32] {
@@ -77,7 +77,7 @@ fn any_store_at_all_that_is_sealed_behaves_as_every_store() {
     behaves(&sealed(&store, 3), &|time| clock.advance(time));
     // One that has no operations of its own beyond the two.
     let inner = MemoryStore::with_clock(clock.clone());
-    behaves(&sealed(&Fragile { inner, ..Fragile::default() }, 3), &|time| clock.advance(time));
+    behaves(&sealed(&FaultyStore { inner, ..FaultyStore::default() }, 3), &|time| clock.advance(time));
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_lease_is_kept_as_it_is_and_the_record_beside_it_is_not() {
 }
 
 /// The key of the state: whoever reads it asks for it.
-fn state_key(store: &Fragile) -> Key {
+fn state_key(store: &FaultyStore) -> Key {
     let asked = store.keys.lock().unwrap().clone();
     asked.into_iter().find(|key| key.as_str().ends_with(":state")).expect("somebody has asked for a state")
 }
@@ -317,9 +317,9 @@ fn state_key(store: &Fragile) -> Key {
 #[test]
 fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key() {
     let (server, clock) = (Server::default(), FakeClock::new());
-    let inner = Fragile::on_clock(&clock);
+    let inner = FaultyStore::on_clock(&clock);
     let provider = refreshing(&server);
-    let manager = |store: EncryptedStore<Fragile>| builder(&provider, &clock).store(store).build().unwrap();
+    let manager = |store: EncryptedStore<FaultyStore>| builder(&provider, &clock).store(store).build().unwrap();
     for round in 1..=3 {
         let tokens = manager(sealed(&inner, 3));
         assert_eq!(text(&tokens), format!("token-{round}"));

@@ -2,21 +2,21 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
+
+use evertoken::provider::Identity;
+use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome};
+use evertoken::testing::FakeProvider;
+use evertoken::{ErrorKind, FileStore, TokenManager};
 
 use crate::common::alone::{alone, not_tested};
 use crate::common::logs::{logged, record_logs};
 use crate::common::suite::{ask, bytes, key, put};
 use crate::common::wait::*;
-use evertoken::provider::Identity;
-use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome};
-use evertoken::testing::FakeProvider;
-use evertoken::{ErrorKind, FileStore, TokenManager};
 
 const OLD: &[u8] = b"old";
 

@@ -1,20 +1,21 @@
 //! Several real processes on one directory act as one, however they end. Each is this test's own program, started again; it
 //! does what the test tells it over a socket.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::common::actor::*;
-use crate::common::alone::test_of;
-use crate::common::process::{Process, each};
-use crate::common::suite::{ask, bytes, key};
-use crate::common::wait::*;
 use evertoken::FileStore;
 use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, Store, SwapOutcome};
 use evertoken::testing::{FakeVendor, VendorFault};
 use tempfile::TempDir;
+
+use crate::common::actor::*;
+use crate::common::alone::test_of;
+use crate::common::process::{Process, each};
+use crate::common::stores::token_in;
+use crate::common::suite::{ask, bytes, key};
+use crate::common::wait::*;
 
 /// Much longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -233,7 +234,7 @@ impl Stage {
 
     /// The token that stands in the record of the host's credential.
     fn recorded(&self, host: &FakeVendor) -> String {
-        recorded(self.store().read(&key_of(&host.token_url(), "client")).unwrap().unwrap().bytes())
+        token_in(self.store().read(&key_of(&host.token_url(), "client")).unwrap().unwrap().bytes())
     }
 
     /// What one process does away with, another one has replaced soon.

@@ -9,6 +9,12 @@ mod encrypted;
 #[cfg(target_os = "linux")]
 mod file_faults;
 #[cfg(target_os = "linux")]
+mod file_leases;
+#[cfg(target_os = "linux")]
+mod file_permissions;
+#[cfg(target_os = "linux")]
 mod file_processes;
 #[cfg(target_os = "linux")]
 mod files;
+#[cfg(target_os = "linux")]
+mod place;

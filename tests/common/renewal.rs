@@ -1,4 +1,4 @@
-//! A server that replaces each refresh token when it is used.
+//! Providers that need a renewal secret: a refresh token, which a server replaces at each use, or a ticket.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -68,4 +68,15 @@ pub(crate) fn scripted(
 pub(crate) fn refreshing(server: &Server) -> FakeProvider {
     let server = server.clone();
     scripted(keeps(), move |context| server.grant(context))
+}
+
+/// A provider that needs a ticket and quotes it in its tokens: `<ticket>-<n>` at its n-th fetch, from 0.
+pub(crate) fn needing_tickets(fetches: usize) -> FakeProvider {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    (0..fetches).fold(FakeProvider::new().with_renewal(keeps), |provider, at| {
+        provider.then(move |context| match context.renewal_secret() {
+            Some(ticket) => Ok(Grant::new(format!("{}-{at}", ticket.expose()), 2 * HOUR)),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
+        })
+    })
 }
