@@ -12,7 +12,7 @@ mod held;
 mod new_process;
 mod once;
 mod plain;
-#[path = "../../tests/common/redis.rs"]
+#[path = "../../tests/common/redis_server.rs"]
 mod redis_server;
 mod renewal;
 

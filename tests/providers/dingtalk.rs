@@ -7,7 +7,7 @@ use evertoken::provider::{Provider, ServiceResponse, TokenPlacement};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{DingTalk, Error, ErrorKind, Verdict};
 
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
-use crate::common::{Canned, answering, canned, reply};
 use evertoken::provider::oauth2::ClientAuth;
 use evertoken::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, from_fn};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, Secret, Verdict, WeCom};
+
+use crate::common::http_host::{Canned, answering, canned, reply};
 
 const SECRET: &str = "a b+&%:\u{fc}";
 

@@ -7,7 +7,7 @@ use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, T
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{Error, ErrorKind, HttpConfig, Token, TokenManager, Verdict};
 
-use crate::common::{Canned, canned, reply};
+use crate::common::http_host::{Canned, canned, reply};
 
 /// One kind of token. Its credential has `hunter2` wherever it has a secret; its state and its parent's token have it
 /// too.

@@ -13,7 +13,7 @@ use evertoken::{Entra, Error, ErrorKind, HttpConfig, Secret, TokenManager, Verdi
 use serde_json::json;
 
 use crate::assertions::{Assertion, RSA, RSA_OTHER, START, certificate, certificate_pem, ec, ec_pem, rsa, rsa_other};
-use crate::common::{answering, canned, closed_port, reply};
+use crate::common::http_host::{answering, canned, closed_port, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const GRANTED: &str = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"t-1"}"#;

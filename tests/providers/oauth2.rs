@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::assertions::{
     Assertion, RSA, RSA_OTHER, RSA_SMALL, START, certificate_pem, ec, ec_pem, rsa, rsa_other, rsa_pkcs1,
 };
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const GRANTED: &str = r#"{"access_token":"t-1","expires_in":3600}"#;

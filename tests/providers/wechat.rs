@@ -8,7 +8,7 @@ use evertoken::provider::{Context, Grant, Provider, TokenPlacement, from_fn};
 use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, TokenManager, Verdict, WeChat};
 
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, assert_judges, context, parent, verdict};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];
