@@ -50,7 +50,7 @@ impl fmt::Debug for Notifier {
 }
 
 /// What two clocks show at one moment: a monotonic one, counted from anywhere, and the wall's, counted from 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timestamp {
     // Nanoseconds: they reach to the year 2554 and compare in one instruction.
     monotonic: u64,
@@ -122,6 +122,13 @@ impl Timestamp {
     /// What the monotonic clock shows.
     pub(crate) fn monotonic(self) -> Duration {
         Duration::from_nanos(self.monotonic)
+    }
+
+    /// What the wall clock shows, in milliseconds since 1970.
+    // Until the driver uses `core`, which is built for tests only.
+    #[cfg(test)]
+    pub(crate) fn epoch_milliseconds(self) -> u64 {
+        self.wall / 1_000_000
     }
 
     /// What the wall clock shows.

@@ -99,6 +99,7 @@ pub mod store;
 pub mod testing;
 mod thread;
 mod token;
+mod version;
 
 pub use builder::TokenManagerBuilder;
 pub use error::{Error, ErrorKind};

@@ -37,7 +37,7 @@ impl Default for Policy {
 }
 
 /// How long a token lifetimes, as the provider told it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lifetime {
     pub(crate) whole: Duration,
     /// How long after it was granted the provider wants it renewed.

@@ -14,17 +14,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ring::digest;
 use zeroize::Zeroizing;
 
 pub use self::watch::Subscription;
 pub use crate::key::Key;
+pub use crate::version::Version;
 
 pub(crate) use self::bounded::BoundedStore;
 
 use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
-use crate::secret::hex;
 
 /// Keeps bytes under keys for a while, and changes them atomically.
 ///
@@ -244,27 +243,6 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn is_encrypted(&self) -> bool {
         (**self).is_encrypted()
-    }
-}
-
-/// Names one state of what is under a key: a hash of the stored bytes, unless the backend has versions of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Version(String);
-
-impl Version {
-    /// The version that `bytes` have, in stores that do not count versions in a way of their own.
-    pub fn of_bytes(bytes: &[u8]) -> Version {
-        Version(hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]))
-    }
-
-    /// A version by the name that the backend has for it.
-    pub fn new(name: impl Into<String>) -> Version {
-        Version(name.into())
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
