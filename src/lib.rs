@@ -69,6 +69,10 @@
 
 mod builder;
 pub mod clock;
+// Until the driver uses it, only tests are built with it.
+#[cfg(test)]
+#[allow(dead_code)]
+mod core;
 mod error;
 mod event;
 mod flight;
