@@ -292,7 +292,8 @@ impl Refresh {
         let comparison = view.known.renewal.compare(&stored, view.env);
         match (comparison, &stored.secret) {
             (Comparison::TakeStored, Some(secret)) => {
-                if view.known.renewal.adopt(secret) && !view.env.rules.rotates() {
+                let is_new = view.known.renewal.adopt(secret);
+                if is_new && !view.env.rules.rotates() {
                     view.known.ticket_has_come();
                 }
             }

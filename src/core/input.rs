@@ -33,7 +33,7 @@ pub(crate) enum Input {
     /// The vendor has pushed a ticket.
     TicketSet(Secret),
     /// The store told its record without any waiting, so no thread is needed.
-    Recorded(Stored),
+    Recorded(Box<Stored>),
     /// The store has announced a change of the record.
     RecordChanged,
     /// A caller has read the cache after [`Action::ReportNextRead`].

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
-use crate::provider::profile::Profile;
+use crate::provider::Profile;
 
 /// The calls of 24 hours from the first one on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

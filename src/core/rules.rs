@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::policy::Policy;
-use crate::provider::profile::{Profile, RenewalProfile};
+use crate::provider::{Profile, RenewalProfile};
 
 /// Durations, the properties of the provider, and which stores there are.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use crate::core::Rules;
 use crate::key::Identity;
 use crate::plants::Plant;
 use crate::policy::Policy;
-use crate::provider::profile::{Profile, RenewalProfile};
+use crate::provider::{Profile, RenewalProfile};
 
 /// How often each thing may happen in one story.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
