@@ -85,17 +85,13 @@ impl Refresh {
     /// Asks the parent for another token once, when the first was refused.
     fn take_refusal(&mut self, view: &mut View<'_, '_>, error: Error) -> Step {
         self.spent(view);
-        match self.fetch.parent {
-            Some(parent) if error.kind() == ErrorKind::TokenRejected => {
-                // A new token was refused before: another one would be too, and its other users would lose it.
-                let is_final = self.fetch.is_parent_replaced || view.known.parent_refused == Some(parent);
-                if !is_final {
-                    return Step::RejectParent;
-                }
-                view.known.parent_refused = Some(parent);
+        if let Some(parent) = self.fetch.parent.filter(|_| error.kind() == ErrorKind::TokenRejected) {
+            // A new token was refused before: another one would be too, and its other users would lose it.
+            let is_final = self.fetch.is_parent_replaced || view.known.parent_refused == Some(parent);
+            if !is_final {
+                return Step::RejectParent;
             }
-            Some(_) => view.known.parent_refused = None,
-            None => {}
+            view.known.parent_refused = Some(parent);
         }
         if let Some(step) = self.try_later_secret(view, &error) {
             return step;

@@ -174,8 +174,10 @@ impl Machine {
 
     fn set_ticket(&mut self, env: &Env<'_>, secret: Secret, actions: &mut Vec<Action>) -> Answer {
         let Some(profile) = env.rules.renewal.as_ref().filter(|profile| !profile.rotates) else { return Answer::Done };
-        let before = self.known.renewal.held.as_ref().map_or(0, |held| held.number);
-        self.known.renewal.replace(secret, before.max(self.known.renewal.highest), profile.lifetime, env);
+        // At least the wall clock: of two tickets that came to two processes the later one has the higher number.
+        let known = self.known.renewal.held.as_ref().map_or(0, |held| held.number).max(self.known.renewal.highest);
+        let before = known.max(env.now.epoch_milliseconds());
+        self.known.renewal.replace(secret, before, profile.lifetime, env);
         self.known.ticket_has_come();
         self.forgive_want_of_ticket(env);
         self.publish_soon(env, actions)

@@ -103,6 +103,7 @@ impl Known {
     /// Takes over what a store's record knows better.
     pub(crate) fn merge(&mut self, record: &Record, env: &Env<'_>) {
         self.record.merge(record, env);
+        self.renewal.highest = self.renewal.highest.max(self.record.renewal_number);
         let suspect = self.suspect.and_then(|suspect| {
             let token = self.record.token.as_ref()?;
             (token.fingerprint == suspect).then(|| RejectedToken::of(token))

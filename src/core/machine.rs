@@ -311,7 +311,8 @@ impl Machine {
 
     pub(super) fn is_refused_by_all(&self, env: &Env<'_>) -> bool {
         let failure = self.known.record.active_failure(env.now);
-        failure.is_some_and(|failure| failure.error.kind() == ErrorKind::TokenRejected)
+        let is_early = self.known.record.rejections.early.count >= env.rules.early_limit;
+        is_early && failure.is_some_and(|failure| failure.error.kind() == ErrorKind::TokenRejected)
     }
 
     fn has_too_many_abandoned(&self) -> bool {

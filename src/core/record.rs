@@ -30,6 +30,8 @@ pub(crate) struct Record {
     pub(crate) failure: Option<Failure>,
     /// Failures up to this number are forgiven: an invalidation or a new ticket ended their cooldown.
     pub(crate) forgiven_through: Sequence,
+    /// The number of the latest renewal secret that is known of: a stored secret below it has been used.
+    pub(crate) renewal_number: u64,
 }
 
 impl Record {
@@ -37,6 +39,7 @@ impl Record {
     pub(crate) fn merge(&mut self, other: &Record, env: &Env<'_>) {
         self.rejections.merge(&other.rejections);
         self.forgiven_through = self.forgiven_through.max(other.forgiven_through);
+        self.renewal_number = self.renewal_number.max(other.renewal_number);
         if let Some(failure) = &other.failure {
             self.note_failure(failure, env);
         }

@@ -51,7 +51,7 @@ pub(crate) struct Refresh {
     pub(super) gives_up_at: Timestamp,
     pub(super) is_fallback_read: bool,
     /// After an unknown outcome the lease stays until it runs out.
-    pub(super) keeps_lease: bool,
+    pub(crate) keeps_lease: bool,
     /// Writes that found another version.
     pub(super) conflicts: u8,
     pub(crate) fetch: FetchState,
@@ -326,6 +326,7 @@ impl Refresh {
         }
         let mut record = seen.record.clone();
         record.merge(&known.record, env);
+        record.renewal_number = record.renewal_number.max(known.renewal.highest);
         let keep_for = record.keep_for(env.now);
         let frees_lease = self.fetch.is_done && !self.keeps_lease && self.lease_until.is_some();
         let (tier, seen) = (self.tier, seen.version.clone());

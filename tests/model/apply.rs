@@ -44,7 +44,7 @@ impl World {
             Crash(i) | Restart(i) => self.crash(i, choice),
             Suspend(i) | Resume(i) => self.suspend(i, choice),
             StepClock(i, by) => self.step_clock(i, by),
-            Down | Up | Flush => self.trouble_store(choice),
+            Down | Up | Flush | RollBack => self.trouble_store(choice),
         }
     }
 }
@@ -53,7 +53,10 @@ impl World {
 impl World {
     fn perform_step(&mut self, i: usize, t: usize, scenario: &Scenario) -> Outcome {
         let before = self.stores[0].version.clone();
-        let reply = self.perform(i, t, scenario)?;
+        let reply = match self.processes[i].threads[t].refresh.step {
+            Step::ParentToken | Step::RejectParent => self.ask_parent(i, t)?,
+            _ => self.perform(i, t, scenario)?,
+        };
         self.advance(i, t, reply, scenario)?;
         if scenario.rules.watches && self.stores[0].version != before {
             for other in (0..self.processes.len()).filter(|other| *other != i) {
@@ -88,7 +91,12 @@ impl World {
     }
 
     fn deliver(&mut self, i: usize, t: usize, scenario: &Scenario) -> Outcome {
-        let reply = self.processes[i].threads[t].decided.take().ok_or("0: nothing was decided")?;
+        let process = &mut self.processes[i];
+        let reply = process.threads[t].decided.take().ok_or("0: nothing was decided")?;
+        let fetch = &process.threads[t].refresh.fetch;
+        if fetch.is_parent_replaced {
+            process.second_parent = fetch.parent.map(|parent| parent.0);
+        }
         self.advance(i, t, reply, scenario)
     }
 
@@ -145,6 +153,7 @@ impl World {
 
     fn end_thread(&mut self, i: usize, t: usize, scenario: &Scenario) -> Outcome {
         self.check_recorded(i, t, scenario)?;
+        self.check_lease(i, t, scenario)?;
         let process = &mut self.processes[i];
         process.threads.remove(t);
         if process.is_ending && process.threads.is_empty() {
@@ -244,7 +253,9 @@ impl World {
     fn set_ticket(&mut self, i: usize, scenario: &Scenario) -> Outcome {
         self.budget.tickets -= 1;
         self.quiet = (self.now, self.now);
-        let ticket = Secret::from(format!("ticket-{}", self.budget.tickets));
+        self.processes[i].ticket = Some(self.now);
+        // Its text tells when it was handed in.
+        let ticket = Secret::from(format!("ticket-{}", self.now.0));
         self.handle(i, Input::TicketSet(ticket), scenario)
     }
 
@@ -391,6 +402,12 @@ impl World {
             Choice::Down => {
                 self.budget.outages -= 1;
                 self.stores[0].is_up = false;
+            }
+            Choice::RollBack => {
+                self.budget.rollbacks -= 1;
+                let version = self.version();
+                let store = &mut self.stores[0];
+                (store.renewal, store.renewal_version) = (store.previous_renewal.take(), version);
             }
             _ => {
                 self.budget.flushes -= 1;

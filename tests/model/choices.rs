@@ -32,6 +32,8 @@ pub(crate) enum Choice {
     Down,
     Up,
     Flush,
+    /// A failover to a replica that lacks the latest renewal secret.
+    RollBack,
 }
 
 impl Choice {
@@ -67,6 +69,7 @@ impl World {
         offers.offer(primary.is_up && self.budget.outages > 0, Choice::Down);
         offers.offer(!primary.is_up, Choice::Up);
         offers.offer(primary.is_up && self.budget.flushes > 0, Choice::Flush);
+        offers.offer(self.budget.rollbacks > 0 && primary.previous_renewal.is_some(), Choice::RollBack);
         let time_can_pass = offers.time_can_pass;
         offers.offer(time_can_pass, Choice::Tick);
         offers.all

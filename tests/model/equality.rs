@@ -18,7 +18,8 @@ impl World {
         for store in &self.stores {
             store.hash(&mut hasher);
         }
-        (&self.tokens, self.live_secret, self.is_signed_in, self.is_sign_in_excused).hash(&mut hasher);
+        (&self.tokens, self.stored_secret, self.parent, self.live_secret, self.is_signed_in, self.is_sign_in_excused)
+            .hash(&mut hasher);
         (self.quiet, self.early_rejections, self.calls, self.budget).hash(&mut hasher);
         hasher.finish()
     }

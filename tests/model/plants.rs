@@ -90,6 +90,22 @@ pub(crate) enum Plant {
     TicketNotRead,
     /// A forced refresh is content with the current token.
     ForceIsIgnored,
+    /// A renewal secret is used although a later one is known to have been stored.
+    UsedUpSecretIsSpent,
+    /// A renewal secret is written without a comparison.
+    RenewalWithoutCompare,
+    /// The ticket in the store replaces one that was handed in here since.
+    OlderTicketIsUsed,
+    /// A call is forced although it cannot be counted for all.
+    ForcedWithoutCount,
+    /// The reserve of a quota is used for every refresh.
+    ReserveIsSpent,
+    /// A child that is always refused rejects each token of its parent.
+    ParentIsRejectedAgain,
+    /// A refresh ends and leaves its lease.
+    LeaseIsLeftBehind,
+    /// A lease is freed after an unknown outcome.
+    NoQuarantine,
 }
 
 /// Each plant, the scenario in which it shows, and the number of processes.
@@ -130,6 +146,14 @@ pub(crate) const PLANTS: &[(Plant, &str, usize)] = &[
     (Plant::TicketKeepsCooldown, "ticket", 2),
     (Plant::TicketNotRead, "ticket", 2),
     (Plant::ForceIsIgnored, "force", 2),
+    (Plant::UsedUpSecretIsSpent, "rollback", 2),
+    (Plant::RenewalWithoutCompare, "ticket", 2),
+    (Plant::OlderTicketIsUsed, "ticket", 2),
+    (Plant::ForcedWithoutCount, "forced-quota", 2),
+    (Plant::ReserveIsSpent, "daily-quota", 2),
+    (Plant::ParentIsRejectedAgain, "parent", 2),
+    (Plant::LeaseIsLeftBehind, "crash", 2),
+    (Plant::NoQuarantine, "quarantine", 2),
 ];
 
 impl Plant {
@@ -165,6 +189,14 @@ impl Plant {
             (Plant::MarkNotRespected, Reply::Renewal(stored)) => {
                 stored.secret.iter_mut().for_each(|secret| secret.spent_by = None);
             }
+            (Plant::UsedUpSecretIsSpent, _) => machine.known.renewal.highest = 0,
+            (Plant::OlderTicketIsUsed, Reply::Renewal(stored)) if stored.secret.is_some() => {
+                (machine.known.renewal.held, machine.known.renewal.is_unstored) = (None, false);
+            }
+            (Plant::ReserveIsSpent, Reply::Quota { day: Some(day), .. }) => {
+                day.count.calls = day.count.calls.saturating_sub(1);
+            }
+            (Plant::ParentIsRejectedAgain, _) => machine.known.parent_refused = None,
             (Plant::QuotaNotRead, Reply::Quota { day, .. }) => *day = None,
             (Plant::TicketNotRead, Reply::Renewal(stored)) => stored.secret = None,
             (Plant::AloneWithoutPause, _) => {
@@ -206,6 +238,10 @@ impl Plant {
             (Plant::SecretWithoutStore, Step::Finish) if refresh.tier == Tier::Alone && refresh.outcome.is_some() => {
                 *step = fetch(env, machine, refresh);
             }
+            (Plant::ForcedWithoutCount, Step::Fetch { is_forced, .. }) => *is_forced = true,
+            (Plant::LeaseIsLeftBehind, Step::Write { frees_lease, .. }) => *frees_lease = false,
+            (Plant::LeaseIsLeftBehind, Step::FreeLease(_)) => *step = Step::Finish,
+            (Plant::NoQuarantine, Step::Write { frees_lease, .. }) if refresh.keeps_lease => *frees_lease = true,
             (Plant::SecretNotMarked, Step::MarkRenewal { .. }) => *step = fetch(env, machine, refresh),
             (Plant::TokenBeforeSecret, Step::StoreRenewal { .. }) => {
                 if let Some(token) = refresh.fetch.granted.clone() {
@@ -353,7 +389,7 @@ mod tests {
         found.is_some()
     }
 
-    const MOST_TRANSITIONS: u64 = 200_000;
+    const MOST_TRANSITIONS: u64 = 130_000;
     const MOST_WALKS: u64 = 20_000;
     const STEPS: usize = 90;
 }

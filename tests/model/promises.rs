@@ -63,7 +63,11 @@ impl World {
                 if wish == Wish::Token && held.is_some() {
                     return Err(format!("1: {:?} although a valid token is held", error.kind()));
                 }
-                if error.kind() == ErrorKind::TokenRejected && self.early_rejections < scenario.rules.early_limit {
+                let is_child = scenario.kind == Kind::RefusedChild;
+                if error.kind() == ErrorKind::TokenRejected
+                    && !is_child
+                    && self.early_rejections < scenario.rules.early_limit
+                {
                     return Err("1: TokenRejected, but no service refused that many".into());
                 }
                 if wish == Wish::Token { self.check_failure(i, &error, deadline, scenario) } else { Ok(()) }
@@ -163,7 +167,8 @@ impl World {
             return Err(format!("4: the rejection of {name:?} is recorded for {age} s, and it is handed out"));
         }
         let is_latest = self.tokens.last().is_some_and(|truth| truth.id == name.0);
-        let is_unstored = rules.rotates() && process.machine.known.renewal.is_unstored;
+        let held = process.machine.known.renewal.held.as_ref().map_or(0, |held| held.number);
+        let is_unstored = rules.rotates() && held > self.stored_secret;
         if is_unstored && is_latest && !process.has_warned {
             return Err("7: a token is handed out before its refresh token is stored".into());
         }
@@ -223,10 +228,9 @@ impl World {
         if is_young && thread.refresh.goal == Goal::Fresh {
             return Err("7: a process that has just started spends a refresh token in the background".into());
         }
-        let daily = scenario.rules.profile.daily_quota.map(|quota| quota.calls);
-        if daily.is_some_and(|calls| self.calls >= calls) {
-            return Err("3: more calls than the provider allows in a day".into());
-        }
+        self.check_quota(i, t, scenario)?;
+        self.check_renewal(i, t, scenario)?;
+        let (process, thread) = (&self.processes[i], &self.processes[i].threads[t]);
         let fallback = &self.stores[1];
         let Some(record) = fallback.record.as_ref().filter(|_| thread.refresh.tier == Tier::Primary) else {
             return Ok(());
@@ -240,6 +244,51 @@ impl World {
             return Err(format!("7: a fetch although the fallback store holds {:?}", token.fingerprint));
         }
         Ok(())
+    }
+
+    fn check_quota(&self, i: usize, t: usize, scenario: &Scenario) -> Outcome {
+        let (process, thread) = (&self.processes[i], &self.processes[i].threads[t]);
+        let Step::Fetch { is_forced, .. } = &thread.refresh.step else { return Ok(()) };
+        if *is_forced && thread.refresh.tier != Tier::Primary {
+            return Err("3: a call is forced, and nobody knows how often others have forced".into());
+        }
+        let Some(quota) = scenario.rules.profile.daily_quota else { return Ok(()) };
+        if self.calls >= quota.calls {
+            return Err("3: more calls than the provider allows in a day".into());
+        }
+        let rejections = &process.machine.known.record.rejections;
+        let is_replacement = rejections.recent.iter().any(|rejected| !rejected.is_invalidated);
+        let is_reserve = self.calls >= quota.calls - quota.reserve;
+        if is_reserve && !is_replacement {
+            return Err("3: the reserve is used though no token was rejected".into());
+        }
+        Ok(())
+    }
+
+    /// Promise 7: the latest renewal secret is used.
+    fn check_renewal(&self, i: usize, t: usize, scenario: &Scenario) -> Outcome {
+        let (process, thread) = (&self.processes[i], &self.processes[i].threads[t]);
+        let Step::Fetch { renewal, .. } = &thread.refresh.step else { return Ok(()) };
+        let Some(ticket) = process.ticket.filter(|_| scenario.kind == Kind::Ticket) else { return Ok(()) };
+        let used = renewal.as_ref().and_then(|renewal| renewal.secret.expose().strip_prefix("ticket-")?.parse().ok());
+        let is_older = used.is_none_or(|used: i32| used < ticket.0);
+        if is_older { Err("7: an older ticket is used than the one that was handed in here".into()) } else { Ok(()) }
+    }
+
+    /// Promise 3: a refresh that ends leaves no lease behind, except after an unknown outcome where a new token ends the
+    /// old one: then nobody may fetch until it runs out.
+    pub(crate) fn check_lease(&self, i: usize, t: usize, scenario: &Scenario) -> Outcome {
+        let (process, thread, primary) = (&self.processes[i], &self.processes[i].threads[t], &self.stores[0]);
+        if thread.refresh.tier != Tier::Primary || !primary.is_up || process.undisturbed_since >= thread.issued {
+            return Ok(());
+        }
+        let is_mine = primary
+            .lease
+            .as_ref()
+            .is_some_and(|lease| (lease.process, lease.refresh) == (process.name, thread.refresh.id));
+        let is_unknown = thread.refresh.outcome.as_ref().is_some_and(|outcome| outcome.is_for(ErrorKind::Unavailable));
+        let is_quarantine = scenario.rules.profile.new_token_ends_old && is_unknown && thread.refresh.fetch.is_done;
+        if is_mine && !is_quarantine { Err("3: a refresh ends and leaves its lease behind".into()) } else { Ok(()) }
     }
 
     /// Promise 3: where a new token ends the old one, processes without a store fetch seldom.

@@ -30,6 +30,7 @@ pub(crate) struct Budget {
     pub(crate) clock_steps: u8,
     pub(crate) outages: u8,
     pub(crate) flushes: u8,
+    pub(crate) rollbacks: u8,
 }
 
 /// How the provider treats its tokens.
@@ -43,6 +44,8 @@ pub(crate) enum Kind {
     Rotating,
     /// A grant needs a ticket that was pushed to some process.
     Ticket,
+    /// A grant needs a token of a parent, and is refused whatever the token.
+    RefusedChild,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +118,7 @@ fn rules(kind: Kind) -> Rules {
             Kind::Ticket => Some(RenewalProfile::ticket(identity(), 1_000 * SECOND)),
             _ => None,
         },
-        has_parent: false,
+        has_parent: kind == Kind::RefusedChild,
         has_store: true,
         has_fallback: false,
         watches: false,
@@ -180,6 +183,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("short-process", Rotating, Budget { ends: 1, restarts: 1, crashes: 1, ..three }),
         scenario("slow-sign-in", Rotating, Budget { failures: 1, ..two }).slow(),
         scenario("ticket", Ticket, Budget { tickets: 2, outages: 1, ..two }),
+        scenario("rollback", Rotating, Budget { rollbacks: 1, ..three }).lifetimes(&[4]),
+        scenario("parent", RefusedChild, two),
         scenario("forced-quota", Unchanged, Budget { grants: 4, rejections: 2, outages: 1, ..two }).changed(|rules| {
             rules.profile = rules.profile.clone().forced_quota(1).unchanged_token_extends(true);
         }),
@@ -210,6 +215,7 @@ fn everything() -> Scenario {
         clock_steps: 1,
         outages: 1,
         flushes: 1,
+        rollbacks: 0,
     };
     Scenario::new("everything", Kind::Coexist, budget).slow().with_fallback()
 }

@@ -31,7 +31,7 @@ impl World {
             Step::ReadOrLease { tier, seen } => Ok(self.read_or_lease((i, t), tier, &seen, scenario)),
             Step::FreeLease(tier) => self.free_lease(i, t, tier, scenario).map(|()| Reply::Done),
             Step::Write { .. } => self.write(i, t, &step, scenario),
-            _ => Ok(self.perform_beside(i, &step)),
+            _ => self.perform_beside(i, &step, scenario.plant),
         }
     }
 
@@ -80,7 +80,11 @@ impl World {
     fn free_lease(&mut self, i: usize, t: usize, tier: Tier, scenario: &Scenario) -> Result<(), String> {
         if self.is_mine(i, t, tier, scenario) || scenario.plant == Some(Plant::FreesAnyLease) {
             let freed = self.stores[tier as usize].lease.take();
-            let (process, refresh) = (self.processes[i].name, self.processes[i].threads[t].refresh.id);
+            let refresh = &self.processes[i].threads[t].refresh;
+            if refresh.keeps_lease {
+                return Err("3: after an unknown outcome the lease is freed".into());
+            }
+            let (process, refresh) = (self.processes[i].name, refresh.id);
             if freed.is_some_and(|lease| (lease.process, lease.refresh) != (process, refresh)) {
                 return Err("3: a refresh frees the lease of another one".into());
             }
@@ -126,11 +130,12 @@ impl World {
     }
 
     /// Renewal secrets and quotas.
-    fn perform_beside(&mut self, i: usize, step: &Step) -> Reply {
+    fn perform_beside(&mut self, i: usize, step: &Step, plant: Option<Plant>) -> Result<Reply, String> {
         let version = self.version();
         let process = &self.processes[i];
         let store = &mut self.stores[0];
-        match step {
+        let is_blind = plant == Some(Plant::RenewalWithoutCompare);
+        Ok(match step {
             Step::ReadRenewal => Reply::Renewal(crate::core::renewal::StoredRenewal {
                 secret: store.renewal.clone().map(|mut secret| {
                     secret.since = from_store(secret.since, process, self.now);
@@ -140,13 +145,22 @@ impl World {
                 version: store.renewal_version.clone(),
                 is_unreadable: false,
             }),
-            Step::MarkRenewal { seen, .. } | Step::StoreRenewal { seen, .. } if *seen != store.renewal_version => {
+            Step::MarkRenewal { seen, .. } | Step::StoreRenewal { seen, .. }
+                if *seen != store.renewal_version && !is_blind =>
+            {
                 Reply::Conflict
             }
             Step::MarkRenewal { secret, .. } | Step::StoreRenewal { secret, .. } => {
                 let mut secret = secret.clone();
                 secret.since = to_store(secret.since, process, self.now);
                 secret.end = to_store(secret.end, process, self.now);
+                if store.renewal.as_ref().is_some_and(|old| old.number > secret.number) {
+                    return Err("7: an older renewal secret replaces a newer one".into());
+                }
+                self.stored_secret = self.stored_secret.max(secret.number);
+                if let Some(old) = store.renewal.take_if(|old| old.number < secret.number) {
+                    store.previous_renewal = Some(old);
+                }
                 (store.renewal, store.renewal_version, store.renewal_since) = (Some(secret), version.clone(), self.now);
                 Reply::Written(version)
             }
@@ -165,7 +179,7 @@ impl World {
                 Reply::Written(version)
             }
             _ => Reply::Done,
-        }
+        })
     }
 
     /// Ends what has run out in the stores.

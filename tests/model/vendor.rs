@@ -31,6 +31,9 @@ impl World {
         if scenario.kind == Kind::Ticket && renewal.is_none() {
             return Ok(refused(ErrorKind::TicketRequired));
         }
+        if scenario.kind == Kind::RefusedChild {
+            return Ok(refused(ErrorKind::TokenRejected));
+        }
         let mut renewal_secret = None;
         if scenario.kind == Kind::Rotating {
             let live = format!("s{}", self.live_secret);
@@ -51,6 +54,21 @@ impl World {
             return Ok(reply);
         }
         Ok(self.new_token(i, t, renewal_secret, scenario))
+    }
+
+    /// The parent's manager has a token at once, and another one after a rejection.
+    pub(crate) fn ask_parent(&mut self, i: usize, t: usize) -> Result<Reply, String> {
+        let current = u128::from(self.parent);
+        let process = &self.processes[i];
+        let fetch = &process.threads[t].refresh.fetch;
+        let Some(refused) = fetch.parent else {
+            return Ok(Reply::Parent(Fingerprint(current)));
+        };
+        if process.second_parent == Some(refused.0) {
+            return Err("3: a refused child costs its parent a token each time".into());
+        }
+        self.parent += u64::from(refused.0 == current);
+        Ok(Reply::Done)
     }
 
     fn new_token(&mut self, i: usize, t: usize, renewal_secret: Option<Secret>, scenario: &Scenario) -> Reply {

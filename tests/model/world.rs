@@ -61,6 +61,10 @@ pub(crate) struct Process {
     pub(crate) fetched_alone: At,
     pub(crate) undisturbed_since: At,
     pub(crate) has_warned: bool,
+    /// The parent's token that was refused too, after this process had rejected one.
+    pub(crate) second_parent: Option<u128>,
+    /// When the last ticket was handed in here.
+    pub(crate) ticket: Option<At>,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -85,6 +89,8 @@ pub(crate) struct ModelStore {
     pub(crate) renewal: Option<RenewalSecret>,
     pub(crate) renewal_version: Option<Version>,
     pub(crate) renewal_since: At,
+    /// What the renewal secret replaced.
+    pub(crate) previous_renewal: Option<RenewalSecret>,
     pub(crate) day: Option<Day>,
     pub(crate) day_version: Option<Version>,
 }
@@ -108,6 +114,10 @@ pub(crate) struct World {
     pub(crate) processes: Vec<Process>,
     pub(crate) stores: [ModelStore; 2],
     pub(crate) tokens: Vec<Truth>,
+    /// The highest number of a renewal secret that was ever stored.
+    pub(crate) stored_secret: u64,
+    /// The parent's token, and how often it was rejected.
+    pub(crate) parent: u64,
     pub(crate) live_secret: u64,
     pub(crate) next_secret: u64,
     pub(crate) is_signed_in: bool,
@@ -151,6 +161,8 @@ impl World {
             processes: (0..scenario.processes).map(|i| Process::new(ProcessId(i as u64), now)).collect(),
             stores: [primary, ModelStore::new()],
             tokens: Vec::new(),
+            stored_secret: 1,
+            parent: 0,
             live_secret: 1,
             next_secret: 2,
             is_signed_in: true,
@@ -196,6 +208,7 @@ impl ModelStore {
             renewal: None,
             renewal_version: None,
             renewal_since: LONG_AGO,
+            previous_renewal: None,
             day: None,
             day_version: None,
         }
@@ -229,6 +242,8 @@ impl Process {
             fetched_alone: LONG_AGO,
             undisturbed_since: LONG_AGO,
             has_warned: false,
+            second_parent: None,
+            ticket: None,
         }
     }
 
