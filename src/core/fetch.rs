@@ -50,7 +50,8 @@ impl Refresh {
             return step;
         }
         if self.outcome.is_some() {
-            return Step::Finish;
+            // A failure is written before the refresh ends.
+            return self.decide(view);
         }
         if rules.has_parent && self.fetch.parent.is_none() {
             return Step::ParentToken;
@@ -59,7 +60,7 @@ impl Refresh {
             return step;
         }
         if self.outcome.is_some() {
-            return Step::Finish;
+            return self.decide(view);
         }
         if self.fetch.admission == Some(Admission::NotForced) {
             // The token that is returned again and again is better than none.
@@ -109,7 +110,7 @@ impl Refresh {
         let used = self.fetch.secret.take().map_or(0, |used| used.number);
         let held = view.known.renewal.held.as_ref().map_or(0, |held| held.number);
         if !view.env.rules.rotates() && held > used {
-            return Some(self.request(view));
+            return Some(self.decide(view));
         }
         if self.tier != Tier::Primary || self.fetch.refused.is_some() {
             return None;
@@ -196,7 +197,8 @@ impl Refresh {
             end_is_guessed: grant.lifetime.is_none(),
         };
         let rejected = record.rejections.find(grant.fingerprint);
-        if rejected.is_some_and(|rejected| rejected.sequence > self.fetch.rejected_before) {
+        let during_fetch = self.fetch.rejected_before + 1..=record.rejections.through;
+        if rejected.is_some_and(|rejected| during_fetch.contains(&rejected.sequence)) {
             return None;
         }
         let Some(known_end) = record.known_end(grant.fingerprint) else { return Some(new) };
@@ -207,8 +209,9 @@ impl Refresh {
         }
         if self.issued.reaches(known_end) {
             // A provider that returns a token after its end vouches for it, a while at a time.
-            let end = self.issued.after(env.rules.vouched_for.min(told.whole));
-            return Some(AccessToken { end, end_is_guessed: true, ..new });
+            let whole = env.rules.vouched_for.min(told.whole);
+            let (lifetime, end) = (Lifetime::from(whole), self.issued.after(whole));
+            return Some(AccessToken { lifetime, end, end_is_guessed: true, ..new });
         }
         Some(match current {
             // Unchanged: the number and the known end stay.

@@ -237,18 +237,17 @@ impl Machine {
             }
             Timer::RefreshDue | Timer::StoreCheck => self.fall_asleep(actions),
             Timer::StoreRetry => self.start(env, Goal::Sync, actions),
-            Timer::Expired => {
-                self.known.record.token = self.known.record.token.take().filter(|token| {
-                    // The name stays: the provider may return the token after its end.
-                    self.known
-                        .record
-                        .rejections
-                        .remember(&RejectedToken { is_invalidated: true, ..RejectedToken::of(token) });
-                    false
-                })
-            }
+            Timer::Expired => self.wipe_expired(),
         }
         Answer::Done
+    }
+
+    /// The name stays: the provider may return the token after its end.
+    fn wipe_expired(&mut self) {
+        let record = &mut self.known.record;
+        if let Some(token) = record.token.take() {
+            record.rejections.remember(&RejectedToken { is_invalidated: true, ..RejectedToken::of(&token) });
+        }
     }
 
     fn wants_store_check(&self, env: &Env<'_>) -> bool {

@@ -39,6 +39,8 @@ fn final_write(machine: &Machine, env: &Env<'_>) -> Option<Timestamp> {
 fn idle_timers(machine: &Machine, env: &Env<'_>) -> Vec<(Timer, Option<Timestamp>)> {
     let known = &machine.known;
     let pause = machine.pause(env).map(|cooldown| cooldown.until);
+    // A cooldown that has ended unnoticed still has to wake those who wait for its end.
+    let waits_until = machine.has_waiters().then(|| pause.unwrap_or(env.now));
     let usable = known.record.usable(env);
     let schedule = usable.map(|token| judge::schedule(token, known.spread, env));
     // A token that nobody has read since the last look stays as it is until somebody reads it.
@@ -56,7 +58,7 @@ fn idle_timers(machine: &Machine, env: &Env<'_>) -> Vec<(Timer, Option<Timestamp
         (Timer::StoreRetry, known.lacks_in_store(env).then(|| store_retry(machine, env)).flatten()),
         (Timer::RefreshDue, due.filter(|_| refreshes)),
         (Timer::StoreCheck, check.filter(|_| wants_check).map(|at| at.later(known.store.rests_until()))),
-        (Timer::CooldownEnds, pause.filter(|_| machine.has_waiters())),
+        (Timer::CooldownEnds, waits_until),
         (Timer::Expired, schedule.map(|schedule| schedule.dead)),
         // Nothing usable is left of the token that is still served.
         (Timer::Expired, (usable.is_none() && machine.is_serving()).then_some(env.now)),

@@ -106,6 +106,10 @@ pub(crate) enum Plant {
     LeaseIsLeftBehind,
     /// A lease is freed after an unknown outcome.
     NoQuarantine,
+    /// The end of a cooldown wakes nobody.
+    CooldownEndsUnnoticed,
+    /// A19: a token that the provider returns after its end counts as expired.
+    ReturnedTokenIsExpired,
 }
 
 /// Each plant, the scenario in which it shows, and the number of processes.
@@ -154,6 +158,8 @@ pub(crate) const PLANTS: &[(Plant, &str, usize)] = &[
     (Plant::ParentIsRejectedAgain, "parent", 2),
     (Plant::LeaseIsLeftBehind, "crash", 2),
     (Plant::NoQuarantine, "quarantine", 2),
+    (Plant::CooldownEndsUnnoticed, "failures", 1),
+    (Plant::ReturnedTokenIsExpired, "vouching", 1),
 ];
 
 impl Plant {
@@ -166,7 +172,11 @@ impl Plant {
     }
 
     pub(crate) fn change_timer(self, next: Option<(Timer, Timestamp)>) -> Option<(Timer, Timestamp)> {
-        next.filter(|(timer, _)| !(self == Plant::NothingIsAbandoned && *timer == Timer::Abandon))
+        next.filter(|(timer, _)| match self {
+            Plant::NothingIsAbandoned => *timer != Timer::Abandon,
+            Plant::CooldownEndsUnnoticed => *timer != Timer::CooldownEnds,
+            _ => true,
+        })
     }
 
     /// Before a machine hears of a reply.
@@ -197,6 +207,12 @@ impl Plant {
                 day.count.calls = day.count.calls.saturating_sub(1);
             }
             (Plant::ParentIsRejectedAgain, _) => machine.known.parent_refused = None,
+            (Plant::ReturnedTokenIsExpired, Reply::Granted(grant)) => {
+                let end = machine.known.record.known_end(grant.fingerprint);
+                if end.is_some_and(|end| env.now.reaches(end)) {
+                    grant.lifetime = Some(Duration::ZERO.into());
+                }
+            }
             (Plant::QuotaNotRead, Reply::Quota { day, .. }) => *day = None,
             (Plant::TicketNotRead, Reply::Renewal(stored)) => stored.secret = None,
             (Plant::AloneWithoutPause, _) => {

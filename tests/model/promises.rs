@@ -86,6 +86,7 @@ impl World {
             return Err(format!("5: {kind:?} although the caller has time for the next try"));
         }
         self.check_refused(kind)?;
+        self.check_vouched(scenario)?;
         self.check_ticket(i, kind, scenario)?;
         let Some(record) = primary.record.as_ref().filter(|_| primary.is_up && kind != ErrorKind::Shutdown) else {
             return Ok(());
@@ -123,6 +124,13 @@ impl World {
         if is_broken { Err("1: TokenRejected although the newest token could be used".into()) } else { Ok(()) }
     }
 
+    /// Promise 1: a provider that returns a token after its end vouches for it.
+    fn check_vouched(&self, scenario: &Scenario) -> Outcome {
+        let is_returned = self.tokens.last().is_some_and(|truth| truth.end.since(self.now) > 6);
+        let is_broken = scenario.kind == Kind::Vouching && is_returned && self.budget.grants > 0;
+        if is_broken { Err("1: the provider returns a token after its end, and nobody gets it".into()) } else { Ok(()) }
+    }
+
     /// Promise 1: a ticket that is known here, or has been in the store for the check interval, is used.
     fn check_ticket(&self, i: usize, kind: ErrorKind, scenario: &Scenario) -> Outcome {
         let (process, primary) = (&self.processes[i], &self.stores[0]);
@@ -143,7 +151,12 @@ impl World {
         if is_held && wish == Wish::Token && self.processes[i].machine.in_flight().is_none() {
             return Err("1: a caller timed out although a token is held".into());
         }
-        Ok(())
+        let env = self.env(i, scenario);
+        let machine = &self.processes[i].machine;
+        if machine.in_flight().is_none() && machine.pause(&env).is_none() {
+            return Err("5: a caller waits, and nothing happens".into());
+        }
+        self.check_vouched(scenario)
     }
 
     /// Promises 2 and 4 for a token that a caller gets.
@@ -156,7 +169,8 @@ impl World {
         }
         let process = &mut self.processes[i];
         // A reinstated token has a new number.
-        let is_reinstated = |sequence: u64| scenario.kind == Kind::Unchanged && token.sequence > sequence;
+        let is_reinstated =
+            |sequence: u64| matches!(scenario.kind, Kind::Unchanged | Kind::Vouching) && token.sequence > sequence;
         if process.rejected.iter().any(|(id, sequence)| *id == name.0 && !is_reinstated(*sequence)) {
             return Err(format!("4: {name:?} was rejected or invalidated here and is handed out again"));
         }

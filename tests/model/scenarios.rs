@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     EndsOld,
     /// The same token is returned while it is good.
     Unchanged,
+    /// The same token is returned for far longer than its lifetime.
+    Vouching,
     /// Each grant replaces the renewal secret.
     Rotating,
     /// A grant needs a ticket that was pushed to some process.
@@ -152,7 +154,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("quarantine", EndsOld, Budget { lost_replies: 1, ..two }),
         scenario("alone", EndsOld, Budget { outages: 1, rejections: 1, ..three }),
         scenario("unchanged", Unchanged, Budget { grants: 4, rejections: 1, failures: 1, ..two }),
-        scenario("vouched", Unchanged, Budget { grants: 6, ..two }),
+        scenario("vouching", Vouching, Budget { grants: 9, ..two }),
         scenario("reject", Coexist, Budget { rejections: 2, ..three }),
         scenario("reject-late", Coexist, Budget { rejections: 2, lost_writes: 1, ..three }).slow(),
         scenario("refused", Coexist, Budget { grants: 4, rejections: 4, ..two }),

@@ -47,7 +47,8 @@ impl World {
             renewal_secret = Some(Secret::from(format!("s{}", self.live_secret)));
         }
         self.budget.grants -= 1;
-        if scenario.kind == Kind::Unchanged
+        let returns = matches!(scenario.kind, Kind::Unchanged | Kind::Vouching);
+        if returns
             && !is_forced
             && let Some(reply) = self.return_token(scenario)
         {
@@ -75,7 +76,7 @@ impl World {
         let id = self.tokens.len() as u128 + 1;
         let lifetime = scenario.lifetimes[self.tokens.len().min(scenario.lifetimes.len() - 1)];
         let granted = self.processes[i].threads[t].issued;
-        let end = self.now.after(lifetime);
+        let end = self.now.after(if scenario.kind == Kind::Vouching { 4 * lifetime } else { lifetime });
         let truth =
             Truth { id, end, granted, rejected: None, rejected_at: LONG_AGO, recorded_at: None, is_early: false };
         self.tokens.push(truth);
@@ -88,7 +89,9 @@ impl World {
         let truth = self.tokens.last_mut().filter(|truth| truth.end.since(now) > 2)?;
         (truth.rejected, truth.recorded_at) = (None, None);
         let tells_truth = scenario.rules.profile.unchanged_token_extends;
-        let (id, lifetime) = (truth.id, truth.end.since(if tells_truth { now } else { truth.granted }));
+        let whole =
+            if scenario.kind == Kind::Vouching { scenario.lifetimes[0] } else { truth.end.since(truth.granted) };
+        let (id, lifetime) = (truth.id, if tells_truth { truth.end.since(now) } else { whole });
         for process in &mut self.processes {
             process.rejected.retain(|(other, _)| *other != id);
         }
