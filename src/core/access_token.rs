@@ -54,6 +54,6 @@ impl AccessToken {
 
     /// How long ago the token was granted.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
-        self.lifetime.whole.saturating_sub(now.until(self.end))
+        self.lifetime.total.saturating_sub(now.until(self.end))
     }
 }

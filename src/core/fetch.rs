@@ -103,7 +103,10 @@ impl Refresh {
 
     /// A renewal secret was refused. Once, a later one is looked for: another process may have stored one meanwhile.
     fn try_later_secret(&mut self, view: &mut View<'_, '_>, error: &Error) -> Option<Step> {
-        let is_about_secret = matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::TicketRequired);
+        let is_about_secret = matches!(
+            error.kind(),
+            ErrorKind::InvalidCredentials | ErrorKind::SignInRequired | ErrorKind::TicketRequired
+        );
         if !is_about_secret || view.env.rules.renewal.is_none() {
             return None;
         }
@@ -126,7 +129,7 @@ impl Refresh {
             // The first call has brought a token.
             return;
         }
-        let (wait, count) = env.rules.policy.next_pause(known.failures, &error, env.random);
+        let (wait, count) = env.rules.policy.next_cooldown(known.failures, &error, env.random);
         known.failures = count;
         notices.push(Notice::Failed { error: error.clone(), retry_in: wait });
         // After an unknown outcome the provider may have granted a token that ends the recorded one: the lease stays
@@ -193,7 +196,7 @@ impl Refresh {
             sequence: self.fetch.reserved,
             lifetime: told,
             // Counted from before the request was sent: a slow reply must shorten the lifetime, not lengthen it.
-            end: self.issued.after(told.whole),
+            end: self.issued.after(told.total),
             end_is_guessed: grant.lifetime.is_none(),
         };
         let rejected = record.rejections.find(grant.fingerprint);
@@ -209,7 +212,7 @@ impl Refresh {
         }
         if self.issued.reaches(known_end) {
             // A provider that returns a token after its end vouches for it, a while at a time.
-            let whole = env.rules.vouched_for.min(told.whole);
+            let whole = env.rules.vouched_for.min(told.total);
             let (lifetime, end) = (Lifetime::from(whole), self.issued.after(whole));
             return Some(AccessToken { lifetime, end, end_is_guessed: true, ..new });
         }
@@ -250,7 +253,7 @@ impl Refresh {
         let env = view.env;
         let schedule = judge::schedule(token, view.known.spread, env);
         match schedule.phase(env.now) {
-            Phase::Fresh => schedule.due,
+            Phase::Fresh => schedule.refresh_at,
             // Dead on arrival, or in its last seconds, when callers wait: the next token is near.
             Phase::Expired => {
                 let rest = env.now.until(token.end).clamp(FIRST_POLL, LONGEST_POLL);

@@ -159,7 +159,7 @@ impl Known {
         let (since, failures) = before.map_or((env.now, 1), |down| (down.since, down.failures.saturating_add(1)));
         // A store that counts its own failures knows better.
         let told = error.retry_after().map(|wait| wait.clamp(SHORTEST_REST, LONGEST_REST));
-        let retry_at = env.now.after(told.unwrap_or_else(|| policy::store_pause(failures, env.random)));
+        let retry_at = env.now.after(told.unwrap_or_else(|| policy::store_backoff(failures, env.random)));
         self.store.down = Some(Down { since, error, failures, retry_at });
     }
 }

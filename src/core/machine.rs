@@ -168,7 +168,7 @@ impl Machine {
         let Some(in_flight) = self.in_flight.take() else { return };
         self.abandoned.push(in_flight.id);
         let error = cooldown::not_returned();
-        let (wait, count) = env.rules.policy.next_pause(self.known.failures, &error, env.random);
+        let (wait, count) = env.rules.policy.next_cooldown(self.known.failures, &error, env.random);
         self.known.failures = count;
         self.known.cooldown = Some(Cooldown::failed(error.clone(), wait, env));
         self.last_error = Some((error.clone(), env.now));
@@ -196,7 +196,7 @@ impl Machine {
     pub(super) fn pause_all(&mut self, env: &Env<'_>, actions: &mut Vec<Action>) {
         let error = cooldown::refused_by_services();
         let surplus = self.known.record.rejections.early.count.saturating_sub(env.rules.early_limit);
-        let retry_in = env.rules.policy.pause(surplus + 1, &error, env.random);
+        let retry_in = env.rules.policy.cooldown(surplus + 1, &error, env.random);
         let (number, retry_at) = (self.known.reserve(env.now), env.now.after(retry_in));
         let failure = Failure { number, error: error.clone(), retry_at, count: surplus + 1 };
         self.known.record.note_failure(&failure, env);
@@ -228,7 +228,7 @@ impl Machine {
         let since = self.served.filter(|_| !is_new).map_or(env.now, |served| served.since);
         self.served = Some(Served { fingerprint: token.fingerprint, sequence: token.sequence, end: token.end, since });
         let schedule = judge::schedule(&token, self.known.spread, env);
-        let until = schedule.late.sooner(schedule.dead);
+        let until = schedule.expiring_at.sooner(schedule.expired_at);
         actions.push(Action::Serve { token: Box::new(token), until });
         // A caller need not wait until the token is published as well.
         self.wake_waiters(actions);

@@ -65,8 +65,8 @@ impl TokenOverview {
             fingerprint: token.fingerprint,
             is_fetched_here: machine.known.fetched == token.sequence,
             held_for: env.now.since(served.since),
-            refresh_in: env.now.until(schedule.due),
-            expires_in: env.now.until(schedule.end),
+            refresh_in: env.now.until(schedule.refresh_at),
+            expires_in: env.now.until(schedule.ends_at),
         })
     }
 }

@@ -48,7 +48,7 @@ fn idle_timers(machine: &Machine, env: &Env<'_>) -> Vec<(Timer, Option<Timestamp
     let refreshes = is_awake && machine.refreshes_ahead(env);
     let not_paused = |at: Timestamp| pause.map_or(at, |pause| at.later(pause));
     let due = match schedule {
-        Some(schedule) => Some(not_paused(schedule.due)),
+        Some(schedule) => Some(not_paused(schedule.refresh_at)),
         None => (env.rules.keeps_warm && machine.was_held()).then(|| not_paused(env.now)),
     };
     let check =
@@ -59,7 +59,7 @@ fn idle_timers(machine: &Machine, env: &Env<'_>) -> Vec<(Timer, Option<Timestamp
         (Timer::RefreshDue, due.filter(|_| refreshes)),
         (Timer::StoreCheck, check.filter(|_| wants_check).map(|at| at.later(known.store.rests_until()))),
         (Timer::CooldownEnds, waits_until),
-        (Timer::Expired, schedule.map(|schedule| schedule.dead)),
+        (Timer::Expired, schedule.map(|schedule| schedule.expired_at)),
         // Nothing usable is left of the token that is still served.
         (Timer::Expired, (usable.is_none() && machine.is_serving()).then_some(env.now)),
     ]

@@ -15,7 +15,7 @@ use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
+use crate::store::{Entry, Expected, SwapOutcome, TimeoutStore, Version};
 
 /// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
 ///
@@ -78,7 +78,7 @@ impl<T> fmt::Debug for Claim<T> {
 
 /// A claim, whatever its result will be.
 pub(super) struct Held {
-    store: Arc<BoundedStore>,
+    store: Arc<TimeoutStore>,
     time: Time,
     key: Key,
     pub(super) lifetime: Duration,
@@ -104,7 +104,7 @@ enum Replaced {
 
 impl Held {
     pub(super) fn new(
-        store: Arc<BoundedStore>,
+        store: Arc<TimeoutStore>,
         time: Time,
         key: Key,
         (lifetime, keep): (Duration, Duration),
@@ -169,7 +169,7 @@ impl Held {
                 state.version.clone()
             };
             let (key, new) = (self.key.clone(), new.clone());
-            let swap = self.store.ask_until(deadline, move |store| {
+            let swap = self.store.run_until(deadline, move |store| {
                 let new = new.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
                 store.compare_and_swap(&key, Expected::Version(&version), new)
             })?;

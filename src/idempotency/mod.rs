@@ -22,7 +22,7 @@ use crate::clock::{Clock, Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Identity, Key};
 use crate::name::unique_name;
-use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
+use crate::store::{Entry, Expected, Store, SwapOutcome, TimeoutStore, Version};
 
 /// Does things once: keeps on a [`Store`] who does what, and what came of it.
 ///
@@ -61,7 +61,7 @@ use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
 /// Clones are cheap and work on the same things. A wrong setting is kept, and returned by every call.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
-    store: Arc<BoundedStore>,
+    store: Arc<TimeoutStore>,
     namespace: Arc<str>,
     result_ttl: Duration,
     claim_ttl: Duration,
@@ -164,7 +164,7 @@ impl Idempotency {
     /// Keeps what is done on `store`. Opens no connection.
     pub fn new(store: impl Store) -> Idempotency {
         Idempotency {
-            store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_STEP)),
+            store: Arc::new(TimeoutStore::new(Arc::new(store), LONGEST_STEP)),
             namespace: "evertoken".into(),
             result_ttl: Duration::from_secs(24 * 3600),
             claim_ttl: Duration::from_secs(30),
@@ -258,7 +258,7 @@ impl Idempotency {
     pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<OperationRecord<T>>, Error> {
         let (key, id) = self.place(key.as_ref())?;
         let place = key.clone();
-        let entry = self.store.ask(move |store| store.read(&place))?;
+        let entry = self.store.run(move |store| store.read(&place))?;
         let Some(entry) = entry else { return Ok(None) };
         let Some(head) = self.decode(&entry, &key, &id).filter(|head| !is_over(head, &entry)) else { return Ok(None) };
         let result = match head.status {
@@ -291,7 +291,7 @@ impl Idempotency {
         if !(1..=LONGEST_KEY).contains(&text.len()) {
             return Err(Error::config("the key of a thing to be done once must have 1 to 1024 bytes"));
         }
-        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.once();
+        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.operation();
         let id = name_of(text, "deed", key.as_str().as_bytes());
         Ok((key, id))
     }
@@ -359,7 +359,7 @@ impl Attempt<'_> {
     fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<SwapOutcome, Error> {
         self.head.turn += 1;
         let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_ttl);
-        self.once.store.ask_until(deadline, move |store| {
+        self.once.store.run_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.compare_and_swap(&key, expected, Some((&bytes, lifetime)))
         })

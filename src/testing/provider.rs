@@ -327,7 +327,7 @@ mod tests {
     fn fetch(provider: &FakeProvider) -> Result<(String, Duration), ErrorKind> {
         let grant = provider.fetch(&context(HOUR)).map_err(|error| error.kind())?;
         let (token, lifetime) = grant.into_parts(&Profile::default()).map_err(|error| error.kind())?;
-        Ok((token.expose().to_owned(), lifetime.whole))
+        Ok((token.expose().to_owned(), lifetime.total))
     }
 
     fn granted(token: &str, lifetime: Duration) -> Result<(String, Duration), ErrorKind> {

@@ -1,7 +1,6 @@
 //! A process of a test that keeps a manager, and what many of them do together, wherever they keep their tokens.
 //!
 //! Tests include it as `actor`, beside `process` and `wait`.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpStream;
@@ -15,8 +14,8 @@ use evertoken::store::Key;
 use evertoken::testing::{FakeVendor, VendorFault};
 use evertoken::{Error, HttpConfig, OAuth2, RefreshToken, TokenManager, TokenManagerBuilder};
 
-use crate::process::{Process, each};
-use crate::wait::*;
+use super::process::{Process, each};
+use super::wait::*;
 
 /// How long a fetch may take in a process, unless a test says otherwise.
 pub(crate) const FETCH: Duration = SECOND;
@@ -183,12 +182,6 @@ impl Provider for Stopping {
 
 pub(crate) fn key_of(token_url: &str, client: &str) -> Key {
     TokenManager::new(OAuth2::new(token_url, client, "secret")).key().clone()
-}
-
-/// The token that stands in the bytes of a record.
-pub(crate) fn recorded(bytes: &[u8]) -> String {
-    let record: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    record["access_token"].as_str().unwrap().to_owned()
 }
 
 /// `share` is told the address of a host, as in the functions below.

@@ -1,24 +1,35 @@
 //! A test in a process of its own.
-#![allow(dead_code, clippy::unwrap_used)]
 
+use std::any::type_name;
 use std::io::{Write, stderr};
 use std::process::Command;
 
-/// Runs `body` in a process in which no other test runs: this test's own program, started again for it alone.
-pub(crate) fn alone(name: &str, body: impl FnOnce()) {
+/// Runs `body` in a process in which no other test runs: this program, started again for the test that calls this function.
+pub(crate) fn alone<F: FnOnce()>(body: F) {
     const MARK: &str = "EVERTOKEN_TEST_ALONE";
+    let name = test_of(&body);
     if std::env::var(MARK).as_deref() == Ok(name) {
         return body();
     }
     let program = std::env::current_exe().unwrap();
     let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(MARK, name).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "the test has run: {said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("1 passed"), "no test is called {name}: {stdout}");
     String::from_utf8_lossy(&output.stderr)
         .lines()
         .filter_map(|line| line.strip_prefix(NOT_TESTED))
         .for_each(not_tested);
+}
+
+/// Returns the name, with its modules, of the test function in which `closure` is written.
+///
+/// The type of a closure is named `program::module::function::{{closure}}`, so that a test that moves to another module
+/// still finds itself.
+pub(crate) fn test_of<F>(_closure: &F) -> &'static str {
+    let path = type_name::<F>();
+    let path = path.strip_suffix("::{{closure}}").expect("a closure that is written in a test");
+    path.split_once("::").expect("a test stands in a program").1
 }
 
 /// Says that something could not be tested here, past the harness, which is silent about tests that pass.

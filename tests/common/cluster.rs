@@ -1,9 +1,8 @@
 //! A real Redis Cluster: three masters that share the slots, and a replica of each.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::thread;
 
-use crate::redis_server::{RedisServer, field, until};
+use super::redis_server::{RedisServer, field, until};
 
 /// The nodes end with this value.
 pub(crate) struct RedisCluster {

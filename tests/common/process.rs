@@ -1,11 +1,10 @@
 //! Processes of a test: each is the test's own program, started again. It does what it is told over a socket.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use crate::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually};
 
 /// A process of this test. It ends with this value.
 pub(crate) struct Process {

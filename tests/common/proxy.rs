@@ -1,5 +1,4 @@
 //! A way to a server that fails as networks do: loopback, and the fault that a test wants.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};

@@ -1,10 +1,9 @@
 //! A real Redis that sentinels watch: one master, two replicas, three sentinels.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::fs;
 
-use crate::redis_server::{RedisServer, field, until};
+use super::redis_server::{RedisServer, field, until};
 
 /// The name under which the sentinels know the master.
 pub(crate) const MASTER: &str = "tokens";

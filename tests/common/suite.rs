@@ -1,7 +1,6 @@
 //! What every store does. A backend adds one call of [`behaves`].
 //!
 //! Tests include it as `suite`, beside `wait`.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::sync::Barrier;
 use std::thread;
@@ -12,7 +11,7 @@ use evertoken::provider::Identity;
 use evertoken::store::{Entry, Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 use evertoken::testing::FakeProvider;
 
-use crate::wait::*;
+use super::wait::*;
 
 /// A key that no other test uses.
 pub(crate) fn key(name: &'static str) -> Key {

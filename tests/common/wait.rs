@@ -1,5 +1,4 @@
 //! Waiting for what a manager does, without sleeping.
-#![allow(dead_code)]
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -85,4 +84,16 @@ pub(crate) fn wait_for_same(events: &Receiver<Event>) -> Duration {
         EventKind::Unchanged { retry_in, .. } => Some(*retry_in),
         _ => None,
     })
+}
+
+/// Returns whether something becomes so within two seconds of real time, while the clock goes on in steps.
+pub(crate) fn becomes_so(clock: &FakeClock, step: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    for _ in 0..40 {
+        if is_so() {
+            return true;
+        }
+        clock.advance(step);
+        thread::sleep(Duration::from_millis(50));
+    }
+    is_so()
 }

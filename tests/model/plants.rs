@@ -193,7 +193,7 @@ impl Plant {
                 stored.record.token = None;
             }
             (Plant::OneClock, Reply::Found(stored)) => {
-                stored.record.token.iter_mut().for_each(|token| token.end = token.end.by_monotonic_alone());
+                stored.record.token.iter_mut().for_each(|token| token.end = token.end.monotonic_only());
             }
             (Plant::LifetimeFromReply, Reply::Granted(_)) => refresh.issued = env.now,
             (Plant::MarkNotRespected, Reply::Renewal(stored)) => {

@@ -4,14 +4,13 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use evertoken::provider::microsoft::Certificate;
+use evertoken::provider::oauth2::SigningKey;
 use ring::rand::SystemRandom;
 use ring::signature::{self, KeyPair as _, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
-
-use evertoken::provider::microsoft::Certificate;
-use evertoken::provider::oauth2::SigningKey;
 
 pub(crate) const RSA: &str = include_str!("keys/rsa_2048.pem");
 pub(crate) const RSA_OTHER: &str = include_str!("keys/rsa_other.pem");

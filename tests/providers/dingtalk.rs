@@ -7,7 +7,7 @@ use evertoken::provider::{Provider, ServiceResponse, TokenPlacement};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{DingTalk, Error, ErrorKind, Verdict};
 
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];
@@ -390,10 +390,10 @@ fn dingtalks_name_for_a_request_and_the_address_it_saw_are_told() {
     let untrusted =
         r#"{"code":"Forbidden.AccessDenied.IpNotInWhiteList","message":"不在白名单,request ip=1.2.3.4 appKey(key)"}"#;
     let error = refusal(&reply("403 Forbidden", "", untrusted));
-    assert!(error.to_string().contains("the address is 1.2.3.4"), "{error}");
+    assert!(error.to_string().contains("the vendor sees this machine as 1.2.3.4"), "{error}");
     let old = r#"{"errcode":60020,"errmsg":"访问ip不在白名单之中,request ip=1.2.3.4","request_id":"r-1"}"#;
     let error = refusal(&reply("200 OK", "", old));
-    assert!(error.to_string().contains("the address is 1.2.3.4"), "{error}");
+    assert!(error.to_string().contains("the vendor sees this machine as 1.2.3.4"), "{error}");
     assert_eq!(error.request_id(), Some("r-1"));
 }
 

@@ -11,7 +11,7 @@ use evertoken::testing::FakeProvider;
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{ErrorKind, Feishu, TokenManager, Verdict};
 
-use crate::common::{Canned, canned, host, reply};
+use crate::common::http_host::{Canned, canned, host, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, context, parent};
 
 fn tenant() -> FeishuTenant {

@@ -7,7 +7,7 @@ use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, T
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{Error, ErrorKind, HttpConfig, Token, TokenManager, Verdict};
 
-use crate::common::{Canned, canned, reply};
+use crate::common::http_host::{Canned, canned, reply};
 
 /// One kind of token. Its credential has `hunter2` wherever it has a secret; its state and its parent's token have it
 /// too.
@@ -244,7 +244,7 @@ fn says_what_is_missing(kind: &Kind) {
         let parent = kind.needs_parent.then(|| parent("hunter2-parent"));
         let error = (kind.provider)(&host.url()).fetch(&context().with_parent(parent)).unwrap_err();
         assert!(
-            matches!(error.kind(), ErrorKind::TicketRequired | ErrorKind::InvalidCredentials),
+            matches!(error.kind(), ErrorKind::TicketRequired | ErrorKind::SignInRequired),
             "{}: {error}",
             kind.name
         );

@@ -13,7 +13,7 @@ use evertoken::{Entra, Error, ErrorKind, HttpConfig, Secret, TokenManager, Verdi
 use serde_json::json;
 
 use crate::assertions::{Assertion, RSA, RSA_OTHER, START, certificate, certificate_pem, ec, ec_pem, rsa, rsa_other};
-use crate::common::{answering, canned, closed_port, reply};
+use crate::common::http_host::{answering, canned, closed_port, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const GRANTED: &str = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"t-1"}"#;
@@ -372,9 +372,9 @@ fn advice_says_what_a_person_can_do() {
     };
     let app: &dyn Fn(&str) -> Box<dyn Provider> = &|url| Box::new(entra(url, "s"));
     for (word, number, told) in [
-        ("invalid_client", 7000215, "value is wanted, not its id"),
+        ("invalid_client", 7000215, "use the secret's value, not its id"),
         ("invalid_client", 7000222, "has expired"),
-        ("invalid_client", 700027, "certificate is one of the app's and has not expired"),
+        ("invalid_client", 700027, "certificate is registered for the app and has not expired"),
         ("invalid_client", 700027, "clock"),
         ("invalid_client", 700024, "clock"),
         ("invalid_request", 700213, "federated credential"),
@@ -388,7 +388,7 @@ fn advice_says_what_a_person_can_do() {
     }
     let bot = |url: &str| BotFramework::new("app", "s").authority(url);
     let text = advice(&|url| Box::new(bot(url)), "unauthorized_client", 700016);
-    assert!(text.contains("single-tenant bot names its own with `tenant`"), "{text}");
+    assert!(text.contains("set `tenant` for a single-tenant bot"), "{text}");
     let text = advice(&|url| Box::new(bot(url).tenant("contoso.example")), "unauthorized_client", 700016);
     assert!(!text.contains("single-tenant"), "{text}");
 }
@@ -527,7 +527,7 @@ fn a_machine_that_is_not_in_azure_is_asked_about() {
     let url = format!("http://127.0.0.1:{}", closed_port());
     let error = ManagedIdentity::new("r").base_url(url).fetch(&context()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("is this machine in Azure?"), "{error}");
+    assert!(error.to_string().contains("runs in Azure"), "{error}");
 }
 
 #[test]
@@ -546,8 +546,8 @@ fn an_end_instead_of_a_life_counts_from_now() {
         ((START - 60).to_string(), "this machine's clock"),
         ("0".to_owned(), "this machine's clock"),
         ("\"-5\"".to_owned(), "this machine's clock"),
-        ("\"soon\"".to_owned(), "no number"),
-        ("\"1/1/2026 12:00:00 AM +00:00\"".to_owned(), "no number"),
+        ("\"soon\"".to_owned(), "is not a number"),
+        ("\"1/1/2026 12:00:00 AM +00:00\"".to_owned(), "is not a number"),
     ] {
         let error = ask(&end).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{end}");

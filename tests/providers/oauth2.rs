@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::assertions::{
     Assertion, RSA, RSA_OTHER, RSA_SMALL, START, certificate_pem, ec, ec_pem, rsa, rsa_other, rsa_pkcs1,
 };
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const GRANTED: &str = r#"{"access_token":"t-1","expires_in":3600}"#;
@@ -392,7 +392,7 @@ fn a_key_that_cannot_be_used_is_told_by_what_is_wrong_with_it() {
         (String::new(), "not readable PEM"),
         ("hunter2".to_owned(), "not readable PEM"),
         (RSA[..600].to_owned(), "not readable PEM"),
-        (RSA.replace('\n', r"\n"), "lines"),
+        (RSA.replace('\n', r"\n"), "line breaks"),
         (block("PRIVATE KEY", "*hunter2*"), "not readable PEM"),
         (block("PRIVATE KEY", "aHVudGVyMg=="), "cannot be read"),
         (block("RSA PRIVATE KEY", "aHVudGVyMg=="), "cannot be read"),
@@ -414,24 +414,34 @@ fn a_key_that_cannot_be_used_is_told_by_what_is_wrong_with_it() {
 }
 
 #[test]
-fn a_key_file_that_cannot_be_read_is_told_without_its_path() {
+fn a_key_file_that_cannot_be_read_is_named_and_a_key_in_place_of_its_path_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("hunter2");
+    let missing = folder.path().join("missing");
     let garbled = folder.path().join("garbled");
     fs::write(&garbled, [0xff, 0xfe]).unwrap();
     let good = folder.path().join("key.pem");
     fs::write(&good, RSA).unwrap();
     assert!(SigningKey::from_pem_file(&good).is_ok());
     for error in [
-        SigningKey::from_pem_file(&missing).unwrap_err(),
-        SigningKey::from_pem_file(&garbled).unwrap_err(),
-        SigningKey::from_pem_file(folder.path()).unwrap_err(),
-        GoogleServiceAccount::from_file(&missing).unwrap_err(),
+        SigningKey::from_pem_file(RSA).unwrap_err(),
+        SigningKey::from_pem_file(RSA.replace('\n', "")).unwrap_err(),
+        GoogleServiceAccount::from_file(account("a@project.example", RSA)).unwrap_err(),
         GoogleServiceAccount::from_file(&good).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        assert!(error.to_string().len() < 200 && !error.to_string().contains(&RSA[40..60]), "{error}");
     }
+    for (error, text) in [
+        (SigningKey::from_pem_file(&missing), format!("the private key file {missing:?} does not exist")),
+        (SigningKey::from_pem_file(&garbled), format!("the private key file {garbled:?} is not UTF-8")),
+        (SigningKey::from_pem_file(folder.path()), "the private key file ".to_owned()),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().starts_with(&text), "{error}");
+    }
+    let error = GoogleServiceAccount::from_file(&missing).unwrap_err().to_string();
+    assert_eq!(error, format!("google: the service account file {missing:?} does not exist"));
     let json = folder.path().join("account.json");
     fs::write(&json, account("a@project.example", RSA)).unwrap();
     assert!(GoogleServiceAccount::from_file(&json).unwrap().scope("s").check().is_ok());
@@ -517,7 +527,15 @@ const REFRESH: &[Kind] = &[Kind {
     granting: r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFETIME,"refresh_token":"next"}"#,
     odd_life: false,
     refusals: &[
-        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
+        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::SignInRequired, Some("invalid_grant"), None),
+        ("200 OK", r#"{"error":"bad_refresh_token"}"#, ErrorKind::SignInRequired, Some("bad_refresh_token"), None),
+        (
+            "400 Bad Request",
+            r#"{"error":"interaction_required"}"#,
+            ErrorKind::SignInRequired,
+            Some("interaction_required"),
+            None,
+        ),
         ("200 OK", r#"{"error":"invalid_client"}"#, ErrorKind::InvalidCredentials, Some("invalid_client"), None),
         ("400 Bad Request", r#"{"error":"invalid_scope"}"#, ErrorKind::Config, Some("invalid_scope"), None),
         ("429 Too Many Requests", r#"{"error":"slow_down"}"#, ErrorKind::Throttled, Some("slow_down"), Some(5)),

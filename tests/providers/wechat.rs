@@ -8,7 +8,7 @@ use evertoken::provider::{Context, Grant, Provider, TokenPlacement, from_fn};
 use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, TokenManager, Verdict, WeChat};
 
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, assert_judges, context, parent, verdict};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];
@@ -116,8 +116,8 @@ const KINDS: &[Kind] = &[
             ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::TokenRejected, Some("40014"), None),
             ("200 OK", r#"{"errcode":42001}"#, ErrorKind::TokenRejected, Some("42001"), None),
             ("200 OK", r#"{"errcode":40013}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
-            ("200 OK", r#"{"errcode":61003}"#, ErrorKind::InvalidCredentials, Some("61003"), None),
-            ("200 OK", r#"{"errcode":61023}"#, ErrorKind::InvalidCredentials, Some("61023"), None),
+            ("200 OK", r#"{"errcode":61003}"#, ErrorKind::SignInRequired, Some("61003"), None),
+            ("200 OK", r#"{"errcode":61023}"#, ErrorKind::SignInRequired, Some("61023"), None),
             ("200 OK", r#"{"errcode":61007}"#, ErrorKind::Forbidden, Some("61007"), None),
             ("200 OK", r#"{"errcode":61024}"#, ErrorKind::Forbidden, Some("61024"), None),
             ("200 OK", r#"{"errcode":61004}"#, ErrorKind::Forbidden, Some("61004"), None),
@@ -409,7 +409,7 @@ fn an_account_without_a_refresh_token_must_be_authorized_again_and_nobody_is_ask
     let host = answering(r#"{"authorizer_access_token":"t-1","expires_in":7200}"#);
     let provider = authorizer("c", "c", "a", "refresh-1").base_url(host.url());
     let error = provider.fetch(&context().with_parent(Some(parent("p")))).unwrap_err();
-    assert_eq!((error.kind(), host.calls()), (ErrorKind::InvalidCredentials, 0));
+    assert_eq!((error.kind(), host.calls()), (ErrorKind::SignInRequired, 0));
     assert!(error.to_string().contains("authorize again"), "{error}");
 }
 

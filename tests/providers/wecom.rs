@@ -6,7 +6,7 @@ use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComJsTicket, WeComServic
 use evertoken::provider::{Provider, TokenPlacement};
 use evertoken::{ErrorKind, Verdict, WeCom};
 
-use crate::common::{answering, canned, reply};
+use crate::common::http_host::{answering, canned, reply};
 use crate::kinds::{Body, Kind, Refusal, Source, assert_all, assert_judges, context, parent, verdict};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];

@@ -77,7 +77,7 @@ impl WeChatAuthorizer {
     fn ask(&self, context: &Context) -> Result<Grant, Error> {
         let component = context.parent()?;
         let refresh_token =
-            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, NO_REFRESH_TOKEN))?;
+            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::SignInRequired, NO_REFRESH_TOKEN))?;
         let body = Body {
             component_appid: &self.component_appid,
             authorizer_appid: &self.authorizer_appid,
@@ -148,4 +148,4 @@ impl Provider for WeChatAuthorizer {
 
 const NAME: &str = "wechat authorizer";
 
-const NO_REFRESH_TOKEN: &str = "there is no refresh token; the account's owner must authorize again";
+const NO_REFRESH_TOKEN: &str = "there is no authorizer_refresh_token; let the account's owner authorize again, and build the provider with the new one";

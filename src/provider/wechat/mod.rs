@@ -111,14 +111,16 @@ const AT_AUTHORIZER: &[ErrorRule] = &[
     ("42001", ErrorKind::TokenRejected, REFUSED_COMPONENT),
     (
         "61003",
-        ErrorKind::InvalidCredentials,
-        "the account has withdrawn its authorization; its owner must authorize again",
+        ErrorKind::SignInRequired,
+        "the account has withdrawn its authorization; let its owner authorize again, and build the provider with the new \
+         authorizer_refresh_token",
     ),
     ("61007", ErrorKind::Forbidden, "the account has not granted this right; its owner must authorize again"),
     (
         "61023",
-        ErrorKind::InvalidCredentials,
-        "the refresh token is not valid any more; the account's owner must authorize again",
+        ErrorKind::SignInRequired,
+        "the authorizer_refresh_token is not valid any more; let the account's owner authorize again, and build the \
+         provider with the new one",
     ),
     ("61024", ErrorKind::Forbidden, "the account is not this component's; its owner must authorize again"),
 ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::policy::store_pause;
+use crate::policy::store_backoff;
 
 /// Closed: everybody may ask. Open, after several failures in a row: nobody. When the pause is over one may ask; it
 /// closes or opens for longer, by what comes of that.
@@ -55,7 +55,7 @@ impl Breaker {
         }
         self.openings = self.openings.saturating_add(1);
         let step = if for_long { u32::MAX } else { self.openings };
-        self.open = Some(Open { until: Deadline::within(store_pause(step, random)), probe: None });
+        self.open = Some(Open { until: Deadline::within(store_backoff(step, random)), probe: None });
     }
 }
 

@@ -10,7 +10,7 @@ use super::config::{Place, RedisConfig, Topology};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::thread::aside;
+use crate::thread::run_with_deadline;
 
 /// A connection. After a [`Fault`] that [breaks](Fault::breaks) it, it must not be used again: what is read next might
 /// be the answer to an earlier question.
@@ -85,7 +85,7 @@ impl Link {
             return open(config);
         }
         let config = config.clone();
-        match aside("evertoken-redis", deadline, move || open(&config)) {
+        match run_with_deadline("evertoken-redis", deadline, move || open(&config)) {
             Ok(Some(opened)) => opened,
             Ok(None) => Err(Fault::unreachable(LATE)),
             Err(error) => Err(Fault { error: error.recast(ErrorKind::Store, LATE), kind: FaultKind::Unreachable }),

@@ -146,7 +146,7 @@ impl Store for RedisStore {
         Some(self.0.watch(key, notifier))
     }
 
-    fn logs_its_trouble(&self) -> bool {
+    fn logs_outages(&self) -> bool {
         true
     }
 }
@@ -213,7 +213,7 @@ impl Inner {
         question: &Question,
         read: impl Fn(Reply) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        let rank = if key.is_done_once() { Rank::Patient } else { Rank::Writing };
+        let rank = if key.is_operation() { Rank::Patient } else { Rank::Writing };
         let too_much = || Error::new(ErrorKind::Store, "too much is asked of redis at once");
         self.ask(question, rank, read)?.ok_or_else(too_much)
     }

@@ -121,7 +121,7 @@ pub(super) fn swap(key: &Key, expected: Expected<'_>, new: Option<(&[u8], Durati
         Expected::Any => ("any", ""),
     };
     // Nobody waits for news of a lease.
-    let keys = if key.is_beside() { vec![key.clone()] } else { vec![key.clone(), stream(key)] };
+    let keys = if key.is_sidecar() { vec![key.clone()] } else { vec![key.clone(), stream(key)] };
     let question = Question::new(&SWAP, &keys).with(condition).with(version);
     match new {
         Some((bytes, lifetime)) => question.with("set").with(bytes).with_milliseconds(lifetime),
@@ -155,7 +155,7 @@ pub(super) fn follow<'a>(streams: impl IntoIterator<Item = (&'a Key, &'a str)>, 
 
 /// The stream that tells of changes: it holds the last one.
 pub(super) fn stream(key: &Key) -> Key {
-    key.beside("news")
+    key.sidecar("news")
 }
 
 /// What a script answers: a word, and what belongs to it.

@@ -14,7 +14,7 @@ use crate::clock::Deadline;
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::lock;
-use crate::policy::store_pause;
+use crate::policy::store_backoff;
 use crate::store::Cursor;
 use crate::thread::Done;
 
@@ -130,7 +130,7 @@ impl Waiting {
     }
 
     fn refused(&self) {
-        self.lock().refused = Some(Deadline::within(store_pause(u32::MAX, fastrand::f64())));
+        self.lock().refused = Some(Deadline::within(store_backoff(u32::MAX, fastrand::f64())));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

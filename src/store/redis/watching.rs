@@ -15,14 +15,14 @@ use super::{Inner, OPERATION, scripts};
 use crate::clock::{Deadline, Notifier};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::policy::store_pause;
-use crate::store::watch::{Subscription, Watches};
+use crate::policy::store_backoff;
+use crate::store::subscriptions::{Subscription, Subscriptions};
 use crate::thread::spawn;
 
 /// What is watched, and the thread that does.
 #[derive(Default)]
 pub(super) struct Watching {
-    watches: Arc<Watches>,
+    watches: Arc<Subscriptions>,
     /// The process in which the thread runs. A forked child starts its own with its first new watch.
     running: Mutex<Option<u32>>,
     /// The server works again: what rests because it did not, need not any longer.
@@ -58,7 +58,7 @@ fn run(store: &Weak<Inner>) {
                 // What is missed meanwhile is told when it works again.
                 trail = Trail::default();
                 failures = if fault.lasts() { u32::MAX } else { failures.saturating_add(1) };
-                rest(store, store_pause(failures, fastrand::f64()));
+                rest(store, store_backoff(failures, fastrand::f64()));
             }
         }
     }

@@ -1,0 +1,82 @@
+//! Providers that need a renewal secret: a refresh token, which a server replaces at each use, or a ticket.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use evertoken::provider::{Context, Grant, Identity, RenewalProfile};
+use evertoken::testing::FakeProvider;
+use evertoken::{Error, ErrorKind};
+
+use super::wait::HOUR;
+
+/// It takes each refresh token once, and gives `refresh-<n>` and `token-<n>` for the n-th that is shown.
+#[derive(Clone, Default)]
+pub(crate) struct Server(Arc<Mutex<(Vec<String>, BTreeSet<String>)>>);
+
+impl Server {
+    /// The refresh tokens that were shown, in that order.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.0.lock().unwrap().0.clone()
+    }
+
+    pub(crate) fn used_twice(&self) -> bool {
+        let shown = self.shown();
+        shown.iter().collect::<BTreeSet<_>>().len() != shown.len()
+    }
+
+    /// Somebody else has shown this one.
+    pub(crate) fn note_shown(&self, token: &str) {
+        let mut server = self.0.lock().unwrap();
+        server.0.push(token.to_owned());
+        server.1.insert(token.to_owned());
+    }
+
+    pub(crate) fn grant(&self, context: &Context) -> Result<Grant, Error> {
+        let mut server = self.0.lock().unwrap();
+        let shown = context.renewal_secret().unwrap().expose().to_owned();
+        server.0.push(shown.clone());
+        let calls = server.0.len();
+        if !server.1.insert(shown) {
+            return Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"));
+        }
+        Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_renewal_secret(format!("refresh-{calls}")))
+    }
+
+    /// The same, but takes one again, as some servers do for a while.
+    pub(crate) fn grant_within_grace(&self, context: &Context) -> Result<Grant, Error> {
+        let mut server = self.0.lock().unwrap();
+        server.0.push(context.renewal_secret().unwrap().expose().to_owned());
+        let calls = server.0.len();
+        Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_renewal_secret(format!("refresh-{calls}")))
+    }
+}
+
+/// Begins with `refresh-0`.
+pub(crate) fn keeps() -> RenewalProfile {
+    RenewalProfile::refresh_token(Identity::new("app"), "refresh-0")
+}
+
+/// A provider that does this at each of its first fetches.
+pub(crate) fn scripted(
+    keeps: RenewalProfile,
+    step: impl Fn(&Context) -> Result<Grant, Error> + Clone + Send + 'static,
+) -> FakeProvider {
+    (0..20).fold(FakeProvider::new().with_renewal(keeps), |provider, _| provider.then(step.clone()))
+}
+
+/// A provider at that server.
+pub(crate) fn refreshing(server: &Server) -> FakeProvider {
+    let server = server.clone();
+    scripted(keeps(), move |context| server.grant(context))
+}
+
+/// A provider that needs a ticket and quotes it in its tokens: `<ticket>-<n>` at its n-th fetch, from 0.
+pub(crate) fn needing_tickets(fetches: usize) -> FakeProvider {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    (0..fetches).fold(FakeProvider::new().with_renewal(keeps), |provider, at| {
+        provider.then(move |context| match context.renewal_secret() {
+            Some(ticket) => Ok(Grant::new(format!("{}-{at}", ticket.expose()), 2 * HOUR)),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
+        })
+    })
+}

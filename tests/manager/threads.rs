@@ -1,0 +1,170 @@
+//! What can only be seen of a whole process: its threads, its end, its children. Each test runs in a process of its own.
+
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
+use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
+
+use crate::common::alone::alone;
+use crate::common::wait::*;
+
+/// The names of this library's threads that run now.
+fn threads() -> Vec<String> {
+    let names = fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        // A thread may end between the listing and the look.
+        fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    });
+    names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("evertoken")).collect()
+}
+
+/// Waits until no thread of this library is left, and returns how long that took. Nothing announces it.
+fn until_no_thread() -> Duration {
+    let start = Instant::now();
+    eventually("all threads end", || threads().is_empty());
+    start.elapsed()
+}
+
+#[test]
+fn promise_9_no_thread_runs_while_nothing_is_held() {
+    alone(|| {
+        let managers: Vec<_> = (0..100).map(|_| TokenManager::new(FakeProvider::new())).collect();
+        assert!(threads().is_empty(), "{:?}", threads());
+        drop(managers);
+    });
+}
+
+#[test]
+fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along() {
+    alone(|| {
+        let mut managers: Vec<_> = (0..1000).map(|_| TokenManager::new(FakeProvider::new())).collect();
+        managers.iter().for_each(|manager| drop(text(manager)));
+        // Flights end a moment after their callers got the token.
+        eventually("flights end", || threads().len() == 1);
+        assert_eq!(threads(), ["evertoken-refre"]);
+        let last = managers.pop().unwrap();
+        drop(managers);
+        assert_eq!(threads(), ["evertoken-refre"]);
+        let dropping = Instant::now();
+        drop(last);
+        assert!(dropping.elapsed() < Duration::from_millis(50), "drop never waits");
+        assert!(until_no_thread() < Duration::from_millis(100));
+    });
+}
+
+#[test]
+fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once() {
+    alone(|| {
+        let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().lifetime(3 * SECOND));
+        let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
+        text(&manager());
+        until_no_thread();
+        let tokens = manager();
+        // All of them: one that has just been started has no name yet.
+        let all = || fs::read_dir("/proc/self/task").unwrap().count();
+        let before = all();
+        assert_eq!((text(&tokens).as_str(), all()), ("token-1", before));
+        // Wanted again it is looked after, and renewed ahead of its end.
+        let events = tokens.events();
+        text(&tokens);
+        eventually("there is a refresher", || threads() == ["evertoken-refre"]);
+        wait_for_grant(&events);
+        assert_eq!((text(&tokens).as_str(), provider.calls()), ("token-2", 2));
+    });
+}
+
+#[test]
+fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline() {
+    alone(|| {
+        let host = FakeVendor::wecom();
+        let provider = WeCom::new("corp", "secret").base_url(host.url());
+        let http = HttpConfig::default().timeout(Duration::from_millis(500));
+        let tokens = TokenManager::builder(provider).http(http).build().unwrap();
+        text(&tokens);
+        host.fail_with(VendorFault::Hang);
+        assert!(tokens.token_within(SECOND).is_ok());
+        tokens.invalidate().unwrap();
+        tokens.warm_up();
+        assert!(host.wait_for_calls(2, PATIENCE));
+        let dropping = Instant::now();
+        drop(tokens);
+        assert!(dropping.elapsed() < Duration::from_millis(50));
+        // The refresher goes at once, the fetch when its time is over.
+        let gone = Instant::now();
+        while threads().iter().any(|name| name == "evertoken-refre") {
+            assert!(gone.elapsed() < Duration::from_millis(100));
+            thread::yield_now();
+        }
+        until_no_thread();
+        assert!(dropping.elapsed() < 3 * SECOND);
+    });
+}
+
+#[test]
+fn shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says() {
+    alone(|| {
+        let provider = FakeProvider::new().gated();
+        let tokens = TokenManager::new(provider.clone());
+        tokens.warm_up();
+        assert!(provider.wait_for_calls(1, PATIENCE));
+        assert!(!tokens.shutdown(Duration::from_millis(20)));
+        provider.permit(1);
+        assert!(tokens.shutdown(PATIENCE));
+        until_no_thread();
+        // What the fetch brought is not lost.
+        assert_eq!(text(&tokens), "token-1");
+    });
+}
+
+#[test]
+fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
+    alone(|| {
+        for _ in 0..50 {
+            let provider = FakeProvider::new();
+            let (tokens, clock) = on_clock(&provider);
+            let events = tokens.events();
+            text(&tokens);
+            wait_for_grant(&events);
+            clock.advance(6900 * SECOND);
+            wait_for_grant(&events);
+            assert_eq!(text(&tokens), "token-2");
+            drop(tokens);
+        }
+        until_no_thread();
+    });
+}
+
+#[test]
+fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
+    alone(|| {
+        let host = FakeVendor::oauth2().lifetime(3 * SECOND);
+        let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
+        let held = text(&tokens);
+        // The flight has landed, and its thread is about to end.
+        eventually("flights end", || threads() == ["evertoken-refre"]);
+        // SAFETY: the child uses nothing but the manager, which says that it can be used after a fork.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                assert_eq!(text(&tokens), held, "the token is kept");
+                assert!(threads().is_empty(), "threads are not inherited");
+                let events = tokens.events();
+                // A connection of its own, not the one that the parent pooled.
+                let another = tokens.force_refresh().unwrap();
+                assert_ne!(another.expose(), held);
+                wait_for_grant(&events);
+                // Renewed ahead of time by a refresher of its own, which takes two seconds.
+                assert_eq!(text(&tokens), another.expose());
+                wait_for_grant(&events);
+            }));
+            // SAFETY: ends the child without running the parent's test harness in it.
+            unsafe { libc::_exit(if fine.is_ok() { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was forked above.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child is content");
+        tokens.force_refresh().unwrap();
+        assert!(host.is_valid(&text(&tokens)));
+    });
+}

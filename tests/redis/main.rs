@@ -1,0 +1,27 @@
+//! A shared Redis.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(feature = "redis")]
+mod fallback;
+#[cfg(feature = "redis")]
+mod faults;
+#[cfg(feature = "redis")]
+mod other_programs;
+#[cfg(feature = "redis")]
+mod processes;
+#[cfg(feature = "redis")]
+mod records;
+#[cfg(feature = "redis")]
+mod renewal_secrets;
+#[cfg(feature = "redis")]
+mod setup;
+#[cfg(feature = "redis")]
+mod sharing;
+mod test_servers;
+#[cfg(all(feature = "redis-cluster", feature = "redis-sentinel", feature = "redis-tls"))]
+mod topology;
+#[cfg(feature = "redis")]
+mod watch;

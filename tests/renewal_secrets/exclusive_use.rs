@@ -1,0 +1,355 @@
+//! A refresh token is used by one fetch at a time.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use evertoken::provider::{Identity, Profile};
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
+use evertoken::{Error, ErrorKind, HttpConfig, MemoryStore, OAuth2, RefreshToken, TokenManager};
+
+use crate::common::renewal::*;
+use crate::common::stores::*;
+use crate::common::wait::*;
+
+/// The state is shared by all records of a client (scope is not in its identity), the lease is not: two managers
+/// with different scopes, or one with a key of its own, use one refresh token at the same time.
+#[test]
+fn managers_of_one_refresh_token_with_different_scopes_do_not_use_it_at_once() {
+    use_at_once(false);
+}
+
+/// The same where one of the two has a key of its own.
+#[test]
+fn managers_of_one_refresh_token_with_different_keys_do_not_use_it_at_once() {
+    use_at_once(true);
+}
+
+fn use_at_once(own_key: bool) {
+    {
+        let (server, clock) = (Server::default(), FakeClock::new());
+        let store = MemoryStore::with_clock(clock.clone());
+        let (entered, has_entered) = bounded(1);
+        let (go, may_go) = bounded(1);
+        let slow = server.clone();
+        let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+            entered.send(()).unwrap();
+            let _ = may_go.recv_timeout(SECOND * 3);
+            slow.grant(context)
+        });
+        let identity = if own_key { "fake" } else { "another scope" };
+        let second = refreshing(&server).with_identity(Identity::new(identity));
+        let one = builder(&first, &clock).store(store.clone()).build().unwrap();
+        let another = builder(&second, &clock).store(store);
+        let another = if own_key { another.key("a-key-of-my-own") } else { another }.build().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| one.token());
+            has_entered.recv().unwrap();
+            let asking = scope.spawn(|| another.token());
+            let asked = Instant::now();
+            while !asking.is_finished() && asked.elapsed() < SECOND {
+                thread::yield_now();
+            }
+            go.send(()).unwrap();
+        });
+        assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.shown());
+    }
+}
+
+/// The same with the real provider and a strict server: two scopes, the person is signed out.
+#[test]
+fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
+    let host = FakeVendor::oauth2().delay(SECOND / 2);
+    let store = MemoryStore::new();
+    let manager = |scope: &str| {
+        let client = OAuth2::public(host.token_url(), "client").scope(scope);
+        TokenManager::builder(RefreshToken::new(client, "refresh-1")).store(store.clone()).build().unwrap()
+    };
+    let (mail, files) = (manager("mail"), manager("files"));
+    let (one, another) = thread::scope(|scope| {
+        let one = scope.spawn(|| mail.token());
+        let another = scope.spawn(|| files.token());
+        (one.join().unwrap(), another.join().unwrap())
+    });
+    let used = host.used_refresh_tokens();
+    assert!(one.is_ok() && another.is_ok(), "{:?} {:?} {used:?}", one.err(), another.err());
+}
+
+/// Without a store. A flight that was given up comes back with an older refresh token and replaces the newer one.
+#[test]
+fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
+    let (server, clock) = (Server::default(), FakeClock::new());
+    let (go, may_go) = bounded::<()>(0);
+    let (slow, graceful, last) = (server.clone(), server.clone(), server.clone());
+    let shown = Arc::new(Mutex::new(String::new()));
+    let seen = shown.clone();
+    let provider = FakeProvider::new()
+        .with_renewal(keeps())
+        .then(move |context| {
+            let grant = slow.grant_within_grace(context);
+            let _ = may_go.recv_timeout(SECOND * 20);
+            grant
+        })
+        .then(move |context| graceful.grant_within_grace(context))
+        .then(move |context| {
+            *seen.lock().unwrap() = context.renewal_secret().unwrap().expose().to_owned();
+            last.grant_within_grace(context)
+        });
+    let http = HttpConfig::default().timeout(SECOND / 10);
+    let tokens = builder(&provider, &clock).http(http).build().unwrap();
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Unavailable);
+    clock.advance(SECOND * 60);
+    // As long as it may be asking, nobody else does.
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(provider.calls(), 1);
+    go.send(()).unwrap();
+    eventually("the one that was given up is back", || {
+        clock.advance(SECOND * 60);
+        tokens.force_refresh().is_ok_and(|token| token.expose() == "token-2")
+    });
+    tokens.force_refresh().unwrap();
+    assert_eq!(*shown.lock().unwrap(), "refresh-2");
+}
+
+/// A fetch that heeds no deadline is given up, and the next flight of the same manager gets the same lease again at
+/// once (same owner): both ask with one refresh token at the same time.
+#[test]
+fn a_refresh_token_with_which_a_lost_flight_still_asks_is_not_used_by_the_next_one() {
+    let (server, clock) = (Server::default(), FakeClock::new());
+    let (go, may_go) = bounded::<()>(0);
+    let (slow, next, last) = (server.clone(), server.clone(), server.clone());
+    let provider = FakeProvider::new()
+        .with_renewal(keeps())
+        .then(move |context| {
+            let grant = slow.grant(context);
+            let _ = may_go.recv_timeout(SECOND * 20);
+            grant
+        })
+        .then(move |context| next.grant(context))
+        .then(move |context| last.grant(context));
+    let http = HttpConfig::default().timeout(SECOND / 10);
+    let store = MemoryStore::with_clock(clock.clone());
+    let tokens = builder(&provider, &clock).http(http).store(store).build().unwrap();
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Unavailable);
+    clock.advance(SECOND * 60);
+    let _ = tokens.token();
+    go.send(()).unwrap();
+    assert!(!server.used_twice(), "{:?}", server.shown());
+}
+
+/// Slow operations of the store before the fetch (state, quota) eat its time; the provider is asked all the same, with
+/// nothing left, and with a refresh token whose lease is running out. Providers over HTTP fail at once; others do not know.
+#[test]
+fn a_provider_is_not_asked_when_the_time_of_the_fetch_is_over() {
+    let clock = FakeClock::new();
+    let store = HookedStore::on_clock(&clock);
+    store.before_write(|key, _| {
+        if key.as_str().ends_with(":quota") {
+            thread::sleep(SECOND / 3);
+        }
+        Ok(())
+    });
+    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_renewal(keeps());
+    let http = HttpConfig::default().timeout(SECOND / 10);
+    let tokens = builder(&provider, &clock).http(http).store(store).build().unwrap();
+    let _ = tokens.token();
+    assert_eq!(provider.calls(), 0);
+}
+
+/// Who has waited for the turn asks with whatever time is left of the fetch. The server takes the refresh
+/// token, the answer comes too late, and the next one is gone.
+#[test]
+fn a_refresh_token_is_not_used_when_hardly_any_time_is_left_for_the_answer() {
+    let server = Server::default();
+    let store = MemoryStore::new();
+    let (slow, quick) = (server.clone(), server.clone());
+    let (entered, has_entered) = bounded(1);
+    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+        entered.send(()).unwrap();
+        thread::sleep(Duration::from_millis(1700));
+        slow.grant(context)
+    });
+    // A server that takes half a second for an answer, which is a quarter of what it has.
+    let second = scripted(keeps(), move |context| {
+        let grant = quick.grant(context);
+        let time = Duration::from_millis(500);
+        thread::sleep(time.min(context.remaining()));
+        if context.remaining().is_zero() { Err(Error::new(ErrorKind::TimedOut, "no answer")) } else { grant }
+    });
+    let second = second.with_identity(Identity::new("another scope"));
+    let manager = |provider: FakeProvider| {
+        let http = HttpConfig::default().timeout(SECOND * 2);
+        TokenManager::builder(provider).http(http).store(store.clone()).build().unwrap()
+    };
+    let (one, another) = (manager(first), manager(second));
+    thread::scope(|scope| {
+        scope.spawn(|| one.token());
+        has_entered.recv().unwrap();
+        let _ = another.token();
+    });
+    let asked = Instant::now();
+    let mut got = another.token();
+    while got.is_err() && asked.elapsed() < SECOND * 8 {
+        thread::sleep(SECOND / 4);
+        got = another.token();
+    }
+    assert!(got.is_ok(), "{:?}: {}", server.shown(), got.unwrap_err());
+}
+
+/// The turn is good for a second longer than the fetch, and what is
+/// done of it then, a read and a write, may take two.
+#[test]
+fn a_turn_lasts_until_what_came_of_it_is_stored() {
+    let server = Server::default();
+    let memory = MemoryStore::new();
+    let store = HookedStore::over(&memory);
+    let slow_down = Arc::new(AtomicBool::new(false));
+    let is_slow = slow_down.clone();
+    store.set_hook(move |key, step| {
+        if key.as_str().ends_with(":state")
+            && is_slow.load(Ordering::SeqCst)
+            && matches!(step, Step::BeforeRead | Step::BeforeWrite(_))
+        {
+            thread::sleep(Duration::from_millis(850));
+        }
+        Ok(())
+    });
+    let granting = server.clone();
+    let (entered, has_entered) = bounded(1);
+    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+        entered.send(()).unwrap();
+        thread::sleep(Duration::from_millis(850));
+        slow_down.store(true, Ordering::SeqCst);
+        granting.grant(context)
+    });
+    let one = TokenManager::builder(first).http(HttpConfig::default().timeout(SECOND)).store(store).build().unwrap();
+    let second = refreshing(&server).with_identity(Identity::new("another scope"));
+    let another = TokenManager::builder(second).store(memory).build().unwrap();
+    let (got, got_too) = thread::scope(|scope| {
+        let got = scope.spawn(|| one.token());
+        has_entered.recv().unwrap();
+        (another.token(), got.join().unwrap())
+    });
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.shown(), got.is_ok(), got_too.is_ok());
+}
+
+/// The answer to the first write of the turn is lost, though it was written. The manager does not
+/// know its own turn again, and waits for itself; so do all others.
+#[test]
+fn a_turn_whose_answer_was_lost_is_known_again() {
+    let (server, clock) = (Server::default(), FakeClock::new());
+    let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
+    let failed = Arc::new(AtomicUsize::new(0));
+    let failures = failed.clone();
+    store.set_hook(move |key, step| {
+        let fails = step == Step::AfterWrite
+            && key.as_str().ends_with(":state:lock")
+            && failures.fetch_add(1, Ordering::SeqCst) == 0;
+        if fails { Err(store_error()) } else { Ok(()) }
+    });
+    let http = HttpConfig::default().timeout(SECOND * 2);
+    let tokens = builder(&refreshing(&server), &clock).http(http).store(store.clone()).build().unwrap();
+    let _ = tokens.token();
+    // The pause of the store and of the fetch, not the turn.
+    clock.advance(Duration::from_millis(1500));
+    let asked = Instant::now();
+    let got = tokens.token();
+    assert!(failed.load(Ordering::SeqCst) > 0, "{:?}", store.keys.lock().unwrap());
+    assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());
+}
+
+/// What a fetch without state and quota costs the store.
+#[test]
+fn a_fetch_without_state_and_quota_costs_the_store_what_it_did() {
+    let clock = FakeClock::new();
+    let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    store.set_hook(move |_, step| {
+        counted.fetch_add(usize::from(matches!(step, Step::BeforeRead | Step::BeforeWrite(_))), Ordering::SeqCst);
+        Ok(())
+    });
+    let tokens = builder(&FakeProvider::new(), &clock).store(store).build().unwrap();
+    text(&tokens);
+    let got = count.load(Ordering::SeqCst);
+    assert!(got <= 6, "{got} reads and writes");
+}
+
+/// One process cannot reach the store for less time than its turn lasts, just when it has the next
+/// refresh token in hand. It then leaves the store alone for longer than the turn lasts.
+#[test]
+fn a_glitch_that_is_shorter_than_the_turn_does_not_cost_the_sign_in() {
+    let server = Server::default();
+    let memory = MemoryStore::new();
+    let store = HookedStore::over(&memory);
+    let cut_off: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let since = cut_off.clone();
+    store.set_hook(move |_, _| {
+        let is_off = since.lock().unwrap().is_some_and(|since| since.elapsed() < SECOND * 5 / 2);
+        if is_off { Err(store_error()) } else { Ok(()) }
+    });
+    let granting = server.clone();
+    let (entered, has_entered) = bounded(1);
+    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+        entered.send(()).unwrap();
+        *cut_off.lock().unwrap() = Some(Instant::now());
+        granting.grant(context)
+    });
+    let http = HttpConfig::default().timeout(SECOND * 2);
+    let one = TokenManager::builder(first).http(http).store(store).build().unwrap();
+    let second = refreshing(&server).with_identity(Identity::new("another scope"));
+    let another = TokenManager::builder(second).store(memory).build().unwrap();
+    let (got, got_too) = thread::scope(|scope| {
+        let got = scope.spawn(|| one.token());
+        has_entered.recv().unwrap();
+        (another.token(), got.join().unwrap())
+    });
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.shown(), got.is_ok(), got_too.is_ok());
+}
+
+/// A fetch of one process hangs for ever. What that process then says of itself ("has not returned") is
+/// recorded as everybody's failure, each time anew.
+#[test]
+fn a_fetch_that_hangs_in_one_process_is_no_trouble_in_another() {
+    let (server, clock) = (Server::default(), FakeClock::new());
+    let store = MemoryStore::with_clock(clock.clone());
+    let (_go, may_go) = bounded::<()>(1);
+    let hanging = FakeProvider::new().with_renewal(keeps()).then(move |_| {
+        let _ = may_go.recv_timeout(SECOND * 60);
+        Err(Error::new(ErrorKind::TimedOut, "it never came to ask"))
+    });
+    let http = HttpConfig::default().timeout(SECOND / 10);
+    let one = builder(&hanging, &clock).http(http).store(store.clone()).build().unwrap();
+    let another = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    assert_eq!(one.token().unwrap_err().kind(), ErrorKind::Unavailable);
+    // Lease, turn and pause are over.
+    clock.advance(SECOND * 60);
+    let told = one.token().unwrap_err();
+    let got = another.token();
+    assert!(got.is_ok(), "the one: {told}; the other: {}", got.unwrap_err());
+}
+
+/// A turn that is kept because the state could not be stored goes on when it is stored, and keeps
+/// out the manager itself.
+#[test]
+fn a_turn_that_was_kept_for_a_state_ends_when_the_state_is_stored() {
+    let (server, clock) = (Server::default(), FakeClock::new());
+    let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
+    let failures = AtomicUsize::new(0);
+    store.set_hook(move |key, step| {
+        let fails = matches!(step, Step::BeforeWrite(_))
+            && key.as_str().ends_with(":state")
+            && failures.fetch_add(1, Ordering::SeqCst) == 0;
+        if fails { Err(store_error()) } else { Ok(()) }
+    });
+    let http = HttpConfig::default().timeout(SECOND * 2);
+    let tokens = builder(&refreshing(&server), &clock).http(http).store(store.clone()).build().unwrap();
+    text(&tokens);
+    clock.advance(Duration::from_millis(1300));
+    eventually("it is stored", || store.renewal_secret_text().contains("refresh-1") && !tokens.status().fetching);
+    let asked = Instant::now();
+    let got = tokens.force_refresh();
+    assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());
+}

@@ -1,0 +1,145 @@
+//! Tokens that are granted for the token of a parent.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use evertoken::provider::{Grant, Identity};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Error, ErrorKind, MemoryStore, TokenManager};
+
+use crate::common::wait::*;
+
+/// A parent with a new token for each fetch, and a child that tells its parent's token in its own.
+fn derived(parent: &FakeProvider, clock: &FakeClock, refused: &'static [&'static str]) -> (TokenManager, TokenManager) {
+    let parent = builder(parent, clock).build().unwrap();
+    let child = (0..9).fold(FakeProvider::new().with_parent(parent.clone()), |child, at| {
+        child.then(move |context| {
+            let token = context.parent()?.expose().to_owned();
+            if refused.contains(&token.as_str()) {
+                return Err(Error::new(ErrorKind::TokenRejected, "the parent's token is refused"));
+            }
+            Ok(Grant::new(format!("{at}-of-{token}"), HOUR))
+        })
+    });
+    (parent, builder(&child, clock).build().unwrap())
+}
+
+#[test]
+fn a_derived_token_is_granted_for_its_parents() {
+    let (clock, provider) = (FakeClock::new(), FakeProvider::new());
+    let (_, child) = derived(&provider, &clock, &[]);
+    assert_eq!(text(&child), "0-of-token-1");
+    clock.advance(HOUR);
+    assert_eq!(text(&child), "1-of-token-1", "the parent's token is still good");
+    clock.advance(2 * HOUR);
+    assert_eq!(text(&child), "2-of-token-2");
+    assert_eq!(provider.calls(), 2);
+}
+
+#[test]
+fn a_parents_token_that_is_refused_is_replaced_once() {
+    let (clock, provider) = (FakeClock::new(), FakeProvider::new());
+    let (parent, child) = derived(&provider, &clock, &["token-1"]);
+    assert_eq!(text(&parent), "token-1");
+    assert_eq!(text(&child), "1-of-token-2");
+    assert_eq!((text(&parent), provider.calls()), ("token-2".into(), 2));
+
+    let (clock, provider) = (FakeClock::new(), FakeProvider::new());
+    let (parent, child) = derived(&provider, &clock, &["token-1", "token-2", "token-3"]);
+    assert_eq!(child.token().unwrap_err().kind(), ErrorKind::TokenRejected);
+    assert_eq!(child.token().unwrap_err().kind(), ErrorKind::TokenRejected, "no loop");
+    assert_eq!(provider.calls(), 2);
+    assert_eq!(text(&parent), "token-2", "the second is not rejected: there must be another reason");
+}
+
+#[test]
+fn a_parent_without_a_token_is_its_childs_trouble() {
+    let clock = FakeClock::new();
+    let asked = Error::new(ErrorKind::Throttled, "too many").with_retry_after(SECOND * 77);
+    let provider = FakeProvider::new().then_fail(asked);
+    let (_, child) = derived(&provider, &clock, &[]);
+    let error = child.token().unwrap_err();
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Throttled, Some(SECOND * 77)));
+    assert_eq!(error.to_string(), "fake: too many");
+    clock.advance(SECOND * 77);
+    assert_eq!(text(&child), "0-of-token-1");
+}
+
+#[test]
+fn promise_5_a_parent_that_never_answers_does_not_hold_its_child() {
+    let clock = FakeClock::new();
+    let provider = FakeProvider::new().gated();
+    let (_, child) = derived(&provider, &clock, &[]);
+    assert_eq!(child.token_within(SECOND / 10).unwrap_err().kind(), ErrorKind::TimedOut);
+    provider.open();
+}
+
+/// What concerns one process alone (here: its parent's manager was shut down) is recorded for all.
+#[test]
+fn a_parent_that_was_shut_down_in_one_process_is_no_trouble_in_another() {
+    let clock = FakeClock::new();
+    let store = MemoryStore::with_clock(clock.clone());
+    let manager = || {
+        let parent = builder(&FakeProvider::new().with_identity(Identity::new("parent")), &clock).build().unwrap();
+        let child = FakeProvider::new().with_parent(parent.clone());
+        (parent, builder(&child, &clock).store(store.clone()).build().unwrap())
+    };
+    let ((parent, one), (_running, another)) = (manager(), manager());
+    parent.shutdown(SECOND);
+    assert_eq!(one.token().unwrap_err().kind(), ErrorKind::Shutdown);
+    let got = another.token().map(|token| token.expose().to_owned());
+    assert_eq!(got.map_err(|error| error.kind()), Ok("token-1".into()));
+}
+
+/// A child that is refused for a reason of its own (a right that it lacks, a code that its vendor uses for both)
+/// costs its parent one good token for each of its tries, for ever, and with it all other children of that parent.
+#[test]
+fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_each_time() {
+    let clock = FakeClock::new();
+    let granting = FakeProvider::new().lifetime(24 * HOUR);
+    let parent = builder(&granting, &clock).build().unwrap();
+    let child = FakeProvider::new().with_parent(parent.clone());
+    child.always_fail(Some(Error::new(ErrorKind::TokenRejected, "the parent's token is refused")));
+    let tokens = builder(&child, &clock).build().unwrap();
+    for _ in 0..60 {
+        let _ = tokens.token();
+        clock.advance(SECOND * 73);
+    }
+    assert!(granting.calls() < 20, "{} tokens of the parent in little more than an hour", granting.calls());
+}
+
+/// That a parent's token was refused when it was new is never forgotten,
+/// though it was taken afterwards.
+#[test]
+fn a_parents_token_that_was_taken_since_it_was_refused_is_replaced_when_it_is_refused() {
+    let clock = FakeClock::new();
+    let granting = FakeProvider::new().lifetime(24 * HOUR);
+    let parent = builder(&granting, &clock).build().unwrap();
+    let refused = Arc::new(Mutex::new(BTreeSet::from(["token-1".to_owned(), "token-2".to_owned()])));
+    let refuses = refused.clone();
+    let child = (0..20).fold(FakeProvider::new().with_parent(parent), |child, at| {
+        let refuses = refuses.clone();
+        child.then(move |context| {
+            let parent = context.parent()?.expose().to_owned();
+            if refuses.lock().unwrap().contains(&parent) {
+                return Err(Error::new(ErrorKind::TokenRejected, "the parent's token is refused"));
+            }
+            Ok(Grant::new(format!("child-{at}-of-{parent}"), HOUR))
+        })
+    });
+    let tokens = builder(&child, &clock).build().unwrap();
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TokenRejected);
+    // A hiccup of the service: now it takes it.
+    refused.lock().unwrap().remove("token-2");
+    clock.advance(SECOND * 120);
+    assert!(text(&tokens).ends_with("token-2"));
+    // An hour later it is revoked.
+    refused.lock().unwrap().insert("token-2".to_owned());
+    clock.advance(HOUR);
+    let mut got = tokens.token();
+    for _ in 0..5 {
+        clock.advance(SECOND * 120);
+        got = tokens.token();
+    }
+    assert!(got.is_ok(), "{}", got.unwrap_err());
+}

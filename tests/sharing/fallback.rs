@@ -1,0 +1,387 @@
+//! A second store stands in while the first is down, and hands over what it has when the first is back.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use evertoken::provider::{Grant, Identity, RenewalProfile};
+use evertoken::store::{Expected, Store};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
+
+use crate::common::renewal::{Server, refreshing};
+use crate::common::stores::*;
+use crate::common::two_stores::Host;
+use crate::common::wait::*;
+
+#[test]
+fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {
+    let host = Host::new();
+    host.break_first(true);
+    let managers: Vec<_> = (0..4).map(|_| host.manager()).collect();
+    thread::scope(|scope| {
+        let asking: Vec<_> = managers.iter().map(|tokens| scope.spawn(|| text(tokens))).collect();
+        assert!(asking.into_iter().all(|asking| asking.join().unwrap() == "token-1"));
+    });
+    assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("token-1", 1));
+}
+
+#[test]
+fn while_the_first_store_works_the_second_is_not_written() {
+    let host = Host::new();
+    let tokens = host.manager();
+    text(&tokens);
+    host.live(&tokens);
+    assert!(host.record(&host.second).is_none() && host.record(&host.first).is_some());
+}
+
+#[test]
+fn a_failed_fetch_answers_the_processes_of_a_host() {
+    let host = Host::new();
+    host.break_first(true);
+    host.provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong")));
+    for _ in 0..5 {
+        assert_eq!(host.manager().token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
+    }
+    assert_eq!(host.provider.calls(), 1);
+}
+
+#[test]
+fn what_is_held_is_handed_to_the_second_store_so_that_a_new_process_finds_it() {
+    let host = Host::new();
+    let tokens = host.manager();
+    assert_eq!(text(&tokens), "token-1");
+    host.break_first(true);
+    host.live(&tokens);
+    assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("token-1", 1));
+}
+
+#[test]
+fn promise_7_what_was_fetched_while_the_first_store_was_down_is_written_there_when_it_is_back() {
+    let host = Host::new();
+    host.break_first(true);
+    let tokens = host.manager();
+    assert_eq!(text(&tokens), "token-1");
+    host.break_first(false);
+    host.live(&tokens);
+    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-1", 1));
+    assert!(host.record(&host.second).is_none(), "what has been handed over is over there");
+}
+
+#[test]
+fn promise_7_what_only_the_second_store_has_is_copied_over_though_who_fetched_it_is_gone() {
+    let host = Host::new();
+    host.break_first(true);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(false);
+    let next = host.manager();
+    assert_eq!((text(&next).as_str(), host.provider.calls()), ("token-1", 1));
+    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-1", 1));
+    assert_eq!(next.token().unwrap().remaining(), host.elsewhere().token().unwrap().remaining());
+}
+
+#[test]
+fn promise_7_a_newer_token_of_the_second_store_replaces_an_older_one_of_the_first() {
+    let host = Host::of(FakeProvider::new().lifetime(HOUR));
+    let lasting = host.manager();
+    assert_eq!(text(&lasting), "token-1");
+    host.break_first(true);
+    host.clock.advance(HOUR / 2);
+    host.manager().force_refresh().unwrap();
+    assert!(host.recorded(&host.second).contains("token-2"));
+    host.break_first(false);
+    host.live(&lasting);
+    eventually("the newer one is taken over", || text(&lasting) == "token-2");
+    assert!(host.recorded(&host.first).contains("token-2"));
+    assert_eq!(host.provider.calls(), 2);
+}
+
+#[test]
+fn promise_7_an_older_token_of_the_second_store_does_not_replace_a_newer_one_of_the_first() {
+    let host = Host::of(FakeProvider::new().lifetime(HOUR));
+    host.break_first(true);
+    let lasting = host.manager();
+    assert_eq!(text(&lasting), "token-1");
+    host.live(&lasting);
+    host.elsewhere().force_refresh().unwrap();
+    host.break_first(false);
+    host.live(&lasting);
+    eventually("the newer one is taken over", || text(&lasting) == "token-2");
+    assert!(host.recorded(&host.first).contains("token-2"));
+    host.live(&lasting);
+    assert!(host.record(&host.second).is_none());
+}
+
+#[test]
+fn promise_4_what_was_rejected_where_the_second_store_was_not_told_does_not_come_back_from_there() {
+    let host = Host::new();
+    host.break_first(true);
+    let bad = host.manager().token().unwrap();
+    host.break_first(false);
+    // It came to another host by a way of its own.
+    let other = host.elsewhere();
+    let (key, record) = (other.key().clone(), host.record(&host.second).unwrap());
+    host.first.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
+    assert_eq!(text(&other), bad.expose());
+    other.reject(&bad).unwrap();
+    assert_eq!(text(&host.manager()), "token-2");
+}
+
+#[test]
+fn promise_4_a_rejection_while_the_first_store_is_down_takes_effect_in_the_other_processes_of_the_host() {
+    let host = Host::new();
+    host.break_first(true);
+    let (one, other) = (host.manager(), host.manager());
+    let bad = one.token().unwrap();
+    assert_eq!(text(&other), bad.expose());
+    assert!(one.reject(&bad).is_err(), "other hosts could not be told");
+    host.live(&other);
+    assert_eq!((text(&other), text(&one)), ("token-2".to_owned(), "token-2".to_owned()));
+    assert_eq!(host.provider.calls(), 2);
+}
+
+#[test]
+fn promise_6_when_both_stores_are_down_tokens_keep_coming() {
+    let host = Host::new();
+    host.break_first(true);
+    host.second.broken.store(true, Ordering::SeqCst);
+    let tokens = host.manager();
+    let events = tokens.events();
+    assert_eq!(text(&tokens), "token-1");
+    tokens.force_refresh().unwrap();
+    let told = events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. })).count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn promise_6_a_second_store_that_panics_or_hangs_is_one_that_is_down() {
+    let host = Host::new();
+    host.break_first(true);
+    host.second.panics.store(true, Ordering::SeqCst);
+    assert_eq!(text(&host.manager()), "token-1");
+    host.second.panics.store(false, Ordering::SeqCst);
+    let hanging = host.second.gate.clone();
+    let _hanging = hanging.lock().unwrap();
+    assert_eq!(text(&host.manager()), "token-2");
+}
+
+#[test]
+fn an_outage_is_told_once_though_the_second_store_works() {
+    let host = Host::new();
+    let tokens = host.manager();
+    text(&tokens);
+    let events = tokens.events();
+    host.break_first(true);
+    for _ in 0..5 {
+        tokens.force_refresh().unwrap();
+    }
+    host.live(&tokens);
+    host.break_first(false);
+    host.live(&tokens);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).collect();
+    let count = |pick: fn(&EventKind) -> bool| told.iter().filter(|kind| pick(kind)).count();
+    assert_eq!(count(|kind| matches!(kind, EventKind::StoreDown { .. })), 1);
+    assert_eq!(count(|kind| matches!(kind, EventKind::StoreUp)), 1);
+}
+
+#[test]
+fn a_refresh_token_is_not_used_while_the_store_that_has_the_latest_is_down() {
+    let server = Server::default();
+    let host = Host::of(refreshing(&server));
+    assert_eq!(text(&host.manager()), "token-1");
+    host.break_first(true);
+    let error = host.manager().token().unwrap_err();
+    assert_eq!((error.kind(), server.shown().len()), (ErrorKind::Store, 1));
+    host.break_first(false);
+    host.clock.advance(3 * HOUR);
+    assert_eq!((text(&host.manager()), server.used_twice()), ("token-2".to_owned(), false));
+}
+
+/// The first store breaks after the refresh token was shown, so the next one is not in it; whoever has that lives on.
+#[test]
+fn a_refresh_token_that_only_the_second_store_tells_to_be_used_up_is_not_used() {
+    let server = Server::default();
+    let host = Host::of(refreshing(&server).gated());
+    let holder = host.manager();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| text(&holder));
+        assert!(host.provider.wait_for_calls(1, PATIENCE));
+        host.break_first(true);
+        host.provider.open();
+        assert_eq!(asking.join().unwrap(), "token-1");
+    });
+    *host.first.unwritable.lock().unwrap() = Some(":state");
+    host.break_first(false);
+    // The lease of the fetch is over.
+    host.clock.advance(60 * SECOND);
+    let next = host.manager();
+    assert_eq!(text(&next), "token-1");
+    assert_eq!(next.force_refresh().unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(server.shown(), ["refresh-0"]);
+    *host.first.unwritable.lock().unwrap() = None;
+    host.live(&holder);
+    host.clock.advance(3 * HOUR);
+    assert_eq!((text(&next).as_str(), server.used_twice()), ("token-2", false));
+}
+
+#[test]
+fn what_is_held_of_a_refreshed_token_is_handed_to_the_processes_of_the_host() {
+    let server = Server::default();
+    let host = Host::of(refreshing(&server));
+    let tokens = host.manager();
+    assert_eq!(text(&tokens), "token-1");
+    host.break_first(true);
+    host.live(&tokens);
+    assert_eq!((text(&host.manager()).as_str(), server.shown().len()), ("token-1", 1));
+}
+
+#[test]
+fn a_fallback_store_needs_a_store_to_fall_back_from() {
+    let error = TokenManager::builder(FakeProvider::new()).fallback_store(MemoryStore::new()).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
+    use evertoken::{EncryptedStore, EncryptionKey};
+    let key = EncryptionKey::new(std::array::from_fn(|at| at as u8)).unwrap();
+    let builder = TokenManager::builder(FakeProvider::new()).store(MemoryStore::new()).key("mine");
+    let error = builder.fallback_store(EncryptedStore::new(MemoryStore::new(), key)).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+/// What was wrong was the want of a ticket; the ticket has come.
+#[test]
+fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {
+    let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
+    let provider = (0..5).fold(FakeProvider::new().with_renewal(keeps), |provider, _| {
+        provider.then(|context| match context.renewal_secret() {
+            Some(ticket) => Ok(Grant::new(format!("{}-token", ticket.expose()), 2 * HOUR)),
+            None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
+        })
+    });
+    let host = Host::of(provider);
+    host.break_first(true);
+    let tokens = host.manager();
+    assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
+    let _ = tokens.set_ticket("ticket");
+    assert_eq!(text(&tokens), "ticket-token");
+}
+
+/// Two hosts without their Redis, and a provider whose tokens end each other.
+#[test]
+fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end() {
+    use evertoken::provider::Profile;
+    let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
+    let clock = FakeClock::new();
+    let first = FaultyStore::on_clock(&clock);
+    first.broken.store(true, Ordering::SeqCst);
+    let hosts: Vec<_> = (0..2)
+        .map(|_| {
+            let files = MemoryStore::with_clock(clock.clone());
+            builder(&provider, &clock).store(first.clone()).fallback_store(files).build().unwrap()
+        })
+        .collect();
+    for round in 0..40 {
+        let host = &hosts[round % 2];
+        // The service refuses every token but the latest.
+        if let Ok(token) = host.token()
+            && token.expose() != format!("token-{}", provider.calls())
+        {
+            let _ = host.reject(&token);
+            drop(host.token());
+        }
+        clock.advance(2 * SECOND);
+    }
+    assert!((2..=4).contains(&provider.calls()), "{} fetches in 80 s", provider.calls());
+}
+
+/// Every minute, for each manager, as long as all is well.
+#[test]
+fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
+    let looks = |with: bool| {
+        let host = Host::new();
+        let builder = builder(&host.provider, &host.clock).store(host.first.clone());
+        let tokens = if with { builder.fallback_store(host.second.clone()) } else { builder }.build().unwrap();
+        text(&tokens);
+        let before = host.first.operations.load(Ordering::SeqCst);
+        tokens.try_token();
+        host.clock.advance(61 * SECOND);
+        eventually("it looks", || {
+            tokens.try_token();
+            host.first.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
+        });
+        host.first.operations.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(looks(true), looks(false));
+}
+
+#[test]
+fn one_store_that_is_given_twice_is_told_to_be_up_again() {
+    let host = Host::new();
+    let tokens = builder(&host.provider, &host.clock).store(host.first.clone());
+    let tokens = tokens.fallback_store(host.first.clone()).build().unwrap();
+    let events = tokens.events();
+    text(&tokens);
+    host.break_first(true);
+    host.live(&tokens);
+    host.break_first(false);
+    host.live(&tokens);
+    let of_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(of_store).collect();
+    assert!(matches!(told[..], [EventKind::StoreDown { .. }, EventKind::StoreUp]), "{told:#?}");
+}
+
+/// What the second store has cannot be handed over, and each look finds it there.
+#[test]
+fn that_the_first_store_can_only_be_read_is_told_once() {
+    let host = Host::new();
+    let (brief, next) = (host.manager(), host.elsewhere());
+    let bad = brief.token().unwrap();
+    assert_eq!(text(&next), bad.expose());
+    host.break_first(true);
+    assert!(brief.reject(&bad).is_err());
+    assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
+    host.break_first(false);
+    *host.first.unwritable.lock().unwrap() = Some("");
+    let lasting = host.manager();
+    let events = lasting.events();
+    assert_eq!(text(&lasting), "token-2");
+    host.live(&lasting);
+    let is_of_the_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
+    let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(is_of_the_store).collect();
+    assert!(matches!(told[..], [EventKind::StoreDown { .. }]), "{told:?}");
+    assert!(host.recorded(&host.second).contains(bad.fingerprint()));
+}
+
+/// What is looked for in the second store under the lease is not to be taken from the provider's time.
+#[test]
+fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
+    let left = Arc::new(Mutex::new(Duration::ZERO));
+    let told = left.clone();
+    let provider = FakeProvider::new().then(move |context| {
+        *told.lock().unwrap() = context.remaining();
+        Ok(Grant::new("token-1", 2 * HOUR))
+    });
+    let second = MemoryStore::new();
+    let make = |store: MemoryStore| {
+        TokenManager::builder(provider.clone()).store(store).http(evertoken::HttpConfig::default().timeout(SECOND))
+    };
+    // Something of no use is recorded there: that nothing is known.
+    make(second.clone()).build().unwrap().invalidate().unwrap();
+    second.compare_and_swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
+    let tokens = make(MemoryStore::new())
+        .fallback_store(SlowStore {
+            inner: second,
+            read: Duration::from_millis(800),
+            write: Duration::from_millis(800),
+        })
+        .build()
+        .unwrap();
+    let got = tokens.token_within(20 * SECOND).map(|token| token.expose().to_owned());
+    assert_eq!(got.as_deref().ok(), Some("token-1"), "{got:?}");
+    let left = *left.lock().unwrap();
+    assert!(left > Duration::from_millis(800), "the provider has {left:?} of its second");
+}

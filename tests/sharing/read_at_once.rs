@@ -1,0 +1,102 @@
+//! A token that a store can read without I/O is returned by the first call, without a refresh.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
+use evertoken::testing::{FakeClock, FakeProvider};
+use evertoken::{Error, EventKind, FileStore, MemoryStore, TokenManager};
+
+use crate::common::stores::*;
+use crate::common::wait::*;
+
+/// A store with something at hand whose reading takes its time, as on a slow disk.
+#[derive(Debug)]
+struct SlowToReadAtOnce(MemoryStore);
+
+impl Store for SlowToReadAtOnce {
+    fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.0.read(key)
+    }
+
+    fn compare_and_swap(
+        &self,
+        key: &Key,
+        expected: Expected<'_>,
+        new: Option<(&[u8], Duration)>,
+    ) -> Result<SwapOutcome, Error> {
+        self.0.compare_and_swap(key, expected, new)
+    }
+
+    fn read_at_once(&self, _: &Key) -> Option<Entry> {
+        std::thread::sleep(Duration::from_millis(300));
+        None
+    }
+}
+
+#[test]
+fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
+    let provider = FakeProvider::new().gated();
+    let tokens = TokenManager::builder(provider.clone()).store(SlowToReadAtOnce(MemoryStore::new())).build().unwrap();
+    let asked = Instant::now();
+    assert!(tokens.token_within(Duration::from_millis(350)).is_err());
+    let took = asked.elapsed();
+    provider.open();
+    assert!(took < Duration::from_millis(550), "{took:?}");
+}
+
+/// Nobody asked the refresher anything yet; the token found at once is renewed all the same.
+#[test]
+fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
+    let (provider, clock) = (FakeProvider::new(), FakeClock::new());
+    let store = ReadableAtOnce(FaultyStore::on_clock(&clock));
+    text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
+    let tokens = builder(&provider, &clock).store(store).build().unwrap();
+    assert_eq!(text(&tokens), "token-1");
+    assert_eq!(tokens.try_token().unwrap().expose(), "token-1");
+    clock.advance(2 * HOUR - 200 * SECOND);
+    eventually("it is renewed", || tokens.try_token().unwrap().expose() == "token-2");
+}
+
+/// All of them read it at once; it comes once.
+#[test]
+fn a_token_that_many_threads_find_at_once_is_adopted_once() {
+    for _ in 0..50 {
+        let (provider, clock) = (FakeProvider::new(), FakeClock::new());
+        let store = ReadableAtOnce(FaultyStore::on_clock(&clock));
+        text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
+        let tokens = builder(&provider, &clock).store(store).build().unwrap();
+        let events = tokens.events();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| assert_eq!(text(&tokens), "token-1"));
+            }
+        });
+        let granted = events.try_iter().filter(|event| matches!(event.kind, evertoken::EventKind::Granted { .. }));
+        assert_eq!((granted.count(), tokens.metrics().tokens_from_store, provider.calls()), (1, 1, 1));
+    }
+}
+
+/// As the threads of a service do when the first requests come in.
+#[test]
+fn a_token_that_many_threads_find_in_a_file_at_once_is_told_of_once() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
+    let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
+    text(&manager());
+    for _ in 0..50 {
+        let (tokens, start) = (manager(), Barrier::new(64));
+        let events = tokens.events();
+        thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| {
+                    start.wait();
+                    text(&tokens)
+                });
+            }
+        });
+        let told = events.try_iter().filter(|event| matches!(event.kind, EventKind::Granted { .. })).count();
+        assert_eq!((told, tokens.metrics().tokens_from_store), (1, 1));
+    }
+    assert_eq!(provider.calls(), 1);
+}

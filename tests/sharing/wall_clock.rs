@@ -1,0 +1,60 @@
+//! A wall clock that is set back or forward while managers share a store.
+
+use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
+use evertoken::{FileStore, TokenManager, WeCom};
+
+use crate::common::wait::*;
+
+/// WeCom gives a token that lives again, and tells a whole life for it. Programs start each minute.
+#[test]
+fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let host = FakeVendor::wecom().clock(&clock);
+    let ask = || {
+        let provider = WeCom::new("corp", "secret").base_url(host.url());
+        let store = FileStore::with_clock(folder.path(), clock.clone());
+        let tokens = TokenManager::builder(provider).store(store).clock(clock.clone()).build().unwrap();
+        tokens.token().unwrap()
+    };
+    ask();
+    clock.advance(HOUR);
+    clock.step_back(2 * HOUR);
+    for minute in 0..130 {
+        let token = ask();
+        assert!(host.is_valid(token.expose()), "dead in minute {minute}, with {:?} left", token.remaining());
+        clock.advance(60 * SECOND);
+    }
+    assert_eq!(host.granted().len(), 2);
+}
+
+#[test]
+fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+    let provider = FakeProvider::new().then_grant("token-1", 2 * HOUR).then_unchanged().then_unchanged();
+    let start =
+        || builder(&provider, &clock).store(FileStore::with_clock(folder.path(), clock.clone())).build().unwrap();
+    let tokens = start();
+    tokens.reject(&tokens.token().unwrap()).unwrap();
+    clock.advance(HOUR);
+    clock.step_back(2 * HOUR);
+    // It is granted again, with its own end and not with another whole life.
+    let again = start().token().unwrap();
+    assert!(again.remaining() <= HOUR, "{:?}", again.remaining());
+}
+
+/// The provider gives the same token again until its end, which the wall clock has come to already.
+#[test]
+fn a_wall_clock_that_is_set_ahead_ends_no_token_that_is_granted_again() {
+    let clock = FakeClock::new();
+    let host = FakeVendor::wecom().clock(&clock);
+    let provider = WeCom::new("corp", "secret").base_url(host.url());
+    let tokens = TokenManager::builder(provider).clock(clock.clone()).max_wait(3 * SECOND).build().unwrap();
+    tokens.token().unwrap();
+    clock.step_forward(HOUR);
+    for minute in 0..100 {
+        let token = tokens.token().unwrap_or_else(|error| panic!("minute {minute}: {error}"));
+        assert!(host.is_valid(token.expose()), "minute {minute}");
+        eventually("what was started in the background has ended", || !tokens.status().fetching);
+        clock.advance(60 * SECOND);
+    }
+}
