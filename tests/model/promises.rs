@@ -140,8 +140,9 @@ impl World {
         let since = primary.renewal_since.max(primary.up_since).max(process.undisturbed_since);
         let age = self.now.since(since);
         let is_stored = primary.is_up && primary.renewal.is_some();
-        let is_late =
-            is_stored && age > seconds(scenario.rules.store_check_interval) + seconds(scenario.rules.operation);
+        // The record may have been read just before, and the ticket is looked for at the next check.
+        let bound = 2 * seconds(scenario.rules.store_check_interval) + seconds(scenario.rules.fetch_limit);
+        let is_late = is_stored && age > bound;
         let is_held = process.machine.known.renewal.held.is_some();
         if is_held || is_late { Err("1: TicketRequired although there is a ticket".into()) } else { Ok(()) }
     }
@@ -266,7 +267,8 @@ impl World {
         if *is_forced && thread.refresh.tier != Tier::Primary {
             return Err("3: a call is forced, and nobody knows how often others have forced".into());
         }
-        let Some(quota) = scenario.rules.profile.daily_quota else { return Ok(()) };
+        let quota = scenario.rules.profile.daily_quota.filter(|_| thread.refresh.tier == Tier::Primary);
+        let Some(quota) = quota else { return Ok(()) };
         if self.calls >= quota.calls {
             return Err("3: more calls than the provider allows in a day".into());
         }
