@@ -65,24 +65,30 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenarios::scenarios;
+    use crate::scenarios::{Kind, scenarios};
 
     #[test]
     fn no_promise_is_broken_on_a_random_walk() {
-        walk_all(60, 200);
+        walk_all(60, 200, |_| true);
     }
 
     #[test]
     #[ignore = "the long form takes minutes"]
     fn long_walks() {
-        walk_all(3_000, 90);
-        walk_all(20, 20_000);
+        walk_all(3_000, 90, |_| true);
+        walk_all(20, 20_000, is_bounded);
     }
 
-    fn walk_all(count: u64, steps: usize) {
+    /// False where thousands of steps add up to what no library can know: the age of tokens that a vendor returns, and
+    /// wall clocks that are set again and again.
+    fn is_bounded(scenario: &Scenario) -> bool {
+        !matches!(scenario.kind, Kind::Unchanged | Kind::Vouching) && scenario.budget.clock_steps == 0
+    }
+
+    fn walk_all(count: u64, steps: usize, is_wanted: fn(&Scenario) -> bool) {
         let mut failed = 0;
         let only = std::env::var("SCENARIO").ok();
-        for scenario in scenarios() {
+        for scenario in scenarios().into_iter().filter(is_wanted) {
             if only.as_ref().is_some_and(|only| only != scenario.name) {
                 continue;
             }
