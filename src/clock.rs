@@ -68,7 +68,7 @@ impl fmt::Debug for Notifier {
 /// A time on two clocks: the monotonic clock, counted from any fixed point, and the wall clock, counted from 1970.
 ///
 /// Also used for the end of a lifetime, which either clock can reach first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timestamp {
     // Nanoseconds in a `u64` reach to the year 2554 and compare in one instruction.
     monotonic: u64,
@@ -140,6 +140,13 @@ impl Timestamp {
     /// Returns the reading of the monotonic clock.
     pub(crate) fn monotonic(self) -> Duration {
         Duration::from_nanos(self.monotonic)
+    }
+
+    /// What the wall clock shows, in milliseconds since 1970.
+    // Until the driver uses `core`, which is built for tests only.
+    #[cfg(test)]
+    pub(crate) fn epoch_milliseconds(self) -> u64 {
+        self.wall / 1_000_000
     }
 
     /// Returns the reading of the wall clock.

@@ -69,6 +69,10 @@
 
 mod builder;
 pub mod clock;
+// Until the driver uses it, only tests are built with it.
+#[cfg(test)]
+#[allow(dead_code)]
+mod core;
 mod error;
 mod event;
 // Documentation only. The code blocks are tests, some of which need a feature.
@@ -99,6 +103,7 @@ pub mod testing;
 mod thread;
 mod token;
 mod token_cache;
+mod version;
 
 pub use builder::TokenManagerBuilder;
 pub use error::{Error, ErrorKind};

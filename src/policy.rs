@@ -56,7 +56,7 @@ impl Default for Policy {
 }
 
 /// The lifetime of a token as the provider stated it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lifetime {
     pub(crate) total: Duration,
     /// How long after the grant the provider wants the token to be refreshed, for example Microsoft's `refresh_in`.

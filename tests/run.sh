@@ -45,7 +45,9 @@ need redis-server redis-server
 # With all features, the documentation's examples and those in README.md included.
 cargo test --all-features "$@"
 
-# A program of its own, with what must not be in this one. Whoever asks for some tests does not ask for this one.
+# Programs of their own, with what must not be in this one. Whoever asks for some tests does not ask for these.
 if [ $# -eq 0 ]; then
+    # The model of the core: every order of events, planted faults, random walks.
+    cargo test --locked --manifest-path tests/model/Cargo.toml --target-dir target/model
     cargo test --locked --manifest-path tests/feature_unification/Cargo.toml --target-dir target/feature_unification
 fi

@@ -42,17 +42,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ring::digest;
 use zeroize::Zeroizing;
 
 pub use self::subscriptions::Subscription;
 pub use crate::key::Key;
+pub use crate::version::Version;
 
 pub(crate) use self::timeout::TimeoutStore;
 
 use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
-use crate::secret::hex;
 
 /// Keeps bytes under keys, each for a limited time, and changes them by compare-and-swap.
 ///
@@ -340,29 +339,6 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn is_encrypted(&self) -> bool {
         (**self).is_encrypted()
-    }
-}
-
-/// Identifies the bytes that are stored under a key: a hash of them, or a name from the backend.
-///
-/// Equal versions of one key mean equal bytes. Only equality counts: versions have no order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Version(String);
-
-impl Version {
-    /// Returns the version of `bytes` by hash, for backends without versions of their own.
-    pub fn of_bytes(bytes: &[u8]) -> Version {
-        Version(hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]))
-    }
-
-    /// Returns a version with a name from the backend, such as an ETag or a revision number.
-    pub fn new(name: impl Into<String>) -> Version {
-        Version(name.into())
-    }
-
-    /// Returns the version as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
