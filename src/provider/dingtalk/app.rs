@@ -6,7 +6,9 @@ use crate::error::Error;
 use crate::http::{Http, query_encoded};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
-use crate::provider::dingtalk::{CLASSIC, NEW, TWO_HOURS, accept, app_profile, header, verdict};
+use crate::provider::dingtalk::{
+    API_BASE_URL, LIFETIME, OAPI_BASE_URL, accept, app_profile, header_placement, verdict,
+};
 use crate::provider::settings::check_texts;
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant, parse_grant_fields,
@@ -32,7 +34,7 @@ pub struct DingTalk {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NewBody<'a> {
+struct AccessTokenBody<'a> {
     app_key: &'a str,
     app_secret: &'a str,
 }
@@ -40,7 +42,7 @@ struct NewBody<'a> {
 impl DingTalk {
     /// The app `app_key`, which DingTalk also calls its client id.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalk {
-        DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(NEW) }
+        DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(API_BASE_URL) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
@@ -49,8 +51,8 @@ impl DingTalk {
         DingTalk { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let body = NewBody { app_key: &self.app_key, app_secret: self.secret.expose() };
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        let body = AccessTokenBody { app_key: &self.app_key, app_secret: self.secret.expose() };
         let reply = http.post_json(&self.host.join("/v1.0/oauth2/accessToken"), &body).send()?;
         parse_grant_fields(accept(&reply, &[&self.secret])?, "accessToken", "expireIn")
     }
@@ -58,21 +60,21 @@ impl DingTalk {
 
 impl Provider for DingTalk {
     fn name(&self) -> &str {
-        APP
+        NAME
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(APP).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
+        Identity::new(NAME).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(APP))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("app key", &self.app_key), ("app secret", self.secret.expose())])
             .and_then(|()| self.host.check())
-            .map_err(|error| error.of(APP))
+            .map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
@@ -80,7 +82,7 @@ impl Provider for DingTalk {
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -108,7 +110,7 @@ pub struct DingTalkClassic {
 impl DingTalkClassic {
     /// The app `app_key`.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalkClassic {
-        DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(CLASSIC) }
+        DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(OAPI_BASE_URL) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://oapi.dingtalk.com`.
@@ -117,7 +119,7 @@ impl DingTalkClassic {
         DingTalkClassic { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let reply = http
             .get(&self.host.join("/gettoken"))
             .query("appkey", &self.app_key)
@@ -129,21 +131,21 @@ impl DingTalkClassic {
 
 impl Provider for DingTalkClassic {
     fn name(&self) -> &str {
-        OLD
+        CLASSIC_NAME
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(OLD).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
+        Identity::new(CLASSIC_NAME).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(OLD))
+        self.request_token(context.http()).map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("app key", &self.app_key), ("app secret", self.secret.expose())])
             .and_then(|()| self.host.check())
-            .map_err(|error| error.of(OLD))
+            .map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn profile(&self) -> Profile {
@@ -198,7 +200,7 @@ impl DingTalkUnified {
             corp_id: corp_id.into(),
             client_id: client_id.into(),
             secret: client_secret.into(),
-            host: BaseUrl::new(NEW),
+            host: BaseUrl::new(API_BASE_URL),
         }
     }
 
@@ -208,7 +210,7 @@ impl DingTalkUnified {
         DingTalkUnified { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let body = UnifiedBody {
             client_id: &self.client_id,
             client_secret: self.secret.expose(),
@@ -222,11 +224,11 @@ impl DingTalkUnified {
 
 impl Provider for DingTalkUnified {
     fn name(&self) -> &str {
-        UNIFIED
+        UNIFIED_NAME
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(UNIFIED)
+        Identity::new(UNIFIED_NAME)
             .part("url", self.host.as_str())
             .part("corp", &self.corp_id)
             .part("app", &self.client_id)
@@ -234,7 +236,7 @@ impl Provider for DingTalkUnified {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(UNIFIED))
+        self.request_token(context.http()).map_err(|error| error.of(UNIFIED_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -244,17 +246,17 @@ impl Provider for DingTalkUnified {
             ("client secret", self.secret.expose()),
         ])
         .and_then(|()| self.host.check())
-        .map_err(|error| error.of(UNIFIED))
+        .map_err(|error| error.of(UNIFIED_NAME))
     }
 
     fn profile(&self) -> Profile {
         // Nobody tells what comes back when it is asked again. If it is the same token, the end that is known stays.
         // That a new one leaves the old one alone is taken for granted, as it is the app's own token, like those above.
-        Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
+        Profile { default_lifetime: LIFETIME, ..Profile::default() }
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -262,6 +264,6 @@ impl Provider for DingTalkUnified {
     }
 }
 
-const APP: &str = "dingtalk";
-const OLD: &str = "dingtalk classic";
-const UNIFIED: &str = "dingtalk unified";
+const NAME: &str = "dingtalk";
+const CLASSIC_NAME: &str = "dingtalk classic";
+const UNIFIED_NAME: &str = "dingtalk unified";

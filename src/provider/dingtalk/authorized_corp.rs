@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::key::Identity;
-use crate::provider::dingtalk::suite::{Suite, ticket_of};
-use crate::provider::dingtalk::{accept, header, suite_profile, verdict};
+use crate::provider::dingtalk::suite::{Suite, latest_ticket};
+use crate::provider::dingtalk::{accept, header_placement, suite_profile, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
@@ -50,12 +50,12 @@ impl DingTalkAuthorizedCorp {
     /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkAuthorizedCorp {
-        DingTalkAuthorizedCorp { suite: self.suite.at(url), ..self }
+        DingTalkAuthorizedCorp { suite: self.suite.with_host(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let Suite { key, secret, host } = &self.suite;
-        let ticket = ticket_of(context)?;
+        let ticket = latest_ticket(context)?;
         let body = Body {
             suite_key: key,
             suite_secret: secret.expose(),
@@ -77,7 +77,7 @@ impl Provider for DingTalkAuthorizedCorp {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -92,11 +92,11 @@ impl Provider for DingTalkAuthorizedCorp {
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        Some(self.suite.ticket())
+        Some(self.suite.renewal())
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
-use crate::provider::dingtalk::{NEW, accept, header, suite_profile, verdict};
+use crate::provider::dingtalk::{API_BASE_URL, accept, header_placement, suite_profile, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
@@ -48,10 +48,10 @@ struct Body<'a> {
 
 impl Suite {
     pub(super) fn new(key: impl Into<String>, secret: impl Into<Secret>) -> Suite {
-        Suite { key: key.into(), secret: secret.into(), host: BaseUrl::new(NEW) }
+        Suite { key: key.into(), secret: secret.into(), host: BaseUrl::new(API_BASE_URL) }
     }
 
-    pub(super) fn at(self, url: impl Into<String>) -> Suite {
+    pub(super) fn with_host(self, url: impl Into<String>) -> Suite {
         Suite { host: BaseUrl::new(url), ..self }
     }
 
@@ -66,7 +66,7 @@ impl Suite {
     }
 
     /// The ticket that is pushed to the suite, one for all the corps that have installed it.
-    pub(super) fn ticket(&self) -> RenewalProfile {
+    pub(super) fn renewal(&self) -> RenewalProfile {
         // Without the secret: a ticket is pushed to the suite, and stays good when the secret is reset. The next one may
         // be hours away.
         let identity = Identity::new("dingtalk suite ticket").part("url", self.host.as_str()).part("suite", &self.key);
@@ -75,8 +75,8 @@ impl Suite {
 }
 
 /// The latest ticket.
-pub(super) fn ticket_of(context: &Context) -> Result<&Secret, Error> {
-    context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, MISSING))
+pub(super) fn latest_ticket(context: &Context) -> Result<&Secret, Error> {
+    context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, NO_TICKET))
 }
 
 impl DingTalkSuite {
@@ -88,12 +88,12 @@ impl DingTalkSuite {
     /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkSuite {
-        DingTalkSuite { suite: self.suite.at(url) }
+        DingTalkSuite { suite: self.suite.with_host(url) }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let Suite { key, secret, host } = &self.suite;
-        let ticket = ticket_of(context)?;
+        let ticket = latest_ticket(context)?;
         let body = Body { suite_key: key, suite_secret: secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&host.join("/v1.0/oauth2/suiteAccessToken"), &body).send()?;
         parse_grant_fields(accept(&reply, &[secret, ticket])?, "accessToken", "expireIn")
@@ -110,7 +110,7 @@ impl Provider for DingTalkSuite {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -122,11 +122,11 @@ impl Provider for DingTalkSuite {
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        Some(self.suite.ticket())
+        Some(self.suite.renewal())
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -136,7 +136,7 @@ impl Provider for DingTalkSuite {
 
 const NAME: &str = "dingtalk suite";
 
-const MISSING: &str =
+const NO_TICKET: &str =
     "there is no suite ticket, or it is too old; hand in the next one with `set_ticket` from the callback";
 
 /// One comes about every five hours, and ends the one before. Within twelve hours two are due, so that one may be late;

@@ -3,7 +3,9 @@
 use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, TENANT_REJECTIONS, profile, verdict};
+use crate::provider::feishu::{
+    APP_REJECTIONS, App, ERRORS, FEISHU_BASE_URL, LARK_BASE_URL, TENANT_REJECTIONS, profile, verdict,
+};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
 use crate::secret::Secret;
 
@@ -27,42 +29,42 @@ pub struct Feishu {
 impl Feishu {
     /// The app `app_id`, in the company that made it.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> Feishu {
-        Feishu { app: App::new(app_id, app_secret, FEISHU) }
+        Feishu { app: App::new(app_id, app_secret, FEISHU_BASE_URL) }
     }
 
     /// The app is one of Lark, and `https://open.larksuite.com` is asked.
     #[must_use]
     pub fn lark(self) -> Feishu {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Feishu {
-        Feishu { app: self.app.at(url) }
+        Feishu { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let reply = self.app.ask(http, "/open-apis/auth/v3/tenant_access_token/internal")?;
-        parse_grant_fields(CODES.accept(&reply, &[&self.app.secret])?, "tenant_access_token", "expire")
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        let reply = self.app.post_credentials(http, "/open-apis/auth/v3/tenant_access_token/internal")?;
+        parse_grant_fields(ERRORS.accept(&reply, &[&self.app.secret])?, "tenant_access_token", "expire")
     }
 }
 
 impl Provider for Feishu {
     fn name(&self) -> &str {
-        TENANT
+        NAME
     }
 
     fn identity(&self) -> Identity {
-        self.app.identity(TENANT)
+        self.app.identity(NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(TENANT))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.app.check(TENANT)
+        self.app.check(NAME)
     }
 
     fn profile(&self) -> Profile {
@@ -93,43 +95,43 @@ pub struct FeishuAppToken {
 impl FeishuAppToken {
     /// The app `app_id`.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> FeishuAppToken {
-        FeishuAppToken { app: App::new(app_id, app_secret, FEISHU) }
+        FeishuAppToken { app: App::new(app_id, app_secret, FEISHU_BASE_URL) }
     }
 
     /// The app is one of Lark, and `https://open.larksuite.com` is asked.
     #[must_use]
     pub fn lark(self) -> FeishuAppToken {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuAppToken {
-        FeishuAppToken { app: self.app.at(url) }
+        FeishuAppToken { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let reply = self.app.ask(http, "/open-apis/auth/v3/app_access_token/internal")?;
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        let reply = self.app.post_credentials(http, "/open-apis/auth/v3/app_access_token/internal")?;
         // A tenant token comes with it, which is not wanted here.
-        parse_grant_fields(CODES.accept(&reply, &[&self.app.secret])?, "app_access_token", "expire")
+        parse_grant_fields(ERRORS.accept(&reply, &[&self.app.secret])?, "app_access_token", "expire")
     }
 }
 
 impl Provider for FeishuAppToken {
     fn name(&self) -> &str {
-        APP
+        APP_TOKEN_NAME
     }
 
     fn identity(&self) -> Identity {
-        self.app.identity(APP)
+        self.app.identity(APP_TOKEN_NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(APP))
+        self.request_token(context.http()).map_err(|error| error.of(APP_TOKEN_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.app.check(APP)
+        self.app.check(APP_TOKEN_NAME)
     }
 
     fn profile(&self) -> Profile {
@@ -141,5 +143,5 @@ impl Provider for FeishuAppToken {
     }
 }
 
-const TENANT: &str = "feishu";
-const APP: &str = "feishu app token";
+const NAME: &str = "feishu";
+const APP_TOKEN_NAME: &str = "feishu app token";

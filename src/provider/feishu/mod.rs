@@ -23,8 +23,8 @@ use crate::provider::settings::check_texts;
 use crate::provider::{Profile, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
-const FEISHU: &str = "https://open.feishu.cn";
-const LARK: &str = "https://open.larksuite.com";
+const FEISHU_BASE_URL: &str = "https://open.feishu.cn";
+const LARK_BASE_URL: &str = "https://open.larksuite.com";
 
 /// An app, and where it is registered.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ struct App {
 
 /// What an app shows of itself at each endpoint.
 #[derive(serde::Serialize)]
-struct Shown<'a> {
+struct AppCredentials<'a> {
     app_id: &'a str,
     app_secret: &'a str,
 }
@@ -46,17 +46,17 @@ impl App {
         App { id: id.into(), secret: secret.into(), host: BaseUrl::new(url) }
     }
 
-    fn at(self, url: impl Into<String>) -> App {
+    fn with_host(self, url: impl Into<String>) -> App {
         App { host: BaseUrl::new(url), ..self }
     }
 
-    fn shown(&self) -> Shown<'_> {
-        Shown { app_id: &self.id, app_secret: self.secret.expose() }
+    fn credentials(&self) -> AppCredentials<'_> {
+        AppCredentials { app_id: &self.id, app_secret: self.secret.expose() }
     }
 
     /// Asks with what the app shows of itself and nothing else.
-    fn ask(&self, http: &Http, path: &str) -> Result<TokenResponse, Error> {
-        post(http, &self.host, path, &self.shown())
+    fn post_credentials(&self, http: &Http, path: &str) -> Result<TokenResponse, Error> {
+        post(http, &self.host, path, &self.credentials())
     }
 
     /// Whose tokens those of the kind `name` are.
@@ -78,7 +78,7 @@ fn post(http: &Http, host: &BaseUrl, path: &str, body: &impl serde::Serialize) -
 /// How the tokens of `/auth/v3` are treated. The old one works on beside a new one.
 fn profile() -> Profile {
     Profile {
-        default_lifetime: TWO_HOURS,
+        default_lifetime: LIFETIME,
         // With more than this left the same token comes back.
         earliest_refresh: Some(Duration::from_secs(1800)),
         // `expire` is what is really left.
@@ -91,8 +91,8 @@ fn profile() -> Profile {
 
 /// What an answer of the service says about the token, where `rejections` are the codes that refuse it.
 fn verdict(response: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
-    match CODES.verdict(response, rejections) {
-        Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(SOON) },
+    match ERRORS.verdict(response, rejections) {
+        Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(DEFAULT_RETRY_AFTER) },
         verdict => verdict,
     }
 }
@@ -104,14 +104,14 @@ const TENANT_REJECTIONS: &[&str] = &["99991663", "99991665", "99991671", "20013"
 /// The codes with which a service refuses the token of an app.
 const APP_REJECTIONS: &[&str] = &["99991664", "20014", "99991671"];
 
-const TWO_HOURS: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);
 
 /// When the rate is limited and no header says until when.
-const SOON: Duration = Duration::from_secs(1);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const CODES: ErrorTable = ErrorTable { code_field: "code", rules: REFUSALS, throttle_codes: THROTTLES };
+const ERRORS: ErrorTable = ErrorTable { code_field: "code", rules: RULES, throttle_codes: THROTTLE_CODES };
 
-const THROTTLES: &[(&str, u64)] = &[
+const THROTTLE_CODES: &[(&str, u64)] = &[
     ("1000004", 1),
     ("1000005", 1),
     ("99991400", 1),
@@ -119,19 +119,19 @@ const THROTTLES: &[(&str, u64)] = &[
     ("99991403", 3600),
 ];
 
-const INTERNAL: &str = "the system has an internal fault, or was asked too often";
+const INTERNAL_ERROR: &str = "the system has an internal fault, or was asked too often";
 const MISMATCH: &str = "the app id is unknown, or the app secret is that of another app";
 const NOT_INSTALLED: &str = "the app is not installed in the tenant; its administrator has to install it";
-const UNAVAILABLE: &str = "the app is unknown here, disabled or not published; look at it in the developer console, \
+const APP_UNAVAILABLE: &str = "the app is unknown here, disabled or not published; look at it in the developer console, \
                            and whether it is an app of Feishu or of Lark";
 
 /// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[ErrorRule] = &[
-    ("1500", ErrorKind::Unavailable, INTERNAL),
-    ("1663", ErrorKind::Unavailable, INTERNAL),
-    ("1668", ErrorKind::Unavailable, INTERNAL),
-    ("2200", ErrorKind::Unavailable, INTERNAL),
-    ("5000", ErrorKind::Unavailable, INTERNAL),
+const RULES: &[ErrorRule] = &[
+    ("1500", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("1663", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("1668", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("2200", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("5000", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("10003", ErrorKind::Config, "a parameter is missing or makes no sense"),
     ("10005", ErrorKind::Config, "a parameter is missing or makes no sense"),
     (
@@ -147,18 +147,18 @@ const REFUSALS: &[ErrorRule] = &[
         ErrorKind::Config,
         "the app is not a store app, so no ticket is pushed to it; use `Feishu` for an own app",
     ),
-    ("10101", ErrorKind::Unavailable, INTERNAL),
-    ("11207", ErrorKind::InvalidCredentials, UNAVAILABLE),
-    ("11209", ErrorKind::InvalidCredentials, UNAVAILABLE),
+    ("10101", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("11207", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
+    ("11209", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
     ("11210", ErrorKind::InvalidCredentials, NOT_INSTALLED),
     ("20002", ErrorKind::InvalidCredentials, MISMATCH),
     ("20009", ErrorKind::InvalidCredentials, NOT_INSTALLED),
-    ("20050", ErrorKind::Unavailable, INTERNAL),
+    ("20050", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("20070", ErrorKind::Config, "the client showed itself in two ways at once; one of them is added on the way"),
-    ("20072", ErrorKind::Unavailable, INTERNAL),
-    ("55001", ErrorKind::Unavailable, INTERNAL),
-    ("65001", ErrorKind::Unavailable, INTERNAL),
+    ("20072", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("55001", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("65001", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("99991401", ErrorKind::Forbidden, "this machine's address is not on the app's list of allowed ones"),
     ("99991543", ErrorKind::InvalidCredentials, MISMATCH),
-    ("99991662", ErrorKind::InvalidCredentials, UNAVAILABLE),
+    ("99991662", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
 ];

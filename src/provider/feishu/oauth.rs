@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
 use crate::provider::errors::{ErrorRule, ErrorTable};
-use crate::provider::feishu::{App, CODES, TENANT_REJECTIONS, TWO_HOURS, verdict};
+use crate::provider::feishu::{App, ERRORS, LIFETIME, TENANT_REJECTIONS, verdict};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant};
 use crate::secret::Secret;
 
@@ -38,25 +38,25 @@ impl FeishuOAuth {
     /// Asks another host, for a private deployment or a test. Default: `https://accounts.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuOAuth {
-        FeishuOAuth { app: self.app.at(url) }
+        FeishuOAuth { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         // In the body only: with a header beside it the request is refused (20070).
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", &self.app.id),
             ("client_secret", self.app.secret.expose()),
         ];
-        self.judge(&http.post_form(&self.app.host.join("/oauth/v3/token"), &form).send()?)
+        self.read_grant(&http.post_form(&self.app.host.join("/oauth/v3/token"), &form).send()?)
     }
 
-    fn judge(&self, reply: &TokenResponse) -> Result<Grant, Error> {
+    fn read_grant(&self, reply: &TokenResponse) -> Result<Grant, Error> {
         let json = reply.json();
         let code = |field| json.as_ref().ok().and_then(|json| json.code(field));
         // The number says more than the standard's word beside it, where it is known.
-        let by_word = code("error").is_some() && !code("code").is_some_and(|code| CODES.knows(&code));
-        let codes = if by_word { &WORDS } else { &CODES };
+        let has_unknown_number = code("error").is_some() && !code("code").is_some_and(|code| ERRORS.knows(&code));
+        let codes = if has_unknown_number { &OAUTH_ERRORS } else { &ERRORS };
         parse_grant(codes.accept_json(json, reply, &[&self.app.secret])?)
     }
 }
@@ -71,7 +71,7 @@ impl Provider for FeishuOAuth {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(NAME))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -82,7 +82,7 @@ impl Provider for FeishuOAuth {
         // Nobody tells what comes back when it is asked again early. So it may be asked at any time, and the end that
         // is known stays. That the old token works beside a new one is taken for granted: a JWT says itself when it
         // ends.
-        Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
+        Profile { default_lifetime: LIFETIME, ..Profile::default() }
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -93,14 +93,14 @@ impl Provider for FeishuOAuth {
 const NAME: &str = "feishu oauth";
 
 /// The standard's words.
-const WORDS: ErrorTable = ErrorTable { code_field: "error", rules: REFUSALS, throttle_codes: &[("slow_down", 1)] };
+const OAUTH_ERRORS: ErrorTable = ErrorTable { code_field: "error", rules: RULES, throttle_codes: &[("slow_down", 1)] };
 
-const WRONG: &str = "the app id or app secret is wrong, or the app is disabled";
+const WRONG_CREDENTIALS: &str = "the app id or app secret is wrong, or the app is disabled";
 
-const REFUSALS: &[ErrorRule] = &[
+const RULES: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the app is not allowed this token"),
-    ("invalid_client", ErrorKind::InvalidCredentials, WRONG),
-    ("invalid_grant", ErrorKind::InvalidCredentials, WRONG),
+    ("invalid_client", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
+    ("invalid_grant", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
     ("invalid_request", ErrorKind::Config, "a parameter is missing or makes no sense"),
     ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this app"),
     ("server_error", ErrorKind::Unavailable, "the system has an internal fault"),

@@ -6,7 +6,9 @@ use crate::error::{Error, ErrorKind};
 use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::errors::ErrorRule;
-use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
+use crate::provider::feishu::{
+    APP_REJECTIONS, App, AppCredentials, ERRORS, FEISHU_BASE_URL, LARK_BASE_URL, post, profile, verdict,
+};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, parse_grant_fields,
 };
@@ -33,40 +35,44 @@ pub struct FeishuStoreApp {
 }
 
 #[derive(serde::Serialize)]
-struct WithTicket<'a> {
+struct Body<'a> {
     #[serde(flatten)]
-    app: Shown<'a>,
+    app: AppCredentials<'a>,
     app_ticket: &'a str,
 }
 
 impl FeishuStoreApp {
     /// The app `app_id`.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> FeishuStoreApp {
-        FeishuStoreApp { app: App::new(app_id, app_secret, FEISHU) }
+        FeishuStoreApp { app: App::new(app_id, app_secret, FEISHU_BASE_URL) }
     }
 
     /// The app is one of Lark, and `https://open.larksuite.com` is asked.
     #[must_use]
     pub fn lark(self) -> FeishuStoreApp {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuStoreApp {
-        FeishuStoreApp { app: self.app.at(url) }
+        FeishuStoreApp { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let Some(ticket) = context.renewal_secret() else {
-            return Err(self.ask_for_ticket(context.http(), Error::new(ErrorKind::TicketRequired, MISSING), &[]));
+            return Err(self.request_ticket_push(
+                context.http(),
+                Error::new(ErrorKind::TicketRequired, NO_TICKET),
+                &[],
+            ));
         };
-        let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
+        let body = Body { app: self.app.credentials(), app_ticket: ticket.expose() };
         let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
-        match CODES.accept_with_rules(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
+        match ERRORS.accept_with_rules(STORE_APP_RULES, &reply, &[&self.app.secret, ticket]) {
             Ok(json) => parse_grant_fields(json, "app_access_token", "expire"),
             Err(error) if error.kind() == ErrorKind::TicketRequired => {
-                Err(self.ask_for_ticket(context.http(), error, &[ticket]))
+                Err(self.request_ticket_push(context.http(), error, &[ticket]))
             }
             Err(error) => Err(error),
         }
@@ -74,11 +80,11 @@ impl FeishuStoreApp {
 
     /// Asks Feishu to push a ticket: the reply has none. What is returned is `stale`, or what kept Feishu from it. The
     /// manager keeps the pause, and ends it when a ticket is handed in, so nobody asks again within it.
-    fn ask_for_ticket(&self, http: &Http, stale: Error, sent: &[&Secret]) -> Error {
+    fn request_ticket_push(&self, http: &Http, stale: Error, sent: &[&Secret]) -> Error {
         let secrets = [sent, &[&self.app.secret]].concat();
-        let asked = self.app.ask(http, "/open-apis/auth/v3/app_ticket/resend");
-        match asked.and_then(|reply| CODES.accept(&reply, &secrets)) {
-            Ok(_) => stale.with_retry_after(RESEND_PAUSE),
+        let asked = self.app.post_credentials(http, "/open-apis/auth/v3/app_ticket/resend");
+        match asked.and_then(|reply| ERRORS.accept(&reply, &secrets)) {
+            Ok(_) => stale.with_retry_after(RESEND_INTERVAL),
             Err(error) => error,
         }
     }
@@ -94,7 +100,7 @@ impl Provider for FeishuStoreApp {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -118,16 +124,16 @@ impl Provider for FeishuStoreApp {
 
 const NAME: &str = "feishu store app";
 
-const MISSING: &str = "there is no app ticket yet; Feishu was asked to push one: hand it in with `set_ticket` from the \
+const NO_TICKET: &str = "there is no app ticket yet; Feishu was asked to push one: hand it in with `set_ticket` from the \
                        callback";
-const STALE: &str = "the app ticket is not taken any more, or is that of another app; Feishu was asked to push one: \
+const TICKET_REQUIRED: &str = "the app ticket is not taken any more, or is that of another app; Feishu was asked to push one: \
                      hand it in with `set_ticket` from the callback";
 
 /// "The app token could not be obtained": for a store app it is the ticket.
-const AT_STORE_APP: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, STALE)];
+const STORE_APP_RULES: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, TICKET_REQUIRED)];
 
 /// A push takes seconds, and its callback may get lost.
-const RESEND_PAUSE: Duration = Duration::from_secs(60);
+const RESEND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One comes every hour, and nothing says that it dies before the next one is there. Some may get lost on the way; if
 /// one is too old after all, Feishu says so and pushes another.

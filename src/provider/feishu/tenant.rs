@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
-use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
+use crate::provider::feishu::{ERRORS, FEISHU_BASE_URL, LARK_BASE_URL, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
@@ -44,13 +44,13 @@ struct Body<'a> {
 impl FeishuTenant {
     /// The tenant `tenant_key`, of the store app whose tokens `app` gives.
     pub fn new(app: impl TokenSource, tenant_key: impl Into<String>) -> FeishuTenant {
-        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: BaseUrl::new(FEISHU) }
+        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: BaseUrl::new(FEISHU_BASE_URL) }
     }
 
     /// The app is one of Lark, and `https://open.larksuite.com` is asked. The app's own provider has to be told too.
     #[must_use]
     pub fn lark(self) -> FeishuTenant {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
@@ -59,11 +59,15 @@ impl FeishuTenant {
         FeishuTenant { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let app_token = context.parent()?.secret();
         let body = Body { app_access_token: app_token.expose(), tenant_key: &self.tenant_key };
         let reply = post(context.http(), &self.host, "/open-apis/auth/v3/tenant_access_token", &body)?;
-        parse_grant_fields(CODES.accept_with_rules(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
+        parse_grant_fields(
+            ERRORS.accept_with_rules(TENANT_RULES, &reply, &[app_token])?,
+            "tenant_access_token",
+            "expire",
+        )
     }
 }
 
@@ -80,7 +84,7 @@ impl Provider for FeishuTenant {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -104,11 +108,11 @@ impl Provider for FeishuTenant {
 
 const NAME: &str = "feishu tenant";
 
-const APP_TOKEN: &str = "the app token was refused";
+const APP_TOKEN_REFUSED: &str = "the app token was refused";
 
 /// The codes that are about the app token, which is shown at this endpoint only.
-const AT_TENANT: &[ErrorRule] = &[
-    ("20014", ErrorKind::TokenRejected, APP_TOKEN),
-    ("99991664", ErrorKind::TokenRejected, APP_TOKEN),
-    ("99991671", ErrorKind::TokenRejected, APP_TOKEN),
+const TENANT_RULES: &[ErrorRule] = &[
+    ("20014", ErrorKind::TokenRejected, APP_TOKEN_REFUSED),
+    ("99991664", ErrorKind::TokenRejected, APP_TOKEN_REFUSED),
+    ("99991671", ErrorKind::TokenRejected, APP_TOKEN_REFUSED),
 ];

@@ -9,7 +9,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wechat::{CODES, LIFETIME, PUBLIC, REJECTIONS, SERVICES};
+use crate::provider::wechat::{API_ERRORS, DEFAULT_BASE_URL, ERRORS, LIFETIME, REJECTIONS};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
@@ -43,11 +43,11 @@ impl WeChat {
         WeChat(self.0.base_url(url))
     }
 
-    fn ask(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let body = Body { grant_type: GRANT_TYPE, appid, secret: secret.expose(), force_refresh };
         let reply = http.post_json(&base_url.join("/cgi-bin/stable_token"), &body).send()?;
-        parse_grant(CODES.accept(&reply, &[secret])?)
+        parse_grant(ERRORS.accept(&reply, &[secret])?)
     }
 }
 
@@ -61,27 +61,27 @@ struct Body<'a> {
 
 impl Provider for WeChat {
     fn name(&self) -> &str {
-        STABLE
+        NAME
     }
 
     fn identity(&self) -> Identity {
-        self.0.identity(STABLE)
+        self.0.identity(NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http(), context.is_forced()).map_err(|error| error.of(STABLE))
+        self.request_token(context.http(), context.is_forced()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.0.check().map_err(|error| error.of(STABLE))
+        self.0.check().map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
         Profile {
             default_lifetime: LIFETIME,
-            refresh_ahead: ROLLOVER,
+            refresh_ahead: OVERLAP,
             // Earlier it gives the same token back.
-            earliest_refresh: Some(ROLLOVER),
+            earliest_refresh: Some(OVERLAP),
             // What is told is what is truly left.
             unchanged_token_extends: true,
             // Asked without force it ends no token before its time, so processes without a store do each other no
@@ -98,7 +98,7 @@ impl Provider for WeChat {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, REJECTIONS)
+        API_ERRORS.verdict(response, REJECTIONS)
     }
 }
 
@@ -129,7 +129,7 @@ impl WeChatClassic {
         WeChatClassic(self.0.base_url(url))
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let reply = http
             .get(&base_url.join("/cgi-bin/token"))
@@ -137,34 +137,34 @@ impl WeChatClassic {
             .query("appid", appid)
             .query("secret", secret.expose())
             .send()?;
-        parse_grant(CODES.accept(&reply, &[secret])?)
+        parse_grant(ERRORS.accept(&reply, &[secret])?)
     }
 }
 
 impl Provider for WeChatClassic {
     fn name(&self) -> &str {
-        CLASSIC
+        CLASSIC_NAME
     }
 
     fn identity(&self) -> Identity {
-        self.0.identity(CLASSIC)
+        self.0.identity(CLASSIC_NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(CLASSIC))
+        self.request_token(context.http()).map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.0.check().map_err(|error| error.of(CLASSIC))
+        self.0.check().map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn profile(&self) -> Profile {
         Profile {
             default_lifetime: LIFETIME,
             new_token_ends_old: true,
-            overlap: ROLLOVER,
+            overlap: OVERLAP,
             // Two in a row would end what other processes still hold.
-            min_forced_interval: ROLLOVER,
+            min_forced_interval: OVERLAP,
             ..Profile::default()
         }
         .daily_quota(2000, 200)
@@ -175,7 +175,7 @@ impl Provider for WeChatClassic {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, REJECTIONS)
+        API_ERRORS.verdict(response, REJECTIONS)
     }
 }
 
@@ -189,7 +189,7 @@ struct App {
 
 impl App {
     fn new(appid: String, secret: Secret) -> App {
-        App { appid, secret, base_url: BaseUrl::new(PUBLIC) }
+        App { appid, secret, base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
     fn base_url(self, url: impl Into<String>) -> App {
@@ -206,12 +206,12 @@ impl App {
     }
 }
 
-const STABLE: &str = "wechat";
+const NAME: &str = "wechat";
 
-const CLASSIC: &str = "wechat classic";
+const CLASSIC_NAME: &str = "wechat classic";
 
 /// Without an `s` at its end, unlike the standard's.
 const GRANT_TYPE: &str = "client_credential";
 
 /// How long the old token and the new one both work.
-const ROLLOVER: Duration = Duration::from_secs(300);
+const OVERLAP: Duration = Duration::from_secs(300);

@@ -7,7 +7,7 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
-use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
+use crate::provider::wechat::{API_ERRORS, AUTHORIZER_RULES, DEFAULT_BASE_URL, ERRORS, REJECTIONS, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict,
     parse_grant_with_renewal_secret,
@@ -55,7 +55,7 @@ impl WeChatAuthorizer {
             component_appid: component_appid.into(),
             authorizer_appid: authorizer_appid.into(),
             refresh_token: refresh_token.into(),
-            base_url: BaseUrl::new(PUBLIC),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
         }
     }
 
@@ -66,7 +66,7 @@ impl WeChatAuthorizer {
     }
 
     /// One authorization: the account, the component, and the refresh token that it began with.
-    fn authorization(&self) -> Identity {
+    fn authorization_identity(&self) -> Identity {
         Identity::new(NAME)
             .part("url", self.base_url.as_str())
             .part("component", &self.component_appid)
@@ -74,7 +74,7 @@ impl WeChatAuthorizer {
             .secret(&self.refresh_token)
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let component = context.parent()?;
         let refresh_token =
             context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::SignInRequired, NO_REFRESH_TOKEN))?;
@@ -88,7 +88,7 @@ impl WeChatAuthorizer {
             .post_json(&self.base_url.join("/cgi-bin/component/api_authorizer_token"), &body)
             .query("component_access_token", component.expose())
             .send()?;
-        let json = CODES.accept_with_rules(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
+        let json = ERRORS.accept_with_rules(AUTHORIZER_RULES, &reply, &[component.secret(), refresh_token])?;
         parse_grant_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
     }
 }
@@ -106,11 +106,11 @@ impl Provider for WeChatAuthorizer {
     }
 
     fn identity(&self) -> Identity {
-        self.authorization().part("parent", self.component.fingerprint())
+        self.authorization_identity().part("parent", self.component.fingerprint())
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -134,7 +134,7 @@ impl Provider for WeChatAuthorizer {
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without the parent: a component whose secret is reset is another parent, and the refresh token that counts
         // must not be lost with it.
-        Some(RenewalProfile::refresh_token(self.authorization(), &self.refresh_token))
+        Some(RenewalProfile::refresh_token(self.authorization_identity(), &self.refresh_token))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -142,7 +142,7 @@ impl Provider for WeChatAuthorizer {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, REJECTIONS)
+        API_ERRORS.verdict(response, REJECTIONS)
     }
 }
 

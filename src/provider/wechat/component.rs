@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wechat::{CODES, COMPONENT_REJECTIONS, PUBLIC, SERVICES, STALE, profile};
+use crate::provider::wechat::{API_ERRORS, COMPONENT_REJECTIONS, DEFAULT_BASE_URL, ERRORS, TICKET_REQUIRED, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
@@ -38,7 +38,11 @@ pub struct WeChatComponent {
 impl WeChatComponent {
     /// The component `component_appid` that `secret` belongs to.
     pub fn new(component_appid: impl Into<String>, secret: impl Into<Secret>) -> WeChatComponent {
-        WeChatComponent { appid: component_appid.into(), secret: secret.into(), base_url: BaseUrl::new(PUBLIC) }
+        WeChatComponent {
+            appid: component_appid.into(),
+            secret: secret.into(),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
+        }
     }
 
     /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
@@ -47,12 +51,12 @@ impl WeChatComponent {
         WeChatComponent { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn app(&self) -> Identity {
+    fn app_identity(&self) -> Identity {
         Identity::new(NAME).part("url", self.base_url.as_str()).part("component", &self.appid)
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, TICKET_REQUIRED))?;
         let body = Body {
             component_appid: &self.appid,
             component_appsecret: self.secret.expose(),
@@ -60,7 +64,7 @@ impl WeChatComponent {
         };
         let url = self.base_url.join("/cgi-bin/component/api_component_token");
         let reply = context.http().post_json(&url, &body).send()?;
-        parse_grant_fields(CODES.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
+        parse_grant_fields(ERRORS.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
     }
 }
 
@@ -77,11 +81,11 @@ impl Provider for WeChatComponent {
     }
 
     fn identity(&self) -> Identity {
-        self.app().secret(&self.secret)
+        self.app_identity().secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -97,7 +101,7 @@ impl Provider for WeChatComponent {
 
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(RenewalProfile::ticket(self.app(), TICKET_LIFETIME))
+        Some(RenewalProfile::ticket(self.app_identity(), TICKET_LIFETIME))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -105,7 +109,7 @@ impl Provider for WeChatComponent {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, COMPONENT_REJECTIONS)
+        API_ERRORS.verdict(response, COMPONENT_REJECTIONS)
     }
 }
 

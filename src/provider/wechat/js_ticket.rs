@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::wechat::{AT_TICKET, CODES, PUBLIC, profile};
+use crate::provider::wechat::{DEFAULT_BASE_URL, ERRORS, JS_TICKET_RULES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
@@ -34,17 +34,17 @@ pub struct WeChatJsTicket {
 impl WeChatJsTicket {
     /// The ticket that signs pages (`jsapi`). `tokens` gives the access token of the account.
     pub fn new(tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket::of("jsapi", tokens)
+        WeChatJsTicket::with_kind("jsapi", tokens)
     }
 
     /// The ticket that signs cards and coupons (`wx_card`). These are signed in another way than pages, so take the
     /// ticket with [`token`](crate::TokenManager::token), and not `js_signature`.
     pub fn card(tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket::of("wx_card", tokens)
+        WeChatJsTicket::with_kind("wx_card", tokens)
     }
 
-    fn of(kind: &'static str, tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket { tokens: Parent::new(tokens), kind, base_url: BaseUrl::new(PUBLIC) }
+    fn with_kind(kind: &'static str, tokens: impl TokenSource) -> WeChatJsTicket {
+        WeChatJsTicket { tokens: Parent::new(tokens), kind, base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
     /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
@@ -53,7 +53,7 @@ impl WeChatJsTicket {
         WeChatJsTicket { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let token = context.parent()?;
         let reply = context
             .http()
@@ -61,7 +61,11 @@ impl WeChatJsTicket {
             .query("access_token", token.expose())
             .query("type", self.kind)
             .send()?;
-        parse_grant_fields(CODES.accept_with_rules(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
+        parse_grant_fields(
+            ERRORS.accept_with_rules(JS_TICKET_RULES, &reply, &[token.secret()])?,
+            "ticket",
+            "expires_in",
+        )
     }
 }
 
@@ -78,7 +82,7 @@ impl Provider for WeChatJsTicket {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {

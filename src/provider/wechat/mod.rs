@@ -18,7 +18,7 @@ use crate::error::ErrorKind;
 use crate::provider::Profile;
 use crate::provider::errors::{ErrorRule, ErrorTable};
 
-const PUBLIC: &str = "https://api.weixin.qq.com";
+const DEFAULT_BASE_URL: &str = "https://api.weixin.qq.com";
 
 /// What is granted for two hours each time. Nobody says whether a new one ends the one before, so it is treated as if
 /// it did: processes that cannot reach their shared store fetch seldom.
@@ -29,18 +29,21 @@ fn profile() -> Profile {
 const LIFETIME: Duration = Duration::from_secs(7200);
 
 /// What the token endpoints answer.
-const CODES: ErrorTable = ErrorTable {
+const ERRORS: ErrorTable = ErrorTable {
     code_field: "errcode",
-    rules: REFUSALS,
-    throttle_codes: &[("45009", DAY_IS_USED_UP), ("45011", 60), ("89506", 86_400), ("89507", 3600)],
+    rules: RULES,
+    throttle_codes: &[("45009", DAILY_QUOTA_WAIT_SECONDS), ("45011", 60), ("89506", 86_400), ("89507", 3600)],
 };
 
 /// What the services answer.
-const SERVICES: ErrorTable =
-    ErrorTable { code_field: "errcode", rules: &[], throttle_codes: &[("45009", DAY_IS_USED_UP), ("45011", 60)] };
+const API_ERRORS: ErrorTable = ErrorTable {
+    code_field: "errcode",
+    rules: &[],
+    throttle_codes: &[("45009", DAILY_QUOTA_WAIT_SECONDS), ("45011", 60)],
+};
 
 /// Seconds from one look to the next: when the quota comes back is not told.
-const DAY_IS_USED_UP: u64 = 600;
+const DAILY_QUOTA_WAIT_SECONDS: u64 = 600;
 
 /// The codes with which a service refuses an access token.
 const REJECTIONS: &[&str] = &["40001", "40014", "42001", "42007"];
@@ -48,18 +51,18 @@ const REJECTIONS: &[&str] = &["40001", "40014", "42001", "42007"];
 /// The codes with which the Open Platform refuses a component's token.
 const COMPONENT_REJECTIONS: &[&str] = &["40001", "40014", "42001"];
 
-const UNLISTED: &str = "this machine's address is not on the IP whitelist; add it in the console";
+const IP_NOT_WHITELISTED: &str = "this machine's address is not on the IP whitelist; add it in the console";
 
-const ASKED: &str = "calls from this machine's address wait for an administrator to confirm them";
+const IP_CONFIRMATION_PENDING: &str = "calls from this machine's address wait for an administrator to confirm them";
 
 /// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[ErrorRule] = &[
+const RULES: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, "the system is busy"),
     ("40001", ErrorKind::InvalidCredentials, "the appsecret is wrong or was reset"),
     ("40002", ErrorKind::Config, "the grant type is not one that the endpoint knows"),
     ("40013", ErrorKind::InvalidCredentials, "the appid is wrong"),
     ("40125", ErrorKind::InvalidCredentials, "the appsecret is wrong or was reset"),
-    ("40164", ErrorKind::Forbidden, UNLISTED),
+    ("40164", ErrorKind::Forbidden, IP_NOT_WHITELISTED),
     (
         "40243",
         ErrorKind::InvalidCredentials,
@@ -70,19 +73,19 @@ const REFUSALS: &[ErrorRule] = &[
     ("43002", ErrorKind::Config, "the request did not arrive as a POST; look at what lies in between"),
     ("45009", ErrorKind::Throttled, "the day's calls are used up; wait for the next day or clear the quota"),
     ("45011", ErrorKind::Throttled, "there were too many calls in this minute"),
-    ("45035", ErrorKind::Forbidden, UNLISTED),
+    ("45035", ErrorKind::Forbidden, IP_NOT_WHITELISTED),
     ("47001", ErrorKind::Config, "the request did not arrive as JSON; look at what lies in between"),
     ("48001", ErrorKind::Forbidden, "the account may not call this interface"),
     ("48004", ErrorKind::Forbidden, "the account is banned from this interface"),
     ("50004", ErrorKind::InvalidCredentials, "the account may not get tokens; look for a notice in its console"),
     ("50007", ErrorKind::InvalidCredentials, "the account is frozen; look for a notice in its console"),
-    ("61004", ErrorKind::Forbidden, UNLISTED),
-    ("61005", ErrorKind::TicketRequired, STALE),
-    ("61006", ErrorKind::TicketRequired, STALE),
+    ("61004", ErrorKind::Forbidden, IP_NOT_WHITELISTED),
+    ("61005", ErrorKind::TicketRequired, TICKET_REQUIRED),
+    ("61006", ErrorKind::TicketRequired, TICKET_REQUIRED),
     ("61011", ErrorKind::InvalidCredentials, "the component's appid is wrong"),
     ("61024", ErrorKind::Forbidden, "the token of this account is granted by way of its component only"),
-    ("89501", ErrorKind::Forbidden, ASKED),
-    ("89503", ErrorKind::Forbidden, ASKED),
+    ("89501", ErrorKind::Forbidden, IP_CONFIRMATION_PENDING),
+    ("89503", ErrorKind::Forbidden, IP_CONFIRMATION_PENDING),
     (
         "89506",
         ErrorKind::Forbidden,
@@ -96,19 +99,19 @@ const REFUSALS: &[ErrorRule] = &[
 ];
 
 /// What codes mean where an access token is shown to get a ticket: here they are about that token.
-const AT_TICKET: &[ErrorRule] = &[
-    ("40001", ErrorKind::TokenRejected, REFUSED_TOKEN),
-    ("40014", ErrorKind::TokenRejected, REFUSED_TOKEN),
-    ("42001", ErrorKind::TokenRejected, REFUSED_TOKEN),
-    ("42007", ErrorKind::TokenRejected, REFUSED_TOKEN),
+const JS_TICKET_RULES: &[ErrorRule] = &[
+    ("40001", ErrorKind::TokenRejected, TOKEN_REFUSED),
+    ("40014", ErrorKind::TokenRejected, TOKEN_REFUSED),
+    ("42001", ErrorKind::TokenRejected, TOKEN_REFUSED),
+    ("42007", ErrorKind::TokenRejected, TOKEN_REFUSED),
 ];
 
 /// What codes mean where a component's token is shown to get that of an account: here 40001 is about that token.
-const AT_AUTHORIZER: &[ErrorRule] = &[
-    ("40001", ErrorKind::TokenRejected, REFUSED_COMPONENT),
+const AUTHORIZER_RULES: &[ErrorRule] = &[
+    ("40001", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
     ("40013", ErrorKind::InvalidCredentials, "the appid of the component or of the account is wrong"),
-    ("40014", ErrorKind::TokenRejected, REFUSED_COMPONENT),
-    ("42001", ErrorKind::TokenRejected, REFUSED_COMPONENT),
+    ("40014", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
+    ("42001", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
     (
         "61003",
         ErrorKind::SignInRequired,
@@ -125,9 +128,9 @@ const AT_AUTHORIZER: &[ErrorRule] = &[
     ("61024", ErrorKind::Forbidden, "the account is not this component's; its owner must authorize again"),
 ];
 
-const REFUSED_TOKEN: &str = "the access token that the ticket was asked with was refused";
+const TOKEN_REFUSED: &str = "the access token that the ticket was asked with was refused";
 
-const REFUSED_COMPONENT: &str = "the component's token was refused";
+const COMPONENT_TOKEN_REFUSED: &str = "the component's token was refused";
 
-const STALE: &str = "the component's verify ticket is missing, too old, or that of another component; hand in the next \
+const TICKET_REQUIRED: &str = "the component's verify ticket is missing, too old, or that of another component; hand in the next \
                      one with `set_ticket`, from the callback that WeChat calls every ten minutes";

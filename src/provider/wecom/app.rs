@@ -5,7 +5,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wecom::{CODES, PUBLIC, REJECTIONS, profile};
+use crate::provider::wecom::{DEFAULT_BASE_URL, ERRORS, REJECTIONS, profile};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
@@ -32,7 +32,7 @@ pub struct WeCom {
 impl WeCom {
     /// The app of `corp_id` that `secret` belongs to.
     pub fn new(corp_id: impl Into<String>, secret: impl Into<Secret>) -> WeCom {
-        WeCom { corp_id: corp_id.into(), secret: secret.into(), base_url: BaseUrl::new(PUBLIC) }
+        WeCom { corp_id: corp_id.into(), secret: secret.into(), base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
@@ -41,13 +41,13 @@ impl WeCom {
         WeCom { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let reply = http
             .get(&self.base_url.join("/cgi-bin/gettoken"))
             .query("corpid", &self.corp_id)
             .query("corpsecret", self.secret.expose())
             .send()?;
-        parse_grant(CODES.accept(&reply, &[&self.secret])?)
+        parse_grant(ERRORS.accept(&reply, &[&self.secret])?)
     }
 }
 
@@ -61,7 +61,7 @@ impl Provider for WeCom {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(NAME))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -79,7 +79,7 @@ impl Provider for WeCom {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(response, REJECTIONS)
+        ERRORS.verdict(response, REJECTIONS)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
-use crate::provider::wecom::{AT_AUTHORIZED_CORP, CODES, PUBLIC, REJECTIONS, profile};
+use crate::provider::wecom::{AUTHORIZED_CORP_RULES, DEFAULT_BASE_URL, ERRORS, REJECTIONS, profile};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 use crate::token::TokenSource;
@@ -43,7 +43,7 @@ impl WeComAuthorizedCorp {
             suite: Parent::new(suite),
             corp_id: auth_corp_id.into(),
             permanent_code: permanent_code.into(),
-            base_url: BaseUrl::new(PUBLIC),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
         }
     }
 
@@ -53,7 +53,7 @@ impl WeComAuthorizedCorp {
         WeComAuthorizedCorp { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let suite = context.parent()?;
         let body = Body { auth_corpid: &self.corp_id, permanent_code: self.permanent_code.expose() };
         let reply = context
@@ -61,7 +61,7 @@ impl WeComAuthorizedCorp {
             .post_json(&self.base_url.join("/cgi-bin/service/get_corp_token"), &body)
             .query("suite_access_token", suite.expose())
             .send()?;
-        parse_grant(CODES.accept_with_rules(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
+        parse_grant(ERRORS.accept_with_rules(AUTHORIZED_CORP_RULES, &reply, &[&self.permanent_code, suite.secret()])?)
     }
 }
 
@@ -85,7 +85,7 @@ impl Provider for WeComAuthorizedCorp {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -107,7 +107,7 @@ impl Provider for WeComAuthorizedCorp {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(response, REJECTIONS)
+        ERRORS.verdict(response, REJECTIONS)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::wecom::{AT_TICKET, CODES, LIFETIME, PUBLIC, profile};
+use crate::provider::wecom::{DEFAULT_BASE_URL, ERRORS, JS_TICKET_RULES, LIFETIME, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
@@ -28,13 +28,13 @@ use crate::token::TokenSource;
 #[derive(Clone, Debug)]
 pub struct WeComJsTicket {
     tokens: Parent,
-    owner: Owner,
+    kind: TicketKind,
     base_url: BaseUrl,
 }
 
 /// Whose ticket it is. That of one owner does not open what is the other's.
 #[derive(Clone, Copy, Debug)]
-enum Owner {
+enum TicketKind {
     Corp,
     Agent,
 }
@@ -42,16 +42,16 @@ enum Owner {
 impl WeComJsTicket {
     /// The ticket of the corp, for `wx.config`. `tokens` gives the access token of an app of the corp.
     pub fn corp(tokens: impl TokenSource) -> WeComJsTicket {
-        WeComJsTicket::of(Owner::Corp, tokens)
+        WeComJsTicket::with_kind(TicketKind::Corp, tokens)
     }
 
     /// The ticket of the app whose access token `tokens` gives, for `wx.agentConfig`. No other app can use it.
     pub fn agent(tokens: impl TokenSource) -> WeComJsTicket {
-        WeComJsTicket::of(Owner::Agent, tokens)
+        WeComJsTicket::with_kind(TicketKind::Agent, tokens)
     }
 
-    fn of(owner: Owner, tokens: impl TokenSource) -> WeComJsTicket {
-        WeComJsTicket { tokens: Parent::new(tokens), owner, base_url: BaseUrl::new(PUBLIC) }
+    fn with_kind(kind: TicketKind, tokens: impl TokenSource) -> WeComJsTicket {
+        WeComJsTicket { tokens: Parent::new(tokens), kind, base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
@@ -60,14 +60,14 @@ impl WeComJsTicket {
         WeComJsTicket { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let token = context.parent()?;
         let request = |path| context.http().get(&self.base_url.join(path)).query("access_token", token.expose());
-        let request = match self.owner {
-            Owner::Corp => request("/cgi-bin/get_jsapi_ticket"),
-            Owner::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
+        let request = match self.kind {
+            TicketKind::Corp => request("/cgi-bin/get_jsapi_ticket"),
+            TicketKind::Agent => request("/cgi-bin/ticket/get").query("type", "agent_config"),
         };
-        let json = CODES.accept_with_rules(AT_TICKET, &request.send()?, &[token.secret()])?;
+        let json = ERRORS.accept_with_rules(JS_TICKET_RULES, &request.send()?, &[token.secret()])?;
         let grant = parse_grant_fields(json, "ticket", "expires_in")?;
         // The lifetime is told as 7200 s however old the ticket is, and nobody tells when it is refused. One more look,
         // halfway, is where it shortens most the time that a ticket is used beyond its end.
@@ -82,9 +82,9 @@ impl Provider for WeComJsTicket {
     }
 
     fn identity(&self) -> Identity {
-        let owner = match self.owner {
-            Owner::Corp => "corp",
-            Owner::Agent => "agent",
+        let owner = match self.kind {
+            TicketKind::Corp => "corp",
+            TicketKind::Agent => "agent",
         };
         Identity::new(NAME)
             .part("url", self.base_url.as_str())
@@ -93,7 +93,7 @@ impl Provider for WeComJsTicket {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {

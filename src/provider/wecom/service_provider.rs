@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wecom::{AT_SERVICE_PROVIDER, CODES, PUBLIC, SERVICE_PROVIDER_REJECTIONS, profile};
+use crate::provider::wecom::{DEFAULT_BASE_URL, ERRORS, SERVICE_PROVIDER_REJECTIONS, SERVICE_PROVIDER_RULES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
@@ -32,7 +32,11 @@ pub struct WeComServiceProvider {
 impl WeComServiceProvider {
     /// The service provider whose corp is `corp_id`, with the secret that the console of service providers shows.
     pub fn new(corp_id: impl Into<String>, provider_secret: impl Into<Secret>) -> WeComServiceProvider {
-        WeComServiceProvider { corp_id: corp_id.into(), secret: provider_secret.into(), base_url: BaseUrl::new(PUBLIC) }
+        WeComServiceProvider {
+            corp_id: corp_id.into(),
+            secret: provider_secret.into(),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
+        }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
@@ -41,10 +45,10 @@ impl WeComServiceProvider {
         WeComServiceProvider { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let body = Body { corpid: &self.corp_id, provider_secret: self.secret.expose() };
         let reply = http.post_json(&self.base_url.join("/cgi-bin/service/get_provider_token"), &body).send()?;
-        let json = CODES.accept_with_rules(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
+        let json = ERRORS.accept_with_rules(SERVICE_PROVIDER_RULES, &reply, &[&self.secret])?;
         parse_grant_fields(json, "provider_access_token", "expires_in")
     }
 }
@@ -65,7 +69,7 @@ impl Provider for WeComServiceProvider {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(NAME))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -83,7 +87,7 @@ impl Provider for WeComServiceProvider {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(response, SERVICE_PROVIDER_REJECTIONS)
+        ERRORS.verdict(response, SERVICE_PROVIDER_REJECTIONS)
     }
 }
 

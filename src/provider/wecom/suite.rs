@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wecom::{AT_SUITE, CODES, PUBLIC, STALE, SUITE_REJECTIONS, profile};
+use crate::provider::wecom::{DEFAULT_BASE_URL, ERRORS, SUITE_REJECTIONS, SUITE_RULES, TICKET_REQUIRED, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
@@ -37,7 +37,7 @@ pub struct WeComSuite {
 impl WeComSuite {
     /// The suite `suite_id` that `suite_secret` belongs to.
     pub fn new(suite_id: impl Into<String>, suite_secret: impl Into<Secret>) -> WeComSuite {
-        WeComSuite { suite_id: suite_id.into(), secret: suite_secret.into(), base_url: BaseUrl::new(PUBLIC) }
+        WeComSuite { suite_id: suite_id.into(), secret: suite_secret.into(), base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
     /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
@@ -46,15 +46,15 @@ impl WeComSuite {
         WeComSuite { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn app(&self) -> Identity {
+    fn app_identity(&self) -> Identity {
         Identity::new(NAME).part("url", self.base_url.as_str()).part("suite", &self.suite_id)
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, TICKET_REQUIRED))?;
         let body = Body { suite_id: &self.suite_id, suite_secret: self.secret.expose(), suite_ticket: ticket.expose() };
         let reply = context.http().post_json(&self.base_url.join("/cgi-bin/service/get_suite_token"), &body).send()?;
-        let json = CODES.accept_with_rules(AT_SUITE, &reply, &[&self.secret, ticket])?;
+        let json = ERRORS.accept_with_rules(SUITE_RULES, &reply, &[&self.secret, ticket])?;
         parse_grant_fields(json, "suite_access_token", "expires_in")
     }
 }
@@ -72,11 +72,11 @@ impl Provider for WeComSuite {
     }
 
     fn identity(&self) -> Identity {
-        self.app().secret(&self.secret)
+        self.app_identity().secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -91,7 +91,7 @@ impl Provider for WeComSuite {
 
     fn renewal(&self) -> Option<RenewalProfile> {
         // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(RenewalProfile::ticket(self.app(), TICKET_LIFETIME))
+        Some(RenewalProfile::ticket(self.app_identity(), TICKET_LIFETIME))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -99,7 +99,7 @@ impl Provider for WeComSuite {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(response, SUITE_REJECTIONS)
+        ERRORS.verdict(response, SUITE_REJECTIONS)
     }
 }
 
