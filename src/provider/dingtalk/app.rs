@@ -1,4 +1,4 @@
-//! DingTalk: the token of an app that a company made for itself, from three endpoints.
+//! DingTalk (钉钉): the token of an internal app, from three endpoints.
 
 use serde::Serialize;
 
@@ -15,15 +15,24 @@ use crate::provider::{
 };
 use crate::secret::Secret;
 
-/// Grants the token of an own app (企业内部应用) for the new interfaces, those of `api.dingtalk.com`.
+/// Fetches the `accessToken` of an internal app (企业内部应用)
+/// (`POST https://api.dingtalk.com/v1.0/oauth2/accessToken` with `appKey` and `appSecret`).
 ///
-/// An app has one token. Asked for again it is given back, and lives on for the whole time.
+/// The token is for the newer APIs, those of `api.dingtalk.com`. They take the token in the header
+/// `x-acs-dingtalk-access-token` only.
+///
+/// - *Lifetime*: 7200 s (`expireIn`).
+/// - *A second request* returns the same token, valid for 7200 s from then on. An app has one token.
+/// - *Refused* with HTTP 400 and `code` `InvalidAuthentication`.
+/// - *Limits*: DingTalk throttles frequent requests and publishes no number for this one. The
+///   [module page](crate::provider::dingtalk) has more, and the sources.
 ///
 /// ```
-/// use evertoken::DingTalk;
+/// use evertoken::{DingTalk, TokenManager};
 ///
 /// let provider = DingTalk::new("dingabc", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));
+/// let tokens = TokenManager::new(provider);
 /// ```
 #[derive(Clone, Debug)]
 pub struct DingTalk {
@@ -40,12 +49,13 @@ struct AccessTokenBody<'a> {
 }
 
 impl DingTalk {
-    /// The app `app_key`, which DingTalk also calls its client id.
+    /// Makes a provider for one app. `app_key` and `app_secret` are from 凭证与基础信息 in the developer console, which
+    /// also calls them Client ID and Client Secret.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalk {
         DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(API_BASE_URL) }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalk {
         DingTalk { host: BaseUrl::new(url), ..self }
@@ -90,9 +100,15 @@ impl Provider for DingTalk {
     }
 }
 
-/// Grants the token of an own app for the old interfaces, those of `oapi.dingtalk.com`.
+/// Fetches the `access_token` of an internal app (企业内部应用) for the older APIs
+/// (`GET https://oapi.dingtalk.com/gettoken` with `appkey` and `appsecret`).
 ///
-/// An app has one token. Asked for again it is given back, and lives on for the whole time.
+/// The token is for the APIs of `oapi.dingtalk.com`, such as `/topapi/`. They take the token as the query parameter
+/// `access_token` only.
+///
+/// - *Lifetime*: 7200 s (`expires_in`).
+/// - *A second request* returns the same token, valid for 7200 s from then on. An app has one token.
+/// - *Refused* with HTTP 200 and `errcode` 88 with `sub_code` 40014, 40001 or 42001.
 ///
 /// ```
 /// use evertoken::provider::dingtalk::DingTalkClassic;
@@ -108,12 +124,13 @@ pub struct DingTalkClassic {
 }
 
 impl DingTalkClassic {
-    /// The app `app_key`.
+    /// Makes a provider for one app. `app_key` and `app_secret` are from 凭证与基础信息 in the developer console, which
+    /// also calls them Client ID and Client Secret.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalkClassic {
         DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(OAPI_BASE_URL) }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://oapi.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://oapi.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkClassic {
         DingTalkClassic { host: BaseUrl::new(url), ..self }
@@ -153,7 +170,7 @@ impl Provider for DingTalkClassic {
     }
 
     fn placement(&self) -> TokenPlacement {
-        // The old interfaces look nowhere else.
+        // The older APIs ignore the header of the newer ones.
         TokenPlacement::query("access_token")
     }
 
@@ -162,11 +179,16 @@ impl Provider for DingTalkClassic {
     }
 }
 
-/// Grants the token of an app in one corp by the unified endpoint (`/v1.0/oauth2/{corpId}/token`), for the new
-/// interfaces.
+/// Fetches the `access_token` of an app in one corp (`POST https://api.dingtalk.com/v1.0/oauth2/{corpId}/token` with
+/// `client_id`, `client_secret` and `grant_type=client_credentials`).
 ///
-/// DingTalk answers a wrong corp id as it does an internal fault, so the error is
-/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), with the code `unknownError`.
+/// The token is for the newer APIs, those of `api.dingtalk.com`, in the header `x-acs-dingtalk-access-token`.
+///
+/// - *Lifetime*: 7200 s (`expires_in`). DingTalk does not document what a second request returns; the crate expects
+///   both tokens to stay valid.
+/// - *Refused* with HTTP 400 and `code` `InvalidAuthentication`.
+/// - *A wrong corp id* gets HTTP 500 and `unknownError`, like an internal error of DingTalk. The error is therefore the
+///   retryable [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// ```
 /// use evertoken::provider::dingtalk::DingTalkUnified;
@@ -190,7 +212,8 @@ struct UnifiedBody<'a> {
 }
 
 impl DingTalkUnified {
-    /// The app `client_id` in the corp `corp_id`.
+    /// Makes a provider for the app `client_id` in the corp `corp_id`. Client ID and Client Secret are from
+    /// 凭证与基础信息 in the developer console, and CorpId from its front page.
     pub fn new(
         corp_id: impl Into<String>,
         client_id: impl Into<String>,
@@ -204,7 +227,7 @@ impl DingTalkUnified {
         }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkUnified {
         DingTalkUnified { host: BaseUrl::new(url), ..self }
@@ -250,8 +273,8 @@ impl Provider for DingTalkUnified {
     }
 
     fn profile(&self) -> Profile {
-        // Nobody tells what comes back when it is asked again. If it is the same token, the end that is known stays.
-        // That a new one leaves the old one alone is taken for granted, as it is the app's own token, like those above.
+        // DingTalk does not document what a second request returns. An unchanged token keeps its known end. A new token
+        // is taken to leave the old one valid, because the token belongs to the app, like those of the providers above.
         Profile { default_lifetime: LIFETIME, ..Profile::default() }
     }
 

@@ -1,4 +1,52 @@
-//! DingTalk (钉钉).
+//! DingTalk (钉钉): the tokens that `api.dingtalk.com` and `oapi.dingtalk.com` grant.
+//!
+//! | Token | Provider | Requested with |
+//! |---|---|---|
+//! | `accessToken` of an internal app | [`DingTalk`] | `accessToken`: `appKey`, `appSecret` |
+//! | `access_token` of an internal app, for `oapi` | [`DingTalkClassic`] | `/gettoken`: `appkey`, `appsecret` |
+//! | `access_token` of an app in one corp | [`DingTalkUnified`] | `/{corpId}/token`: `client_id`, `client_secret` |
+//! | `accessToken` of a suite | [`DingTalkSuite`] | `suiteAccessToken`: `suiteKey`, `suiteSecret`, `suiteTicket` |
+//! | `accessToken` of a suite's corp | [`DingTalkAuthorizedCorp`] | `corpAccessToken`: also `authCorpId` |
+//!
+//! An internal app (企业内部应用) belongs to one corp; a suite (第三方企业应用) is installed by many. The endpoints
+//! stand under `/v1.0/oauth2`, except for `/gettoken`.
+//!
+//! DingTalk has two families of APIs. Those of `api.dingtalk.com` take the token in the header
+//! `x-acs-dingtalk-access-token` and ignore `Authorization` and the query. Those of `oapi.dingtalk.com`
+//! ([`DingTalkClassic`]) take it as the query parameter `access_token`.
+//!
+//! # Lifetime, and what a second request returns
+//!
+//! | Token | Lifetime | A second request |
+//! |---|---|---|
+//! | [`DingTalk`], [`DingTalkClassic`] | 7200 s | returns the same token, valid for 7200 s from then on |
+//! | [`DingTalkUnified`] | 7200 s | not documented |
+//! | [`DingTalkAuthorizedCorp`] | 7200 s | returns a new token; whether the old one ends is not documented |
+//! | [`DingTalkSuite`] | 7200 s | not documented |
+//!
+//! The facts are those of DingTalk's pages on `accessToken`, `token` and `corpAccessToken` (`open.dingtalk.com`). Where
+//! they are silent about a suite, the crate assumes that a new token ends the old one: processes that cannot reach
+//! their shared store then fetch seldom ([`Profile::new_token_ends_old`]).
+//!
+//! # When a service refuses a token
+//!
+//! For these codes [`verdict`](crate::TokenManager::verdict) is `Verdict::Rejected`, and
+//! [`send`](crate::TokenManager::send) rejects the token and tries once more:
+//!
+//! | API | Response |
+//! |---|---|
+//! | `api.dingtalk.com` | HTTP 400 with `code` `InvalidAuthentication` |
+//! | `oapi.dingtalk.com` | HTTP 200 with `errcode` 88 and `sub_code` 40001, 40014 or 42001, or with such an `errcode` |
+//!
+//! A missing permission (60011, `Forbidden.AccessDenied.AccessTokenPermissionDenied`) does not reject: another token
+//! has the same permissions. Nor does a request without a token (41001, `AuthenticationFailed.MissingParameter`).
+//!
+//! # Limits
+//!
+//! - Rate limits (`Forbidden.AccessDenied.QpsLimitFor..`, `errcode` 90001 to 90019) throttle for 1 or 2 s, per-minute
+//!   limits (`QpmLimit..`, robot messages) for 60 s, and for longer while the limit lasts.
+//! - 10,000 calls within 20 s from one address block the address for 5 minutes. DingTalk then answers with a page of
+//!   HTML, or with JSON that has `punish` and no code. The crate recognizes both and throttles for 300 s.
 
 pub(crate) mod app;
 mod authorized_corp;
@@ -18,37 +66,38 @@ use crate::provider::errors::{ErrorRule, ErrorTable};
 use crate::provider::{Profile, ServiceResponse, TokenPlacement, Verdict};
 use crate::secret::Secret;
 
-/// The host of the new interfaces. Its refusals have a `code` that is a word, and a status of 400 and more.
+/// The host of the newer APIs. Errors have a `code` that is a word, and HTTP 4xx or 5xx.
 const API_BASE_URL: &str = "https://api.dingtalk.com";
 
-/// The host of the old interfaces. Its refusals have an `errcode` that is a number, and HTTP 200.
+/// The host of the older APIs. Errors have an `errcode` that is a number, and HTTP 200.
 const OAPI_BASE_URL: &str = "https://oapi.dingtalk.com";
 
-/// Where the new interfaces want a token. They ignore `Authorization` and the query.
+/// Returns the place of a token in a request to the newer APIs, which ignore `Authorization` and the query.
 fn header_placement() -> TokenPlacement {
     TokenPlacement::header("x-acs-dingtalk-access-token")
 }
 
-/// How the token of an app is treated: one for each app, which is given back and extended when it is asked for again.
+/// Returns the profile of an app's token. An app has one token, and each request returns it with a new lifetime.
 fn app_profile() -> Profile {
     Profile {
         default_lifetime: LIFETIME,
         unchanged_token_extends: true,
-        // For the same reason a forced refresh brings the same token, and so does another one soon after it.
+        // A forced refresh brings the unchanged token, so a second one soon after it is pointless.
         min_forced_interval: Duration::from_secs(10),
         ..Profile::default()
     }
 }
 
-/// How the tokens are treated that are granted for the ticket of a suite.
+/// Returns the profile of the tokens that are granted for a suite ticket.
 fn suite_profile() -> Profile {
-    // Asked again, a new one comes. Whether the old one dies of it nobody tells. Should it, processes that fetch each
-    // for itself would end each other's tokens all the time; should it not, they merely fetch seldom while their store
-    // is out of order.
+    // A second request returns a new token. DingTalk does not document whether the old one stays valid. If not,
+    // processes without a shared store would end each other's tokens all the time; so the profile says that a new token
+    // ends the old one, and such processes fetch seldom. If the old one stays valid, that costs nothing else.
     Profile { default_lifetime: LIFETIME, new_token_ends_old: true, ..Profile::default() }
 }
 
-/// The object in a reply of a token endpoint, unless it is a refusal.
+/// Returns the JSON object in a reply of a token endpoint, or the error that the reply reports. `secrets` were sent in
+/// the request and must not appear in the error.
 fn accept(reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
     let json = reply.json();
     let field = |name: &str| json.as_ref().ok().and_then(|json| json.code(name));
@@ -60,7 +109,7 @@ fn accept(reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
     ErrorFormat::of(field).table().accept_json(json, reply, secrets)
 }
 
-/// What an answer of a service says about the token.
+/// Judges a response of a service, of either family.
 fn verdict(response: &ServiceResponse<'_>) -> Verdict {
     let json = response.json();
     let field = |name: &str| code(json.as_ref()?.get(name)?);
@@ -71,18 +120,20 @@ fn verdict(response: &ServiceResponse<'_>) -> Verdict {
     table.verdict_for_code(field(table.code_field), response, REJECTIONS)
 }
 
-/// How a body tells its code. The host alone does not say it: a gateway of the new one answers as the old one does.
+/// The format of an error in a body. The host does not decide the format: for a wrong path the gateway of
+/// `api.dingtalk.com` answers in the format of `oapi.dingtalk.com`.
 #[derive(Clone, Copy)]
 enum ErrorFormat {
-    /// `code`
+    /// A word in the field `code`.
     Code,
-    /// `errcode`
+    /// A number in the field `errcode`.
     Errcode,
-    /// An `errcode` that stands for any trouble, and a `sub_code` that says which.
+    /// The `errcode` 88, which stands for any error, and the real number in the field `sub_code`.
     SubCode,
 }
 
 impl ErrorFormat {
+    /// Finds the format of a body. `field` reads a code from a field of the body.
     fn of(field: impl Fn(&str) -> Option<String>) -> ErrorFormat {
         match field("errcode").as_deref() {
             None => ErrorFormat::Code,
@@ -91,6 +142,7 @@ impl ErrorFormat {
         }
     }
 
+    /// Returns the error codes of this format.
     fn table(self) -> ErrorTable {
         let (field, refusals) = match self {
             ErrorFormat::Code => ("code", CODE_RULES),
@@ -101,8 +153,9 @@ impl ErrorFormat {
     }
 }
 
-/// True for what an address gets that has called much too often: a page for people, or JSON without a code. With a
-/// status that says where the page comes from, a wrong path or a broken gateway, it is no ban.
+/// Returns true for the response to an address that DingTalk has blocked: a page of HTML, or JSON with `punish`.
+///
+/// A page of HTML with HTTP 401, 404 or 5xx comes from a wrong path or a broken gateway and is no block.
 fn is_ip_ban(status: u16, headers: &HeaderMap, field: impl Fn(&str) -> Option<String>) -> bool {
     let content_type = headers.get("content-type").map(|value| value.as_bytes()).unwrap_or_default();
     let is_page = content_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"));
@@ -114,16 +167,16 @@ const LIFETIME: Duration = Duration::from_secs(7200);
 
 const IP_BANNED: &str = "DingTalk refuses this machine's address for some minutes, because there were too many calls";
 
-/// How long an address is banned.
+/// How long DingTalk blocks an address.
 const IP_BAN_DURATION: Duration = Duration::from_secs(300);
 
-/// The table with which a service refuses a token. Those for rights that are missing (60011, `Forbidden...`) are not
-/// among them, nor those for a request without a token.
+/// The codes with which a service refuses a token. The codes for a missing permission (60011, `Forbidden...`) and for a
+/// request without a token are not in the list: a new token would not help.
 const REJECTIONS: &[&str] = &["40001", "40014", "42001", "InvalidAuthentication"];
 
 const THROTTLE_CODES: &[(&str, u64)] = &[
     ("90001", 2),
-    // For everybody who calls this interface.
+    // All callers of this API together exceed its limit.
     ("90002", 1),
     ("90003", 2),
     ("90004", 2),
@@ -140,7 +193,7 @@ const THROTTLE_CODES: &[(&str, u64)] = &[
     ("90017", 2),
     ("90018", 2),
     ("90019", 2),
-    // Messages of a robot, which are counted by the minute.
+    // Messages of a robot, which DingTalk counts per minute.
     ("410100", 60),
     ("660026", 60),
     ("Forbidden.AccessDenied.QpsLimit*", 2),
@@ -175,7 +228,8 @@ const ERRCODE_RULES: &[ErrorRule] = &[
     ("900103", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
 ];
 
-/// The same, as the new interfaces tell them. Their statuses say less: one code comes with several.
+/// The codes of the token endpoints in the format with a word. The HTTP status says less, because one code comes with
+/// several.
 const CODE_RULES: &[ErrorRule] = &[
     ("Forbidden.AccessDenied.AccessTokenPermissionDenied", ErrorKind::Forbidden, MISSING_PERMISSION),
     ("Forbidden.AccessDenied.IpNotInWhiteList", ErrorKind::Forbidden, IP_NOT_TRUSTED),

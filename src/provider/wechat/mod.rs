@@ -1,4 +1,57 @@
-//! WeChat (微信): Official Accounts, Mini Programs and the Open Platform.
+//! WeChat (微信): the tokens and tickets of Official Accounts (公众号), Mini Programs (小程序) and third-party
+//! platforms (开放平台), which `api.weixin.qq.com` grants.
+//!
+//! | Token | Provider | Requested with |
+//! |---|---|---|
+//! | stable `access_token` of an account | [`WeChat`] | `stable_token`: `appid`, `secret`, `force_refresh` |
+//! | classic `access_token` of an account | [`WeChatClassic`] | `cgi-bin/token`: `appid`, `secret` |
+//! | `jsapi_ticket`, `wx_card` ticket | [`WeChatJsTicket`] | `ticket/getticket`: an `access_token` |
+//! | `component_access_token` of a platform | [`WeChatComponent`] | `api_component_token`: `component_verify_ticket` |
+//! | `authorizer_access_token` | [`WeChatAuthorizer`] | `api_authorizer_token`: `authorizer_refresh_token` |
+//!
+//! Take [`WeChat`] for an account of one's own. Its token and the classic one are independent of each other: a request
+//! for one does not disturb the other ([page of `stable_token`][stable]).
+//!
+//! # Lifetime, and what a second request returns
+//!
+//! | Token | Lifetime | A second request |
+//! |---|---|---|
+//! | stable | up to 7200 s; the reply has what is left | returns the same token until 300 s are left, then a new one |
+//! | stable, `force_refresh` | 7200 s | returns a new token and ends the old one |
+//! | classic | 7200 s | returns a new token; the old one works for 5 more minutes |
+//! | `component_access_token` | 7200 s | not documented |
+//! | `authorizer_access_token` | 7200 s | not documented; may bring a new `authorizer_refresh_token` |
+//! | tickets | 7200 s | not documented |
+//!
+//! Where WeChat's documentation is silent, the crate assumes that a new token ends the old one: processes that cannot
+//! reach their shared store then fetch seldom ([`Profile::new_token_ends_old`]).
+//!
+//! # When a service refuses a token
+//!
+//! WeChat answers with HTTP 200 and an `errcode`. For these codes [`verdict`](crate::TokenManager::verdict) is
+//! `Verdict::Rejected`, and [`send`](crate::TokenManager::send) rejects the token and tries once more:
+//!
+//! | Token | `errcode` |
+//! |---|---|
+//! | `access_token`, `authorizer_access_token` | 40001 (invalid, or not the latest), 40014, 42001, 42007 |
+//! | `component_access_token` | 40001, 40014, 42001 |
+//!
+//! At the token endpoints 40001 means a wrong `secret` instead. 48001 (the account may not call this API) does not
+//! reject.
+//!
+//! # Limits
+//!
+//! - 45009 (the calls of the day are used up) throttles for 600 s and longer. The quota comes back the next day, or
+//!   after a call of `clear_quota`, which an account may use 10 times a month. 45011 (calls per minute) throttles for
+//!   60 s.
+//! - `stable_token`: 10,000 calls per minute, 500,000 per day; `force_refresh` 20 times per day, 30 s apart.
+//! - `cgi-bin/token`: 2,000 calls per day.
+//! - The caller's address must be on the IP whitelist (IP白名单) of the account or platform: 40164, 61004.
+//!
+//! The numbers are those of WeChat's pages [`stable_token`][stable] and API call limits (copies of
+//! `Message_Management/API_Call_Limits.html`).
+//!
+//! [stable]: https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.html
 
 pub(crate) mod app;
 mod authorizer;
@@ -18,44 +71,49 @@ use crate::error::ErrorKind;
 use crate::provider::Profile;
 use crate::provider::errors::{ErrorRule, ErrorTable};
 
+/// The usual host. WeChat has others for other regions.
 const DEFAULT_BASE_URL: &str = "https://api.weixin.qq.com";
 
-/// What is granted for two hours each time. Nobody says whether a new one ends the one before, so it is treated as if
-/// it did: processes that cannot reach their shared store fetch seldom.
+/// Returns the profile of component tokens, authorizer tokens and tickets.
+///
+/// WeChat does not document whether a new one ends the old one, so the profile says that it does. Processes that cannot
+/// reach their shared store then fetch seldom.
 fn profile() -> Profile {
     Profile { default_lifetime: LIFETIME, new_token_ends_old: true, ..Profile::default() }
 }
 
 const LIFETIME: Duration = Duration::from_secs(7200);
 
-/// What the token endpoints answer.
+/// The error codes of the token endpoints.
 const ERRORS: ErrorTable = ErrorTable {
     code_field: "errcode",
     rules: RULES,
     throttle_codes: &[("45009", DAILY_QUOTA_WAIT_SECONDS), ("45011", 60), ("89506", 86_400), ("89507", 3600)],
 };
 
-/// What the services answer.
+/// The error codes of the services. Only throttle codes are listed: every other code is about the request, except for
+/// those in `REJECTIONS`.
 const API_ERRORS: ErrorTable = ErrorTable {
     code_field: "errcode",
     rules: &[],
     throttle_codes: &[("45009", DAILY_QUOTA_WAIT_SECONDS), ("45011", 60)],
 };
 
-/// Seconds from one look to the next: when the quota comes back is not told.
+/// The wait after 45009, in seconds. WeChat does not say when the quota comes back.
 const DAILY_QUOTA_WAIT_SECONDS: u64 = 600;
 
-/// The codes with which a service refuses an access token.
+/// The codes with which a service refuses an `access_token` or an `authorizer_access_token`. 42007 follows a change of
+/// the account's password.
 const REJECTIONS: &[&str] = &["40001", "40014", "42001", "42007"];
 
-/// The codes with which the Open Platform refuses a component's token.
+/// The codes with which a service refuses a `component_access_token`.
 const COMPONENT_REJECTIONS: &[&str] = &["40001", "40014", "42001"];
 
 const IP_NOT_WHITELISTED: &str = "this machine's address is not on the IP whitelist; add it in the console";
 
 const IP_CONFIRMATION_PENDING: &str = "calls from this machine's address wait for an administrator to confirm them";
 
-/// The codes of the token endpoints, as far as they say what to do.
+/// The codes of the token endpoints.
 const RULES: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, "the system is busy"),
     ("40001", ErrorKind::InvalidCredentials, "the appsecret is wrong or was reset"),
@@ -98,7 +156,8 @@ const RULES: &[ErrorRule] = &[
     ),
 ];
 
-/// What codes mean where an access token is shown to get a ticket: here they are about that token.
+/// The codes with another meaning where a ticket is requested: they are about the `access_token` in the request.
+/// `TokenRejected` makes the manager reject that token and fetch once more with another one.
 const JS_TICKET_RULES: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, TOKEN_REFUSED),
     ("40014", ErrorKind::TokenRejected, TOKEN_REFUSED),
@@ -106,7 +165,9 @@ const JS_TICKET_RULES: &[ErrorRule] = &[
     ("42007", ErrorKind::TokenRejected, TOKEN_REFUSED),
 ];
 
-/// What codes mean where a component's token is shown to get that of an account: here 40001 is about that token.
+/// The codes with another meaning at `api_authorizer_token`. 40001, 40014 and 42001 are about the
+/// `component_access_token` in the request; `TokenRejected` makes the manager reject that token and fetch once more
+/// with another one.
 const AUTHORIZER_RULES: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
     ("40013", ErrorKind::InvalidCredentials, "the appid of the component or of the account is wrong"),

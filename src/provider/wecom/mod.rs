@@ -1,4 +1,55 @@
-//! WeCom (企业微信).
+//! WeCom (企业微信, WeChat Work): the tokens and tickets that `qyapi.weixin.qq.com` grants.
+//!
+//! | Token | Provider | Requested with |
+//! |---|---|---|
+//! | `access_token` of an app of a corp | [`WeCom`] | `gettoken`: `corpid`, `corpsecret` |
+//! | `suite_access_token` of a suite | [`WeComSuite`] | `get_suite_token`: `suite_id`, `suite_secret`, `suite_ticket` |
+//! | `access_token` of a suite's corp | [`WeComAuthorizedCorp`] | `get_corp_token`: `auth_corpid`, `permanent_code` |
+//! | `provider_access_token` | [`WeComServiceProvider`] | `get_provider_token`: `corpid`, `provider_secret` |
+//! | `jsapi_ticket` of a corp | [`WeComJsTicket::corp`] | `get_jsapi_ticket`: an `access_token` |
+//! | `jsapi_ticket` of an app (`agent_config`) | [`WeComJsTicket::agent`] | `ticket/get`: an `access_token` |
+//!
+//! A suite is a third-party app (第三方应用) of a service provider (服务商). An app that a service provider develops
+//! for one corp (代开发) uses [`WeCom`] with the `permanent_code` as secret.
+//!
+//! # Lifetime, and what a second request returns
+//!
+//! Every token and ticket is granted for 7200 s (`expires_in`). A second request within this time returns the same
+//! token ([page 91039][token], in its 2020 copy). WeCom reports `expires_in` as 7200 every time, however little is left
+//! (reported by users, not documented). Three things follow:
+//!
+//! - An unchanged token keeps the end that it was given when this manager, or a peer on the same store, first saw it.
+//! - A refresh ahead of the end returns the old token. After the end the manager asks again, at growing intervals,
+//!   until the token changes.
+//! - A manager that starts with an empty store may get a token that is older than it looks. WeCom then refuses the
+//!   token early, and [`reject`](crate::TokenManager::reject) is what replaces it. Share a
+//!   [`Store`](crate::store::Store) between processes to know the age.
+//!
+//! # When a service refuses a token
+//!
+//! WeCom answers with HTTP 200 and an `errcode`. For these codes [`verdict`](crate::TokenManager::verdict) is
+//! `Verdict::Rejected`, and [`send`](crate::TokenManager::send) rejects the token and tries once more:
+//!
+//! | Token | `errcode` |
+//! |---|---|
+//! | `access_token` | 40001 (invalid credential), 40014 (invalid `access_token`), 42001 (`access_token` expired) |
+//! | `suite_access_token` | 40082 (invalid), 42009 (expired) |
+//! | `provider_access_token` | 40082 (invalid) |
+//!
+//! No service refuses a ticket: the browser reports `invalid signature` or error 40093 instead. The codes are those of
+//! [page 90313][codes]. 48002 (the app may not call this API) and 60020 (address is not a trusted IP) do not reject.
+//!
+//! # Limits
+//!
+//! - 45009 (rate limit) throttles for 60 s, then for longer. WeCom blocks as long as the window that was exceeded:
+//!   minute, hour, day or month. 45033 (concurrent calls) throttles for 1 s.
+//! - Many `gettoken` calls with a wrong secret block the caller's address for an hour, so a refused secret is not tried
+//!   again for 30 s. WeCom publishes no number for `gettoken`.
+//! - Tickets: 400 requests per hour and corp, 100 per hour and app ([page 96909][tickets]).
+//!
+//! [token]: https://developer.work.weixin.qq.com/document/path/91039
+//! [codes]: https://developer.work.weixin.qq.com/document/path/90313
+//! [tickets]: https://developer.work.weixin.qq.com/document/path/96909
 
 pub(crate) mod app;
 mod authorized_corp;
@@ -19,12 +70,17 @@ use crate::error::ErrorKind;
 use crate::provider::Profile;
 use crate::provider::errors::{ErrorRule, ErrorTable};
 
+/// The host of the public cloud. Private deployments have hosts of their own.
 const DEFAULT_BASE_URL: &str = "https://qyapi.weixin.qq.com";
 
-/// The lifetime of everything that is granted here.
+/// The lifetime of every token and ticket that WeCom grants.
 const LIFETIME: Duration = Duration::from_secs(7200);
 
-/// Asked again, WeCom gives the same token back and says 7200 s whatever is left, so the end that is known stays.
+/// Returns the profile of every token kind of WeCom.
+///
+/// `unchanged_token_extends` stays false: WeCom returns an unchanged token with `expires_in` 7200 whatever is left, so
+/// the reply is no reason to move the known end. `min_forced_interval` spares the endpoint, because a forced refresh
+/// returns the unchanged token too.
 fn profile() -> Profile {
     Profile { default_lifetime: LIFETIME, min_forced_interval: Duration::from_secs(10), ..Profile::default() }
 }
@@ -32,18 +88,19 @@ fn profile() -> Profile {
 const ERRORS: ErrorTable =
     ErrorTable { code_field: "errcode", rules: RULES, throttle_codes: &[("45009", 60), ("45033", 1)] };
 
-/// The codes with which a service refuses the token of an app, or of a corp that has authorized one.
+/// The codes with which a service refuses the `access_token` of an app or of an authorized corp. An expired token is
+/// answered with 40014 as well as with 42001.
 const REJECTIONS: &[&str] = &["40001", "40014", "42001"];
 
-/// The codes with which it refuses the token of a suite.
+/// The codes with which a service refuses a `suite_access_token`.
 const SUITE_REJECTIONS: &[&str] = &["40082", "42009"];
 
-/// The code with which it refuses the token of a service provider.
+/// The code with which a service refuses a `provider_access_token`.
 const SERVICE_PROVIDER_REJECTIONS: &[&str] = &["40082"];
 
 const IP_NOT_TRUSTED: &str = "this machine's address is not a trusted IP of the app; adding it takes a minute to act";
 
-/// The codes of the token endpoints, as far as they say what to do.
+/// The codes of the token endpoints that have one meaning at all of them, and for the rest the meaning at `gettoken`.
 const RULES: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, "the system is busy"),
     ("40001", ErrorKind::InvalidCredentials, "the app secret is wrong or was reset, or the app is disabled"),
@@ -67,14 +124,15 @@ const RULES: &[ErrorRule] = &[
     ("301042", ErrorKind::Forbidden, IP_NOT_TRUSTED),
 ];
 
-/// What codes mean where a suite's token is asked for.
+/// The codes with another meaning at `get_suite_token`.
 const SUITE_RULES: &[ErrorRule] = &[
     ("40001", ErrorKind::InvalidCredentials, "the suite secret is wrong or was reset, or the suite is disabled"),
     ("40013", ErrorKind::InvalidCredentials, "the suite id is wrong"),
     ("41004", ErrorKind::Config, "the suite secret is missing"),
 ];
 
-/// What codes mean where a suite's token is shown to get the token of a corp.
+/// The codes with another meaning at `get_corp_token`, whose request carries a `suite_access_token`. `TokenRejected`
+/// makes the manager reject that token and fetch once more with another one.
 const AUTHORIZED_CORP_RULES: &[ErrorRule] = &[
     (
         "40013",
@@ -86,7 +144,7 @@ const AUTHORIZED_CORP_RULES: &[ErrorRule] = &[
     ("42009", ErrorKind::TokenRejected, SUITE_TOKEN_REFUSED),
 ];
 
-/// What codes mean where a service provider's token is asked for.
+/// The codes with another meaning at `get_provider_token`.
 const SERVICE_PROVIDER_RULES: &[ErrorRule] = &[
     ("40001", ErrorKind::InvalidCredentials, "the provider secret is wrong or was reset"),
     ("40013", ErrorKind::InvalidCredentials, "the provider's corp id is wrong"),
@@ -94,7 +152,8 @@ const SERVICE_PROVIDER_RULES: &[ErrorRule] = &[
     ("41004", ErrorKind::Config, "the provider secret is missing"),
 ];
 
-/// What codes mean where an access token is shown to get a ticket: here they are about that token.
+/// The codes with another meaning where a ticket is requested: they are about the `access_token` in the request.
+/// `TokenRejected` makes the manager reject that token and fetch once more with another one.
 const JS_TICKET_RULES: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, TOKEN_REFUSED),
     ("40014", ErrorKind::TokenRejected, TOKEN_REFUSED),

@@ -1,4 +1,4 @@
-//! The token of a service provider itself, for what it does beside its apps.
+//! WeCom (企业微信): the `provider_access_token` of a service provider, from `get_provider_token`.
 
 use serde::Serialize;
 
@@ -13,7 +13,14 @@ use crate::provider::{
 };
 use crate::secret::Secret;
 
-/// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
+/// Fetches the `provider_access_token` of a service provider (服务商) (`POST /cgi-bin/service/get_provider_token` with
+/// `corpid` and `provider_secret`).
+///
+/// The token is for the calls that a service provider makes for itself and not for one of its suites, such as
+/// `corpid_to_opencorpid`. Services take the token as the query parameter `provider_access_token`.
+///
+/// - *Lifetime*: 7200 s. A second request returns the same token.
+/// - *Refused* with `errcode` 40082.
 ///
 /// ```
 /// use evertoken::provider::Provider;
@@ -30,7 +37,8 @@ pub struct WeComServiceProvider {
 }
 
 impl WeComServiceProvider {
-    /// The service provider whose corp is `corp_id`, with the secret that the console of service providers shows.
+    /// Makes a provider for one service provider. `corp_id` is the service provider's own `corpid`; `provider_secret`
+    /// is ProviderSecret from the service provider console.
     pub fn new(corp_id: impl Into<String>, provider_secret: impl Into<Secret>) -> WeComServiceProvider {
         WeComServiceProvider {
             corp_id: corp_id.into(),
@@ -39,7 +47,7 @@ impl WeComServiceProvider {
         }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComServiceProvider {
         WeComServiceProvider { base_url: BaseUrl::new(url), ..self }
