@@ -144,12 +144,12 @@ impl ErrorFormat {
 
     /// Returns the error codes of this format.
     fn table(self) -> ErrorTable {
-        let (field, refusals) = match self {
+        let (code_field, rules) = match self {
             ErrorFormat::Code => ("code", CODE_RULES),
             ErrorFormat::Errcode => ("errcode", ERRCODE_RULES),
             ErrorFormat::SubCode => ("sub_code", ERRCODE_RULES),
         };
-        ErrorTable { code_field: field, rules: refusals, throttle_codes: THROTTLE_CODES }
+        ErrorTable { code_field, rules, throttle_codes: THROTTLE_CODES }
     }
 }
 
@@ -165,7 +165,8 @@ fn is_ip_ban(status: u16, headers: &HeaderMap, field: impl Fn(&str) -> Option<St
 
 const LIFETIME: Duration = Duration::from_secs(7200);
 
-const IP_BANNED: &str = "DingTalk refuses this machine's address for some minutes, because there were too many calls";
+const IP_BANNED: &str =
+    "DingTalk has blocked this machine's address for 5 minutes because of too many calls; call less often";
 
 /// How long DingTalk blocks an address.
 const IP_BAN_DURATION: Duration = Duration::from_secs(300);
@@ -203,22 +204,25 @@ const THROTTLE_CODES: &[(&str, u64)] = &[
     ("request.overlimit", 2),
 ];
 
-const WRONG_CREDENTIALS: &str = "the app key or app secret is wrong, or the app is disabled";
-const WRONG_SUITE_CREDENTIALS: &str = "the suite key or suite secret is wrong";
-const IP_NOT_TRUSTED: &str = "this machine's address is not on the app's list of allowed ones";
-const MISSING_PERMISSION: &str = "the app lacks a right; it is given in the developer console";
-const SYSTEM_BUSY: &str = "the system is busy or has an internal fault";
-const TICKET_REQUIRED: &str = "the suite ticket is not the latest one, or that of another suite; hand in the next one with \
-                     `set_ticket` from the callback";
+const WRONG_CREDENTIALS: &str = "the app key (Client ID) or app secret (Client Secret) is wrong, or the app is \
+                                 disabled; copy both from 凭证与基础信息 in the developer console";
+const WRONG_SUITE_CREDENTIALS: &str = "the suite key or suite secret is wrong; copy SuiteKey and SuiteSecret from the \
+                                       app's page in the developer console";
+const IP_NOT_TRUSTED: &str = "this machine's address is not on the app's list of allowed addresses; add it to \
+                              服务器出口IP in the developer console";
+const MISSING_PERMISSION: &str = "the app lacks a permission; add it under 权限管理 in the developer console";
+const SYSTEM_BUSY: &str = "DingTalk is busy or reports an internal error; try again later";
+const TICKET_REQUIRED: &str = "DingTalk refused the suite ticket, which is not the latest one or belongs to another \
+                               suite; pass the next one from the callback to `set_ticket`";
 
-/// The table of the token endpoint, as far as they say what to do, as the old interfaces tell them.
+/// The codes of the token endpoints in the formats with a number.
 const ERRCODE_RULES: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, SYSTEM_BUSY),
-    ("22", ErrorKind::Config, "the host does not know the interface"),
-    ("404", ErrorKind::Config, "the host does not know the interface; look at the base URL"),
+    ("22", ErrorKind::Config, "the host does not know the API; check base_url"),
+    ("404", ErrorKind::Config, "the host does not know the API; check base_url"),
     ("33001", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
     ("40001", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
-    ("40035", ErrorKind::Config, "a parameter is missing or makes no sense"),
+    ("40035", ErrorKind::Config, "a parameter is missing or invalid; check app_key, app_secret and base_url"),
     ("40088", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
     ("40089", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
     ("40096", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
@@ -233,7 +237,7 @@ const ERRCODE_RULES: &[ErrorRule] = &[
 const CODE_RULES: &[ErrorRule] = &[
     ("Forbidden.AccessDenied.AccessTokenPermissionDenied", ErrorKind::Forbidden, MISSING_PERMISSION),
     ("Forbidden.AccessDenied.IpNotInWhiteList", ErrorKind::Forbidden, IP_NOT_TRUSTED),
-    ("Missingbody", ErrorKind::Config, "the host found no JSON in the request; a proxy may have changed it"),
+    ("Missingbody", ErrorKind::Config, "the request arrived without JSON; a proxy may have changed it"),
     ("apiPermissionDenied", ErrorKind::Forbidden, MISSING_PERMISSION),
     ("authFailed", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
     ("invalid.client", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
@@ -245,7 +249,7 @@ const CODE_RULES: &[ErrorRule] = &[
     (
         "unknownError",
         ErrorKind::Unavailable,
-        "the system has an internal fault, or the corp id is wrong: DingTalk says the same to both",
+        "DingTalk reports an unknown error, which also stands for a wrong corp id; check corp_id, or try again later",
     ),
-    ("unsupported.grant.type", ErrorKind::Config, "the host does not know client credentials"),
+    ("unsupported.grant.type", ErrorKind::Config, "the host does not support client credentials; check base_url"),
 ];

@@ -149,8 +149,8 @@ impl Provider for DingTalkSuite {
 
 const NAME: &str = "dingtalk suite";
 
-const NO_TICKET: &str =
-    "there is no suite ticket, or it is too old; hand in the next one with `set_ticket` from the callback";
+const NO_TICKET: &str = "there is no suite ticket, or the latest is older than 12 hours; pass the next one from the \
+                         callback to `set_ticket`";
 
 /// The time for which a ticket is used. DingTalk pushes one about every five hours, which ends the one before. Two are
 /// due within twelve hours, so one push may be late; an older ticket has surely been replaced.

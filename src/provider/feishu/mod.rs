@@ -166,11 +166,13 @@ const THROTTLE_CODES: &[(&str, u64)] = &[
     ("99991403", 3600),
 ];
 
-const INTERNAL_ERROR: &str = "the system has an internal fault, or was asked too often";
-const MISMATCH: &str = "the app id is unknown, or the app secret is that of another app";
-const NOT_INSTALLED: &str = "the app is not installed in the tenant; its administrator has to install it";
-const APP_UNAVAILABLE: &str = "the app is unknown here, disabled or not published; look at it in the developer console, \
-                           and whether it is an app of Feishu or of Lark";
+const INVALID_PARAMETER: &str = "a parameter is missing or invalid; check app_id, app_secret and base_url";
+const INTERNAL_ERROR: &str = "Feishu reports an internal error, which may also mean too many requests; try again later";
+const MISMATCH: &str = "the app id is unknown, or the app secret belongs to another app; copy both from 凭证与基础信息 \
+                        (Credentials & Basic Info) in the developer console";
+const NOT_INSTALLED: &str = "the app is not installed in the tenant; an administrator of the tenant must install it";
+const APP_UNAVAILABLE: &str = "the app is unknown, disabled or not published; check the app in the developer console, \
+                               and whether it is an app of Feishu or of Lark (`lark()`)";
 
 /// The codes of the token endpoints of `auth/v3`, and those numbers of `/oauth/v3/token` that are known.
 const RULES: &[ErrorRule] = &[
@@ -179,21 +181,22 @@ const RULES: &[ErrorRule] = &[
     ("1668", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("2200", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("5000", ErrorKind::Unavailable, INTERNAL_ERROR),
-    ("10003", ErrorKind::Config, "a parameter is missing or makes no sense"),
-    ("10005", ErrorKind::Config, "a parameter is missing or makes no sense"),
+    ("10003", ErrorKind::Config, INVALID_PARAMETER),
+    ("10005", ErrorKind::Config, INVALID_PARAMETER),
     (
         "10012",
         ErrorKind::InvalidCredentials,
-        "no app token is granted; look whether the app is enabled, and is not a store app",
+        "Feishu grants no app token; check that the app is enabled, and use `FeishuStoreApp` for a store app",
     ),
     ("10013", ErrorKind::InvalidCredentials, NOT_INSTALLED),
-    ("10014", ErrorKind::InvalidCredentials, "the app id or app secret is wrong, or the app is disabled"),
-    ("10015", ErrorKind::InvalidCredentials, MISMATCH),
     (
-        "10016",
-        ErrorKind::Config,
-        "the app is not a store app, so no ticket is pushed to it; use `Feishu` for an own app",
+        "10014",
+        ErrorKind::InvalidCredentials,
+        "the app id or app secret is wrong, or the app is disabled; copy both from 凭证与基础信息 (Credentials & Basic \
+         Info) in the developer console",
     ),
+    ("10015", ErrorKind::InvalidCredentials, MISMATCH),
+    ("10016", ErrorKind::Config, "the app is a custom app, to which Feishu pushes no app ticket; use `Feishu` for it"),
     ("10101", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("11207", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
     ("11209", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
@@ -201,11 +204,20 @@ const RULES: &[ErrorRule] = &[
     ("20002", ErrorKind::InvalidCredentials, MISMATCH),
     ("20009", ErrorKind::InvalidCredentials, NOT_INSTALLED),
     ("20050", ErrorKind::Unavailable, INTERNAL_ERROR),
-    ("20070", ErrorKind::Config, "the client showed itself in two ways at once; one of them is added on the way"),
+    (
+        "20070",
+        ErrorKind::Config,
+        "the request arrived with the app secret in a header and in the body; a proxy may have added the header",
+    ),
     ("20072", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("55001", ErrorKind::Unavailable, INTERNAL_ERROR),
     ("65001", ErrorKind::Unavailable, INTERNAL_ERROR),
-    ("99991401", ErrorKind::Forbidden, "this machine's address is not on the app's list of allowed ones"),
+    (
+        "99991401",
+        ErrorKind::Forbidden,
+        "this machine's address is not on the IP whitelist of the app; add it in 安全设置 (Security Settings) in the \
+         developer console",
+    ),
     ("99991543", ErrorKind::InvalidCredentials, MISMATCH),
     ("99991662", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
 ];

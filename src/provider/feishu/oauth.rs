@@ -107,16 +107,26 @@ const NAME: &str = "feishu oauth";
 /// The words of OAuth 2.0 in the field `error`.
 const OAUTH_ERRORS: ErrorTable = ErrorTable { code_field: "error", rules: RULES, throttle_codes: &[("slow_down", 1)] };
 
-const WRONG_CREDENTIALS: &str = "the app id or app secret is wrong, or the app is disabled";
+const WRONG_CREDENTIALS: &str = "the app id or app secret is wrong, or the app is disabled; copy both from \
+                                 凭证与基础信息 (Credentials & Basic Info) in the developer console";
 
 const RULES: &[ErrorRule] = &[
-    ("access_denied", ErrorKind::Forbidden, "the app is not allowed this token"),
+    ("access_denied", ErrorKind::Forbidden, "Feishu denies the app this token; check the app in the developer console"),
     ("invalid_client", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
     ("invalid_grant", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
-    ("invalid_request", ErrorKind::Config, "a parameter is missing or makes no sense"),
-    ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this app"),
-    ("server_error", ErrorKind::Unavailable, "the system has an internal fault"),
-    ("temporarily_unavailable", ErrorKind::Unavailable, "the system is busy"),
-    ("unauthorized_client", ErrorKind::InvalidCredentials, "the app may not use client credentials; only own apps may"),
-    ("unsupported_grant_type", ErrorKind::Config, "the host does not know client credentials"),
+    ("invalid_request", ErrorKind::Config, "a parameter is missing or invalid; check app_id, app_secret and base_url"),
+    (
+        "invalid_scope",
+        ErrorKind::Config,
+        "the scope is unknown, or the app does not have it; check 权限管理 (Permissions & Scopes) in the developer \
+         console",
+    ),
+    ("server_error", ErrorKind::Unavailable, "Feishu reports an internal error; try again later"),
+    ("temporarily_unavailable", ErrorKind::Unavailable, "Feishu is busy; try again later"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the app may not use client credentials, which are for custom apps only; use `FeishuStoreApp` for a store app",
+    ),
+    ("unsupported_grant_type", ErrorKind::Config, "the host does not support client credentials; check base_url"),
 ];

@@ -137,10 +137,10 @@ impl Provider for FeishuStoreApp {
 
 const NAME: &str = "feishu store app";
 
-const NO_TICKET: &str = "there is no app ticket yet; Feishu was asked to push one: hand it in with `set_ticket` from the \
-                       callback";
-const TICKET_REQUIRED: &str = "the app ticket is not taken any more, or is that of another app; Feishu was asked to push one: \
-                     hand it in with `set_ticket` from the callback";
+const NO_TICKET: &str =
+    "there is no app ticket yet; Feishu was asked to push one: pass it from the callback to `set_ticket`";
+const TICKET_REQUIRED: &str = "Feishu refused the app ticket, which is too old or of another app; Feishu was asked to \
+                               push one: pass it from the callback to `set_ticket`";
 
 /// 10012 means that Feishu grants no app token. For a store app the ticket is the cause.
 const STORE_APP_RULES: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, TICKET_REQUIRED)];

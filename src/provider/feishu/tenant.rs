@@ -115,7 +115,7 @@ impl Provider for FeishuTenant {
 
 const NAME: &str = "feishu tenant";
 
-const APP_TOKEN_REFUSED: &str = "the app token was refused";
+const APP_TOKEN_REFUSED: &str = "Feishu refused the app_access_token that the tenant token was requested with";
 
 /// The codes about the `app_access_token`, which only this endpoint gets in a request. `TokenRejected` makes the
 /// manager reject that token and fetch once more with another one.

@@ -164,4 +164,5 @@ impl Provider for WeChatAuthorizer {
 
 const NAME: &str = "wechat authorizer";
 
-const NO_REFRESH_TOKEN: &str = "there is no authorizer_refresh_token; let the account's owner authorize again, and build the provider with the new one";
+const NO_REFRESH_TOKEN: &str = "there is no authorizer_refresh_token; let the account's owner authorize again, and \
+                                build the provider with the new one";

@@ -109,50 +109,68 @@ const REJECTIONS: &[&str] = &["40001", "40014", "42001", "42007"];
 /// The codes with which a service refuses a `component_access_token`.
 const COMPONENT_REJECTIONS: &[&str] = &["40001", "40014", "42001"];
 
-const IP_NOT_WHITELISTED: &str = "this machine's address is not on the IP whitelist; add it in the console";
+const IP_NOT_WHITELISTED: &str =
+    "this machine's address is not on the IP whitelist; add it to IP白名单 in the console of the account or platform";
 
-const IP_CONFIRMATION_PENDING: &str = "calls from this machine's address wait for an administrator to confirm them";
+const IP_CONFIRMATION_PENDING: &str =
+    "WeChat asks an administrator of the account to confirm calls from this machine's address; confirm them in WeChat";
 
 /// The codes of the token endpoints.
 const RULES: &[ErrorRule] = &[
-    ("-1", ErrorKind::Unavailable, "the system is busy"),
-    ("40001", ErrorKind::InvalidCredentials, "the appsecret is wrong or was reset"),
-    ("40002", ErrorKind::Config, "the grant type is not one that the endpoint knows"),
-    ("40013", ErrorKind::InvalidCredentials, "the appid is wrong"),
-    ("40125", ErrorKind::InvalidCredentials, "the appsecret is wrong or was reset"),
+    ("-1", ErrorKind::Unavailable, "WeChat is busy; try again later"),
+    ("40001", ErrorKind::InvalidCredentials, WRONG_SECRET),
+    (
+        "40002",
+        ErrorKind::Config,
+        "WeChat does not know the grant_type of the request; a proxy may have changed it, or base_url is another \
+         service",
+    ),
+    ("40013", ErrorKind::InvalidCredentials, "the appid is wrong; copy AppID from the console of the account"),
+    ("40125", ErrorKind::InvalidCredentials, WRONG_SECRET),
     ("40164", ErrorKind::Forbidden, IP_NOT_WHITELISTED),
     (
         "40243",
         ErrorKind::InvalidCredentials,
-        "the appsecret is frozen; thaw it in the console, which takes ten minutes to act",
+        "the secret (AppSecret) is frozen; unfreeze it in the console of the account and allow ten minutes for the \
+         change",
     ),
-    ("41002", ErrorKind::Config, "the appid is missing"),
-    ("41004", ErrorKind::Config, "the appsecret is missing"),
-    ("43002", ErrorKind::Config, "the request did not arrive as a POST; look at what lies in between"),
-    ("45009", ErrorKind::Throttled, "the day's calls are used up; wait for the next day or clear the quota"),
-    ("45011", ErrorKind::Throttled, "there were too many calls in this minute"),
+    ("41002", ErrorKind::Config, "the request arrived without the appid; a proxy may have changed it"),
+    ("41004", ErrorKind::Config, "the request arrived without the secret (AppSecret); a proxy may have changed it"),
+    ("43002", ErrorKind::Config, "the request did not arrive as a POST; a proxy or a redirect may have changed it"),
+    ("45009", ErrorKind::Throttled, "the calls of this day are used up; wait for the next day, or call clear_quota"),
+    ("45011", ErrorKind::Throttled, "there were too many calls in this minute; wait for the next one"),
     ("45035", ErrorKind::Forbidden, IP_NOT_WHITELISTED),
-    ("47001", ErrorKind::Config, "the request did not arrive as JSON; look at what lies in between"),
-    ("48001", ErrorKind::Forbidden, "the account may not call this interface"),
-    ("48004", ErrorKind::Forbidden, "the account is banned from this interface"),
-    ("50004", ErrorKind::InvalidCredentials, "the account may not get tokens; look for a notice in its console"),
-    ("50007", ErrorKind::InvalidCredentials, "the account is frozen; look for a notice in its console"),
+    ("47001", ErrorKind::Config, "the request did not arrive as JSON; a proxy may have changed it"),
+    ("48001", ErrorKind::Forbidden, "the account may not call this API; check 接口权限 in its console"),
+    ("48004", ErrorKind::Forbidden, "WeChat has banned the account from this API; look for a notice in its console"),
+    ("50004", ErrorKind::InvalidCredentials, "WeChat grants the account no tokens; look for a notice in its console"),
+    ("50007", ErrorKind::InvalidCredentials, "WeChat has frozen the account; look for a notice in its console"),
     ("61004", ErrorKind::Forbidden, IP_NOT_WHITELISTED),
     ("61005", ErrorKind::TicketRequired, TICKET_REQUIRED),
     ("61006", ErrorKind::TicketRequired, TICKET_REQUIRED),
-    ("61011", ErrorKind::InvalidCredentials, "the component's appid is wrong"),
-    ("61024", ErrorKind::Forbidden, "the token of this account is granted by way of its component only"),
+    (
+        "61011",
+        ErrorKind::InvalidCredentials,
+        "the platform's appid (component_appid) is wrong; copy AppID from the Open Platform console",
+    ),
+    (
+        "61024",
+        ErrorKind::Forbidden,
+        "WeChat grants the token of this account only through its third-party platform; use `WeChatAuthorizer`",
+    ),
     ("89501", ErrorKind::Forbidden, IP_CONFIRMATION_PENDING),
     ("89503", ErrorKind::Forbidden, IP_CONFIRMATION_PENDING),
     (
         "89506",
         ErrorKind::Forbidden,
-        "an administrator has refused calls from this machine's address twice, which holds for 24 hours",
+        "an administrator of the account has refused calls from this machine's address twice; WeChat asks again after \
+         24 hours",
     ),
     (
         "89507",
         ErrorKind::Forbidden,
-        "an administrator has refused calls from this machine's address, which holds for an hour",
+        "an administrator of the account has refused calls from this machine's address; WeChat asks again after an \
+         hour",
     ),
 ];
 
@@ -170,28 +188,39 @@ const JS_TICKET_RULES: &[ErrorRule] = &[
 /// with another one.
 const AUTHORIZER_RULES: &[ErrorRule] = &[
     ("40001", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
-    ("40013", ErrorKind::InvalidCredentials, "the appid of the component or of the account is wrong"),
+    (
+        "40013",
+        ErrorKind::InvalidCredentials,
+        "the appid of the platform (component_appid) or of the account (authorizer_appid) is wrong",
+    ),
     ("40014", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
     ("42001", ErrorKind::TokenRejected, COMPONENT_TOKEN_REFUSED),
     (
         "61003",
         ErrorKind::SignInRequired,
-        "the account has withdrawn its authorization; let its owner authorize again, and build the provider with the new \
-         authorizer_refresh_token",
+        "the account has withdrawn its authorization of the platform; let its owner authorize again, and build the \
+         provider with the new authorizer_refresh_token",
     ),
-    ("61007", ErrorKind::Forbidden, "the account has not granted this right; its owner must authorize again"),
+    (
+        "61007",
+        ErrorKind::Forbidden,
+        "the account has not granted the platform this permission; its owner must authorize again",
+    ),
     (
         "61023",
         ErrorKind::SignInRequired,
         "the authorizer_refresh_token is not valid any more; let the account's owner authorize again, and build the \
          provider with the new one",
     ),
-    ("61024", ErrorKind::Forbidden, "the account is not this component's; its owner must authorize again"),
+    ("61024", ErrorKind::Forbidden, "the account is not authorized to this platform; its owner must authorize again"),
 ];
 
-const TOKEN_REFUSED: &str = "the access token that the ticket was asked with was refused";
+const TOKEN_REFUSED: &str = "WeChat refused the access token that the ticket was requested with";
 
-const COMPONENT_TOKEN_REFUSED: &str = "the component's token was refused";
+const COMPONENT_TOKEN_REFUSED: &str = "WeChat refused the platform's component_access_token";
 
-const TICKET_REQUIRED: &str = "the component's verify ticket is missing, too old, or that of another component; hand in the next \
-                     one with `set_ticket`, from the callback that WeChat calls every ten minutes";
+const WRONG_SECRET: &str = "the secret (AppSecret) is wrong or was reset; copy the present one from the console";
+
+const TICKET_REQUIRED: &str = "the component_verify_ticket is missing, older than 12 hours, or of another platform; \
+                               pass the next one, which WeChat pushes to the callback every ten minutes, to \
+                               `set_ticket`";

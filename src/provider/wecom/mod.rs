@@ -82,9 +82,13 @@ const LIFETIME: Duration = Duration::from_secs(7200);
 /// the reply is no reason to move the known end. `min_forced_interval` spares the endpoint, because a forced refresh
 /// returns the unchanged token too.
 fn profile() -> Profile {
-    Profile { default_lifetime: LIFETIME, min_forced_interval: Duration::from_secs(10), ..Profile::default() }
+    Profile { default_lifetime: LIFETIME, min_forced_interval: MIN_FORCED_INTERVAL, ..Profile::default() }
 }
 
+/// The time after a forced refresh in which another one would most likely return the unchanged token.
+const MIN_FORCED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The error codes of the token endpoints and, of the services, the throttle codes.
 const ERRORS: ErrorTable =
     ErrorTable { code_field: "errcode", rules: RULES, throttle_codes: &[("45009", 60), ("45033", 1)] };
 
@@ -98,37 +102,94 @@ const SUITE_REJECTIONS: &[&str] = &["40082", "42009"];
 /// The code with which a service refuses a `provider_access_token`.
 const SERVICE_PROVIDER_REJECTIONS: &[&str] = &["40082"];
 
-const IP_NOT_TRUSTED: &str = "this machine's address is not a trusted IP of the app; adding it takes a minute to act";
+const IP_NOT_TRUSTED: &str = "this machine's address is not a trusted IP of the app; add it to 企业可信IP on the \
+                              app's page in the admin console, and allow a minute for the change";
 
 /// The codes of the token endpoints that have one meaning at all of them, and for the rest the meaning at `gettoken`.
 const RULES: &[ErrorRule] = &[
-    ("-1", ErrorKind::Unavailable, "the system is busy"),
-    ("40001", ErrorKind::InvalidCredentials, "the app secret is wrong or was reset, or the app is disabled"),
-    ("40013", ErrorKind::InvalidCredentials, "the corp id is wrong"),
-    ("40080", ErrorKind::InvalidCredentials, "the suite secret is wrong"),
-    ("40083", ErrorKind::InvalidCredentials, "the suite id is wrong"),
-    ("40084", ErrorKind::InvalidCredentials, "the permanent code is wrong, or the corp has withdrawn it"),
+    ("-1", ErrorKind::Unavailable, "WeCom is busy; try again later"),
+    (
+        "40001",
+        ErrorKind::InvalidCredentials,
+        "the app secret (corpsecret) is wrong or was reset, or the app is disabled; copy Secret from the app's page in \
+         the admin console",
+    ),
+    (
+        "40013",
+        ErrorKind::InvalidCredentials,
+        "the corp id (corpid) is wrong; copy 企业ID from 我的企业 in the admin console",
+    ),
+    (
+        "40080",
+        ErrorKind::InvalidCredentials,
+        "the suite secret is wrong; copy it from the suite's page in the service provider console",
+    ),
+    (
+        "40083",
+        ErrorKind::InvalidCredentials,
+        "the suite id is wrong; copy it from the suite's page in the service provider console",
+    ),
+    (
+        "40084",
+        ErrorKind::InvalidCredentials,
+        "the permanent code is wrong or belongs to another suite, or the corp has withdrawn its authorization; the \
+         corp's administrator must authorize the suite again",
+    ),
     ("40085", ErrorKind::TicketRequired, TICKET_REQUIRED),
-    ("40091", ErrorKind::InvalidCredentials, "the app secret is wrong, or belongs to another corp"),
-    ("41002", ErrorKind::Config, "the corp id is missing"),
-    ("41004", ErrorKind::Config, "the app secret is missing"),
-    ("41021", ErrorKind::InvalidCredentials, "the suite id is missing"),
+    (
+        "40091",
+        ErrorKind::InvalidCredentials,
+        "the app secret (corpsecret) is wrong or belongs to another corp; copy Secret from the app's page in the admin \
+         console",
+    ),
+    ("41002", ErrorKind::Config, "the request arrived without the corp id (corpid); a proxy may have changed it"),
+    ("41004", ErrorKind::Config, NO_APP_SECRET),
+    (
+        "41021",
+        ErrorKind::InvalidCredentials,
+        "the request arrived without the suite id (suite_id); a proxy may have changed it",
+    ),
     ("41023", ErrorKind::TicketRequired, TICKET_REQUIRED),
-    ("41024", ErrorKind::Config, "the app secret is missing"),
-    ("45009", ErrorKind::Throttled, "there were too many calls"),
-    ("45031", ErrorKind::InvalidCredentials, "the app secret is too weak and must be reset"),
-    ("45033", ErrorKind::Throttled, "there were too many calls at once"),
-    ("48002", ErrorKind::Forbidden, "the app may not call this interface"),
-    ("50003", ErrorKind::InvalidCredentials, "the app is disabled"),
+    ("41024", ErrorKind::Config, NO_APP_SECRET),
+    (
+        "45009",
+        ErrorKind::Throttled,
+        "there were too many calls; WeCom blocks for as long as the exceeded period: a minute, an hour or a day",
+    ),
+    (
+        "45031",
+        ErrorKind::InvalidCredentials,
+        "the app secret (corpsecret) is too weak for WeCom; reset Secret on the app's page in the admin console",
+    ),
+    ("45033", ErrorKind::Throttled, "there were too many calls at the same time"),
+    (
+        "48002",
+        ErrorKind::Forbidden,
+        "the app may not call this API; check the app's API permissions in the admin console",
+    ),
+    ("50003", ErrorKind::InvalidCredentials, "the app is disabled; enable it in the admin console"),
     ("60020", ErrorKind::Forbidden, IP_NOT_TRUSTED),
     ("301042", ErrorKind::Forbidden, IP_NOT_TRUSTED),
 ];
 
 /// The codes with another meaning at `get_suite_token`.
 const SUITE_RULES: &[ErrorRule] = &[
-    ("40001", ErrorKind::InvalidCredentials, "the suite secret is wrong or was reset, or the suite is disabled"),
-    ("40013", ErrorKind::InvalidCredentials, "the suite id is wrong"),
-    ("41004", ErrorKind::Config, "the suite secret is missing"),
+    (
+        "40001",
+        ErrorKind::InvalidCredentials,
+        "the suite secret is wrong or was reset, or the suite is disabled; copy the secret from the suite's page in \
+         the service provider console",
+    ),
+    (
+        "40013",
+        ErrorKind::InvalidCredentials,
+        "the suite id is wrong; copy it from the suite's page in the service provider console",
+    ),
+    (
+        "41004",
+        ErrorKind::Config,
+        "the request arrived without the suite secret (suite_secret); a proxy may have changed it",
+    ),
 ];
 
 /// The codes with another meaning at `get_corp_token`, whose request carries a `suite_access_token`. `TokenRejected`
@@ -137,7 +198,8 @@ const AUTHORIZED_CORP_RULES: &[ErrorRule] = &[
     (
         "40013",
         ErrorKind::InvalidCredentials,
-        "the id of the corp is wrong, or is not the one that it has for this suite",
+        "the authorized corp's id (auth_corpid) is wrong; use the corpid that get_permanent_code returned for this \
+         suite",
     ),
     ("40082", ErrorKind::TokenRejected, SUITE_TOKEN_REFUSED),
     ("41022", ErrorKind::TokenRejected, SUITE_TOKEN_REFUSED),
@@ -146,10 +208,27 @@ const AUTHORIZED_CORP_RULES: &[ErrorRule] = &[
 
 /// The codes with another meaning at `get_provider_token`.
 const SERVICE_PROVIDER_RULES: &[ErrorRule] = &[
-    ("40001", ErrorKind::InvalidCredentials, "the provider secret is wrong or was reset"),
-    ("40013", ErrorKind::InvalidCredentials, "the provider's corp id is wrong"),
-    ("40091", ErrorKind::InvalidCredentials, "the provider secret is wrong, or belongs to another corp"),
-    ("41004", ErrorKind::Config, "the provider secret is missing"),
+    (
+        "40001",
+        ErrorKind::InvalidCredentials,
+        "the provider secret is wrong or was reset; copy ProviderSecret from the service provider console",
+    ),
+    (
+        "40013",
+        ErrorKind::InvalidCredentials,
+        "the service provider's corp id (corpid) is wrong; copy it from the service provider console",
+    ),
+    (
+        "40091",
+        ErrorKind::InvalidCredentials,
+        "the provider secret is wrong or belongs to another corp; copy ProviderSecret from the service provider \
+         console",
+    ),
+    (
+        "41004",
+        ErrorKind::Config,
+        "the request arrived without the provider secret (provider_secret); a proxy may have changed it",
+    ),
 ];
 
 /// The codes with another meaning where a ticket is requested: they are about the `access_token` in the request.
@@ -160,9 +239,11 @@ const JS_TICKET_RULES: &[ErrorRule] = &[
     ("42001", ErrorKind::TokenRejected, TOKEN_REFUSED),
 ];
 
-const TOKEN_REFUSED: &str = "the access token that the ticket was asked with was refused";
+const TOKEN_REFUSED: &str = "WeCom refused the access token that the ticket was requested with";
 
-const SUITE_TOKEN_REFUSED: &str = "the suite's token was refused";
+const SUITE_TOKEN_REFUSED: &str = "WeCom refused the suite access token that the corp's token was requested with";
 
-const TICKET_REQUIRED: &str = "the suite ticket is missing, too old, or that of another suite; hand in the next one with \
-                     `set_ticket`, from the callback that WeCom calls every ten minutes";
+const NO_APP_SECRET: &str = "the request arrived without the app secret (corpsecret); a proxy may have changed it";
+
+const TICKET_REQUIRED: &str = "the suite ticket is missing, older than 30 minutes, or of another suite; pass the next \
+                               one, which WeCom pushes to the callback every ten minutes, to `set_ticket`";
