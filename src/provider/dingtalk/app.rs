@@ -18,7 +18,7 @@ use crate::secret::Secret;
 /// Fetches the `accessToken` of an internal app (企业内部应用)
 /// (`POST https://api.dingtalk.com/v1.0/oauth2/accessToken` with `appKey` and `appSecret`).
 ///
-/// The token is for the newer APIs, those of `api.dingtalk.com`. They take the token in the header
+/// The token is for the newer APIs, those of `api.dingtalk.com`, which take the token in the header
 /// `x-acs-dingtalk-access-token` only.
 ///
 /// - *Lifetime*: 7200 s (`expireIn`).
@@ -103,7 +103,7 @@ impl Provider for DingTalk {
 /// Fetches the `access_token` of an internal app (企业内部应用) for the older APIs
 /// (`GET https://oapi.dingtalk.com/gettoken` with `appkey` and `appsecret`).
 ///
-/// The token is for the APIs of `oapi.dingtalk.com`, such as `/topapi/`. They take the token as the query parameter
+/// The token is for the APIs of `oapi.dingtalk.com`, such as `/topapi/`, which take the token as the query parameter
 /// `access_token` only.
 ///
 /// - *Lifetime*: 7200 s (`expires_in`).

@@ -11,9 +11,9 @@
 //! An internal app (企业内部应用) belongs to one corp; a suite (第三方企业应用) is installed by many. The endpoints
 //! stand under `/v1.0/oauth2`, except for `/gettoken`.
 //!
-//! DingTalk has two families of APIs. Those of `api.dingtalk.com` take the token in the header
-//! `x-acs-dingtalk-access-token` and ignore `Authorization` and the query. Those of `oapi.dingtalk.com`
-//! ([`DingTalkClassic`]) take it as the query parameter `access_token`.
+//! DingTalk has two families of APIs. The newer APIs, at `api.dingtalk.com`, take the token in the header
+//! `x-acs-dingtalk-access-token` and ignore `Authorization` and the query. The older APIs, at `oapi.dingtalk.com`
+//! ([`DingTalkClassic`]), take the token as the query parameter `access_token`.
 //!
 //! # Lifetime, and what a second request returns
 //!
@@ -39,7 +39,8 @@
 //! | `oapi.dingtalk.com` | HTTP 200 with `errcode` 88 and `sub_code` 40001, 40014 or 42001, or with such an `errcode` |
 //!
 //! A missing permission (60011, `Forbidden.AccessDenied.AccessTokenPermissionDenied`) does not reject: another token
-//! has the same permissions. Nor does a request without a token (41001, `AuthenticationFailed.MissingParameter`).
+//! has the same permissions. A request without a token (41001, `AuthenticationFailed.MissingParameter`) does not reject
+//! either.
 //!
 //! # Limits
 //!
@@ -177,7 +178,7 @@ const REJECTIONS: &[&str] = &["40001", "40014", "42001", "InvalidAuthentication"
 
 const THROTTLE_CODES: &[(&str, u64)] = &[
     ("90001", 2),
-    // All callers of this API together exceed its limit.
+    // The limit of this API for its callers together is exceeded.
     ("90002", 1),
     ("90003", 2),
     ("90004", 2),
@@ -212,8 +213,8 @@ const IP_NOT_TRUSTED: &str = "this machine's address is not on the app's list of
                               服务器出口IP in the developer console";
 const MISSING_PERMISSION: &str = "the app lacks a permission; add it under 权限管理 in the developer console";
 const SYSTEM_BUSY: &str = "DingTalk is busy or reports an internal error; try again later";
-const TICKET_REQUIRED: &str = "DingTalk refused the suite ticket, which is not the latest one or belongs to another \
-                               suite; pass the next one from the callback to `set_ticket`";
+const TICKET_REQUIRED: &str = "DingTalk refused the suite ticket, which is not the latest or is of another suite; pass \
+                               the next one from the callback to `set_ticket`";
 
 /// The codes of the token endpoints in the formats with a number.
 const ERRCODE_RULES: &[ErrorRule] = &[

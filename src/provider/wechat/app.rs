@@ -117,7 +117,7 @@ impl Provider for WeChat {
 /// `grant_type=client_credential`, `appid` and `secret`).
 ///
 /// Choose [`WeChat`] instead, unless another program that cannot be changed uses the classic token of this account.
-/// Each request makes a new token, and the old one works for 5 more minutes. All processes that use the account must
+/// Each request makes a new token, and the old one works for 5 more minutes. Processes that use the account must all
 /// share one token through one [`Store`](crate::store::Store); without it they end each other's tokens.
 ///
 /// - *Lifetime*: 7200 s.

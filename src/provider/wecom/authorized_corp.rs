@@ -17,7 +17,7 @@ use crate::token::TokenSource;
 ///
 /// The token is for the suite's calls in that corp, and is used like the token of an app of the corp's own. The request
 /// carries a `suite_access_token`, so this provider is built on a manager of a
-/// [`WeComSuite`](crate::provider::wecom::WeComSuite). One suite's manager serves any number of corps.
+/// [`WeComSuite`](crate::provider::wecom::WeComSuite). The manager of a suite serves any number of corps.
 ///
 /// - *Lifetime*: 7200 s. WeCom's page ([90605][page]) does not say what a second request returns; the crate expects the
 ///   same token, as from `gettoken`.
