@@ -137,6 +137,7 @@ impl DingTalkClassic {
     }
 
     fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        // The secret is part of the URL here, so neither an error nor a log line may quote the URL.
         let reply = http
             .get(&self.host.join("/gettoken"))
             .query("appkey", &self.app_key)
@@ -239,6 +240,7 @@ impl DingTalkUnified {
             client_secret: self.secret.expose(),
             grant_type: "client_credentials",
         };
+        // Encoded, because a corp id with a slash would be another path.
         let path = format!("/v1.0/oauth2/{}/token", *query_encoded(&self.corp_id));
         let reply = http.post_json(&self.host.join(&path), &body).send()?;
         parse_grant(accept(&reply, &[&self.secret])?)

@@ -102,6 +102,7 @@ fn suite_profile() -> Profile {
 fn accept(reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
     let json = reply.json();
     let field = |name: &str| json.as_ref().ok().and_then(|json| json.code(name));
+    // The response to a blocked address has no code, so the tables cannot recognize it.
     if is_ip_ban(reply.status(), reply.headers(), field) {
         return Err(Error::new(ErrorKind::Throttled, IP_BANNED)
             .with_status(reply.status())

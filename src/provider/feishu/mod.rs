@@ -138,6 +138,7 @@ fn profile() -> Profile {
 
 /// Judges a response of a service. The codes in `rejections` refuse the token.
 fn verdict(response: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
+    // HTTP 429 comes without a wait when Feishu sends no `x-ogw-ratelimit-reset`.
     match ERRORS.verdict(response, rejections) {
         Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(DEFAULT_RETRY_AFTER) },
         verdict => verdict,

@@ -71,6 +71,7 @@ impl FeishuStoreApp {
     }
 
     fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        // A request without a ticket would fail, and Feishu pushes the next one only within the hour.
         let Some(ticket) = context.renewal_secret() else {
             return Err(self.request_ticket_push(
                 context.http(),

@@ -67,6 +67,7 @@ impl FeishuTenant {
     }
 
     fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        // The app token alone authenticates the request; app id and secret are not sent.
         let app_token = context.parent()?.secret();
         let body = Body { app_access_token: app_token.expose(), tenant_key: &self.tenant_key };
         let reply = post(context.http(), &self.host, "/open-apis/auth/v3/tenant_access_token", &body)?;

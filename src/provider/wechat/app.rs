@@ -150,6 +150,7 @@ impl WeChatClassic {
 
     fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
+        // The secret is part of the URL here, so neither an error nor a log line may quote the URL.
         let reply = http
             .get(&base_url.join("/cgi-bin/token"))
             .query("grant_type", GRANT_TYPE)

@@ -102,6 +102,7 @@ impl WeChatAuthorizer {
         let reply = context
             .http()
             .post_json(&self.base_url.join("/cgi-bin/component/api_authorizer_token"), &body)
+            // Older pages and the SDKs of others name the parameter so; the current page names it `access_token`.
             .query("component_access_token", component.expose())
             .send()?;
         let json = ERRORS.accept_with_rules(AUTHORIZER_RULES, &reply, &[component.secret(), refresh_token])?;

@@ -50,6 +50,7 @@ impl WeCom {
     }
 
     fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        // The secret is part of the URL here, so neither an error nor a log line may quote the URL.
         let reply = http
             .get(&self.base_url.join("/cgi-bin/gettoken"))
             .query("corpid", &self.corp_id)
