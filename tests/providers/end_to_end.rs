@@ -712,7 +712,7 @@ fn a_ticket_of_another_app_is_stale_and_says_so() {
         let error = tokens.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TicketRequired, "{}: {error}", kind.name);
         assert!(error.code().is_some(), "{}: {error}", kind.name);
-        for told in ["that of another", "`set_ticket`"] {
+        for told in ["of another", "`set_ticket`"] {
             assert!(error.to_string().contains(told), "{}: {error}", kind.name);
         }
         assert!(!format!("{error:?}").contains("ticket-of-another"), "{}: {error:?}", kind.name);

@@ -314,7 +314,7 @@ fn a_code_of_the_token_endpoint_says_what_to_do() {
             r#"{"errcode":40164,"errmsg":"invalid ip 101.45.43.1 ipv6 ::ffff:101.45.43.1, not in whitelist rid: 654d-f3"}"#,
             ["whitelist", "101.45.43.1", "request 654d-f3"],
         ),
-        (r#"{"errcode":40243}"#, ["frozen", "thaw", "ten minutes"]),
+        (r#"{"errcode":40243}"#, ["frozen", "unfreeze", "ten minutes"]),
         (r#"{"errcode":45009,"errmsg":"api freq out of limit"}"#, ["used up", "next day", "quota"]),
         (r#"{"errcode":89503}"#, ["administrator", "confirm", "89503"]),
         (r#"{"errcode":89506}"#, ["administrator", "twice", "24 hours"]),
@@ -334,21 +334,21 @@ fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
     let host = canned(reply("200 OK", "", body));
     let derived = || context().with_parent(Some(parent("hunter2-parent"))).with_renewal_secret(Some("r".into()));
     let kinds: [(Result<Grant, Error>, ErrorKind, &str); 5] = [
-        (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::InvalidCredentials, "appsecret"),
+        (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::InvalidCredentials, "AppSecret"),
         (
             WeChatClassic::new("a", "s").base_url(host.url()).fetch(&context()),
             ErrorKind::InvalidCredentials,
-            "appsecret",
+            "AppSecret",
         ),
         (
             WeChatComponent::new("a", "s").base_url(host.url()).fetch(&derived()),
             ErrorKind::InvalidCredentials,
-            "appsecret",
+            "AppSecret",
         ),
         (
             authorizer("c", "c", "a", "r").base_url(host.url()).fetch(&derived()),
             ErrorKind::TokenRejected,
-            "component's token",
+            "component_access_token",
         ),
         (
             WeChatJsTicket::new(Source("a")).base_url(host.url()).fetch(&derived()),
