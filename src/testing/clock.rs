@@ -27,7 +27,7 @@ pub struct FakeClock(Arc<Mutex<State>>);
 struct State {
     monotonic: Duration,
     wall: Duration,
-    passed: Duration,
+    true_elapsed: Duration,
     // One for each manager or refresher that uses the clock, so it stays short.
     notifiers: Vec<Notifier>,
 }
@@ -38,8 +38,12 @@ impl FakeClock {
 
     /// A clock that stands still.
     pub fn new() -> FakeClock {
-        let state =
-            State { monotonic: START_MONOTONIC, wall: FakeClock::START, passed: Duration::ZERO, notifiers: Vec::new() };
+        let state = State {
+            monotonic: START_MONOTONIC,
+            wall: FakeClock::START,
+            true_elapsed: Duration::ZERO,
+            notifiers: Vec::new(),
+        };
         FakeClock(Arc::new(Mutex::new(state)))
     }
 
@@ -48,7 +52,7 @@ impl FakeClock {
         self.change(|state| {
             state.monotonic = state.monotonic.saturating_add(time);
             state.wall = state.wall.saturating_add(time);
-            state.passed = state.passed.saturating_add(time);
+            state.true_elapsed = state.true_elapsed.saturating_add(time);
         });
     }
 
@@ -56,7 +60,7 @@ impl FakeClock {
     pub fn suspend(&self, time: Duration) {
         self.change(|state| {
             state.wall = state.wall.saturating_add(time);
-            state.passed = state.passed.saturating_add(time);
+            state.true_elapsed = state.true_elapsed.saturating_add(time);
         });
     }
 
@@ -76,8 +80,8 @@ impl FakeClock {
     }
 
     /// How much time has passed for the rest of the world, whatever this machine's clocks say about it.
-    pub(super) fn passed(&self) -> Duration {
-        lock(&self.0).passed
+    pub(super) fn true_elapsed(&self) -> Duration {
+        lock(&self.0).true_elapsed
     }
 
     fn change(&self, edit: impl FnOnce(&mut State)) {
@@ -138,7 +142,7 @@ mod tests {
         let start = clock.now();
         clock.clone().advance(HOUR);
         assert_eq!(clock.now(), start.after(HOUR));
-        assert_eq!((clock.elapsed(), clock.passed()), (HOUR, HOUR));
+        assert_eq!((clock.elapsed(), clock.true_elapsed()), (HOUR, HOUR));
     }
 
     #[test]
@@ -148,7 +152,7 @@ mod tests {
         clock.suspend(HOUR);
         assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START + HOUR));
         assert_eq!(clock.now().since(start), HOUR);
-        assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, HOUR));
+        assert_eq!((clock.elapsed(), clock.true_elapsed()), (Duration::ZERO, HOUR));
     }
 
     #[test]
@@ -158,7 +162,7 @@ mod tests {
         assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START - HOUR));
         clock.step_forward(2 * HOUR);
         assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START + HOUR));
-        assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((clock.elapsed(), clock.true_elapsed()), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

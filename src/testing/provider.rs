@@ -43,9 +43,9 @@ struct State {
     lifetime: Duration,
     identity: Identity,
     profile: Profile,
-    keeps: Option<RenewalProfile>,
+    renewal: Option<RenewalProfile>,
     script: VecDeque<Step>,
-    outage: Option<Error>,
+    forced_error: Option<Error>,
     granted: usize,
     last: Option<(String, Duration)>,
     /// How many fetches may still end; `None` without a gate.
@@ -57,7 +57,7 @@ struct State {
 
 enum Step {
     Grant(String, Duration),
-    Same,
+    Unchanged,
     Run(Run),
 }
 
@@ -73,9 +73,9 @@ impl FakeProvider {
             lifetime: Duration::from_secs(7200),
             identity: Identity::new("fake"),
             profile: Profile::default(),
-            keeps: None,
+            renewal: None,
             script: VecDeque::new(),
-            outage: None,
+            forced_error: None,
             granted: 0,
             last: None,
             permits: None,
@@ -103,8 +103,8 @@ impl FakeProvider {
 
     /// How the provider says its state is kept. What it is asked with, and what comes with a token, is seen and said in
     /// [`then`](FakeProvider::then).
-    pub fn with_renewal(self, keeps: RenewalProfile) -> FakeProvider {
-        self.change(|state| state.keeps = Some(keeps))
+    pub fn with_renewal(self, renewal: RenewalProfile) -> FakeProvider {
+        self.change(|state| state.renewal = Some(renewal))
     }
 
     /// What gives the token that this one is granted for.
@@ -135,7 +135,7 @@ impl FakeProvider {
     /// The next fetch brings the token of the last one again, with the whole lifetime it had, as WeCom does. A token from
     /// [`then`](FakeProvider::then) is not remembered.
     pub fn then_unchanged(self) -> FakeProvider {
-        self.then_step(Step::Same)
+        self.then_step(Step::Unchanged)
     }
 
     /// The next fetch does this.
@@ -179,7 +179,7 @@ impl FakeProvider {
 
     /// Makes every fetch fail with this error, until `None` ends it. The script stays as it is meanwhile.
     pub fn always_fail(&self, error: Option<Error>) {
-        lock(&self.0.state).outage = error;
+        lock(&self.0.state).forced_error = error;
     }
 
     /// How many fetches have started.
@@ -209,15 +209,15 @@ impl FakeProvider {
         self.wait_until(wait, |state| state.finished >= fetches)
     }
 
-    fn wait_until(&self, wait: Duration, come: impl Fn(&State) -> bool) -> bool {
+    fn wait_until(&self, wait: Duration, reached: impl Fn(&State) -> bool) -> bool {
         let state = lock(&self.0.state);
-        let waited = self.0.changed.wait_timeout_while(state, wait, |state| !come(state));
-        come(&waited.unwrap_or_else(PoisonError::into_inner).0)
+        let waited = self.0.changed.wait_timeout_while(state, wait, |state| !reached(state));
+        reached(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     fn pass_gate(&self) -> Result<(), Error> {
         let state = lock(&self.0.state);
-        let waited = self.0.changed.wait_timeout_while(state, LONGEST_AT_GATE, |state| state.permits == Some(0));
+        let waited = self.0.changed.wait_timeout_while(state, MAX_GATE_WAIT, |state| state.permits == Some(0));
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         match &mut state.permits {
             Some(0) => Err(Error::new(ErrorKind::Unavailable, "the test gave no permit within a minute")),
@@ -233,7 +233,7 @@ impl FakeProvider {
 impl State {
     /// What the fetch that just passed the gate does.
     fn next_step(&mut self) -> Run {
-        if let Some(error) = self.outage.clone() {
+        if let Some(error) = self.forced_error.clone() {
             return Box::new(|_| Err(error));
         }
         let (token, lifetime) = match (self.script.pop_front(), self.last.take()) {
@@ -241,8 +241,10 @@ impl State {
                 self.last = last;
                 return run;
             }
-            (Some(Step::Grant(token, lifetime)), _) | (Some(Step::Same), Some((token, lifetime))) => (token, lifetime),
-            (None | Some(Step::Same), _) => {
+            (Some(Step::Grant(token, lifetime)), _) | (Some(Step::Unchanged), Some((token, lifetime))) => {
+                (token, lifetime)
+            }
+            (None | Some(Step::Unchanged), _) => {
                 self.granted += 1;
                 (format!("token-{}", self.granted), self.lifetime)
             }
@@ -266,7 +268,7 @@ impl Provider for FakeProvider {
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        lock(&self.0.state).keeps.clone()
+        lock(&self.0.state).renewal.clone()
     }
 
     fn profile(&self) -> Profile {
@@ -274,7 +276,7 @@ impl Provider for FakeProvider {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        let _running = Running::start(&self.0);
+        let _in_progress = FetchInProgress::start(&self.0);
         self.pass_gate()?;
         let step = lock(&self.0.state).next_step();
         // Outside the lock: what the test wrote may look at this provider, and may panic.
@@ -283,19 +285,19 @@ impl Provider for FakeProvider {
 }
 
 /// Counts a fetch, and counts it as over even when it panics.
-struct Running<'a>(&'a Shared);
+struct FetchInProgress<'a>(&'a Shared);
 
-impl Running<'_> {
-    fn start(shared: &Shared) -> Running<'_> {
+impl FetchInProgress<'_> {
+    fn start(shared: &Shared) -> FetchInProgress<'_> {
         let mut state = lock(&shared.state);
         state.started += 1;
         state.max_concurrent_calls = state.max_concurrent_calls.max(state.started - state.finished);
         shared.changed.notify_all();
-        Running(shared)
+        FetchInProgress(shared)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for FetchInProgress<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).finished += 1;
         self.0.changed.notify_all();
@@ -315,7 +317,7 @@ impl fmt::Debug for FakeProvider {
     }
 }
 
-const LONGEST_AT_GATE: Duration = Duration::from_secs(60);
+const MAX_GATE_WAIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -1,28 +1,28 @@
 //! A vendor on a loopback port.
 
-mod book;
-mod client;
+mod client_authentication;
 mod constructors;
 mod credentials;
-mod devices;
+mod device_sign_ins;
 mod dingtalk;
 mod entra;
 mod fault;
 mod feishu;
-mod forced;
+mod forced_refreshes;
+mod issued_tokens;
 mod managed_identity;
 mod oauth2;
 
-mod quota;
-mod records;
+mod control;
+mod daily_count;
 mod refresh_tokens;
 mod request;
 mod server;
 mod setup;
-mod steering;
 mod tickets;
-mod time;
 mod vendor;
+mod vendor_state;
+mod vendor_time;
 mod wechat;
 mod wecom;
 
@@ -34,10 +34,10 @@ use std::time::Duration;
 pub use fault::VendorFault;
 pub use request::ReceivedRequest;
 
-use self::records::Records;
 use self::server::{Delivery, Reply, Server};
-use self::time::VendorTime;
 use self::vendor::{Route, Vendor};
+use self::vendor_state::VendorState;
+use self::vendor_time::VendorTime;
 use crate::lock::lock;
 
 /// An HTTP server on `127.0.0.1` that grants and judges tokens as the vendor does.
@@ -71,7 +71,7 @@ struct Shared {
 }
 
 struct State {
-    records: Records,
+    vendor_state: VendorState,
     time: VendorTime,
     fault: VendorFault,
     delay: Duration,
@@ -82,16 +82,16 @@ struct State {
     calls_to: HashMap<String, usize>,
     in_progress: usize,
     max_concurrent_calls: usize,
-    closed: bool,
+    stopped: bool,
 }
 
 impl FakeVendor {
     fn start(vendor: &'static dyn Vendor) -> FakeVendor {
         let time = VendorTime::real();
-        let mut records = vendor.records();
-        records.settings.epoch = time.epoch();
+        let mut vendor_state = vendor.initial_state();
+        vendor_state.settings.epoch = time.epoch();
         let state = State {
-            records,
+            vendor_state,
             time,
             fault: VendorFault::None,
             delay: Duration::ZERO,
@@ -102,7 +102,7 @@ impl FakeVendor {
             calls_to: HashMap::new(),
             in_progress: 0,
             max_concurrent_calls: 0,
-            closed: false,
+            stopped: false,
         };
         let shared = Arc::new(Shared { vendor, state: Mutex::new(state), changed: Condvar::new() });
         let answering = shared.clone();
@@ -120,7 +120,7 @@ impl Shared {
     /// Answers one request, on the thread of its connection.
     fn answer(&self, request: ReceivedRequest) -> Reply {
         let mut state = lock(&self.state);
-        if state.requests.len() == MOST_REQUESTS {
+        if state.requests.len() == MAX_RECORDED_REQUESTS {
             state.requests.pop_front();
         }
         state.requests.push_back(request.clone());
@@ -128,63 +128,63 @@ impl Shared {
             return Reply::new(404, "text/plain", "404 page not found");
         };
         *state.calls_to.entry(request.path().to_owned()).or_default() += 1;
-        if let Route::Business(_) = route {
+        if let Route::Api(_) = route {
             state.api_calls += 1;
-            let mut state = self.pause(state);
+            let mut state = self.wait_delay(state);
             let now = state.time.now();
             let scripted = state.api_script.pop_front();
-            return scripted.unwrap_or_else(|| route.answer(&request, &mut state.records, now));
+            return scripted.unwrap_or_else(|| route.handle(&request, &mut state.vendor_state, now));
         }
         let counted = usize::from(matches!(route, Route::Token { .. }));
         state.calls += counted;
         state.in_progress += counted;
         state.max_concurrent_calls = state.max_concurrent_calls.max(state.in_progress);
         self.changed.notify_all();
-        let state = self.pause(state);
-        let mut state = self.wait_while(state, |state| state.fault == VendorFault::Hang);
+        let state = self.wait_delay(state);
+        let mut state = self.wait_unless_stopped(state, |state| state.fault == VendorFault::Hang);
         state.in_progress -= counted;
         self.token_reply(&request, &route, &mut state)
     }
 
-    fn pause<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait_delay<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let delay = state.delay;
-        let waited = self.changed.wait_timeout_while(state, delay, |state| !state.closed);
+        let waited = self.changed.wait_timeout_while(state, delay, |state| !state.stopped);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn wait_while<'a>(
+    fn wait_unless_stopped<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
         unchanged: impl Fn(&State) -> bool,
     ) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_while(state, |state| !state.closed && unchanged(state));
+        let waited = self.changed.wait_while(state, |state| !state.stopped && unchanged(state));
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the vendor says while nothing is out of order.
-    fn well(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
+    fn normal_reply(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
         let (path, now) = (request.path(), state.time.now());
         match route {
-            Route::Token { daily, .. } if !state.records.admits(path, *daily, now) => {
-                self.vendor.throttled(path, Duration::ZERO)
+            Route::Token { daily_limit, .. } if !state.vendor_state.count_call(path, *daily_limit, now) => {
+                self.vendor.throttled_reply(path, Duration::ZERO)
             }
-            _ => route.answer(request, &mut state.records, now),
+            _ => route.handle(request, &mut state.vendor_state, now),
         }
     }
 
     fn token_reply(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
         let path = request.path();
         match state.fault {
-            _ if state.closed => Reply::nothing(),
-            VendorFault::None => self.well(request, route, state),
+            _ if state.stopped => Reply::dropped(),
+            VendorFault::None => self.normal_reply(request, route, state),
             VendorFault::Status(status) => Reply::new(status, "text/plain", ""),
-            VendorFault::Code(code) => self.vendor.failure(path, &code.to_string()),
-            VendorFault::Error(code) => self.vendor.failure(path, code),
-            VendorFault::Hang | VendorFault::Drop => Reply::nothing(),
+            VendorFault::Code(code) => self.vendor.error_reply(path, &code.to_string()),
+            VendorFault::Error(code) => self.vendor.error_reply(path, code),
+            VendorFault::Hang | VendorFault::Drop => Reply::dropped(),
             VendorFault::Garbage => Reply::new(200, "text/html", "<!doctype html><title>Sign in</title>"),
-            VendorFault::HalfReply => self.well(request, route, state).delivered(Delivery::Half),
-            VendorFault::Trickle => self.well(request, route, state).delivered(Delivery::Trickle),
-            VendorFault::Throttle { retry_after } => self.vendor.throttled(path, retry_after),
+            VendorFault::HalfReply => self.normal_reply(request, route, state).delivered(Delivery::Half),
+            VendorFault::Trickle => self.normal_reply(request, route, state).delivered(Delivery::Trickle),
+            VendorFault::Throttle { retry_after } => self.vendor.throttled_reply(path, retry_after),
         }
     }
 }
@@ -192,7 +192,7 @@ impl Shared {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Requests that wait go first; the server, dropped next, ends their connections.
-        lock(&self.shared.state).closed = true;
+        lock(&self.shared.state).stopped = true;
         self.shared.changed.notify_all();
     }
 }
@@ -203,4 +203,4 @@ impl fmt::Debug for FakeVendor {
     }
 }
 
-const MOST_REQUESTS: usize = 1_000;
+const MAX_RECORDED_REQUESTS: usize = 1_000;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 #[derive(Default)]
 pub(super) struct RefreshTokens {
     known: HashMap<String, Entry>,
-    ended: HashSet<usize>,
+    revoked: HashSet<usize>,
     families: usize,
     presented: Vec<String>,
 }
@@ -18,65 +18,65 @@ struct Entry {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum RefreshTokenError {
     /// Never granted, somebody else's, or revoked.
     Unknown,
-    UsedBefore,
+    AlreadyUsed,
 }
 
 impl RefreshTokens {
     /// Accepts this one from its owner: the first of a new family.
-    pub(super) fn open(&mut self, owner: &str, token: &str) {
+    pub(super) fn add(&mut self, owner: &str, token: &str) {
         self.families += 1;
         let entry = Entry { owner: owner.to_owned(), family: self.families, used: false };
         self.known.insert(token.to_owned(), entry);
     }
 
-    pub(super) fn knows(&self, owner: &str) -> bool {
+    pub(super) fn has_owner(&self, owner: &str) -> bool {
         self.known.values().any(|entry| entry.owner == owner)
     }
 
     /// The first of a new family.
-    pub(super) fn grant(&mut self, owner: &str) -> String {
-        let token = self.new_name();
-        self.open(owner, &token);
+    pub(super) fn issue(&mut self, owner: &str) -> String {
+        let token = self.next_name();
+        self.add(owner, &token);
         token
     }
 
     /// Takes one, and returns the one that takes its place: itself, unless they rotate.
-    pub(super) fn take(&mut self, owner: &str, token: &str, rotating: bool) -> Result<String, Refused> {
+    pub(super) fn redeem(&mut self, owner: &str, token: &str, rotating: bool) -> Result<String, RefreshTokenError> {
         self.presented.push(token.to_owned());
-        let next = self.new_name();
-        let entry = self.known.get_mut(token).filter(|entry| entry.owner == owner).ok_or(Refused::Unknown)?;
-        if self.ended.contains(&entry.family) {
-            return Err(Refused::Unknown);
+        let next = self.next_name();
+        let entry = self.known.get_mut(token).filter(|entry| entry.owner == owner).ok_or(RefreshTokenError::Unknown)?;
+        if self.revoked.contains(&entry.family) {
+            return Err(RefreshTokenError::Unknown);
         }
         if entry.used {
-            return Err(Refused::UsedBefore);
+            return Err(RefreshTokenError::AlreadyUsed);
         }
         if !rotating {
             return Ok(token.to_owned());
         }
         entry.used = true;
-        let heir = Entry { owner: owner.to_owned(), family: entry.family, used: false };
-        self.known.insert(next.clone(), heir);
+        let successor = Entry { owner: owner.to_owned(), family: entry.family, used: false };
+        self.known.insert(next.clone(), successor);
         Ok(next)
     }
 
     /// Ends the family that this one is of.
-    pub(super) fn end_family(&mut self, token: &str) {
-        self.ended.extend(self.known.get(token).map(|entry| entry.family));
+    pub(super) fn revoke_family(&mut self, token: &str) {
+        self.revoked.extend(self.known.get(token).map(|entry| entry.family));
     }
 
-    pub(super) fn end_all(&mut self) {
-        self.ended.extend(1..=self.families);
+    pub(super) fn revoke_all(&mut self) {
+        self.revoked.extend(1..=self.families);
     }
 
     pub(super) fn presented(&self) -> Vec<String> {
         self.presented.clone()
     }
 
-    fn new_name(&self) -> String {
+    fn next_name(&self) -> String {
         let mut names = (self.known.len() + 1..).map(|number| format!("refresh-{number}"));
         names.find(|name| !self.known.contains_key(name)).expect("numbers do not run out")
     }

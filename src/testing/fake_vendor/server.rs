@@ -28,7 +28,7 @@ pub(super) enum Delivery {
     /// The body byte by byte, then the connection ends.
     Trickle,
     /// The connection ends without a reply.
-    Nothing,
+    Dropped,
 }
 
 impl Reply {
@@ -42,8 +42,8 @@ impl Reply {
         Reply::new(status, "application/json; charset=utf-8", body.to_string())
     }
 
-    pub(super) fn nothing() -> Reply {
-        Reply { response: Box::default(), delivery: Delivery::Nothing }
+    pub(super) fn dropped() -> Reply {
+        Reply { response: Box::default(), delivery: Delivery::Dropped }
     }
 
     pub(super) fn header(mut self, name: &str, value: impl AsRef<str>) -> Reply {
@@ -73,14 +73,14 @@ pub(super) struct Server {
 
 impl Server {
     /// Listens on a free port. Each connection has a thread, on which `answer` runs.
-    pub(super) fn start(answer: impl Fn(ReceivedRequest) -> Reply + Send + Sync + 'static) -> io::Result<Server> {
+    pub(super) fn start(handler: impl Fn(ReceivedRequest) -> Reply + Send + Sync + 'static) -> io::Result<Server> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let connections = Arc::new(Connections::default());
-        let answer: Arc<Answer> = Arc::new(answer);
+        let handler: Arc<Handler> = Arc::new(handler);
         let acceptor = {
             let connections = connections.clone();
-            spawn("test host", move || accept(&listener, &connections, &answer))?
+            spawn("fake vendor", move || accept(&listener, &connections, &handler))?
         };
         Ok(Server { address, connections, acceptor: Some(acceptor) })
     }
@@ -102,42 +102,42 @@ impl Drop for Server {
     }
 }
 
-type Answer = dyn Fn(ReceivedRequest) -> Reply + Send + Sync;
+type Handler = dyn Fn(ReceivedRequest) -> Reply + Send + Sync;
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(work)
 }
 
-fn accept(listener: &TcpListener, connections: &Connections, answer: &Arc<Answer>) {
+fn accept(listener: &TcpListener, connections: &Connections, handler: &Arc<Handler>) {
     while connections.wait_for_room() {
         let accepted = listener.accept().and_then(|(stream, _)| Ok((stream.try_clone()?, stream)));
         let Ok((handle, stream)) = accepted else {
             // Out of file descriptors, most likely: others must end first.
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
             continue;
         };
         let Some(handle) = connections.add(handle) else { return };
-        let answer = answer.clone();
+        let handler = handler.clone();
         // If no thread can be had, the connection ends with the closure that is dropped.
-        drop(spawn("test host connection", move || {
-            serve(stream, &*answer);
+        drop(spawn("fake vendor connection", move || {
+            serve(stream, &*handler);
             drop(handle);
         }));
     }
 }
 
 /// Answers request after request, on this thread, until the connection ends.
-fn serve(stream: TcpStream, answer: &Answer) {
-    let server = touche::Server::builder().nodelay(true).read_timeout(LONGEST_IDLE).from_connections([stream]);
+fn serve(stream: TcpStream, handler: &Handler) {
+    let server = touche::Server::builder().nodelay(true).read_timeout(IDLE_TIMEOUT).from_connections([stream]);
     // Why a connection ended is no news here: the client was faster, or a fault was asked for.
-    drop(server.serve_single_thread(|request| deliver(answer(receive(request)?))));
+    drop(server.serve_single_thread(|request| deliver(handler(receive(request)?))));
 }
 
 fn receive(request: Request<Body>) -> io::Result<ReceivedRequest> {
     let (head, body) = request.into_parts();
     let length = body.len();
     let mut received = Vec::new();
-    body.into_reader().take(LONGEST_BODY).read_to_end(&mut received)?;
+    body.into_reader().take(MAX_REQUEST_BODY).read_to_end(&mut received)?;
     if length.is_some_and(|length| length != received.len() as u64) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -158,23 +158,23 @@ fn deliver(reply: Reply) -> io::Result<Response<Body>> {
         Delivery::Whole => Ok(response(&body)),
         Delivery::Half => Ok(response(&body[..length / 2]).upgrade(drop)),
         Delivery::Trickle => Ok(response(&[]).upgrade(move |connection| drop(trickle(connection, &body)))),
-        Delivery::Nothing => Err(io::ErrorKind::ConnectionAborted.into()),
+        Delivery::Dropped => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
 fn trickle(mut connection: Connection, body: &[u8]) -> io::Result<()> {
     body.iter().try_for_each(|byte| {
-        thread::sleep(TRICKLE);
+        thread::sleep(TRICKLE_INTERVAL);
         connection.write_all(&[*byte])
     })
 }
 
 /// The connections that are open, so that they can be ended.
 #[derive(Default)]
-struct Connections(Mutex<Open>);
+struct Connections(Mutex<OpenConnections>);
 
 #[derive(Default)]
-struct Open {
+struct OpenConnections {
     /// A connection's thread holds it as long as it works.
     streams: Vec<Weak<TcpStream>>,
     closed: bool,
@@ -186,11 +186,11 @@ impl Connections {
         loop {
             let mut open = lock(&self.0);
             open.streams.retain(|stream| stream.strong_count() > 0);
-            if open.closed || open.streams.len() < MOST_CONNECTIONS {
+            if open.closed || open.streams.len() < MAX_CONNECTIONS {
                 return !open.closed;
             }
             drop(open);
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -213,15 +213,15 @@ impl Connections {
 
 /// As many requests are answered at once; further ones wait for a connection that ends. Each takes three file
 /// descriptors here and one at the client, and 1,024 are what many systems give to a process.
-const MOST_CONNECTIONS: usize = 192;
+const MAX_CONNECTIONS: usize = 192;
 
 /// Between two looks for room.
-const PAUSE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longer than clients keep a connection that they do not use.
-const LONGEST_IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-const LONGEST_BODY: u64 = 1024 * 1024;
+const MAX_REQUEST_BODY: u64 = 1024 * 1024;
 
 /// The pause before each byte of a body that trickles: a short one takes several seconds.
-const TRICKLE: Duration = Duration::from_millis(100);
+const TRICKLE_INTERVAL: Duration = Duration::from_millis(100);

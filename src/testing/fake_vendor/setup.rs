@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::server::Reply;
-use super::time::VendorTime;
 use super::vendor::Route;
+use super::vendor_time::VendorTime;
 use super::{FakeVendor, State};
 use crate::testing::FakeClock;
 
@@ -13,13 +13,13 @@ impl FakeVendor {
     /// The next new token, of whatever kind, is this one. When the script is used up, `token-1`, `token-2` and so on
     /// follow.
     pub fn granting(self, token: impl Into<String>, seconds: u64) -> FakeVendor {
-        self.change(|state| state.records.book.script(token.into(), Duration::from_secs(seconds)))
+        self.change(|state| state.vendor_state.tokens.push_scripted(token.into(), Duration::from_secs(seconds)))
     }
 
     /// How long the tokens live that no script names. Two hours unless set or the vendor's constructor says otherwise;
     /// whole seconds are told.
     pub fn lifetime(self, lifetime: Duration) -> FakeVendor {
-        self.change(|state| state.records.book.lifetime = lifetime)
+        self.change(|state| state.vendor_state.tokens.lifetime = lifetime)
     }
 
     /// Lets the tokens' lives follow `clock`. Set it before the first token is granted.
@@ -28,16 +28,16 @@ impl FakeVendor {
     pub fn clock(self, clock: &FakeClock) -> FakeVendor {
         self.change(|state| {
             state.time = VendorTime::Fake(clock.clone());
-            state.records.settings.epoch = state.time.epoch();
+            state.vendor_state.settings.epoch = state.time.epoch();
         })
     }
 
     /// Where [`token_url`](FakeVendor::token_url) grants tokens: accepts this credential and no other from now on.
     pub fn credential(self, id: &str, secret: &str) -> FakeVendor {
-        let realm = self.realm(self.0.shared.vendor.token_path());
+        let credential_kind = self.credential_kind(self.0.shared.vendor.token_path());
         self.change(|state| {
-            state.records.credentials.close(realm);
-            state.records.credentials.open(realm, id, secret);
+            state.vendor_state.credentials.remove_kind(credential_kind);
+            state.vendor_state.credentials.add(credential_kind, id, secret);
         })
     }
 
@@ -54,8 +54,8 @@ impl FakeVendor {
     ///
     /// When nobody grants tokens to credentials at this path.
     pub fn another_credential_at(self, path: &str, id: &str, secret: &str) -> FakeVendor {
-        let realm = self.realm(path);
-        self.change(|state| state.records.credentials.open(realm, id, secret))
+        let credential_kind = self.credential_kind(path);
+        self.change(|state| state.vendor_state.credentials.add(credential_kind, id, secret))
     }
 
     /// Knows this tenant too: at Entra and Feishu besides `tenant`, at DingTalk besides the company `corp`.
@@ -64,43 +64,43 @@ impl FakeVendor {
     ///
     /// When the vendor has no tenants.
     pub fn another_tenant(self, tenant: &str) -> FakeVendor {
-        let realm = self.0.shared.vendor.tenants().expect("this vendor has no tenants");
-        self.change(|state| state.records.credentials.open(realm, tenant, ""))
+        let credential_kind = self.0.shared.vendor.tenant_kind().expect("this vendor has no tenants");
+        self.change(|state| state.vendor_state.credentials.add(credential_kind, tenant, ""))
     }
 
     /// Accepts this refresh token too, of a client of OAuth 2.0, or of an account at WeChat that has authorized the
     /// component.
     pub fn another_refresh_token(self, owner: &str, token: &str) -> FakeVendor {
-        self.change(|state| state.records.refresh_tokens.open(owner, token))
+        self.change(|state| state.vendor_state.refresh_tokens.add(owner, token))
     }
 
     /// Whether a refresh token is replaced when it is used. So it is unless set.
     pub fn rotating(self, rotating: bool) -> FakeVendor {
-        self.change(|state| state.records.settings.rotating = rotating)
+        self.change(|state| state.vendor_state.settings.rotating = rotating)
     }
 
     /// Where the same token is given again: grants a new one when less than this is left, which counts as half the
     /// token's lifetime at most. Both then live to their own end. What the vendor's constructor says unless set: zero at
     /// WeCom.
     pub fn renews_within(self, lead: Duration) -> FakeVendor {
-        self.change(|state| state.records.settings.renews_within = Some(lead))
+        self.change(|state| state.vendor_state.settings.renews_within = Some(lead))
     }
 
     /// Entra and managed identity: tells with each token after how long it is better replaced.
     pub fn refresh_in(self, refresh_in: Duration) -> FakeVendor {
-        self.change(|state| state.records.settings.refresh_in = Some(refresh_in))
+        self.change(|state| state.vendor_state.settings.refresh_in = Some(refresh_in))
     }
 
     /// Answers so many requests at each path that grants tokens, and says from then on that there were too many, until
     /// a day has passed since the first.
     pub fn daily_quota(self, calls: u32) -> FakeVendor {
-        self.change(|state| state.records.settings.daily_quota = Some(calls))
+        self.change(|state| state.vendor_state.settings.daily_quota = Some(calls))
     }
 
     /// OAuth 2.0: how often a device may ask whether its sign-in was approved. Five seconds unless set; whole seconds
     /// are told.
     pub fn device_interval(self, interval: Duration) -> FakeVendor {
-        self.change(|state| state.records.devices.interval = interval)
+        self.change(|state| state.vendor_state.device_sign_ins.interval = interval)
     }
 
     /// How long each reply takes, in real time. Requests do not wait for each other.
@@ -120,9 +120,9 @@ impl FakeVendor {
     }
 
     /// Whose credentials are looked at here.
-    fn realm(&self, path: &str) -> &'static str {
+    fn credential_kind(&self, path: &str) -> &'static str {
         match self.0.shared.vendor.route(path) {
-            Some(Route::Token { realm, .. }) => realm,
+            Some(Route::Token { credential_kind, .. }) => credential_kind,
             _ => panic!("nobody grants tokens at {path}"),
         }
     }

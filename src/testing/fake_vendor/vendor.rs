@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::records::Records;
 use super::request::ReceivedRequest;
 use super::server::Reply;
+use super::vendor_state::VendorState;
 
 /// One vendor's way to grant and to judge tokens. Another vendor is another file with one of these.
 pub(super) trait Vendor: Send + Sync {
@@ -15,19 +15,19 @@ pub(super) trait Vendor: Send + Sync {
     fn api_path(&self) -> &'static str;
 
     /// What it knows at the start, among it the credentials that are right unless the test says otherwise.
-    fn records(&self) -> Records;
+    fn initial_state(&self) -> VendorState;
 
     /// Who answers at this path. None: nobody.
     fn route(&self, path: &str) -> Option<Route>;
 
     /// Fails with one of the vendor's own codes, as it does at this path.
-    fn failure(&self, path: &str, code: &str) -> Reply;
+    fn error_reply(&self, path: &str, code: &str) -> Reply;
 
     /// Says that there were too many calls, and how long to wait if that is not zero.
-    fn throttled(&self, path: &str, wait: Duration) -> Reply;
+    fn throttled_reply(&self, path: &str, wait: Duration) -> Reply;
 
     /// Where a tenant is an id without a secret: the realm that has them.
-    fn tenants(&self) -> Option<&'static str> {
+    fn tenant_kind(&self) -> Option<&'static str> {
         None
     }
 }
@@ -35,27 +35,27 @@ pub(super) trait Vendor: Send + Sync {
 /// What a path is for.
 pub(super) enum Route {
     /// Grants tokens to whom the realm knows, so many a day.
-    Token { realm: &'static str, daily: Option<u32>, answer: Answer },
+    Token { credential_kind: &'static str, daily_limit: Option<u32>, handler: Handler },
     /// Belongs to the granting of tokens, but grants none.
-    Aside(Answer),
+    Auxiliary(Handler),
     /// Uses a token.
-    Business(Answer),
+    Api(Handler),
 }
 
 /// Answers a request at this time. A refusal is an answer too.
-pub(super) type Answer = fn(&ReceivedRequest, &mut Records, Duration) -> Result<Reply, Reply>;
+pub(super) type Handler = fn(&ReceivedRequest, &mut VendorState, Duration) -> Result<Reply, Reply>;
 
 impl Route {
-    pub(super) fn answer(&self, request: &ReceivedRequest, records: &mut Records, now: Duration) -> Reply {
-        let (Route::Token { answer, .. } | Route::Aside(answer) | Route::Business(answer)) = self;
-        answer(request, records, now).unwrap_or_else(|refusal| refusal)
+    pub(super) fn handle(&self, request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Reply {
+        let (Route::Token { handler, .. } | Route::Auxiliary(handler) | Route::Api(handler)) = self;
+        handler(request, state, now).unwrap_or_else(|error_reply| error_reply)
     }
 
-    pub(super) fn token(realm: &'static str, answer: Answer) -> Option<Route> {
-        Some(Route::Token { realm, daily: None, answer })
+    pub(super) fn token(credential_kind: &'static str, handler: Handler) -> Option<Route> {
+        Some(Route::Token { credential_kind, daily_limit: None, handler })
     }
 
-    pub(super) fn business(answer: Answer) -> Option<Route> {
-        Some(Route::Business(answer))
+    pub(super) fn api(handler: Handler) -> Option<Route> {
+        Some(Route::Api(handler))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::request::ReceivedRequest;
 
-pub(super) enum Client {
+pub(super) enum ClientAuthentication {
     Secret {
         id: String,
         secret: String,
@@ -19,31 +19,34 @@ pub(super) enum Client {
     Public {
         id: String,
     },
-    Nobody,
+    Missing,
     /// What it says cannot be read.
-    Garbled,
+    Malformed,
     /// It authenticates in two ways at once, which it must not.
-    TwoWays,
+    Multiple,
 }
 
-impl Client {
-    pub(super) fn of(request: &ReceivedRequest) -> Client {
+impl ClientAuthentication {
+    pub(super) fn from_request(request: &ReceivedRequest) -> ClientAuthentication {
         let id = request.form("client_id");
         match (request.header("authorization"), request.form("client_secret"), request.form("client_assertion")) {
             (Some(header), None, None) => match basic(header) {
-                Some((id, secret)) => Client::Secret { id, secret },
-                None => Client::Garbled,
+                Some((id, secret)) => ClientAuthentication::Secret { id, secret },
+                None => ClientAuthentication::Malformed,
             },
-            (None, Some(secret), None) => id.map_or(Client::Nobody, |id| Client::Secret { id, secret }),
+            (None, Some(secret), None) => {
+                id.map_or(ClientAuthentication::Missing, |id| ClientAuthentication::Secret { id, secret })
+            }
             (None, None, Some(assertion)) => match claims(&assertion) {
                 Some(claims) if request.form("client_assertion_type").as_deref() == Some(JWT_BEARER) => {
                     let subject = || claims["sub"].as_str().map(str::to_owned);
-                    id.or_else(subject).map_or(Client::Garbled, |id| Client::Assertion { id })
+                    id.or_else(subject)
+                        .map_or(ClientAuthentication::Malformed, |id| ClientAuthentication::Assertion { id })
                 }
-                _ => Client::Garbled,
+                _ => ClientAuthentication::Malformed,
             },
-            (None, None, None) => id.map_or(Client::Nobody, |id| Client::Public { id }),
-            _ => Client::TwoWays,
+            (None, None, None) => id.map_or(ClientAuthentication::Missing, |id| ClientAuthentication::Public { id }),
+            _ => ClientAuthentication::Multiple,
         }
     }
 }
@@ -61,8 +64,8 @@ fn claims(token: &str) -> Option<Value> {
     let part = |text: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
     let mut parts = token.split('.');
     let (header, claims, signature) = (part(parts.next()?)?, part(parts.next()?)?, parts.next()?);
-    let well_formed = header["alg"].is_string() && claims.is_object() && !signature.is_empty();
-    (well_formed && parts.next().is_none()).then_some(claims)
+    let is_well_formed = header["alg"].is_string() && claims.is_object() && !signature.is_empty();
+    (is_well_formed && parts.next().is_none()).then_some(claims)
 }
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -19,7 +19,7 @@ impl VendorTime {
     pub(super) fn now(&self) -> Duration {
         match self {
             VendorTime::Real { since_start, .. } => since_start.elapsed(),
-            VendorTime::Fake(clock) => clock.passed(),
+            VendorTime::Fake(clock) => clock.true_elapsed(),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::book::Judgement;
-use super::devices::Decision;
+use super::device_sign_ins::Decision;
+use super::issued_tokens::Validity;
 use super::{FakeVendor, ReceivedRequest, State, VendorFault};
 
 /// Steering and watching.
@@ -25,18 +25,18 @@ impl FakeVendor {
 
     /// Ends a token's lifetime now.
     pub fn revoke(&self, token: &str) {
-        self.state().records.book.revoke(token);
+        self.state().vendor_state.tokens.revoke(token);
     }
 
     /// True when the vendor would accept this token now.
     pub fn is_valid(&self, token: &str) -> bool {
         let state = self.state();
-        state.records.book.judge(token, state.time.now()) == Judgement::Alive
+        state.vendor_state.tokens.validity(token, state.time.now()) == Validity::Valid
     }
 
     /// The tokens that were granted, of whatever kind, each once, oldest first.
     pub fn granted(&self) -> Vec<String> {
-        self.state().records.book.granted()
+        self.state().vendor_state.tokens.granted()
     }
 
     /// Pushes a ticket: the app's callback would receive it. It is good from now on, for as long as the vendor's
@@ -48,12 +48,12 @@ impl FakeVendor {
     pub fn push_ticket(&self) -> String {
         let mut state = self.state();
         let now = state.time.now();
-        state.records.tickets.as_mut().expect("this vendor pushes no tickets").push(now)
+        state.vendor_state.tickets.as_mut().expect("this vendor pushes no tickets").push(now)
     }
 
     /// Feishu: how many times an app has asked for its ticket to be pushed again.
     pub fn ticket_resend_requests(&self) -> usize {
-        self.state().records.ticket_resend_requests
+        self.state().vendor_state.ticket_resend_requests
     }
 
     /// OAuth 2.0: the person at the device that shows this code signs in.
@@ -75,19 +75,19 @@ impl FakeVendor {
     }
 
     fn decide(&self, user_code: &str, decision: Decision) {
-        let known = self.state().records.devices.decide(user_code, decision);
+        let known = self.state().vendor_state.device_sign_ins.decide(user_code, decision);
         assert!(known, "no device shows {user_code}");
     }
 
     /// Ends all refresh tokens now. Tokens that they brought live on.
     pub fn revoke_refresh_tokens(&self) {
-        self.state().records.refresh_tokens.end_all();
+        self.state().vendor_state.refresh_tokens.revoke_all();
     }
 
     /// The refresh tokens that were presented, accepted or not, each time they were, oldest first. Where they rotate,
     /// one that is in it twice was used twice.
     pub fn used_refresh_tokens(&self) -> Vec<String> {
-        self.state().records.refresh_tokens.presented()
+        self.state().vendor_state.refresh_tokens.presented()
     }
 
     /// `http://127.0.0.1:<port>`
