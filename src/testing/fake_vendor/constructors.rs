@@ -41,9 +41,9 @@ impl FakeVendor {
     /// | `POST /cgi-bin/component/api_component_token` | `component`, `component-secret` and a ticket |
     /// | `POST /cgi-bin/component/api_authorizer_token` | a live component token, `authorizer`, `refresh-1` |
     ///
-    /// - `stable_token` gives the same token and what is left of its lifetime, and a new one when that is less than five
-    ///   minutes; then the old one lives to its end. `force_refresh` brings a new one and ends the old at once, but not
-    ///   within 30 seconds of the last one, and 20 times a day.
+    /// - `stable_token` gives the same token and what is left of its lifetime, and a new one when that is less than
+    ///   five minutes; then the old one lives to its end. `force_refresh` brings a new one and ends the old at once,
+    ///   but not within 30 seconds of the last one, and 20 times a day.
     /// - `token` gives a new token each time, 2,000 a day; the one before dies after five minutes, or at its end.
     /// - A [ticket](FakeVendor::push_ticket) is good for 12 hours. The component token stays the same until ten
     ///   minutes of it are left.
@@ -69,7 +69,8 @@ impl FakeVendor {
     /// granted and both live to their end.
     ///
     /// A [ticket](FakeVendor::push_ticket) is good for 12 hours. `POST /open-apis/auth/v3/app_ticket/resend` pushes
-    /// nothing by itself: it is [counted](FakeVendor::ticket_resend_requests), and the test pushes the ticket when it likes.
+    /// nothing by itself: it is [counted](FakeVendor::ticket_resend_requests), and the test pushes the ticket when it
+    /// likes.
     ///
     /// Tokens are used at `/open-apis/im/v1/messages`, which refuses them with status 400.
     pub fn feishu() -> FakeVendor {
@@ -87,9 +88,9 @@ impl FakeVendor {
     /// | `POST /v1.0/oauth2/corpAccessToken` | `suite`, `suite-secret`, `corp` and a ticket |
     /// | `POST /v1.0/oauth2/suiteAccessToken` | `suite`, `suite-secret` and a ticket |
     ///
-    /// A token is given again as long as it lifetimes, and lives its whole lifetime from then on. Only `corpAccessToken` grants
-    /// a new one each time, and all of these live to their end. A [ticket](FakeVendor::push_ticket) is good until the
-    /// next one is pushed.
+    /// A token is given again as long as it lifetimes, and lives its whole lifetime from then on. Only
+    /// `corpAccessToken` grants a new one each time, and all of these live to their end. A
+    /// [ticket](FakeVendor::push_ticket) is good until the next one is pushed.
     ///
     /// Tokens of any kind are used at all paths that begin with `/topapi/` (in the query), and at all others that begin
     /// with `/v1.0/` (in the header `x-acs-dingtalk-access-token`).

@@ -1,8 +1,9 @@
-//! Who may ask a vendor for tokens.
+//! The credentials that a fake vendor accepts.
 
 use std::collections::HashSet;
 
-/// An id and a secret in a realm: where one vendor has apps, suites and tenants, each of them is a realm.
+/// Pairs of an id and a secret, separate for each kind of credential: an id of an app is unknown as an id of a suite.
+/// Tenants are a kind too; their secret is empty.
 #[derive(Default)]
 pub(super) struct Credentials(HashSet<(&'static str, String, String)>);
 
@@ -11,11 +12,12 @@ impl Credentials {
         self.0.insert((kind, id.to_owned(), secret.to_owned()));
     }
 
-    /// Closes all that the realm has.
+    /// Removes all credentials of this kind.
     pub(super) fn remove_kind(&mut self, kind: &'static str) {
         self.0.retain(|(known, ..)| *known != kind);
     }
 
+    /// Returns true if this kind has a credential with this id, whatever its secret.
     pub(super) fn has_id(&self, kind: &'static str, id: &str) -> bool {
         self.0.iter().any(|(known_kind, known_id, _)| *known_kind == kind && known_id == id)
     }

@@ -1,8 +1,9 @@
-//! What a vendor does only so often in a day.
+//! A counter for things that a vendor limits per day.
 
 use std::time::Duration;
 
-/// The 24 hours that begin with the first call.
+/// Calls within a window of 24 hours. The window starts with its first call, and the next call after its end starts a
+/// new one. The real vendors count calendar days of their own time zone; a window keeps tests independent of the date.
 #[derive(Default)]
 pub(super) struct DailyCount {
     started: Duration,
@@ -10,7 +11,7 @@ pub(super) struct DailyCount {
 }
 
 impl DailyCount {
-    /// False when `limit` were taken within the day.
+    /// Counts a call. Returns false if `limit` calls were counted in the window already.
     pub(super) fn admit(&mut self, limit: u32, now: Duration) -> bool {
         if self.calls == 0 || now.saturating_sub(self.started) >= DAY_LENGTH {
             *self = DailyCount { started: now, calls: 0 };

@@ -1,11 +1,23 @@
-//! Devices that wait for a person to sign in (RFC 8628).
+//! Sign-ins on devices (RFC 8628, the device authorization grant).
+//!
+//! A sign-in starts with [`DeviceSignIns::begin`], which returns a device code and a user code. The client then polls
+//! with the device code. Each poll is checked in this order:
+//!
+//! 1. Unknown code, or a code of another client: `invalid_grant`.
+//! 2. Older than ten minutes: `expired_token`.
+//! 3. Earlier than the interval after the last poll: `slow_down`, and the interval grows by five seconds for good
+//!    (RFC 8628 section 3.5).
+//! 4. The test's [`Decision`] about the user code: `authorization_pending`, `access_denied`, or a token. A token uses
+//!    up the device code.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 pub(super) struct DeviceSignIns {
+    /// Sign-ins that have not brought a token, by device code.
     waiting: HashMap<String, Device>,
     started: usize,
+    /// The poll interval of sign-ins that start from now on.
     pub(super) interval: Duration,
 }
 
@@ -26,7 +38,7 @@ pub(super) enum Decision {
     Denied,
 }
 
-/// What a device is shown.
+/// The fields of a device authorization response (RFC 8628 section 3.2).
 pub(super) struct DeviceAuthorization {
     pub(super) device_code: String,
     pub(super) user_code: String,
@@ -35,8 +47,9 @@ pub(super) struct DeviceAuthorization {
 }
 
 pub(super) enum PollOutcome {
-    /// This scope was asked for. The code is used up.
+    /// Carries the scope that was requested when the sign-in started.
     Approved(Option<String>),
+    /// Carries the OAuth 2.0 error code.
     Rejected(&'static str),
 }
 
@@ -62,7 +75,7 @@ impl DeviceSignIns {
         DeviceAuthorization { device_code, user_code, lifetime: CODE_LIFETIME, interval: self.interval }
     }
 
-    /// False when no device shows this code.
+    /// Records the decision of the person at the device. Returns false if no device shows this code.
     pub(super) fn decide(&mut self, user_code: &str, decision: Decision) -> bool {
         let device = self.waiting.values_mut().find(|device| device.user_code == user_code);
         device.map(|device| device.decision = decision).is_some()
@@ -76,7 +89,7 @@ impl DeviceSignIns {
         }
         let last = device.last_poll.replace(now);
         if last.is_some_and(|last| now.saturating_sub(last) < device.interval) {
-            // For this and all polls that follow.
+            // The longer interval holds for all later polls too.
             device.interval += SLOW_DOWN_INCREMENT;
             return PollOutcome::Rejected("slow_down");
         }
@@ -94,7 +107,8 @@ impl DeviceSignIns {
 
 const CODE_LIFETIME: Duration = Duration::from_secs(600);
 
+/// The interval that a client has to assume when the response names none (RFC 8628 section 3.2).
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What `slow_down` adds to the interval.
+/// `slow_down` adds this to the interval (RFC 8628 section 3.5).
 const SLOW_DOWN_INCREMENT: Duration = Duration::from_secs(5);

@@ -1,4 +1,6 @@
-//! Refreshes that were forced: so far apart, and so many a day.
+//! Limits on forced refreshes of WeChat's stable token: a minimum interval and a daily limit, for each account.
+//!
+//! Source of both numbers: WeChat's page on `getStableAccessToken` (`force_refresh`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,12 +20,13 @@ struct History {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForceOutcome {
     Refresh,
-    /// The last one was a moment ago; this one does nothing.
+    /// The last forced refresh was less than the minimum interval ago. The vendor returns the current token.
     TooSoon,
     QuotaExceeded,
 }
 
 impl ForcedRefreshes {
+    /// Decides about a forced refresh, and counts it if it is admitted.
     pub(super) fn admit(&mut self, account: &Account, now: Duration) -> ForceOutcome {
         let history = self.0.entry(account.clone()).or_default();
         if history.last.is_some_and(|last| now.saturating_sub(last) < MIN_INTERVAL) {

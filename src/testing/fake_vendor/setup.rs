@@ -80,8 +80,8 @@ impl FakeVendor {
     }
 
     /// Where the same token is given again: grants a new one when less than this is left, which counts as half the
-    /// token's lifetime at most. Both then live to their own end. What the vendor's constructor says unless set: zero at
-    /// WeCom.
+    /// token's lifetime at most. Both then live to their own end. What the vendor's constructor says unless set: zero
+    /// at WeCom.
     pub fn renews_within(self, lead: Duration) -> FakeVendor {
         self.change(|state| state.vendor_state.settings.renews_within = Some(lead))
     }

@@ -1,4 +1,5 @@
-//! The tickets that a vendor pushes to its apps.
+//! The tickets that a vendor pushes to the callback of an app (WeCom `suite_ticket`, WeChat `component_verify_ticket`,
+//! Feishu `app_ticket`, DingTalk `suiteTicket`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,22 +7,24 @@ use std::time::Duration;
 use super::issued_tokens::Validity;
 
 pub(super) struct Tickets {
-    /// How long one is good; `None`: until the next one comes.
+    /// The lifetime of a ticket; `None` if a ticket is valid until the next one is pushed.
     lifetime: Option<Duration>,
+    /// Every ticket that was pushed, with the time at which it expires.
     expires_at: HashMap<String, Duration>,
 }
 
 impl Tickets {
-    /// Each lives for as long, whatever comes after it.
+    /// Returns tickets that expire after `lifetime`, whether or not a newer ticket was pushed.
     pub(super) fn with_lifetime(lifetime: Duration) -> Tickets {
         Tickets { lifetime: Some(lifetime), expires_at: HashMap::new() }
     }
 
-    /// Each lives until the next one comes.
+    /// Returns tickets that expire when the next one is pushed.
     pub(super) fn until_replaced() -> Tickets {
         Tickets { lifetime: None, expires_at: HashMap::new() }
     }
 
+    /// Creates a ticket that is valid from now on.
     pub(super) fn push(&mut self, now: Duration) -> String {
         if self.lifetime.is_none() {
             self.expires_at.values_mut().for_each(|expires_at| *expires_at = (*expires_at).min(now));

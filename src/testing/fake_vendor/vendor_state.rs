@@ -1,4 +1,6 @@
-//! All that a vendor remembers, and how the test wants it to be.
+//! The state of one fake vendor: credentials, tokens, tickets and quotas, and the settings of the test.
+//!
+//! The handlers in the vendors' files read and change this state under one lock, one request after the other.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,11 +17,11 @@ use super::tickets::Tickets;
 pub(super) struct VendorState {
     pub(super) credentials: Credentials,
     pub(super) tokens: IssuedTokens,
-    /// None where the vendor pushes no tickets.
+    /// `None` for a vendor that pushes no tickets.
     pub(super) tickets: Option<Tickets>,
     pub(super) refresh_tokens: RefreshTokens,
     pub(super) device_sign_ins: DeviceSignIns,
-    /// The calls to each path that grants tokens.
+    /// Calls of the current day, for each path that grants tokens.
     pub(super) calls_per_path: HashMap<String, DailyCount>,
     pub(super) forced_refreshes: ForcedRefreshes,
     pub(super) ticket_resend_requests: usize,
@@ -27,16 +29,19 @@ pub(super) struct VendorState {
 }
 
 pub(super) struct Settings {
+    /// Set by [`FakeVendor::renews_within`](super::FakeVendor::renews_within); `None` uses the vendor's own rule.
     pub(super) renews_within: Option<Duration>,
     pub(super) refresh_in: Option<Duration>,
+    /// Whether a used refresh token is replaced by a new one.
     pub(super) rotating: bool,
+    /// Set by [`FakeVendor::daily_quota`](super::FakeVendor::daily_quota); `None` uses the limit of the route, if any.
     pub(super) daily_quota: Option<u32>,
-    /// From 1970 to the moment from which the vendor counts its time.
+    /// Unix time at which the vendor's clock started, for replies that contain a date.
     pub(super) epoch: Duration,
 }
 
 impl VendorState {
-    /// With tokens that live so long.
+    /// Returns the state of a vendor that accepts no credential yet and issues tokens with this lifetime.
     pub(super) fn new(lifetime: Duration) -> VendorState {
         VendorState {
             credentials: Credentials::default(),
@@ -75,7 +80,7 @@ impl VendorState {
         self.tickets.as_ref().map_or(Validity::Invalid, |tickets| tickets.validity(ticket, now))
     }
 
-    /// Judges the token in this parameter of the query, if there is one.
+    /// Returns the validity of the token in the query parameter `name`; `None` if the parameter is missing or empty.
     pub(super) fn query_validity(
         &self,
         request: &ReceivedRequest,
@@ -87,14 +92,14 @@ impl VendorState {
         Some(self.tokens.validity_as(kinds, &token, now))
     }
 
-    /// False when there were too many calls to this path today.
+    /// Counts a call to a path that grants tokens. Returns false if the path has used up its daily limit.
     pub(super) fn count_call(&mut self, path: &str, daily_limit: Option<u32>, now: Duration) -> bool {
         let limit = self.settings.daily_quota.or(daily_limit);
         limit.is_none_or(|limit| self.calls_per_path.entry(path.to_owned()).or_default().admit(limit, now))
     }
 
-    /// The token that the account has. A new one when less than `lead` of it is left, unless the test has said how
-    /// much.
+    /// Returns the account's current token, or issues a new one if less than `min_remaining` of its lifetime remains.
+    /// The test can replace `min_remaining` with [`FakeVendor::renews_within`](super::FakeVendor::renews_within).
     pub(super) fn reuse_or_issue(&mut self, account: &Account, min_remaining: Duration, now: Duration) -> IssuedToken {
         let min_remaining = self.settings.renews_within.unwrap_or(min_remaining);
         self.tokens.current(account, min_remaining, now).unwrap_or_else(|| self.tokens.issue(account, now))
