@@ -1,4 +1,4 @@
-//! How a client says who it is (RFC 6749 section 2.3, RFC 7523).
+//! Client authentication at a token endpoint (RFC 6749 section 2.3, RFC 7523 section 2.2).
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -6,23 +6,25 @@ use serde_json::Value;
 
 use super::request::ReceivedRequest;
 
+/// The way in which a request authenticates its client, before any secret is checked.
 pub(super) enum ClientAuthentication {
     Secret {
         id: String,
         secret: String,
     },
-    /// A JWT whose signature was not looked at.
+    /// A JWT assertion. Its signature is not verified.
     Assertion {
         id: String,
     },
-    /// It says its name, and nothing to prove it.
+    /// A public client: an id without a secret.
     Public {
         id: String,
     },
+    /// No client id.
     Missing,
-    /// What it says cannot be read.
+    /// The header or the assertion cannot be parsed.
     Malformed,
-    /// It authenticates in two ways at once, which it must not.
+    /// More than one method in one request, which RFC 6749 section 2.3 forbids.
     Multiple,
 }
 
@@ -51,7 +53,7 @@ impl ClientAuthentication {
     }
 }
 
-/// Id and secret out of `Basic base64(form(id) ":" form(secret))`.
+/// Returns the id and the secret of `Basic base64(form(id) ":" form(secret))`.
 fn basic(header: &str) -> Option<(String, String)> {
     let text = String::from_utf8(STANDARD.decode(header.strip_prefix("Basic ")?).ok()?).ok()?;
     let (id, secret) = text.split_once(':')?;
@@ -59,7 +61,7 @@ fn basic(header: &str) -> Option<(String, String)> {
     Some((decoded(id)?, decoded(secret)?))
 }
 
-/// What a well-formed JWT says.
+/// Returns the claims of a JWT with a header, an object of claims and a signature.
 fn claims(token: &str) -> Option<Value> {
     let part = |text: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
     let mut parts = token.split('.');

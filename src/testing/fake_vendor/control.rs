@@ -1,4 +1,4 @@
-//! What a test does to its vendor, and what it sees of it.
+//! The methods of [`FakeVendor`] that a test calls while it runs: to make the vendor fail, and to see what it received.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -7,69 +7,78 @@ use super::device_sign_ins::Decision;
 use super::issued_tokens::Validity;
 use super::{FakeVendor, ReceivedRequest, State, VendorFault};
 
-/// Steering and watching.
+/// # Control and observation during the test
 impl FakeVendor {
-    /// Makes all that grants tokens fail until [`recover`](FakeVendor::recover).
+    /// Makes the token endpoints fail in this way, from now until [`recover`](FakeVendor::recover).
+    ///
+    /// # Panics
+    ///
+    /// Panics if a [`VendorFault::Status`] is not between 200 and 599.
     pub fn fail_with(&self, fault: VendorFault) {
         if let VendorFault::Status(status) = fault {
-            assert!((200..600).contains(&status), "a reply has a status from 200 to 599");
+            assert!((200..600).contains(&status), "VendorFault::Status must be between 200 and 599");
         }
         self.state().fault = fault;
         self.0.shared.changed.notify_all();
     }
 
-    /// Ends the fault.
+    /// Ends the fault. Requests that wait because of [`VendorFault::Hang`] are answered now.
     pub fn recover(&self) {
         self.fail_with(VendorFault::None);
     }
 
-    /// Ends a token's lifetime now.
+    /// Revokes a token: the API rejects it from now on as an invalid token, not as an expired one. An unknown token is
+    /// ignored.
     pub fn revoke(&self, token: &str) {
         self.state().vendor_state.tokens.revoke(token);
     }
 
-    /// True when the vendor would accept this token now.
+    /// Returns true if the vendor issued this token, and it is neither expired nor revoked.
     pub fn is_valid(&self, token: &str) -> bool {
         let state = self.state();
         state.vendor_state.tokens.validity(token, state.time.now()) == Validity::Valid
     }
 
-    /// The tokens that were granted, of whatever kind, each once, oldest first.
+    /// Returns the tokens of every kind that the vendor has issued, oldest first. A token that was returned several
+    /// times appears once.
     pub fn granted(&self) -> Vec<String> {
         self.state().vendor_state.tokens.granted()
     }
 
-    /// Pushes a ticket: the app's callback would receive it. It is good from now on, for as long as the vendor's
-    /// constructor says. Until one is pushed none is good.
+    /// Pushes a ticket, and returns the value that the app's callback would receive.
+    ///
+    /// The ticket is valid from now on, for the lifetime that the vendor's constructor documents. The vendor accepts no
+    /// ticket before the first push.
     ///
     /// # Panics
     ///
-    /// When the vendor pushes no tickets.
+    /// Panics if the vendor pushes no tickets. WeCom, WeChat, Feishu and DingTalk do.
     pub fn push_ticket(&self) -> String {
         let mut state = self.state();
         let now = state.time.now();
         state.vendor_state.tickets.as_mut().expect("this vendor pushes no tickets").push(now)
     }
 
-    /// Feishu: how many times an app has asked for its ticket to be pushed again.
+    /// Returns how many times an app has asked Feishu to push its ticket again. Zero at all other vendors.
     pub fn ticket_resend_requests(&self) -> usize {
         self.state().vendor_state.ticket_resend_requests
     }
 
-    /// OAuth 2.0: the person at the device that shows this code signs in.
+    /// Approves the OAuth 2.0 device sign-in with this user code, as the person at the device would. The device's next
+    /// poll brings a token.
     ///
     /// # Panics
     ///
-    /// When no device shows it.
+    /// Panics if no sign-in in progress has this code.
     pub fn approve(&self, user_code: &str) {
         self.decide(user_code, Decision::Approved);
     }
 
-    /// OAuth 2.0: the person at the device that shows this code refuses.
+    /// Denies the OAuth 2.0 device sign-in with this user code. The device's next poll fails with `access_denied`.
     ///
     /// # Panics
     ///
-    /// When no device shows it.
+    /// Panics if no sign-in in progress has this code.
     pub fn deny(&self, user_code: &str) {
         self.decide(user_code, Decision::Denied);
     }
@@ -79,61 +88,66 @@ impl FakeVendor {
         assert!(known, "no device shows {user_code}");
     }
 
-    /// Ends all refresh tokens now. Tokens that they brought live on.
+    /// Revokes all refresh tokens. Access tokens that were issued for them stay valid.
     pub fn revoke_refresh_tokens(&self) {
         self.state().vendor_state.refresh_tokens.revoke_all();
     }
 
-    /// The refresh tokens that were presented, accepted or not, each time they were, oldest first. Where they rotate,
-    /// one that is in it twice was used twice.
+    /// Returns the refresh tokens that clients have sent, accepted or not, oldest first.
+    ///
+    /// A token that was sent twice appears twice. With rotation that is a fault of the client.
     pub fn used_refresh_tokens(&self) -> Vec<String> {
         self.state().vendor_state.refresh_tokens.presented()
     }
 
-    /// `http://127.0.0.1:<port>`
+    /// Returns the base URL, `http://127.0.0.1:<port>`, for the `base_url` of a provider.
     pub fn url(&self) -> String {
         format!("http://{}", self.0.server.address())
     }
 
-    /// Where tokens are granted: the first that the vendor's constructor names.
+    /// Returns the URL of the token endpoint that the vendor's constructor lists first.
     pub fn token_url(&self) -> String {
         self.url() + self.0.shared.vendor.token_path()
     }
 
-    /// Where they are used: a business API that says `ok`, or refuses the token the vendor's way.
+    /// Returns the URL of an API that accepts the vendor's tokens.
+    ///
+    /// The API replies with a success, or rejects the token with the vendor's status and error code. Any method will
+    /// do.
     pub fn api_url(&self) -> String {
         self.url() + self.0.shared.vendor.api_path()
     }
 
-    /// How many requests for a token have come, of whatever kind.
+    /// Returns how many requests the token endpoints have received, including those that failed.
     pub fn calls(&self) -> usize {
         self.state().calls
     }
 
-    /// How many requests have come to this path, if the vendor answers there.
+    /// Returns how many requests have come to this path. Zero for a path that the vendor does not have.
     pub fn calls_to(&self, path: &str) -> usize {
         self.state().calls_to.get(path).copied().unwrap_or_default()
     }
 
-    /// How many requests have come to the business API.
+    /// Returns how many requests the vendor's API has received, with or without a valid token.
     pub fn api_calls(&self) -> usize {
         self.state().api_calls
     }
 
-    /// How many requests for a token were being answered at the same time, at most.
+    /// Returns the highest number of requests that the token endpoints were answering at the same time.
     pub fn max_concurrent_calls(&self) -> usize {
         self.state().max_concurrent_calls
     }
 
-    /// Waits until `calls` requests for a token have come. False when `wait` is over first.
+    /// Blocks until the token endpoints have received `calls` requests in total. Returns false if `wait`, in real time,
+    /// passes first.
     #[must_use]
     pub fn wait_for_calls(&self, calls: usize, wait: Duration) -> bool {
-        let few = |state: &mut State| state.calls < calls;
-        let waited = self.0.shared.changed.wait_timeout_while(self.state(), wait, few);
+        let too_few = |state: &mut State| state.calls < calls;
+        let waited = self.0.shared.changed.wait_timeout_while(self.state(), wait, too_few);
         waited.unwrap_or_else(PoisonError::into_inner).0.calls >= calls
     }
 
-    /// What was received, oldest first: the last thousand requests.
+    /// Returns the last 1,000 requests to any path, oldest first.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.state().requests.iter().cloned().collect()
     }

@@ -1,8 +1,40 @@
-//! A vendor on a loopback port.
+//! `FakeVendor`, an HTTP server on `127.0.0.1` that plays a vendor. Theory of operation.
+//!
+//! # Parts
+//!
+//! - **Server** (`server.rs`): accepts connections, one thread for each, and reads whole requests. The server also
+//!   carries out broken deliveries: half a reply, one byte at a time, no reply.
+//! - **Routes** (`vendor.rs`): the vendor's table of paths. A token route grants tokens, an auxiliary route belongs to
+//!   the token endpoints but grants none, and an API route accepts or rejects a token. Other paths get status 404.
+//! - **Vendor state** (`vendor_state.rs`): accepted credentials, issued tokens (`issued_tokens.rs`), pushed tickets,
+//!   refresh tokens, device sign-ins, daily counts.
+//! - **Script**: tokens that the test has named, taken by the next token that is newly issued; and replies of the API,
+//!   taken by the next API request.
+//! - **Fault** (`fault.rs`): a failure of the token and auxiliary routes that lasts until `recover`.
+//! - **Clock** (`vendor_time.rs`): the age of tokens, tickets and daily counts, real or moved by a `FakeClock`. Delays
+//!   and waits of the kit itself use real time.
+//!
+//! # One request
+//!
+//! 1. The request is recorded, whatever its path, and counted if the vendor has the path.
+//! 2. The request waits for `delay`, and at the token endpoints for the end of a `Hang` fault. The lock on the state is
+//!    released meanwhile, so requests overlap, and the test can change the fault.
+//! 3. An API request gets the next scripted reply, or the reply of its handler. Faults do not apply to the API.
+//! 4. A request to the token endpoints gets the reply of the fault that is set at this moment. Without a fault, and
+//!    with one that breaks only the delivery, the request counts towards the daily limit, and the handler runs under
+//!    the lock. A delivery that breaks has therefore issued a token that the client never sees.
+//!
+//! # Promises
+//!
+//! - Handlers run one at a time under the lock, so two requests never issue tokens at the same moment.
+//! - Clones share one server. When the last clone is dropped, waiting requests end without a reply, all connections
+//!   close, and the port is free.
 
 mod client_authentication;
 mod constructors;
+mod control;
 mod credentials;
+mod daily_count;
 mod device_sign_ins;
 mod dingtalk;
 mod entra;
@@ -12,9 +44,6 @@ mod forced_refreshes;
 mod issued_tokens;
 mod managed_identity;
 mod oauth2;
-
-mod control;
-mod daily_count;
 mod refresh_tokens;
 mod request;
 mod server;
@@ -40,33 +69,57 @@ use self::vendor_state::VendorState;
 use self::vendor_time::VendorTime;
 use crate::lock::lock;
 
-/// An HTTP server on `127.0.0.1` that grants and judges tokens as the vendor does.
+/// An HTTP server on `127.0.0.1` that grants, accepts and rejects tokens as a vendor does.
 ///
-/// Clones are the same host; with the last one it stops, its connections end and its port is free. Methods that take
-/// `self` set it up; they act at once, so that `host.clone().granting(..)` goes on with the script later. Methods that
-/// take `&self` steer and watch it.
+/// The constructor chooses the vendor and documents its endpoints and rules: [`wecom`](FakeVendor::wecom),
+/// [`wechat`](FakeVendor::wechat), [`feishu`](FakeVendor::feishu), [`dingtalk`](FakeVendor::dingtalk),
+/// [`entra`](FakeVendor::entra), [`managed_identity`](FakeVendor::managed_identity), [`oauth2`](FakeVendor::oauth2).
+///
+/// - **Tokens** have the names `token-1`, `token-2` and so on, or the names that [`granting`](FakeVendor::granting)
+///   puts into the script. Each belongs to the credential and the kind for which it was issued, and expires after its
+///   lifetime.
+/// - **Credentials**: the constructor's docs list the accepted ones; [`credential`](FakeVendor::credential) replaces
+///   them.
+/// - **Faults**: [`fail_with`](FakeVendor::fail_with) makes the token endpoints fail until
+///   [`recover`](FakeVendor::recover). The API still accepts valid tokens.
+/// - **Time** is the machine's, or that of a [`FakeClock`](super::FakeClock) given to [`clock`](FakeVendor::clock).
+/// - **Observation**: [`calls`](FakeVendor::calls), [`requests`](FakeVendor::requests),
+///   [`is_valid`](FakeVendor::is_valid).
+///
+/// Methods that take `self` set the vendor up; methods that take `&self` control and observe it. Clones share one
+/// server, so a test can keep one and give others away. The server stops when the last clone is dropped.
+///
+/// The example plays both sides by hand; the [module page](super) shows a test with a manager.
 ///
 /// ```
 /// use evertoken::testing::FakeVendor;
 ///
-/// let host = FakeVendor::wecom().granting("t-1", 7200);
-/// let asked = format!("{}?corpid=corp&corpsecret=secret", host.token_url());
-/// let reply = ureq::get(asked).call()?.into_body().read_to_string()?;
+/// let vendor = FakeVendor::wecom().granting("t-1", 7200);
+/// let url = format!("{}?corpid=corp&corpsecret=secret", vendor.token_url());
+/// let reply = ureq::get(url).call()?.into_body().read_to_string()?;
 /// assert!(reply.contains("t-1"));
-/// assert!(host.is_valid("t-1"));
+/// assert!(vendor.is_valid("t-1"));
+///
+/// let url = format!("{}?access_token=t-1", vendor.api_url());
+/// let reply = ureq::get(url).call()?.into_body().read_to_string()?;
+/// assert!(reply.contains("ok"));
+/// assert_eq!((vendor.calls(), vendor.api_calls()), (1, 1));
 /// # Ok::<(), ureq::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct FakeVendor(Arc<Handle>);
 
+/// What the clones share. Dropped with the last clone.
 struct Handle {
     shared: Arc<Shared>,
     server: Server,
 }
 
+/// What the clones and the server's threads share.
 struct Shared {
     vendor: &'static dyn Vendor,
     state: Mutex<State>,
+    /// Notified when a request comes, when the fault changes, and when the server stops.
     changed: Condvar,
 }
 
@@ -77,9 +130,11 @@ struct State {
     delay: Duration,
     api_script: VecDeque<Reply>,
     requests: VecDeque<ReceivedRequest>,
+    /// Requests to token routes, and those to API routes.
     calls: usize,
     api_calls: usize,
     calls_to: HashMap<String, usize>,
+    /// Requests to token routes that wait for their reply.
     in_progress: usize,
     max_concurrent_calls: usize,
     stopped: bool,
@@ -105,9 +160,9 @@ impl FakeVendor {
             stopped: false,
         };
         let shared = Arc::new(Shared { vendor, state: Mutex::new(state), changed: Condvar::new() });
-        let answering = shared.clone();
-        let server = Server::start(move |request| answering.answer(request));
-        let server = server.expect("a test host needs a free port on 127.0.0.1 and a thread");
+        let handler = shared.clone();
+        let server = Server::start(move |request| handler.handle_request(request));
+        let server = server.expect("a fake vendor needs a free port on 127.0.0.1 and a thread");
         FakeVendor(Arc::new(Handle { shared, server }))
     }
 
@@ -117,8 +172,8 @@ impl FakeVendor {
 }
 
 impl Shared {
-    /// Answers one request, on the thread of its connection.
-    fn answer(&self, request: ReceivedRequest) -> Reply {
+    /// Handles one request, on the thread of its connection. The module page lists the steps.
+    fn handle_request(&self, request: ReceivedRequest) -> Reply {
         let mut state = lock(&self.state);
         if state.requests.len() == MAX_RECORDED_REQUESTS {
             state.requests.pop_front();
@@ -146,22 +201,24 @@ impl Shared {
         self.token_reply(&request, &route, &mut state)
     }
 
+    /// Waits for the delay of replies, or until the server stops.
     fn wait_delay<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let delay = state.delay;
         let waited = self.changed.wait_timeout_while(state, delay, |state| !state.stopped);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// Waits as long as the condition holds, or until the server stops.
     fn wait_unless_stopped<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
-        unchanged: impl Fn(&State) -> bool,
+        condition: impl Fn(&State) -> bool,
     ) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_while(state, |state| !state.stopped && unchanged(state));
+        let waited = self.changed.wait_while(state, |state| !state.stopped && condition(state));
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the vendor says while nothing is out of order.
+    /// Returns the vendor's reply without a fault: the handler's, or an error when the path's daily limit is used up.
     fn normal_reply(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
         let (path, now) = (request.path(), state.time.now());
         match route {
@@ -172,6 +229,7 @@ impl Shared {
         }
     }
 
+    /// Returns the reply of a token or auxiliary route, with the fault that is set now.
     fn token_reply(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
         let path = request.path();
         match state.fault {
@@ -191,7 +249,7 @@ impl Shared {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Requests that wait go first; the server, dropped next, ends their connections.
+        // Release the requests that wait. The field `server` is dropped after this and closes their connections.
         lock(&self.shared.state).stopped = true;
         self.shared.changed.notify_all();
     }
@@ -203,4 +261,5 @@ impl fmt::Debug for FakeVendor {
     }
 }
 
+/// Older requests are dropped, so that a benchmark needs bounded memory.
 const MAX_RECORDED_REQUESTS: usize = 1_000;

@@ -1,4 +1,8 @@
-//! Who is connected, and how a reply goes wrong. HTTP itself is `touche`'s.
+//! The server under a fake vendor: connections, threads, and deliveries that break on purpose.
+//!
+//! The crate `touche` parses requests and writes replies. One thread accepts connections, and each connection has a
+//! thread that handles its requests in order. [`Connections`] keeps a weak reference to every open socket, so that
+//! dropping the [`Server`] can close all of them, even while a handler waits.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,9 +17,9 @@ use touche::{Body, Connection, HttpBody, Request, Response};
 use super::request::ReceivedRequest;
 use crate::lock::lock;
 
-/// What is sent back, and how.
+/// A reply, and how it is delivered.
 pub(super) struct Reply {
-    /// In a box, because one that is large is slow to hand on.
+    /// Boxed, because `Result<Reply, Reply>` would be large otherwise.
     response: Box<Response<Vec<u8>>>,
     delivery: Delivery,
 }
@@ -23,18 +27,20 @@ pub(super) struct Reply {
 #[derive(Clone, Copy)]
 pub(super) enum Delivery {
     Whole,
-    /// The first half of the body, then the connection ends.
+    /// The first half of the body, then the connection closes.
     Half,
-    /// The body byte by byte, then the connection ends.
+    /// The body byte by byte, then the connection closes.
     Trickle,
-    /// The connection ends without a reply.
+    /// No reply; the connection closes.
     Dropped,
 }
 
 impl Reply {
-    /// Panics when there is no such status; headers likewise.
+    /// Returns a reply that is delivered whole. Panics if the status has not three digits, or the content type is not
+    /// valid.
     pub(super) fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
-        let response = Response::builder().status(status).body(body.into()).expect("a status has three digits");
+        let response =
+            Response::builder().status(status).body(body.into()).expect("an HTTP status must have three digits");
         Reply { response: Box::new(response), delivery: Delivery::Whole }.header("Content-Type", content_type)
     }
 
@@ -42,18 +48,21 @@ impl Reply {
         Reply::new(status, "application/json; charset=utf-8", body.to_string())
     }
 
+    /// Returns a reply that closes the connection without sending anything.
     pub(super) fn dropped() -> Reply {
         Reply { response: Box::default(), delivery: Delivery::Dropped }
     }
 
+    /// Adds a header. Panics if the name or the value is not valid in HTTP.
     pub(super) fn header(mut self, name: &str, value: impl AsRef<str>) -> Reply {
-        let name = HeaderName::try_from(name).expect("a header has a name");
-        let value = HeaderValue::try_from(value.as_ref()).expect("a header is one line");
+        let name = HeaderName::try_from(name).expect("a header name must be an HTTP token");
+        let value =
+            HeaderValue::try_from(value.as_ref()).expect("a header value must be one line of visible characters");
         self.response.headers_mut().append(name, value);
         self
     }
 
-    /// Says when to come again. Zero: does not say it.
+    /// Adds `Retry-After` in seconds, unless `wait` is zero.
     pub(super) fn retry_after(self, wait: Duration) -> Reply {
         if wait.is_zero() { self } else { self.header("Retry-After", wait.as_secs().to_string()) }
     }
@@ -64,7 +73,7 @@ impl Reply {
     }
 }
 
-/// Answers until it is dropped; then every connection ends and the port is free.
+/// A running server. Dropping it closes every connection and frees the port.
 pub(super) struct Server {
     address: SocketAddr,
     connections: Arc<Connections>,
@@ -72,7 +81,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Listens on a free port. Each connection has a thread, on which `answer` runs.
+    /// Listens on a free port of `127.0.0.1`. Each connection has a thread, on which `handler` runs.
     pub(super) fn start(handler: impl Fn(ReceivedRequest) -> Reply + Send + Sync + 'static) -> io::Result<Server> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
@@ -93,10 +102,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.connections.close();
-        // The acceptor waits for a connection; this is one.
+        // The acceptor blocks in `accept`. A connection wakes it, and it sees that the server has stopped.
         let woken = TcpStream::connect(self.address).is_ok();
         if let (true, Some(acceptor)) = (woken, self.acceptor.take()) {
-            // It ends at once, and then nobody listens any more: what connects now is refused.
+            // After this the listener is closed: the operating system refuses new connections.
             drop(acceptor.join());
         }
     }
@@ -112,13 +121,13 @@ fn accept(listener: &TcpListener, connections: &Connections, handler: &Arc<Handl
     while connections.wait_for_room() {
         let accepted = listener.accept().and_then(|(stream, _)| Ok((stream.try_clone()?, stream)));
         let Ok((handle, stream)) = accepted else {
-            // Out of file descriptors, most likely: others must end first.
+            // Most likely the process has no file descriptors left. Wait until other connections have closed.
             thread::sleep(POLL_INTERVAL);
             continue;
         };
         let Some(handle) = connections.add(handle) else { return };
         let handler = handler.clone();
-        // If no thread can be had, the connection ends with the closure that is dropped.
+        // If no thread can be started, the closure is dropped, which closes the connection.
         drop(spawn("fake vendor connection", move || {
             serve(stream, &*handler);
             drop(handle);
@@ -126,13 +135,14 @@ fn accept(listener: &TcpListener, connections: &Connections, handler: &Arc<Handl
     }
 }
 
-/// Answers request after request, on this thread, until the connection ends.
+/// Handles the requests of one connection, on this thread, until the connection closes.
 fn serve(stream: TcpStream, handler: &Handler) {
     let server = touche::Server::builder().nodelay(true).read_timeout(IDLE_TIMEOUT).from_connections([stream]);
-    // Why a connection ended is no news here: the client was faster, or a fault was asked for.
+    // An error means that the client has closed the connection, or that a fault broke the delivery. Both are expected.
     drop(server.serve_single_thread(|request| deliver(handler(receive(request)?))));
 }
 
+/// Reads the whole body. A body that is shorter than its `Content-Length`, or too long, is an error.
 fn receive(request: Request<Body>) -> io::Result<ReceivedRequest> {
     let (head, body) = request.into_parts();
     let length = body.len();
@@ -144,16 +154,16 @@ fn receive(request: Request<Body>) -> io::Result<ReceivedRequest> {
     Ok(ReceivedRequest(Request::from_parts(head, received)))
 }
 
-/// What `touche` is to send. An error makes it end the connection.
+/// Returns the response for `touche`. An error makes `touche` close the connection.
 fn deliver(reply: Reply) -> io::Result<Response<Body>> {
     let (head, body) = reply.response.into_parts();
     let length = body.len();
-    // Announces the whole body, whatever is sent of it.
+    // `Content-Length` is that of the whole body, whichever part is sent.
     let response = |sent: &[u8]| {
         let sent = io::Cursor::new(sent.to_vec());
         Response::from_parts(head, Body::from_reader(sent, length))
     };
-    // An upgrade hands the connection over after what was sent; it ends when the handler returns.
+    // An upgrade passes the connection to a closure after the response. The connection closes when the closure returns.
     match reply.delivery {
         Delivery::Whole => Ok(response(&body)),
         Delivery::Half => Ok(response(&body[..length / 2]).upgrade(drop)),
@@ -169,19 +179,19 @@ fn trickle(mut connection: Connection, body: &[u8]) -> io::Result<()> {
     })
 }
 
-/// The connections that are open, so that they can be ended.
+/// The open connections, so that the server can limit and close them.
 #[derive(Default)]
 struct Connections(Mutex<OpenConnections>);
 
 #[derive(Default)]
 struct OpenConnections {
-    /// A connection's thread holds it as long as it works.
+    /// The strong reference is held by the connection's thread, so a dead weak reference means a closed connection.
     streams: Vec<Weak<TcpStream>>,
     closed: bool,
 }
 
 impl Connections {
-    /// Waits until another connection may come. False when none may come any more.
+    /// Blocks until another connection may be accepted. Returns false if the server has stopped.
     fn wait_for_room(&self) -> bool {
         loop {
             let mut open = lock(&self.0);
@@ -194,6 +204,7 @@ impl Connections {
         }
     }
 
+    /// Registers a connection. Returns `None` if the server has stopped.
     fn add(&self, stream: TcpStream) -> Option<Arc<TcpStream>> {
         let mut open = lock(&self.0);
         let stream = Arc::new(stream);
@@ -205,23 +216,23 @@ impl Connections {
         let mut open = lock(&self.0);
         open.closed = true;
         for stream in open.streams.iter().filter_map(Weak::upgrade) {
-            // An error means that the client was faster.
+            // An error means that the client has closed the connection already.
             drop(stream.shutdown(Shutdown::Both));
         }
     }
 }
 
-/// As many requests are answered at once; further ones wait for a connection that ends. Each takes three file
-/// descriptors here and one at the client, and 1,024 are what many systems give to a process.
+/// Limit on open connections; further ones wait. Each uses three file descriptors here and one at the client, which is
+/// in the same process in a test, and many systems limit a process to 1,024.
 const MAX_CONNECTIONS: usize = 192;
 
-/// Between two looks for room.
+/// Time between two checks whether a connection has closed.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Longer than clients keep a connection that they do not use.
+/// Longer than clients keep an idle connection, so that the client closes first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MAX_REQUEST_BODY: u64 = 1024 * 1024;
 
-/// The pause before each byte of a body that trickles: a short one takes several seconds.
+/// Delay before each byte of a trickled body. A short token reply takes several seconds.
 const TRICKLE_INTERVAL: Duration = Duration::from_millis(100);
