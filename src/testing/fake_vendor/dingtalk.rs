@@ -1,4 +1,11 @@
-//! DingTalk: two families of replies, and the same token, whose lifetime begins anew whenever it is asked for.
+//! The fake DingTalk server, with the classic and the new API.
+//!
+//! - The classic API (`/gettoken`, `/topapi/`) reports errors with status 200 and an `errcode`. Its APIs put the reason
+//!   into `sub_code`.
+//! - The new API (`/v1.0/`) reports errors with a status and a `code` that is a word.
+//! - A call returns the current token while it is valid and restarts its lifetime, so `expires_in` is the whole
+//!   lifetime and is true. `corpAccessToken` issues a new token for each call.
+//! - A pushed ticket replaces all earlier ones.
 
 use std::time::Duration;
 
@@ -65,7 +72,7 @@ fn is_new_api(path: &str) -> bool {
     path.starts_with("/v1.0/")
 }
 
-/// The company in the path of the unified call.
+/// Returns the company id in the path of the unified endpoint, `/v1.0/oauth2/{corpId}/token`.
 fn corp_in_path(path: &str) -> Option<&str> {
     let corp = path.strip_prefix("/v1.0/oauth2/")?.strip_suffix("/token")?;
     (!corp.is_empty() && !corp.contains('/')).then_some(corp)
@@ -105,7 +112,7 @@ fn unified_token(request: &ReceivedRequest, state: &mut VendorState, now: Durati
     if !state.credentials.accepts(APP, &id, &secret) {
         return Err(wrong_secret_reply());
     }
-    // An app has a token of its own in each company.
+    // An app has one current token in each company.
     let issued = reuse_and_restart(state, &Account::new(UNIFIED, &id, &secret).in_tenant(corp), now);
     Ok(Reply::json(200, &json!({ "access_token": issued.token, "expires_in": issued.lifetime.as_secs() })))
 }
@@ -124,7 +131,7 @@ fn suite_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration
     Ok(token_reply(&reuse_and_restart(state, &suite, now)))
 }
 
-/// The suite that asks, if it may and has the latest ticket.
+/// Returns the account of the suite, if the server accepts its id, secret and ticket.
 fn suite(request: &ReceivedRequest, state: &VendorState, now: Duration) -> Result<Account, Reply> {
     let [key, secret, ticket] = body(request, ["suiteKey", "suiteSecret", "suiteTicket"])?;
     if !state.credentials.has_id(SUITE, &key) {
@@ -139,14 +146,14 @@ fn suite(request: &ReceivedRequest, state: &VendorState, now: Duration) -> Resul
     Ok(Account::new(SUITE, &key, &secret))
 }
 
-/// The token that the account has, with its whole lifetime before it.
+/// Returns the account's current token after restarting its lifetime, or a new token.
 fn reuse_and_restart(state: &mut VendorState, account: &Account, now: Duration) -> IssuedToken {
     let issued = state.reuse_or_issue(account, Duration::ZERO, now);
     state.tokens.restart_lifetime(issued, now)
 }
 
 fn serve_classic_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
-    let refusal = |sub_code: &str, text: &str| {
+    let rejected = |sub_code: &str, text: &str| {
         let body = json!({
             "errcode": 88, "errmsg": "ding talk error", "sub_code": sub_code, "sub_msg": text,
             "request_id": "15r6h1xkq1a2b",
@@ -154,14 +161,14 @@ fn serve_classic_api(request: &ReceivedRequest, state: &mut VendorState, now: Du
         Err(Reply::json(200, &body))
     };
     match state.query_validity(request, "access_token", TOKEN_KINDS, now) {
-        None => refusal("40000", "access_token is blank"),
+        None => rejected("40000", "access_token is blank"),
         Some(Validity::Valid) => Ok(Reply::json(200, &json!({ "errcode": 0, "errmsg": "ok" }))),
-        Some(Validity::Expired) => refusal("42001", "access_token expired"),
-        Some(Validity::Invalid) => refusal("40014", INVALID_TOKEN_TEXT),
+        Some(Validity::Expired) => rejected("42001", "access_token expired"),
+        Some(Validity::Invalid) => rejected("40014", INVALID_TOKEN_TEXT),
     }
 }
 
-/// `Authorization` and the query are ignored.
+/// Accepts a token in the header `x-acs-dingtalk-access-token` only. `Authorization` and the query are ignored.
 fn serve_new_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     match request.header("x-acs-dingtalk-access-token").map(|token| state.tokens.validity_as(TOKEN_KINDS, token, now)) {
         None => Err(new_error_reply("AuthenticationFailed.MissingParameter", MISSING_TOKEN_TEXT)),
@@ -172,7 +179,7 @@ fn serve_new_api(request: &ReceivedRequest, state: &mut VendorState, now: Durati
     }
 }
 
-/// The texts of these names in a JSON body; empty where there is none.
+/// Returns the string fields of these names in a JSON body; a missing field is empty.
 fn body<const N: usize>(request: &ReceivedRequest, names: [&str; N]) -> Result<[String; N], Reply> {
     if request.method() != "POST" || request.json_body().is_none() {
         return Err(new_error_reply("Missingbody", "body is mandatory for this action"));
@@ -216,7 +223,7 @@ const MISSING_TOKEN_TEXT: &str = "\u{7f3a}\u{5c11}\u{53c2}\u{6570}\u{ff1a}x-acs-
 
 const INVALID_TOKEN_TEXT: &str = "\u{4e0d}\u{5408}\u{6cd5}\u{7684}access_token";
 
-// Realms, and kinds of tokens.
+// Kinds of credentials, and kinds of tokens.
 const APP: &str = "app";
 const SUITE: &str = "suite";
 const CORP: &str = "corp";
@@ -226,4 +233,5 @@ const UNIFIED: &str = "unified";
 
 const TOKEN_KINDS: &[&str] = &[CLASSIC, NEW, UNIFIED, CORP, SUITE];
 
+/// Documented for `gettoken` and `accessToken`.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);

@@ -1,4 +1,8 @@
-//! Microsoft Entra, and Graph and the Bot Connector, where its tokens are used: a new token for every call.
+//! The fake Microsoft Entra server, and the two APIs where its tokens are used: Graph and the Bot Connector.
+//!
+//! - Each call issues a new token, and all tokens work until they expire.
+//! - Errors follow RFC 6749 and add AADSTS numbers in `error_codes` and in the text. Microsoft asks clients to decide
+//!   by `error` and the numbers, so each number has the `error` and the status of the real server.
 
 use std::time::Duration;
 
@@ -107,7 +111,7 @@ fn grant(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> R
     Ok(Reply::json(200, &body).header("Cache-Control", "no-store, no-cache"))
 }
 
-/// Graph's way to judge a token.
+/// Accepts or rejects a token as Microsoft Graph does.
 pub(super) fn serve_graph_api(
     request: &ReceivedRequest,
     state: &mut VendorState,

@@ -1,4 +1,10 @@
-//! Feishu: the same token until 30 minutes of it are left. Errors of token calls inside status 200, of others with 400.
+//! The fake Feishu server.
+//!
+//! - A token is returned again until 30 minutes of its lifetime remain; `expire` is the remaining lifetime.
+//! - Token endpoints report errors with status 200 and a `code`; the API does so with status 400. `/oauth/v3/token`
+//!   follows RFC 6749 with status 400 and adds a `code`.
+//! - An app of one tenant (`app`) needs only its secret. A store app (`store`) needs a pushed ticket for its app token,
+//!   and that token for the tenant token of each tenant.
 
 use std::time::Duration;
 
@@ -70,7 +76,7 @@ fn own_tenant_token(request: &ReceivedRequest, state: &mut VendorState, now: Dur
     Ok(token_reply("tenant_access_token", &state.reuse_or_issue(&app.with_kind(TENANT_TOKEN), MIN_REMAINING, now)))
 }
 
-/// Brings a tenant token too.
+/// Grants an app token and a tenant token in one reply, as Feishu does for an app of one tenant.
 fn own_app_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     let app = app(APP, request, state)?;
     let issued = state.reuse_or_issue(&app.clone().with_kind(APP_TOKEN), MIN_REMAINING, now);
@@ -106,14 +112,15 @@ fn store_tenant_token(request: &ReceivedRequest, state: &mut VendorState, now: D
     Ok(token_reply("tenant_access_token", &state.reuse_or_issue(&account, MIN_REMAINING, now)))
 }
 
-/// Asks for the ticket to be pushed again. It does not come with the reply.
+/// Counts a request to push the ticket again. The ticket itself is pushed by the test.
 fn resend(request: &ReceivedRequest, state: &mut VendorState, _now: Duration) -> Result<Reply, Reply> {
     app(STORE, request, state)?;
     state.ticket_resend_requests += 1;
     Ok(Reply::json(200, &json!({ "code": 0, "msg": "success" })))
 }
 
-/// RFC 6749, with errors that have a number besides. An assertion has a grant type of its own.
+/// Feishu's OAuth 2.0 endpoint (RFC 6749). A client secret goes with the grant type `client_credentials`, an assertion
+/// with that of RFC 7523.
 fn oauth_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     if request.method() != "POST" {
         return Err(not_found_reply());
@@ -151,7 +158,7 @@ fn serve_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) 
     })
 }
 
-/// The app that asks, if it may.
+/// Returns the account of the app, if the server accepts its id and secret.
 fn app(kind: &'static str, request: &ReceivedRequest, state: &VendorState) -> Result<Account, Reply> {
     body(request)?;
     let (Some(id), Some(secret)) = (request.json("app_id"), request.json("app_secret")) else {
@@ -181,7 +188,7 @@ fn not_found_reply() -> Reply {
     Reply::new(404, "text/plain", "404 page not found")
 }
 
-/// With what is left of the token's lifetime.
+/// Returns a success with the remaining lifetime of the token.
 fn token_reply(name: &str, issued: &IssuedToken) -> Reply {
     Reply::json(200, &json!({ "code": 0, "msg": "ok", name: issued.token, "expire": issued.remaining.as_secs() }))
 }
@@ -200,7 +207,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 const OAUTH: &str = "/oauth/v3/token";
 
-// Realms, and kinds of tokens.
+// Kinds of credentials, and kinds of tokens.
 const APP: &str = "app";
 const STORE: &str = "store";
 const TENANT: &str = "tenant";
@@ -209,9 +216,11 @@ const APP_TOKEN: &str = "app token";
 const STORE_TOKEN: &str = "store app token";
 const OAUTH_TOKEN: &str = "oauth token";
 
+/// Documented: two hours at most.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);
 
-/// With less left, the token is another one.
+/// A token is replaced when less than this remains (documented for both internal token endpoints).
 const MIN_REMAINING: Duration = Duration::from_secs(30 * 60);
 
+/// Assumed.
 const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);

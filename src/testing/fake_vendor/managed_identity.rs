@@ -1,4 +1,8 @@
-//! The identity of a machine at Azure: no secret, numbers as strings, and the same token for half its lifetime.
+//! The fake managed identity endpoints of Azure: the instance metadata service of a machine, and App Service.
+//!
+//! - The endpoints require a header in place of a secret. A server-side request forgery cannot set it.
+//! - All numbers in replies are strings.
+//! - A token is returned again until less than half of its lifetime remains.
 
 use std::time::Duration;
 
@@ -23,7 +27,7 @@ impl Vendor for ManagedIdentity {
     }
 
     fn initial_state(&self) -> VendorState {
-        // The empty one is the machine's own.
+        // The empty id is the machine's own identity.
         VendorState::new(TOKEN_LIFETIME).with_credential(IDENTITY, "", "").with_credential(IDENTITY, "client", "")
     }
 
@@ -46,7 +50,7 @@ impl Vendor for ManagedIdentity {
 }
 
 fn machine_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
-    // What a program can be tricked into calling has no such header.
+    // A request that a program was tricked into sending would lack this header.
     if request.header("metadata") != Some("true") {
         return Err(error_reply("invalid_request", "Required metadata header not specified"));
     }
@@ -59,7 +63,7 @@ fn machine_token(request: &ReceivedRequest, state: &mut VendorState, now: Durati
     Ok(Reply::json(200, &body))
 }
 
-/// Tells only when the token ends.
+/// Grants a token at App Service, whose replies have `expires_on` but no `expires_in`.
 fn app_service_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     if request.header("x-identity-header") != Some("identity-header") {
         return Err(Reply::json(401, &json!({ "statusCode": 401, "message": "Unauthorized" })));
@@ -80,7 +84,7 @@ fn token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> R
         return Err(error_reply("invalid_request", "Identity not found"));
     }
     let account = Account::new(IDENTITY, &identity, &resource);
-    // No more than half of its lifetime.
+    // `Duration::MAX` counts as half of the token's lifetime.
     let issued = state.reuse_or_issue(&account, Duration::MAX, now);
     let end = state.settings.epoch.saturating_add(now).saturating_add(issued.remaining);
     let begin = end.saturating_sub(issued.lifetime);

@@ -1,5 +1,8 @@
-//! OAuth 2.0 (RFC 6749), its assertions (RFC 7523), devices (RFC 8628) and bearer tokens (RFC 6750): a new token for
-//! every call.
+//! The fake OAuth 2.0 server: grants of RFC 6749, assertions (RFC 7523), device sign-ins (RFC 8628), and an API with
+//! bearer tokens (RFC 6750).
+//!
+//! A request to `/token` is checked in this order: method and content type, client authentication, `grant_type`, then
+//! the grant itself. Each call issues a new token, and all tokens work until they expire.
 
 use std::time::Duration;
 
@@ -49,16 +52,16 @@ impl Vendor for OAuth2 {
     }
 }
 
-/// A client that may ask.
+/// A client that the server accepts.
 struct AuthenticatedClient {
     id: String,
     secret: String,
-    /// It has proved who it is.
+    /// False for a public client, which has given its id only.
     is_authenticated: bool,
 }
 
 impl AuthenticatedClient {
-    /// An account of this client's.
+    /// Returns the account to which this client's tokens are issued.
     fn account(&self) -> Account {
         Account::new(CLIENT, &self.id, &self.secret)
     }
@@ -87,7 +90,7 @@ fn grant(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> R
     }
 }
 
-/// The client, if it says who it is.
+/// Returns the client, or `None` if the request names none. Wrong credentials are an error.
 fn known_client(request: &ReceivedRequest, state: &VendorState) -> Result<Option<AuthenticatedClient>, Reply> {
     if request.method() != "POST" {
         return Err(error_reply(405, "invalid_request").header("Allow", "POST"));
@@ -96,7 +99,7 @@ fn known_client(request: &ReceivedRequest, state: &VendorState) -> Result<Option
         return Err(error_reply(400, "invalid_request"));
     }
     let known = match ClientAuthentication::from_request(request) {
-        // A client must not authenticate in two ways at once.
+        // RFC 6749 section 2.3 forbids more than one method per request.
         ClientAuthentication::Multiple => return Err(error_reply(400, "invalid_request")),
         ClientAuthentication::Missing => return Ok(None),
         ClientAuthentication::Secret { id, secret } => state
@@ -108,9 +111,9 @@ fn known_client(request: &ReceivedRequest, state: &VendorState) -> Result<Option
         ClientAuthentication::Malformed => None,
     };
     known.map(Some).ok_or_else(|| {
-        let refusal = error_reply(401, "invalid_client");
+        let reply = error_reply(401, "invalid_client");
         let by_header = request.header("authorization").is_some();
-        if by_header { refusal.header("WWW-Authenticate", "Basic realm=\"test\"") } else { refusal }
+        if by_header { reply.header("WWW-Authenticate", "Basic realm=\"test\"") } else { reply }
     })
 }
 
@@ -135,7 +138,7 @@ fn refresh(
         }
         Err(refused) => {
             if refused == RefreshTokenError::AlreadyUsed {
-                // Somebody has a copy. Nobody can tell who, so nobody keeps one that works.
+                // Two clients have copies of this token, and the server cannot tell which is the rightful one.
                 state.refresh_tokens.revoke_family(&token);
             }
             Err(error_reply(400, "invalid_grant"))
@@ -190,7 +193,7 @@ fn token_reply(issued: &IssuedToken, scope: Option<String>, refresh_token: Optio
 fn serve_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     let rejected = |challenge| Err(reply(401, &json!({ "ok": false })).header("WWW-Authenticate", challenge));
     match request.bearer().map(|token| state.tokens.validity(token, now)) {
-        // Without a token there is nothing to say about one.
+        // RFC 6750 section 3.1: a challenge to a request without a token has no error code.
         None => rejected("Bearer"),
         Some(Validity::Valid) => Ok(reply(200, &json!({ "ok": true }))),
         Some(Validity::Expired | Validity::Invalid) => rejected("Bearer error=\"invalid_token\""),

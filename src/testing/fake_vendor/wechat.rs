@@ -1,4 +1,9 @@
-//! WeChat: two kinds of token for one secret, tickets, and refresh tokens that are good once. Errors inside status 200.
+//! The fake WeChat server: Official Accounts, Mini Programs and the Open Platform.
+//!
+//! - All errors have status 200 and a JSON body with `errcode` and `errmsg`.
+//! - One credential has two independent kinds of token. A *stable* token is returned again until five minutes remain,
+//!   and can be forced to change. A *classic* token is new with each call, and ends its predecessor five minutes later.
+//! - A component token needs a pushed ticket. An authorizer token needs a refresh token, which works once.
 
 use std::time::Duration;
 
@@ -71,6 +76,7 @@ fn stable_token(request: &ReceivedRequest, state: &mut VendorState, now: Duratio
                 state.tokens.revoke_all_at(&account, now);
                 state.tokens.issue(&account, now);
             }
+            // The call succeeds and returns the current token.
             ForceOutcome::TooSoon => {}
             ForceOutcome::QuotaExceeded => return Err(over_limit_reply()),
         }
@@ -88,7 +94,7 @@ fn classic_token(request: &ReceivedRequest, state: &mut VendorState, now: Durati
     Ok(reply(&json!({ "access_token": issued.token, "expires_in": issued.lifetime.as_secs() })))
 }
 
-/// The app that asks, if it may.
+/// Returns the id and the secret of the app, if the request is valid and the server accepts them.
 fn app(grant: &Value, id: &Value, secret: &Value, state: &VendorState) -> Result<(String, String), Reply> {
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     if grant != "client_credential" {
@@ -161,12 +167,12 @@ fn authorizer_token(request: &ReceivedRequest, state: &mut VendorState, now: Dur
     })))
 }
 
-/// Serves whoever has a live token of an app.
+/// Accepts valid tokens of an app or an authorizer.
 fn serve_app_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     serve_api(state.query_validity(request, "access_token", &[STABLE, CLASSIC, AUTHORIZER], now))
 }
 
-/// Newer pages of the vendor name the parameter as that of an app's token.
+/// Accepts valid component tokens in either of the two parameters that WeChat's documentation uses.
 fn serve_component_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     let validity = |name| state.query_validity(request, name, &[COMPONENT], now);
     serve_api(validity("component_access_token").or_else(|| validity("access_token")))
@@ -204,7 +210,7 @@ fn reply(body: &Value) -> Reply {
     Reply::json(200, body)
 }
 
-// Realms, and kinds of tokens.
+// Kinds of credentials, and kinds of tokens.
 const APP: &str = "app";
 const STABLE: &str = "stable";
 const CLASSIC: &str = "classic";
@@ -213,16 +219,20 @@ const AUTHORIZER: &str = "authorizer";
 
 const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);
 
+/// Documented for `component_verify_ticket`: pushed every ten minutes, valid for 12 hours.
 const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
-/// With less left, the stable token is another one.
+/// A stable token is replaced when less than this remains (documented for `getStableAccessToken`).
 const MIN_REMAINING: Duration = Duration::from_secs(300);
 
+/// A component token is replaced when less than this remains (assumed).
 const COMPONENT_MIN_REMAINING: Duration = Duration::from_secs(600);
 
-/// How long the classic token before works beside the new one.
+/// How long the previous classic token works after a new one was issued (documented for `getAccessToken`).
 const CLASSIC_OVERLAP: Duration = Duration::from_secs(300);
 
+/// Documented for `getStableAccessToken`.
 const STABLE_DAILY_LIMIT: u32 = 500_000;
 
+/// Documented on the page "API call limits".
 const CLASSIC_DAILY_LIMIT: u32 = 2_000;

@@ -1,4 +1,9 @@
-//! WeCom: errors inside status 200, and the same token until it ends.
+//! The fake WeCom server.
+//!
+//! - All errors have status 200 and a JSON body with `errcode` and `errmsg`.
+//! - While a token is valid, every call returns the same token with the whole lifetime in `expires_in`. A client that
+//!   trusts `expires_in` of a repeated token would use it too long, so the crate must notice unchanged tokens.
+//! - Suite, corp and provider tokens come without an `errcode` on success, all other replies with `errcode` 0.
 
 use std::time::Duration;
 
@@ -77,7 +82,7 @@ fn app_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) 
         return Err(error_reply(40001, "invalid credential"));
     }
     let issued = state.reuse_or_issue(&Account::new(APP, &corp, &secret), Duration::ZERO, now);
-    // The whole lifetime every time, however little of it is left.
+    // The whole lifetime in every reply, also when less of it remains, as the real server does.
     Ok(reply(&json!({
         "errcode": 0, "errmsg": "ok", "access_token": issued.token, "expires_in": issued.lifetime.as_secs(),
     })))
@@ -144,7 +149,7 @@ fn js_ticket(
     Ok(reply(&json!({ "errcode": 0, "errmsg": "ok", "ticket": issued.token, "expires_in": issued.lifetime.as_secs() })))
 }
 
-/// Serves whoever has a live token of an app.
+/// Accepts valid tokens of an app, own or authorized.
 fn serve_app_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     match state.query_validity(request, "access_token", &[APP, CORP], now) {
         None => Err(error_reply(41001, "access_token missing")),
@@ -175,7 +180,7 @@ fn ok_reply() -> Reply {
     reply(&json!({ "errcode": 0, "errmsg": "ok" }))
 }
 
-/// The texts of these names in a JSON body; empty where there is none.
+/// Returns the string fields of these names in a JSON body; a missing field is empty.
 fn body<const N: usize>(request: &ReceivedRequest, names: [&str; N]) -> Result<[String; N], Reply> {
     if request.method() != "POST" {
         return Err(error_reply(43002, "require POST method"));
@@ -186,7 +191,7 @@ fn body<const N: usize>(request: &ReceivedRequest, names: [&str; N]) -> Result<[
     Ok(names.map(|name| request.json(name).unwrap_or_default()))
 }
 
-/// These say nothing of an `errcode` when all is well.
+/// Returns a success without `errcode`, as the token endpoints below `/cgi-bin/service` do.
 fn token_reply(name: &str, issued: &IssuedToken) -> Reply {
     reply(&json!({ name: issued.token, "expires_in": issued.lifetime.as_secs() }))
 }
@@ -201,12 +206,14 @@ fn reply(body: &serde_json::Value) -> Reply {
     Reply::new(200, "application/json; charset=UTF-8", body.to_string())
 }
 
-// Realms, and kinds of tokens.
+// Kinds of credentials, and kinds of tokens.
 const APP: &str = "app";
 const SUITE: &str = "suite";
 const CORP: &str = "corp";
 const PROVIDER: &str = "provider";
 
+/// Documented for `gettoken`: `expires_in` is normally two hours.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);
 
+/// Documented for `suite_ticket`: pushed every ten minutes, valid for 30.
 const TICKET_LIFETIME: Duration = Duration::from_secs(30 * 60);
