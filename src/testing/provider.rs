@@ -34,11 +34,11 @@ use crate::token::TokenSource;
 /// use evertoken::testing::FakeProvider;
 ///
 /// let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "wrong secret"));
-/// let manager = TokenManager::new(provider.clone())?;
+/// let manager = TokenManager::new(provider.clone());
 /// assert_eq!(manager.token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
 ///
 /// // The script is used up. Another manager of this provider gets a token, and gets the same one again from memory.
-/// let manager = TokenManager::new(provider.clone())?;
+/// let manager = TokenManager::new(provider.clone());
 /// assert_eq!(manager.token()?.expose(), "token-1");
 /// assert_eq!(manager.token()?.expose(), "token-1");
 /// assert_eq!(provider.calls(), 2);
@@ -54,7 +54,7 @@ use crate::token::TokenSource;
 /// use evertoken::testing::FakeProvider;
 ///
 /// let provider = FakeProvider::new().gated();
-/// let manager = TokenManager::new(provider.clone())?;
+/// let manager = TokenManager::new(provider.clone());
 /// thread::scope(|scope| {
 ///     for _ in 0..4 {
 ///         scope.spawn(|| assert_eq!(manager.token().unwrap().expose(), "token-1"));
@@ -63,7 +63,6 @@ use crate::token::TokenSource;
 ///     provider.open();
 /// });
 /// assert_eq!(provider.calls(), 1);
-/// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct FakeProvider(Arc<Shared>);
@@ -281,12 +280,14 @@ impl State {
         }
         let (token, lifetime) = match (self.script.pop_front(), self.last.take()) {
             (Some(Step::Run(run)), last) => {
+                // A token from a closure does not replace the last one.
                 self.last = last;
                 return run;
             }
             (Some(Step::Grant(token, lifetime)), _) | (Some(Step::Unchanged), Some((token, lifetime))) => {
                 (token, lifetime)
             }
+            // Without a last token, an unchanged one is new.
             (None | Some(Step::Unchanged), _) => {
                 self.granted += 1;
                 (format!("token-{}", self.granted), self.lifetime)
@@ -321,6 +322,7 @@ impl Provider for FakeProvider {
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
         let _in_progress = FetchInProgress::start(&self.0);
         self.pass_gate()?;
+        // Chosen after the gate, so that a test can decide while the fetch waits.
         let step = lock(&self.0.state).next_step();
         // Run outside the lock: a closure of the test may call this provider, and may panic.
         step(context)

@@ -14,9 +14,8 @@ use std::time::Duration;
 ///
 /// let vendor = FakeVendor::wecom();
 /// vendor.fail_with(VendorFault::Status(503));
-/// let manager = TokenManager::new(WeCom::new("corp", "secret").base_url(vendor.url()))?;
+/// let manager = TokenManager::new(WeCom::new("corp", "secret").base_url(vendor.url()));
 /// assert_eq!(manager.token().unwrap_err().kind(), ErrorKind::Unavailable);
-/// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -167,6 +167,7 @@ fn app(kind: &'static str, request: &ReceivedRequest, state: &VendorState) -> Re
     if state.credentials.accepts(kind, &id, &secret) {
         return Ok(Account::new(kind, &id, &secret));
     }
+    // The real server tells an app of the other kind apart only at the resend endpoint.
     let other = if kind == APP { STORE } else { APP };
     Err(if state.credentials.accepts(other, &id, &secret) && request.path().ends_with("/resend") {
         error_reply(200, 10016, "app ticket resend failed")

@@ -183,6 +183,7 @@ impl Shared {
             return Reply::new(404, "text/plain", "404 page not found");
         };
         *state.calls_to.entry(request.path().to_owned()).or_default() += 1;
+        // Step 3 of the module page. The API has no faults: a test can see whether a token is valid while grants fail.
         if let Route::Api(_) = route {
             state.api_calls += 1;
             let mut state = self.wait_delay(state);
@@ -190,11 +191,13 @@ impl Shared {
             let scripted = state.api_script.pop_front();
             return scripted.unwrap_or_else(|| route.handle(&request, &mut state.vendor_state, now));
         }
+        // Auxiliary routes have faults, but are no calls for a token.
         let counted = usize::from(matches!(route, Route::Token { .. }));
         state.calls += counted;
         state.in_progress += counted;
         state.max_concurrent_calls = state.max_concurrent_calls.max(state.in_progress);
         self.changed.notify_all();
+        // Both waits release the lock, so that other requests are counted as concurrent.
         let state = self.wait_delay(state);
         let mut state = self.wait_unless_stopped(state, |state| state.fault == VendorFault::Hang);
         state.in_progress -= counted;
@@ -233,6 +236,7 @@ impl Shared {
     fn token_reply(&self, request: &ReceivedRequest, route: &Route, state: &mut State) -> Reply {
         let path = request.path();
         match state.fault {
+            // The last clone was dropped while this request waited.
             _ if state.stopped => Reply::dropped(),
             VendorFault::None => self.normal_reply(request, route, state),
             VendorFault::Status(status) => Reply::new(status, "text/plain", ""),
@@ -240,6 +244,7 @@ impl Shared {
             VendorFault::Error(code) => self.vendor.error_reply(path, code),
             VendorFault::Hang | VendorFault::Drop => Reply::dropped(),
             VendorFault::Garbage => Reply::new(200, "text/html", "<!doctype html><title>Sign in</title>"),
+            // The handler runs, so a token is issued that the client may not receive.
             VendorFault::HalfReply => self.normal_reply(request, route, state).delivered(Delivery::Half),
             VendorFault::Trickle => self.normal_reply(request, route, state).delivered(Delivery::Trickle),
             VendorFault::Throttle { retry_after } => self.vendor.throttled_reply(path, retry_after),

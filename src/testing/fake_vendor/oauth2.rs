@@ -136,8 +136,8 @@ fn refresh(
             let issued = state.tokens.issue(&client.account(), now);
             Ok(token_reply(&issued, request.form("scope"), rotating.then_some(next)))
         }
-        Err(refused) => {
-            if refused == RefreshTokenError::AlreadyUsed {
+        Err(error) => {
+            if error == RefreshTokenError::AlreadyUsed {
                 // Two clients have copies of this token, and the server cannot tell which is the rightful one.
                 state.refresh_tokens.revoke_family(&token);
             }

@@ -57,6 +57,7 @@ impl RefreshTokens {
         if self.revoked.contains(&entry.family) {
             return Err(RefreshTokenError::Unknown);
         }
+        // Checked after the family: a revoked token is unknown, used or not.
         if entry.used {
             return Err(RefreshTokenError::AlreadyUsed);
         }

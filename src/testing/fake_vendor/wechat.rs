@@ -72,6 +72,7 @@ fn stable_token(request: &ReceivedRequest, state: &mut VendorState, now: Duratio
     let account = Account::new(STABLE, &id, &secret);
     if body["force_refresh"] == true {
         match state.forced_refreshes.admit(&account, now) {
+            // A forced refresh ends the old token at once.
             ForceOutcome::Refresh => {
                 state.tokens.revoke_all_at(&account, now);
                 state.tokens.issue(&account, now);
