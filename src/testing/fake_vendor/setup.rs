@@ -138,7 +138,7 @@ impl FakeVendor {
     fn credential_kind(&self, path: &str) -> &'static str {
         match self.0.shared.vendor.route(path) {
             Some(Route::Token { credential_kind, .. }) => credential_kind,
-            _ => panic!("nobody grants tokens at {path}"),
+            _ => panic!("this vendor has no token endpoint at {path}"),
         }
     }
 
