@@ -34,7 +34,7 @@ impl FakeVendor {
     /// | `/cgi-bin/service/get_pre_auth_code` | suite tokens |
     /// | `/cgi-bin/service/corpid_to_opencorpid` | provider tokens |
     ///
-    /// - A token lives two hours. While it is valid, every call returns the same token
+    /// - The token lifetime is two hours. While it is valid, every call returns the same token
     ///   (<https://developer.work.weixin.qq.com/document/path/91039>; assumed for `get_corp_token`).
     /// - `expires_in` is the whole lifetime in every reply, also when less of it remains (observed by users of the API;
     ///   the documentation does not say so). JS tickets follow the same rules
@@ -61,7 +61,7 @@ impl FakeVendor {
     /// | `/cgi-bin/user/get` | tokens of an app or an authorizer (expired: 42001, invalid: 40001) |
     /// | `/cgi-bin/component/api_create_preauthcode` | component tokens |
     ///
-    /// - A token lives two hours.
+    /// - The token lifetime is two hours.
     /// - `stable_token` returns the same token and the remaining part of its lifetime. Less than five minutes before
     ///   the end a call returns a new token, and the old one works until it expires. Limit: 500,000 calls a day.
     /// - `stable_token` with `force_refresh` returns a new token and ends the old one at once, 20 times a day. A call
@@ -92,9 +92,10 @@ impl FakeVendor {
     ///
     /// Tokens of every kind are used at `/open-apis/im/v1/messages`, which rejects a token with status 400.
     ///
-    /// - A token lives two hours. A call returns the same token and the remaining part of its lifetime while at least
-    ///   30 minutes remain. After that a call returns a new token, and both work until they expire (Feishu's pages "Get
-    ///   custom app tenant_access_token" and "Get custom app app_access_token"; assumed for `/oauth/v3/token`).
+    /// - The token lifetime is two hours. A call returns the same token and the remaining part of its lifetime while at
+    ///   least 30 minutes remain. After that a call returns a new token, and both work until they expire (Feishu's
+    ///   pages "Get custom app tenant_access_token" and "Get custom app app_access_token"; assumed for
+    ///   `/oauth/v3/token`).
     /// - A [ticket](FakeVendor::push_ticket) is valid for 12 hours (assumed).
     /// - `POST /open-apis/auth/v3/app_ticket/resend` is [counted](FakeVendor::ticket_resend_requests) and pushes
     ///   nothing. The test pushes the ticket with [`push_ticket`](FakeVendor::push_ticket), as the real ticket arrives
@@ -117,7 +118,7 @@ impl FakeVendor {
     /// Tokens of every kind are used at all paths that begin with `/topapi/` (in the query), and at all other paths
     /// that begin with `/v1.0/` (in the header `x-acs-dingtalk-access-token`).
     ///
-    /// - A token lives two hours. While it is valid, a call returns the same token and restarts its lifetime
+    /// - The token lifetime is two hours. While it is valid, a call returns the same token and restarts its lifetime
     ///   (DingTalk's pages on `gettoken` and `accessToken`; assumed for `token` and `suiteAccessToken`).
     /// - `corpAccessToken` returns a new token for each call (DingTalk's page on `corpAccessToken`). Earlier ones work
     ///   until they expire (assumed).
@@ -137,7 +138,7 @@ impl FakeVendor {
     /// - Each call returns a new token, and all tokens work until they expire. Entra issues self-contained tokens with
     ///   an `exp` claim and does not withdraw them (Microsoft's page "Access tokens in the Microsoft identity
     ///   platform").
-    /// - A token lives one hour. Real lifetimes vary, usually between 60 and 90 minutes (same page).
+    /// - The token lifetime is one hour. Real lifetimes vary, usually between 60 and 90 minutes (same page).
     /// - Replies have a `refresh_in` field if the test sets [`refresh_in`](FakeVendor::refresh_in).
     pub fn entra() -> FakeVendor {
         FakeVendor::start(&Entra)
@@ -155,8 +156,8 @@ impl FakeVendor {
     ///
     /// - All numbers in replies are strings (Microsoft's page "How to use managed identities for Azure resources on an
     ///   Azure VM to acquire an access token").
-    /// - A token lives 24 hours. A call returns the same token until less than half of its lifetime remains (the
-    ///   platform caches tokens; the exact rule is assumed).
+    /// - The token lifetime is 24 hours. A call returns the same token until less than half of its lifetime remains
+    ///   (the platform caches tokens; the exact rule is assumed).
     pub fn managed_identity() -> FakeVendor {
         FakeVendor::start(&ManagedIdentity)
     }
@@ -175,8 +176,8 @@ impl FakeVendor {
     /// | `urn:ietf:params:oauth:grant-type:jwt-bearer` | any `assertion`; a client is not needed |
     /// | `urn:ietf:params:oauth:grant-type:device_code` | the client, with or without its secret, and a device code |
     ///
-    /// - A token lives two hours. Each call returns a new token, and all tokens work until they expire. The RFCs leave
-    ///   this to the server.
+    /// - The token lifetime is two hours. Each call returns a new token, and all tokens work until they expire. The
+    ///   RFCs leave this to the server.
     /// - Each refresh token works once and brings the next one. A used refresh token is rejected with `invalid_grant`,
     ///   and all refresh tokens from the same sign-in are revoked (RFC 9700 section 4.14.2).
     ///   [`rotating(false)`](FakeVendor::rotating) turns rotation off.

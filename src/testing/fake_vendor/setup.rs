@@ -13,7 +13,8 @@ use crate::testing::FakeClock;
 /// These methods take and return the vendor, so that they can follow the constructor. They act at once; a test that is
 /// running uses a clone: `vendor.clone().granting(..)`.
 impl FakeVendor {
-    /// Adds a token to the script: the next new token, of whatever kind, has this value and lives this many seconds.
+    /// Adds a token to the script: the next new token, of whatever kind, has this value, and expires after this many
+    /// seconds.
     ///
     /// Several calls make a script in that order. After the script, new tokens are named `token-1`, `token-2` and so
     /// on. A vendor that returns its current token again takes nothing from the script for that.
