@@ -34,7 +34,7 @@ impl FakeVendor {
     /// | `/cgi-bin/service/get_pre_auth_code` | suite tokens |
     /// | `/cgi-bin/service/corpid_to_opencorpid` | provider tokens |
     ///
-    /// - The token lifetime is two hours. While it is valid, every call returns the same token
+    /// - The token lifetime is two hours. While a token is valid, every call returns the same token
     ///   (<https://developer.work.weixin.qq.com/document/path/91039>; assumed for `get_corp_token`).
     /// - `expires_in` is the whole lifetime in every reply, also when less of it remains (observed by users of the API;
     ///   the documentation does not say so). JS tickets follow the same rules
@@ -118,8 +118,8 @@ impl FakeVendor {
     /// Tokens of every kind are used at all paths that begin with `/topapi/` (in the query), and at all other paths
     /// that begin with `/v1.0/` (in the header `x-acs-dingtalk-access-token`).
     ///
-    /// - The token lifetime is two hours. While it is valid, a call returns the same token and restarts its lifetime
-    ///   (DingTalk's pages on `gettoken` and `accessToken`; assumed for `token` and `suiteAccessToken`).
+    /// - The token lifetime is two hours. While a token is valid, a call returns the same token and restarts its
+    ///   lifetime (DingTalk's pages on `gettoken` and `accessToken`; assumed for `token` and `suiteAccessToken`).
     /// - `corpAccessToken` returns a new token for each call (DingTalk's page on `corpAccessToken`). Earlier ones work
     ///   until they expire (assumed).
     /// - A [ticket](FakeVendor::push_ticket) is valid until the next one is pushed (DingTalk's page on suite tickets).
