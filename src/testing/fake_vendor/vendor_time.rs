@@ -1,4 +1,8 @@
-//! The vendor's own time, which nobody on the client's machine can set.
+//! The time of a fake vendor.
+//!
+//! Token lifetimes at the vendor follow real elapsed time. A suspended client machine does not stop that time, and a
+//! change of the client's wall clock does not move it. With a [`FakeClock`], the elapsed time is therefore what passed
+//! by `advance` and `suspend`.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,14 +20,15 @@ impl VendorTime {
         VendorTime::Real { since_start: Stopwatch::start(), epoch }
     }
 
+    /// Returns the time since the vendor's clock started.
     pub(super) fn now(&self) -> Duration {
         match self {
             VendorTime::Real { since_start, .. } => since_start.elapsed(),
-            VendorTime::Fake(clock) => clock.passed(),
+            VendorTime::Fake(clock) => clock.true_elapsed(),
         }
     }
 
-    /// From 1970 to zero of this time.
+    /// Returns the Unix time at which the vendor's clock started.
     pub(super) fn epoch(&self) -> Duration {
         match self {
             VendorTime::Real { epoch, .. } => *epoch,
