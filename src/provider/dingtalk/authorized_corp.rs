@@ -24,8 +24,9 @@ use crate::secret::Secret;
 /// - *Lifetime*: 7200 s (`expireIn`).
 /// - *A second request* returns a new token. DingTalk does not document whether the old one stays valid.
 /// - *Refused* with HTTP 400 and `code` `InvalidAuthentication`.
-/// - *A wrong corp id* gets HTTP 500 and `unknownError`:
-///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), as for an internal error of DingTalk.
+/// - *A wrong corp id*: the crate expects HTTP 500 and `unknownError`, as from the endpoint of
+///   [`DingTalkUnified`](crate::provider::dingtalk::DingTalkUnified), and so the error
+///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// ```
 /// use evertoken::provider::dingtalk::DingTalkAuthorizedCorp;

@@ -45,9 +45,13 @@
 //! # Limits
 //!
 //! - Rate limits (`Forbidden.AccessDenied.QpsLimitFor..`, `errcode` 90001 to 90019) throttle for 1 or 2 s, per-minute
-//!   limits (`QpmLimit..`, robot messages) for 60 s, and for longer while the limit lasts.
+//!   limits (`QpmLimit..`, robot messages) for 60 s, and for longer while the limit lasts. In the standard edition of
+//!   DingTalk an app may call one API 20 times per second in one corp.
 //! - 10,000 calls within 20 s from one address block the address for 5 minutes. DingTalk then answers with a page of
 //!   HTML, or with JSON that has `punish` and no code. The crate recognizes both and throttles for 300 s.
+//!
+//! The numbers are those of DingTalk's page on call limits. The waits of 1, 2 and 60 s are the crate's own: DingTalk
+//! does not say how long a limit lasts.
 
 pub(crate) mod app;
 mod authorized_corp;

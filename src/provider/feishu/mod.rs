@@ -14,7 +14,8 @@
 //!
 //! # Lifetime, and what a second request returns
 //!
-//! The numbers are those of the pages [`tenant_access_token`][tenant] and `app_access_token` of `auth/v3`:
+//! The numbers are those of Feishu's pages on [`tenant_access_token`][tenant] and `app_access_token` of a custom app
+//! (`auth/v3`). The crate expects the same for the `app_access_token` of a store app.
 //!
 //! - A token is valid for at most 2 hours. `expire` in the reply is the time that is left.
 //! - With 30 minutes or more left, a request returns the same token. With less, a request returns a new token, and both

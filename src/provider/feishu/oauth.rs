@@ -11,8 +11,8 @@ use crate::secret::Secret;
 /// Fetches the `access_token` of a custom app (企业自建应用) with OAuth 2.0 client credentials
 /// (`POST https://accounts.feishu.cn/oauth/v3/token`).
 ///
-/// The token serves the same APIs as the `tenant_access_token` of [`Feishu`](crate::Feishu). The token is a JWT of up
-/// to several KiB. Only custom apps can get one: the request has no `tenant_key`.
+/// The token serves the same APIs as the `tenant_access_token` of [`Feishu`](crate::Feishu). The token is a JWT;
+/// Feishu advises to reserve 4 KiB for it. Only custom apps can get one: the request has no `tenant_key`.
 ///
 /// - *Lifetime*: at most 2 hours. Feishu does not document what a second request returns; the crate expects both tokens
 ///   to stay valid until their own ends.

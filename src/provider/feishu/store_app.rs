@@ -27,7 +27,8 @@ use crate::secret::Secret;
 /// credential, and the fetch fails with [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired). The new ticket
 /// arrives at the callback, not in the reply.
 ///
-/// - *Lifetime* and *a second request*: as for [`Feishu`](crate::Feishu), at most 2 hours.
+/// - *Lifetime*: at most 2 hours; `expire` is the time left. *A second request*: the crate expects the rule of
+///   [`Feishu`](crate::Feishu), the same token while 30 minutes or more are left.
 /// - *Refused* with HTTP 400 and `code` 99991664, 20014 or 99991671.
 /// - The ticket belongs to the app: a new secret does not make it invalid. A ticket is used for at most 6 hours.
 ///

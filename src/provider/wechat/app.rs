@@ -124,7 +124,7 @@ impl Provider for WeChat {
 /// - *A second request* returns a new token and ends the old one, 5 minutes later.
 /// - *Refused* with `errcode` 40001 (invalid or not the latest), 40014, 42001 or 42007.
 /// - *Limits*: 2,000 requests per day (WeChat's page on API call limits; 200 for a test account). The manager counts
-///   them and keeps 200 for the replacement of rejected tokens; with none left `token` fails with
+///   them and keeps 200 for the replacement of rejected tokens; with none left, a fetch fails with
 ///   [`ErrorKind::Throttled`](crate::ErrorKind::Throttled).
 ///
 /// ```

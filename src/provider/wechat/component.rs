@@ -23,10 +23,11 @@ use crate::secret::Secret;
 /// `component_access_token`.
 ///
 /// WeChat pushes a `component_verify_ticket` to the platform's callback every ten minutes; a ticket is valid for 12
-/// hours. The program passes each ticket to [`set_ticket`](crate::TokenManager::set_ticket). With a shared
-/// [`Store`](crate::store::Store) one process that receives the callback serves all. Without a ticket, or with one
-/// older than 12 hours, a fetch fails with [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired) and sends no
-/// request. When no ticket arrives at all, call `api_start_push_ticket` once; the pushes then start again.
+/// hours (documentation of the Open Platform). The program passes each ticket to
+/// [`set_ticket`](crate::TokenManager::set_ticket). With a shared [`Store`](crate::store::Store) one process that
+/// receives the callback serves all. Without a ticket, or with one older than 12 hours, a fetch fails with
+/// [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired) and sends no request. When no ticket arrives at all,
+/// call `api_start_push_ticket` once; the pushes then start again.
 ///
 /// - *Lifetime*: 7200 s. WeChat advises a refresh after 1 h 50 min, and the manager refreshes 10 minutes ahead. WeChat
 ///   does not document what a second request returns.

@@ -36,8 +36,9 @@
 //! | `access_token`, `authorizer_access_token` | 40001 (invalid, or not the latest), 40014, 42001, 42007 |
 //! | `component_access_token` | 40001, 40014, 42001 |
 //!
-//! At the token endpoints 40001 means a wrong `secret` instead. 48001 (the account may not call this API) does not
-//! reject.
+//! `stable_token`, `cgi-bin/token` and `api_component_token` answer 40001 to a wrong `secret`. `ticket/getticket` and
+//! `api_authorizer_token` answer 40001 when the token in the request is refused; the manager then rejects that token and
+//! fetches once more. 48001 (the account may not call this API) does not reject.
 //!
 //! # Limits
 //!
@@ -45,8 +46,9 @@
 //!   after a call of `clear_quota`, which an account may use 10 times a month. 45011 (calls per minute) throttles for
 //!   60 s.
 //! - `stable_token`: 10,000 calls per minute, 500,000 per day; `force_refresh` 20 times per day, 30 s apart.
-//! - `cgi-bin/token`: 2,000 calls per day.
-//! - The caller's address must be on the IP whitelist (IP白名单) of the account or platform: 40164, 61004.
+//! - `cgi-bin/token`: 2,000 calls per day, 200 for a test account.
+//! - The caller's address must be on the IP whitelist (IP白名单) of the account or platform: 40164, 61004. After an
+//!   administrator has refused an address, WeChat refuses its calls for an hour (89507) or for 24 hours (89506).
 //!
 //! The numbers are those of WeChat's pages [`stable_token`][stable] and API call limits (copies of
 //! `Message_Management/API_Call_Limits.html`).
@@ -163,14 +165,14 @@ const RULES: &[ErrorRule] = &[
     (
         "89506",
         ErrorKind::Forbidden,
-        "an administrator of the account has refused calls from this machine's address twice; WeChat asks again after \
-         24 hours",
+        "an administrator of the account has refused calls from this machine's address twice, so WeChat refuses them \
+         for 24 hours; let the administrator confirm the next request",
     ),
     (
         "89507",
         ErrorKind::Forbidden,
-        "an administrator of the account has refused calls from this machine's address; WeChat asks again after an \
-         hour",
+        "an administrator of the account has refused calls from this machine's address, so WeChat refuses them for an \
+         hour; let the administrator confirm the next request",
     ),
 ];
 

@@ -14,9 +14,10 @@
 //!
 //! # Lifetime, and what a second request returns
 //!
-//! Every token and ticket is granted for 7200 s (`expires_in`). A second request within this time returns the same
-//! token ([page 91039][token], in its 2020 copy). WeCom reports `expires_in` as 7200 every time, however little is left
-//! (reported by users, not documented). Three things follow:
+//! Every token and ticket is granted for 7200 s (`expires_in`). A second `gettoken` within this time returns the same
+//! token ([page 91039][token], in its copy of 2020); the crate expects the same of every other token and ticket here.
+//! WeCom reports `expires_in` as 7200 every time, however little is left (reported by users, not documented). Three
+//! things follow:
 //!
 //! - An unchanged token keeps the end that it was given when this manager, or a peer on the same store, first saw it.
 //! - A refresh ahead of the end returns the old token. After the end the manager asks again, at growing intervals,
@@ -43,8 +44,8 @@
 //!
 //! - 45009 (rate limit) throttles for 60 s, then for longer. WeCom blocks as long as the window that was exceeded:
 //!   minute, hour, day or month. 45033 (concurrent calls) throttles for 1 s.
-//! - Many `gettoken` calls with a wrong secret block the caller's address for an hour, so a refused secret is not tried
-//!   again for 30 s. WeCom publishes no number for `gettoken`.
+//! - Many `gettoken` calls with a wrong secret block the caller's address for an hour ([page 90313][codes], at 45009),
+//!   so a refused secret is not tried again for 30 s. WeCom publishes no number for `gettoken`.
 //! - Tickets: 400 requests per hour and corp, 100 per hour and app ([page 96909][tickets]).
 //!
 //! [token]: https://developer.work.weixin.qq.com/document/path/91039
@@ -154,7 +155,7 @@ const RULES: &[ErrorRule] = &[
     (
         "45009",
         ErrorKind::Throttled,
-        "there were too many calls; WeCom blocks for as long as the exceeded period: a minute, an hour or a day",
+        "there were too many calls; WeCom blocks for as long as the exceeded period: from a minute to a month",
     ),
     (
         "45031",

@@ -19,8 +19,8 @@ use crate::secret::Secret;
 /// The token is for the calls that a service provider makes for itself and not for one of its suites, such as
 /// `corpid_to_opencorpid`. Services take the token as the query parameter `provider_access_token`.
 ///
-/// - *Lifetime*: 7200 s. A second request returns the same token.
-/// - *Refused* with `errcode` 40082.
+/// - *Lifetime*: 7200 s. The crate expects a second request to return the same token, as from `gettoken`.
+/// - *Refused* with `errcode` 40082, whose text at WeCom names a suite's or a service provider's token.
 ///
 /// ```
 /// use evertoken::provider::Provider;

@@ -27,7 +27,7 @@ use crate::secret::Secret;
 /// older than 30 minutes, a fetch fails with [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired) and sends
 /// no request.
 ///
-/// - *Lifetime*: 7200 s. A second request returns the same token.
+/// - *Lifetime*: 7200 s. The crate expects a second request to return the same token, as from `gettoken`.
 /// - *Refused* with `errcode` 40082 or 42009.
 /// - The ticket belongs to the suite: a new secret does not make it invalid.
 ///
