@@ -50,8 +50,8 @@
 //! - 10,000 calls within 20 s from one address block the address for 5 minutes. DingTalk then answers with a page of
 //!   HTML, or with JSON that has `punish` and no code. The crate recognizes both and throttles for 300 s.
 //!
-//! The numbers are those of DingTalk's page on call limits. The waits of 1, 2 and 60 s are the crate's own: DingTalk
-//! does not say how long a limit lasts.
+//! The two numbers of calls and the 5 minutes are from DingTalk's tables of call limits. DingTalk advises waits of 1, 2
+//! and 4 s for 90002. The other waits are the crate's own.
 
 pub(crate) mod app;
 mod authorized_corp;
