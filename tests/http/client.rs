@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::{Context, Grant, Provider};
 use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, TokenManager, WeCom};
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, TokenPlacement};
-use evertoken::store::Store;
 use evertoken::testing::{FakeProvider, FakeVendor};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{CallError, Error, ErrorKind, OAuth2, RequestBody, TokenManager, Verdict, WeCom, provider};

@@ -1,12 +1,16 @@
 //! Stores that take long, or never let a write through.
 
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::idempotency::Idempotency;
+use evertoken::idempotency::{Idempotency, Outcome};
 use evertoken::store::{Entry, Expected, Key, Store, SwapOutcome};
+use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, MemoryStore};
 
+use crate::bed::*;
+use crate::common::alone::alone;
 use crate::common::stores::*;
 use crate::common::wait::*;
 
@@ -46,4 +50,137 @@ fn a_job_is_done_though_the_store_takes_more_than_a_second() {
     });
     let run = |result: u32| once.run("job", "", || Ok::<_, Error>(result)).unwrap();
     assert_eq!((run(1), run(2)), (1, 1));
+}
+
+#[test]
+fn an_unreadable_record_is_reported_once_and_not_quoted() {
+    alone(|| {
+        crate::common::logs::record_logs();
+        let bed = beds::memory();
+        let once = bed.once();
+        for _ in 0..3 {
+            drop(begin(&once));
+            bed.put(b"hunter2");
+            assert_eq!(told(begin(&once.clone())), "new");
+        }
+        let logged = crate::common::logs::logged();
+        assert_eq!(logged.matches("cannot be read").count(), 1, "{logged}");
+        assert!(!logged.contains("hunter2") && !logged.contains("order-17") && logged.contains(":once"), "{logged}");
+    });
+}
+
+#[test]
+fn a_store_that_hangs_is_given_up_and_holds_nobody() {
+    let bed = beds::memory();
+    let once = bed.once();
+    let claim = claim(&once);
+    let gate = bed.store.gate.lock().unwrap();
+    let asked = Instant::now();
+    assert_eq!(complete(&claim, "receipt"), Err(ErrorKind::Store));
+    for _ in 0..100 {
+        assert_eq!(once.begin::<String>("order-18", "").unwrap_err().kind(), ErrorKind::Store);
+    }
+    assert!(asked.elapsed() < 10 * SECOND, "{:?}", asked.elapsed());
+    drop(gate);
+    // It is done in the end, behind everybody's back; the claim knows its own result.
+    eventually("it answers again", || complete(&claim, "receipt").is_ok());
+    assert_eq!(told(begin(&once)), "receipt");
+}
+
+#[test]
+fn who_slept_while_it_began_has_no_claim_that_is_over() {
+    /// A process that is stopped just when its claim has been written.
+    type Nap = fn(&MemoryStore);
+    #[derive(Debug)]
+    struct Sleepy {
+        inner: MemoryStore,
+        clock: FakeClock,
+        nap: Mutex<Option<Nap>>,
+    }
+    impl Store for Sleepy {
+        fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
+            self.inner.read(key)
+        }
+        fn compare_and_swap(
+            &self,
+            key: &Key,
+            expected: Expected<'_>,
+            new: Option<(&[u8], Duration)>,
+        ) -> Result<SwapOutcome, Error> {
+            let swap = self.inner.compare_and_swap(key, expected, new)?;
+            if let Some(nap) = self.nap.lock().unwrap().take() {
+                self.clock.advance(CLAIM + SECOND);
+                nap(&self.inner);
+            }
+            Ok(swap)
+        }
+    }
+    let clock = FakeClock::new();
+    let inner = MemoryStore::with_clock(clock.clone());
+    let others = Idempotency::new(inner.clone());
+    let sleepy = |nap: Nap| {
+        let store = Sleepy { inner: inner.clone(), clock: clock.clone(), nap: Mutex::new(Some(nap)) };
+        Idempotency::new(store).clock(clock.clone())
+    };
+    // Nobody else came: it begins again.
+    let claim = claim(&sleepy(|_| {}));
+    assert_eq!(told(begin(&others)), "in progress");
+    complete(&claim, "receipt").unwrap();
+    clock.advance(DAY + SECOND);
+    // Somebody did it meanwhile.
+    let outcome = begin(&sleepy(|store| {
+        complete(&self::claim(&Idempotency::new(store.clone())), "theirs").unwrap();
+    }));
+    assert_eq!(told(outcome), "theirs");
+}
+
+#[test]
+fn a_store_that_panics_is_an_error() {
+    #[derive(Debug)]
+    struct Panicking;
+    impl Store for Panicking {
+        fn read(&self, _: &Key) -> Result<Option<Entry>, Error> {
+            panic!("on purpose")
+        }
+        fn compare_and_swap(
+            &self,
+            _: &Key,
+            _: Expected<'_>,
+            _: Option<(&[u8], Duration)>,
+        ) -> Result<SwapOutcome, Error> {
+            panic!("on purpose")
+        }
+    }
+    let once = Idempotency::new(Panicking);
+    assert_eq!(once.begin::<()>("key", "").unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(once.get::<()>("key").unwrap_err().kind(), ErrorKind::Store);
+}
+
+/// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
+#[test]
+fn two_programs_that_seed_their_random_numbers_alike_have_not_one_claim() {
+    let store = MemoryStore::new();
+    let begin = || {
+        fastrand::seed(42);
+        begin(&Idempotency::new(store.clone()))
+    };
+    let _claim = begin();
+    assert_eq!(told(begin()), "in progress");
+}
+
+/// A claim is short and a result is kept long, so to let go of what ends first would be to let go of claims.
+#[test]
+fn a_claim_stays_its_owners_in_a_memory_store_that_is_full_of_results() {
+    let once = Idempotency::new(MemoryStore::new());
+    for number in 0..9_999 {
+        match once.begin::<u32>(format!("done-{number}"), "").unwrap() {
+            Outcome::New(claim) => claim.complete(&number).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    let Outcome::New(mine) = once.begin::<u32>("mine", "").unwrap() else { panic!("nobody has begun it") };
+    assert_eq!(once.begin::<u32>("another", "").unwrap_err().kind(), ErrorKind::Store);
+    let again = once.begin::<u32>("mine", "").unwrap();
+    assert!(matches!(again, Outcome::InProgress { .. }), "{again:?}: two have a claim on it");
+    mine.complete(&1).unwrap();
 }

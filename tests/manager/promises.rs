@@ -9,10 +9,7 @@ use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
 use evertoken::{Error, ErrorKind, HttpConfig, TokenManager, WeCom};
 
 use crate::common::wait::*;
-
-fn outage() -> Error {
-    Error::new(ErrorKind::Unavailable, "an outage")
-}
+use crate::outage;
 
 /// What `threads` threads get that ask at the same moment.
 fn all_at_once(tokens: &TokenManager, threads: usize) -> Vec<Result<String, Error>> {

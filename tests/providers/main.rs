@@ -6,6 +6,7 @@ mod common;
 
 mod assertions;
 mod configuration;
+mod configuration_environment;
 mod dingtalk;
 mod end_to_end;
 mod feishu;

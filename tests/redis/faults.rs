@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::{Grant, Identity, Profile, from_fn};
 use evertoken::store::{LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::testing::FakeProvider;
 use evertoken::{EventKind, TokenManager, TokenOrigin};
 

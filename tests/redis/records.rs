@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Instant;
 
-use evertoken::clock::Clock;
 use evertoken::provider::Identity;
 use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind};

@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::Identity;
 use evertoken::store::{Key, LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;

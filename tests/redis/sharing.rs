@@ -1,6 +1,5 @@
 //! Managers that share a token over a real Redis. Each has a store of its own, as processes have.
 
-use std::io::Read;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;

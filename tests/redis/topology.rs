@@ -2,12 +2,10 @@
 //! sentinels, a cluster. All of them real.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::Identity;
 use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, Store};
 use evertoken::testing::FakeProvider;

@@ -1,11 +1,9 @@
 //! Managers that watch a record, or wait for one, learn of changes at once.
 
-use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;
 use evertoken::{EventKind, RedisConfig, RedisStore, TokenManager};

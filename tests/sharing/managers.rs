@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use evertoken::provider::{Grant, Profile};
-use evertoken::store::Store;
 use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager, TokenOrigin, TokenState};
 

@@ -1,11 +1,9 @@
 //! A shared store that fails, hangs, panics or comes back.
 
-use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::Profile;
 use evertoken::store::{Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider};

@@ -1,7 +1,6 @@
 //! Leases and lock files of the store in files.
 
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;

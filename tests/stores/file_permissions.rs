@@ -7,7 +7,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symli
 use std::path::Path;
 use std::time::Instant;
 
-use evertoken::clock::Clock;
 use evertoken::idempotency::{Idempotency, Outcome};
 use evertoken::provider::{Grant, Identity, RenewalProfile};
 use evertoken::store::{Expected, Key, LeaseOutcome, LeaseOwner, Store};

@@ -1,14 +1,12 @@
 //! The store in files: what stands in them, who may have put it there, and what the clocks say about it.
 
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{env, thread};
 
-use evertoken::clock::Clock;
 use evertoken::idempotency::{Idempotency, Outcome};
 use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
