@@ -36,7 +36,7 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn imports_go_down_the_floors_or_stay_in_their_folder() {
+fn imports_go_down_the_layers_or_stay_in_their_folder() {
     let mut faults = Vec::new();
     for file in sources() {
         for import in file.imports() {
@@ -50,7 +50,7 @@ fn imports_go_down_the_floors_or_stay_in_their_folder() {
 }
 
 #[test]
-fn snapshot_flight_and_refresher_know_no_provider_no_store_and_no_http() {
+fn snapshot_flight_and_refresher_import_no_provider_no_store_and_no_http() {
     let mut faults = Vec::new();
     for file in sources().iter().filter(|file| floor(&file.module) == 3) {
         let values = |import: &str| FLOORS[0].contains(&import) || FLOORS[3].contains(&import);
@@ -94,7 +94,7 @@ fn no_source_is_unsafe() {
 }
 
 #[test]
-fn every_module_has_a_floor() {
+fn every_module_has_a_layer() {
     for file in sources() {
         // Panics when it has none.
         floor(&file.module);

@@ -18,7 +18,7 @@ fn the_readme_names_the_two_commands() {
 }
 
 #[test]
-fn every_feature_has_its_section() {
+fn every_feature_has_a_section_in_features_md() {
     let manifest = read("Cargo.toml");
     let features = manifest.split("[features]\n").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap_or_default();
     let named = features.lines().filter_map(|line| line.split_once(" =")).map(|(name, _)| name);
@@ -31,7 +31,7 @@ fn every_feature_has_its_section() {
 }
 
 #[test]
-fn nothing_is_left_to_be_done() {
+fn no_source_has_a_todo() {
     // Put together, so that this file does not find itself.
     let words = ["todo", "unimplemented", "dbg"].map(|word| format!("{word}!("));
     let marks = ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]).map(|(one, two)| format!("{one}{two}"));
@@ -47,7 +47,7 @@ fn nothing_is_left_to_be_done() {
 }
 
 #[test]
-fn both_licences_are_there() {
+fn both_licences_are_present() {
     assert!(read("LICENSE-MIT").starts_with("MIT License"));
     assert!(read("LICENSE-APACHE").contains("Version 2.0, January 2004"));
 }

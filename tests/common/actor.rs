@@ -185,7 +185,7 @@ pub(crate) fn key_of(token_url: &str, client: &str) -> Key {
 }
 
 /// `share` is told the address of a host, as in the functions below.
-pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
+pub(crate) fn sixteen_threads_of_each_process_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
     let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
     for round in 1..=15 {
         let client = format!("client-{round}");
@@ -197,7 +197,7 @@ pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], 
     }
 }
 
-pub(crate) fn a_failed_fetch_of_one_answers_the_others(processes: &mut [Process], share: impl Fn(&str) -> Share) {
+pub(crate) fn one_failed_fetch_answers_all_processes(processes: &mut [Process], share: impl Fn(&str) -> Share) {
     let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
     host.fail_with(VendorFault::Status(503));
     each(processes, &share(&host.token_url()).line());
@@ -226,7 +226,7 @@ pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str
 
 /// The first process stops with a token in its hand. Then `the_others_go_on`, who are told when it asked, until they have the
 /// next token. `recorded` tells which one the store has.
-pub(crate) fn who_was_stopped_does_not_overwrite_the_newer_token(
+pub(crate) fn a_stopped_process_does_not_overwrite_the_newer_token(
     host: &FakeVendor,
     processes: &mut [Process],
     share: impl Fn(&str) -> Share,

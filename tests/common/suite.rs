@@ -32,22 +32,22 @@ pub(crate) fn bytes(entry: Option<Entry>) -> Option<Vec<u8>> {
 
 /// The suite. `advance` makes the store's time pass.
 pub(crate) fn behaves(store: &(impl Store + Clone), advance: &dyn Fn(Duration)) {
-    lives_end(store, advance);
+    entries_expire(store, advance);
     a_swap_from_absent_is_won_once_among_many_threads(store);
     a_swap_by_version_is_refused_when_it_has_changed(store);
-    a_removal_by_version_removes_only_that(store);
-    the_loser_gets_the_winners_entry(store);
+    a_removal_by_version_removes_only_that_version(store);
+    a_conflict_returns_the_current_entry(store);
     large_values_come_back_whole(store);
-    a_record_that_is_being_replaced_is_there_and_whole(store);
-    odd_keys_are_keys_as_others(store);
-    a_lease_has_one_owner_who_may_ask_again(store);
-    a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store, advance);
-    who_publishes_frees_the_lease_and_the_lease_holder_writes(store);
-    without_the_lease_only_what_lives_longer_is_written(store);
-    who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store);
+    a_record_that_is_being_replaced_can_be_read_whole(store);
+    unusual_keys_work_as_all_others(store);
+    a_lease_has_one_owner_that_may_ask_again(store);
+    a_lease_that_is_requested_again_lasts_its_whole_time_again(store, advance);
+    a_publication_of_the_lease_holder_is_written_and_frees_the_lease(store);
+    without_the_lease_only_a_record_that_expires_later_is_written(store);
+    a_waiter_wakes_on_a_new_record_and_on_a_freed_lease(store);
 }
 
-fn lives_end(store: &impl Store, advance: &dyn Fn(Duration)) {
+fn entries_expire(store: &impl Store, advance: &dyn Fn(Duration)) {
     let key = key("lives");
     put(store, &key, b"one", 10 * SECOND);
     advance(4 * SECOND);
@@ -105,7 +105,7 @@ fn a_swap_by_version_is_refused_when_it_has_changed(store: &impl Store) {
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"three");
 }
 
-fn a_removal_by_version_removes_only_that(store: &impl Store) {
+fn a_removal_by_version_removes_only_that_version(store: &impl Store) {
     let key = key("removal");
     let first = put(store, &key, b"one", HOUR);
     let second = put(store, &key, b"two", HOUR);
@@ -121,7 +121,7 @@ fn a_removal_by_version_removes_only_that(store: &impl Store) {
     ));
 }
 
-fn the_loser_gets_the_winners_entry(store: &impl Store) {
+fn a_conflict_returns_the_current_entry(store: &impl Store) {
     let key = key("loser");
     put(store, &key, b"winner", HOUR);
     let swap = store.compare_and_swap(&key, Expected::Absent, Some((b"loser", HOUR))).unwrap();
@@ -136,7 +136,7 @@ fn large_values_come_back_whole(store: &impl Store) {
     assert_eq!((entry.bytes(), entry.version()), (large.as_slice(), &version));
 }
 
-fn a_record_that_is_being_replaced_is_there_and_whole(store: &(impl Store + Clone)) {
+fn a_record_that_is_being_replaced_can_be_read_whole(store: &(impl Store + Clone)) {
     let key = key("replaced");
     let text = |round: u8| vec![round; 10_000];
     put(store, &key, &text(0), HOUR);
@@ -152,7 +152,7 @@ fn a_record_that_is_being_replaced_is_there_and_whole(store: &(impl Store + Clon
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), text(100));
 }
 
-fn odd_keys_are_keys_as_others(store: &impl Store) {
+fn unusual_keys_work_as_all_others(store: &impl Store) {
     // In braces, what a cluster needs to keep a key and what belongs to it together.
     let odd = r#"{odd}/../../etc/passwd%2e%2e%00*?[a-z]~$HOME`id`'"\\\;|&<>(){}!#:lock:state:.new,.lock,.lease="#;
     let odd: String = odd.chars().cycle().take(511).collect();
@@ -177,7 +177,7 @@ pub(crate) fn key_named(name: &str) -> Key {
     TokenManager::builder(FakeProvider::new()).key(name).build().unwrap().key().clone()
 }
 
-fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Store + Clone)) {
+fn a_waiter_wakes_on_a_new_record_and_on_a_freed_lease(store: &(impl Store + Clone)) {
     let (key, holder) = (key("waiting"), LeaseOwner::new("holder"));
     // The second time, what is written is what was there: that the lease is free is all the news.
     for round in 0..2 {
@@ -233,7 +233,7 @@ pub(crate) fn ask(store: &impl Store, key: &Key, owner: &str) -> LeaseOutcome {
     store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), 10 * SECOND).unwrap()
 }
 
-fn a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store: &impl Store, advance: &dyn Fn(Duration)) {
+fn a_lease_that_is_requested_again_lasts_its_whole_time_again(store: &impl Store, advance: &dyn Fn(Duration)) {
     let key = key("again");
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     advance(9 * SECOND);
@@ -242,7 +242,7 @@ fn a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store: &impl Store
     assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Busy { .. }));
 }
 
-fn a_lease_has_one_owner_who_may_ask_again(store: &impl Store) {
+fn a_lease_has_one_owner_that_may_ask_again(store: &impl Store) {
     let key = key("lease");
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
@@ -251,7 +251,7 @@ fn a_lease_has_one_owner_who_may_ask_again(store: &impl Store) {
     assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"record"));
 }
 
-fn who_publishes_frees_the_lease_and_the_lease_holder_writes(store: &impl Store) {
+fn a_publication_of_the_lease_holder_is_written_and_frees_the_lease(store: &impl Store) {
     let key = key("publish");
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     // Another wrote meanwhile, without the lease, and something that lives longer.
@@ -265,7 +265,7 @@ fn who_publishes_frees_the_lease_and_the_lease_holder_writes(store: &impl Store)
     assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Leased), "the lease is free again");
 }
 
-fn without_the_lease_only_what_lives_longer_is_written(store: &impl Store) {
+fn without_the_lease_only_a_record_that_expires_later_is_written(store: &impl Store) {
     let (key, late) = (key("late"), LeaseOwner::new("late"));
     put(store, &key, b"newer", HOUR);
     let refused = store.publish(&key, &late, None, b"older", HOUR / 2).unwrap();

@@ -112,7 +112,7 @@ fn a_silent_host_ends_with_the_time_limit() {
 }
 
 #[test]
-fn the_contexts_own_limit_counts_when_it_is_sooner() {
+fn the_limit_of_the_context_counts_when_it_is_sooner() {
     let host = host(|mut stream| {
         let _ = stream.read(&mut [0]);
     });
@@ -148,7 +148,7 @@ fn a_connection_that_breaks_off_is_unavailable() {
 }
 
 #[test]
-fn what_is_not_http_is_a_protocol_error() {
+fn a_reply_that_is_not_http_is_a_protocol_error() {
     for noise in ["SSH-2.0-OpenSSH_9.6\r\n\r\n", "HTTP/1.1 banana\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n"] {
         let error = ask(&canned(noise)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{noise:?}: {error}");
@@ -166,7 +166,7 @@ fn headers_without_end_are_a_protocol_error() {
 }
 
 #[test]
-fn a_host_that_cannot_do_tls_gets_nothing_but_a_greeting() {
+fn a_host_without_tls_receives_only_the_tls_greeting() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let host = thread::spawn(move || {
@@ -305,7 +305,7 @@ fn the_variable_of_the_scheme_comes_before_the_one_for_all_and_exceptions_come_f
 }
 
 #[test]
-fn an_error_says_that_it_was_the_proxy() {
+fn an_error_of_the_proxy_names_the_proxy() {
     let port = closed_port();
     let http = HttpConfig::default().proxy(format!("http://user:hunter2@127.0.0.1:{port}"));
     let error = wecom("https://host.invalid").fetch(&Context::new(http, Duration::from_secs(5))).unwrap_err();
@@ -317,7 +317,7 @@ fn an_error_says_that_it_was_the_proxy() {
 }
 
 #[test]
-fn a_credential_goes_nowhere_without_https() {
+fn a_credential_is_not_sent_without_https() {
     for url in ["http://host.invalid", "ftp://localhost", "host.invalid", "http://127.0.0.1@host.invalid", ""] {
         for error in [wecom(url).fetch(&context()).unwrap_err(), wecom(url).check().unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
@@ -328,7 +328,7 @@ fn a_credential_goes_nowhere_without_https() {
 }
 
 #[test]
-fn a_lent_agent_keeps_its_name_and_gets_our_rules() {
+fn a_supplied_agent_keeps_its_name_and_gets_the_rules_of_the_library() {
     let target = answering(GRANTED);
     let location = format!("location: {}/\r\n", target.url());
     let host = canned(reply("302 Found", &location, ""));
@@ -339,7 +339,7 @@ fn a_lent_agent_keeps_its_name_and_gets_our_rules() {
 }
 
 #[test]
-fn a_lent_agents_status_errors_are_switched_off() {
+fn status_errors_of_a_supplied_agent_are_switched_off() {
     let host = canned(reply("400 Bad Request", "", r#"{"error":"invalid_scope"}"#));
     let agent = ureq::Agent::new_with_defaults();
     let error =

@@ -150,7 +150,7 @@ fn a_token_is_not_sent_over_plain_http_except_to_loopback() {
 }
 
 #[test]
-fn plain_http_to_loopback_goes_by_no_proxy() {
+fn plain_http_to_loopback_uses_no_proxy() {
     let proxy = Proxy::new(&format!("http://127.0.0.1:{}", closed_port())).unwrap();
     let tokens = carrying(TokenPlacement::bearer());
     let service = canned(reply("200 OK", "", ""));
@@ -286,7 +286,7 @@ fn a_stream_is_sent_once_and_the_refused_token_is_gone() {
 }
 
 #[test]
-fn a_stream_that_fails_is_the_callers_fault_not_the_hosts() {
+fn a_body_stream_that_fails_is_an_error_of_the_caller() {
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -302,7 +302,7 @@ fn a_stream_that_fails_is_the_callers_fault_not_the_hosts() {
 }
 
 #[test]
-fn a_body_of_more_than_64_kib_passes_whole_and_is_no_refusal() {
+fn a_body_of_more_than_64_kib_is_returned_whole_and_not_searched() {
     let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     let long = format!(r#"{{"errcode":40014,"data":"{}"}}"#, "x".repeat(100_000));
@@ -317,7 +317,7 @@ fn a_body_of_more_than_64_kib_passes_whole_and_is_no_refusal() {
 }
 
 #[test]
-fn a_body_that_was_read_ahead_is_as_it_was() {
+fn a_body_that_was_searched_for_codes_is_returned_unchanged() {
     let tokens = carrying(TokenPlacement::bearer());
     let headers = "content-type: text/plain; charset=utf-8\r\nx-more: 1\r\n";
     let service = canned(reply("200 OK", headers, "{\"a\": \u{4e2d}}"));
@@ -328,7 +328,7 @@ fn a_body_that_was_read_ahead_is_as_it_was() {
 }
 
 #[test]
-fn what_is_neither_json_nor_text_is_not_searched_for_codes() {
+fn a_body_that_is_neither_json_nor_text_is_not_searched_for_codes() {
     let host = FakeVendor::wecom();
     let service = canned(reply("200 OK", "content-type: application/octet-stream\r\n", r#"{"errcode":40014}"#));
     let response = wecom(&host).send(&agent(), get(service.url())).unwrap();
@@ -347,7 +347,7 @@ fn an_answer_without_a_content_type_is_searched_for_codes() {
 }
 
 #[test]
-fn a_stream_of_text_is_handed_out_before_it_ends() {
+fn a_stream_of_text_is_returned_before_it_ends() {
     for kind in ["text/plain", "text/event-stream"] {
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
@@ -394,7 +394,7 @@ fn without_a_token_nothing_is_sent() {
 // ---- secrets --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn no_error_tells_the_token() {
+fn no_error_shows_the_token() {
     let refused = format!("http://127.0.0.1:{}/", closed_port());
     let echo = |status: &str, headers: &str| canned(reply(status, headers, "secret-token-1"));
     let hosts = [
@@ -447,7 +447,7 @@ fn a_header_with_the_token_hides_it_from_other_middleware() {
 }
 
 #[test]
-fn bodies_and_middleware_hide_themselves() {
+fn debug_output_hides_bodies_and_middleware() {
     let shown = format!(
         "{:?} {:?} {:?} {:?}",
         RequestBody::from("hunter2"),
@@ -515,7 +515,7 @@ fn the_middleware_keeps_the_token_when_only_a_right_is_missing() {
 }
 
 #[test]
-fn the_middleware_tells_why_there_is_no_token() {
+fn the_middleware_reports_why_there_is_no_token() {
     let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "on purpose"));
     let tokens = TokenManager::new(provider);
     let service = canned(reply("200 OK", "", ""));
@@ -570,7 +570,7 @@ fn a_call_is_made_at_most_twice() {
 }
 
 #[test]
-fn a_call_is_made_once_more_though_the_store_cannot_be_told_of_the_refusal() {
+fn a_call_is_made_once_more_although_the_rejection_cannot_be_stored() {
     let store = FaultyStore::default();
     store.set_broken(true);
     let tokens = TokenManager::builder(FakeProvider::new()).store(store).build().unwrap();
@@ -584,7 +584,7 @@ fn a_call_is_made_once_more_though_the_store_cannot_be_told_of_the_refusal() {
 }
 
 #[test]
-fn what_a_closure_fails_with_is_returned_at_once() {
+fn an_error_of_a_closure_is_returned_at_once() {
     let tokens = TokenManager::new(FakeProvider::new());
     let mut calls = 0;
     let answer = tokens.call(|_| {
@@ -625,7 +625,7 @@ fn a_closure_that_panics_leaves_the_manager_usable() {
 }
 
 #[test]
-fn a_call_error_leads_to_its_source_and_does_not_repeat_it() {
+fn a_call_error_has_its_cause_as_source() {
     let failed = CallError::Failed(io::Error::other("the reason"));
     assert_eq!(
         (failed.to_string(), failed.source().unwrap().to_string()),
@@ -641,7 +641,7 @@ fn a_call_error_leads_to_its_source_and_does_not_repeat_it() {
 }
 
 #[test]
-fn a_verdict_is_the_providers() {
+fn the_provider_decides_the_verdict() {
     let headers = HeaderMap::new();
     let tokens = TokenManager::new(WeCom::new("corp", "secret"));
     assert_eq!(tokens.verdict(200, &headers, br#"{"errcode":42001}"#), Verdict::Rejected);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::bed::*;
 use crate::common::wait::*;
 
-pub(crate) fn of_sixty_four_threads_that_begin_at_once_one_has_the_claim(bed: &Bed) {
+pub(crate) fn one_of_sixty_four_threads_that_begin_at_once_gets_the_claim(bed: &Bed) {
     for round in 0..5 {
         let (start, key) = (Barrier::new(64), format!("order-{round}"));
         let outcomes: Vec<_> = thread::scope(|scope| {
@@ -57,7 +57,7 @@ pub(crate) fn each_step_is_one_operation_of_the_store(bed: &Bed) {
     assert!(keys[0].as_str().starts_with("evertoken:{v1:") && keys[0].as_str().ends_with(":once"), "{keys:?}");
 }
 
-pub(crate) fn what_has_been_completed_is_what_everybody_gets(bed: &Bed) {
+pub(crate) fn all_callers_get_the_completed_result(bed: &Bed) {
     let claim = claim(&bed.once());
     match begin(&bed.once()) {
         Outcome::InProgress { remaining } => assert!(remaining <= CLAIM && remaining > CLAIM / 2, "{remaining:?}"),
@@ -83,7 +83,7 @@ pub(crate) fn a_claim_is_completed_once(bed: &Bed) {
     assert_eq!((told(begin(&bed.once())).as_str(), bed.store.writes()), ("first", writes));
 }
 
-pub(crate) fn a_claim_that_has_run_out_neither_comes_back_nor_overwrites_anything(bed: &Bed) {
+pub(crate) fn an_expired_claim_neither_comes_back_nor_overwrites_anything(bed: &Bed) {
     type Step = fn(&Claim<String>) -> Result<(), Error>;
     let steps: [Step; 3] = [|claim| claim.complete(&"late".to_owned()), Claim::extend, Claim::abandon];
     for step in steps {
@@ -100,7 +100,7 @@ pub(crate) fn a_claim_that_has_run_out_neither_comes_back_nor_overwrites_anythin
     }
 }
 
-pub(crate) fn who_sleeps_past_the_claim_does_not_overwrite_who_took_over(bed: &Bed) {
+pub(crate) fn a_sleeper_past_its_claim_does_not_overwrite_the_next_result(bed: &Bed) {
     type Step = fn(&Claim<String>) -> Result<(), Error>;
     let steps: [Step; 3] = [|claim| claim.complete(&"late".to_owned()), Claim::extend, Claim::abandon];
     for (number, step) in steps.iter().enumerate() {
@@ -127,7 +127,7 @@ pub(crate) fn who_sleeps_past_the_claim_does_not_overwrite_who_took_over(bed: &B
     }
 }
 
-pub(crate) fn a_claim_that_lapses_frees_the_key_after_its_own_life_and_a_result_is_kept_for_its(bed: &Bed) {
+pub(crate) fn a_claim_and_a_result_each_expire_after_their_own_lifetime(bed: &Bed) {
     let once = bed.once().claim_ttl(60 * SECOND).result_ttl(HOUR);
     drop(claim(&once));
     bed.advance(50 * SECOND);
@@ -140,7 +140,7 @@ pub(crate) fn a_claim_that_lapses_frees_the_key_after_its_own_life_and_a_result_
     assert_eq!(told(begin(&once)), "new");
 }
 
-pub(crate) fn who_is_told_to_do_it_has_a_recorded_claim_whatever_the_store_forgets(bed: &Bed) {
+pub(crate) fn every_new_claim_is_recorded_although_the_store_forgets_records(bed: &Bed) {
     bed.store.next(&[Fault::Vanishes]);
     let claim = claim(&bed.once());
     assert!(bed.recorded().is_some());
@@ -152,7 +152,7 @@ pub(crate) fn who_is_told_to_do_it_has_a_recorded_claim_whatever_the_store_forge
     assert_eq!(error.kind(), ErrorKind::Store);
 }
 
-pub(crate) fn what_cannot_be_read_is_replaced(bed: &Bed) {
+pub(crate) fn an_unreadable_record_is_replaced(bed: &Bed) {
     // A good record, of another key.
     drop(bed.once().begin::<String>("order-18", "100 EUR").unwrap());
     let moved = bed.recorded().unwrap().bytes().to_vec();
@@ -189,7 +189,7 @@ pub(crate) fn what_cannot_be_read_is_replaced(bed: &Bed) {
     }
 }
 
-pub(crate) fn a_claim_without_end_is_over_and_a_result_without_end_is_none(bed: &Bed) {
+pub(crate) fn a_claim_without_an_expiry_is_expired_and_a_result_without_one_is_absent(bed: &Bed) {
     let late = claim(&bed.once());
     bed.store.next(&[Fault::HasNoEnd]);
     assert!(bed.once().get::<String>("order-17").unwrap().is_none());
@@ -227,7 +227,7 @@ pub(crate) fn a_result_that_is_too_large_is_refused_before_anything_is_written(b
     assert_eq!(told(begin(&bed.once())), largest);
 }
 
-pub(crate) fn a_result_of_another_type_is_an_error_and_stays(bed: &Bed) {
+pub(crate) fn a_result_of_another_type_is_an_error_and_stays_recorded(bed: &Bed) {
     complete(&claim(&bed.once()), "hunter2").unwrap();
     let once = bed.once();
     for error in [
@@ -265,7 +265,7 @@ pub(crate) fn results_of_all_shapes_come_back(bed: &Bed) {
     comes_back(bed, Shape::Parts { name: "result".into(), parts: vec![None, Some(0.1)] });
 }
 
-pub(crate) fn an_extended_claim_lasts_its_whole_life_again(bed: &Bed) {
+pub(crate) fn an_extended_claim_lasts_its_whole_lifetime_again(bed: &Bed) {
     let claim = claim(&bed.once());
     for _ in 0..4 {
         bed.advance(20 * SECOND);
@@ -293,7 +293,7 @@ pub(crate) fn an_abandoned_claim_is_free_at_once(bed: &Bed) {
     assert_eq!(told(begin(&bed.once())), "in progress");
 }
 
-pub(crate) fn what_is_recorded_can_be_looked_at(bed: &Bed) {
+pub(crate) fn a_recorded_operation_can_be_read(bed: &Bed) {
     let (once, start) = (bed.once(), time_of(&bed.clock));
     assert!(once.get::<String>("order-17").unwrap().is_none());
     let claim = claim(&once);
@@ -316,7 +316,7 @@ pub(crate) fn what_is_recorded_can_be_looked_at(bed: &Bed) {
     assert!(once.get::<String>("order-17").unwrap().is_none());
 }
 
-pub(crate) fn a_result_whose_recording_was_not_confirmed_can_be_recorded_again(bed: &Bed) {
+pub(crate) fn a_result_whose_write_was_not_confirmed_can_be_written_again(bed: &Bed) {
     for fault in [Fault::Fails, Fault::LosesAnswer] {
         let claim = claim(&bed.once());
         bed.store.next(&[fault]);
@@ -419,7 +419,7 @@ fn neither_debug_output_nor_errors_show_a_result_and_the_store_shows_neither_key
 }
 
 #[test]
-fn handles_and_claims_go_where_threads_are() {
+fn handles_and_claims_can_be_sent_to_other_threads() {
     fn travels<T: Clone + Send + Sync + 'static>() {}
     fn is_shared<T: Send + Sync + 'static>() {}
     travels::<Idempotency>();

@@ -14,7 +14,7 @@ use crate::common::wait::*;
 
 /// Copied with `cp -r`, or put back from a backup that does not keep times: what is in the file tells how long it lives.
 #[test]
-fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
+fn a_completed_operation_survives_a_copy_of_its_file() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let path = folder.path().join("files");
     let day = 24 * HOUR;
@@ -38,7 +38,7 @@ fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
 
 /// The clock of the machine goes on whatever the wall clock is set to, and what has been done stays done.
 #[test]
-fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result() {
+fn a_wall_clock_that_is_set_expires_neither_a_claim_nor_a_result() {
     fn holds(store: impl Store, clock: &FakeClock, is_back: bool) {
         let once = Idempotency::new(store);
         let begin = || once.begin::<u32>("charge", "").unwrap();
@@ -61,7 +61,7 @@ fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result() {
 
 /// A clock that is set back or ahead and then right again: what has been done is not done again for that.
 #[test]
-fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
+fn a_wall_clock_set_forward_removes_no_valid_result() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let once = Idempotency::new(FileStore::with_clock(folder.path(), clock.clone()));
     let short = once.clone().result_ttl(60 * SECOND);
@@ -70,8 +70,9 @@ fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
         let Outcome::New(claim) = begin(once, key) else { panic!("nobody has begun it") };
         claim.complete(&7).unwrap();
     }
-    let kept =
-        || fs::read_dir(folder.path()).unwrap().filter(|file| ends_in_once(&file.as_ref().unwrap().path())).count();
+    let kept = || {
+        fs::read_dir(folder.path()).unwrap().filter(|file| is_operation_file(&file.as_ref().unwrap().path())).count()
+    };
     assert_eq!(kept(), 2);
     // Results are kept for a day, and what is over for another one.
     clock.advance(23 * HOUR);
@@ -92,12 +93,12 @@ fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
     fill(500, &|begun| kept() < 502 + begun);
 }
 
-fn ends_in_once(path: &std::path::Path) -> bool {
+fn is_operation_file(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|end| end == "once")
 }
 
 #[test]
-fn a_thing_that_is_done_once_waits_for_a_slow_disk() {
+fn an_operation_waits_for_a_slow_disk() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::at(folder.path());
     let once = Idempotency::new(store.clone());

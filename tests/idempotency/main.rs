@@ -42,33 +42,33 @@ macro_rules! on_every_store {
 }
 
 on_every_store! {
-    of_sixty_four_threads_that_begin_at_once_one_has_the_claim
+    one_of_sixty_four_threads_that_begin_at_once_gets_the_claim
     each_step_is_one_operation_of_the_store
-    what_has_been_completed_is_what_everybody_gets
+    all_callers_get_the_completed_result
     a_claim_is_completed_once
-    a_claim_that_has_run_out_neither_comes_back_nor_overwrites_anything
-    who_sleeps_past_the_claim_does_not_overwrite_who_took_over
-    a_claim_that_lapses_frees_the_key_after_its_own_life_and_a_result_is_kept_for_its
-    who_is_told_to_do_it_has_a_recorded_claim_whatever_the_store_forgets
-    what_cannot_be_read_is_replaced
-    a_claim_without_end_is_over_and_a_result_without_end_is_none
+    an_expired_claim_neither_comes_back_nor_overwrites_anything
+    a_sleeper_past_its_claim_does_not_overwrite_the_next_result
+    a_claim_and_a_result_each_expire_after_their_own_lifetime
+    every_new_claim_is_recorded_although_the_store_forgets_records
+    an_unreadable_record_is_replaced
+    a_claim_without_an_expiry_is_expired_and_a_result_without_one_is_absent
     another_request_under_the_same_key_is_a_mismatch
     a_result_that_is_too_large_is_refused_before_anything_is_written
-    a_result_of_another_type_is_an_error_and_stays
+    a_result_of_another_type_is_an_error_and_stays_recorded
     results_of_all_shapes_come_back
-    an_extended_claim_lasts_its_whole_life_again
+    an_extended_claim_lasts_its_whole_lifetime_again
     an_abandoned_claim_is_free_at_once
-    what_is_recorded_can_be_looked_at
-    a_result_whose_recording_was_not_confirmed_can_be_recorded_again
+    a_recorded_operation_can_be_read
+    a_result_whose_write_was_not_confirmed_can_be_written_again
     an_extension_that_was_not_confirmed_does_no_harm
     threads_that_extend_one_claim_do_not_keep_each_other_from_completing_it
     a_closure_runs_once_and_its_failure_frees_the_key
-    a_closure_that_panics_leaves_its_claim_to_run_out
+    a_closure_that_panics_leaves_its_claim_to_expire
     a_closure_that_takes_longer_than_a_claim_keeps_it
-    a_closure_that_has_lost_its_claim_hands_its_result_back
+    a_closure_that_has_lost_its_claim_returns_its_result
     a_result_is_recorded_when_the_store_is_back_soon
-    who_waits_gets_the_result_of_another
-    who_waits_takes_over_what_is_abandoned_or_runs_out
-    who_waits_knows_a_claim_of_its_own
-    who_waits_ends_in_time
+    a_waiting_caller_gets_the_result_of_the_claim_holder
+    a_waiting_caller_takes_over_an_abandoned_or_expired_claim
+    a_waiting_caller_recognizes_its_own_claim
+    a_wait_ends_by_its_deadline
 }

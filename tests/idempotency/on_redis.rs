@@ -50,7 +50,7 @@ fn begin_and_complete_are_two_round_trips() {
 }
 
 #[test]
-fn an_answer_that_is_lost_on_the_way_is_no_second_claim_and_no_lost_result() {
+fn a_lost_reply_causes_neither_a_second_claim_nor_a_lost_result() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     let once = Idempotency::new(RedisStore::open(&proxy.url()).unwrap());
@@ -87,7 +87,7 @@ fn many_threads_share_the_connection_to_a_redis_some_milliseconds_away() {
 }
 
 #[test]
-fn who_fetches_a_token_does_not_queue_behind_all_that_is_done_once_on_the_same_redis() {
+fn a_token_fetch_does_not_queue_behind_operations_on_the_same_redis() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     let store = RedisStore::open(&proxy.url()).unwrap();

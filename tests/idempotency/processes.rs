@@ -37,9 +37,9 @@ macro_rules! on_every_shared_store {
 }
 
 on_every_shared_store! {
-    of_several_processes_that_begin_at_once_one_has_the_claim
-    what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out
-    a_process_that_was_stopped_past_its_claim_does_not_overwrite_who_took_over
+    one_of_several_processes_that_begin_at_once_gets_the_claim
+    the_operation_of_a_killed_process_is_free_when_its_claim_expires
+    a_process_stopped_past_its_claim_does_not_overwrite_the_next_result
 }
 
 /// A store that is there as long as the first value, and its address.
@@ -66,7 +66,7 @@ fn open(address: &str) -> Idempotency {
     Idempotency::new(FileStore::at(address))
 }
 
-fn of_several_processes_that_begin_at_once_one_has_the_claim(name: &str, address: &str) {
+fn one_of_several_processes_that_begin_at_once_gets_the_claim(name: &str, address: &str) {
     let mut processes: Vec<_> = (0..8).map(|_| Process::start(name)).collect();
     each(&mut processes, &format!("open {address} 30000"));
     for round in 0..8 {
@@ -81,7 +81,7 @@ fn of_several_processes_that_begin_at_once_one_has_the_claim(name: &str, address
     }
 }
 
-fn what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out(name: &str, address: &str) {
+fn the_operation_of_a_killed_process_is_free_when_its_claim_expires(name: &str, address: &str) {
     let (mut owner, others) = (Process::start(name), open(address));
     owner.ask(&format!("open {address} 1500"));
     assert_eq!(owner.ask("begin 1"), "new");
@@ -95,7 +95,7 @@ fn what_a_killed_process_had_begun_is_free_when_its_claim_has_run_out(name: &str
     assert!(waited + Duration::from_millis(100) > left && waited < left + 2 * SECOND, "{waited:?} of {left:?}");
 }
 
-fn a_process_that_was_stopped_past_its_claim_does_not_overwrite_who_took_over(name: &str, address: &str) {
+fn a_process_stopped_past_its_claim_does_not_overwrite_the_next_result(name: &str, address: &str) {
     let (mut owner, others) = (Process::start(name), open(address));
     owner.ask(&format!("open {address} 1500"));
     assert_eq!(owner.ask("begin 1"), "new");

@@ -39,7 +39,7 @@ pub(crate) fn a_closure_runs_once_and_its_failure_frees_the_key(bed: &Bed) {
     assert!(matches!(ran, Err(RunError::NotBegun(error)) if error.kind() == ErrorKind::Store));
 }
 
-pub(crate) fn a_closure_that_panics_leaves_its_claim_to_run_out(bed: &Bed) {
+pub(crate) fn a_closure_that_panics_leaves_its_claim_to_expire(bed: &Bed) {
     let once = bed.once();
     let panicking = || once.run("order-17", "100 EUR", || -> Result<String, io::Error> { panic!("on purpose") });
     let panic = catch_unwind(AssertUnwindSafe(panicking)).unwrap_err();
@@ -65,7 +65,7 @@ pub(crate) fn a_closure_that_takes_longer_than_a_claim_keeps_it(bed: &Bed) {
     assert_eq!(told(begin(&bed.once())), "receipt");
 }
 
-pub(crate) fn a_closure_that_has_lost_its_claim_hands_its_result_back(bed: &Bed) {
+pub(crate) fn a_closure_that_has_lost_its_claim_returns_its_result(bed: &Bed) {
     let ran = bed.once().run("order-17", "100 EUR", || {
         bed.advance(CLAIM + SECOND);
         complete(&claim(&bed.once()), "theirs").unwrap();
@@ -94,7 +94,7 @@ pub(crate) fn a_result_is_recorded_when_the_store_is_back_soon(bed: &Bed) {
 }
 
 #[test]
-fn the_errors_of_a_run_tell_their_cause() {
+fn the_errors_of_a_run_show_their_cause() {
     let cause = |error: RunError<(), io::Error>| error.source().map(ToString::to_string);
     assert_eq!(cause(RunError::NotBegun(broken())).as_deref(), Some("broken on purpose"));
     assert_eq!(cause(RunError::Unrecorded { result: (), error: broken() }).as_deref(), Some("broken on purpose"));
@@ -107,7 +107,7 @@ fn the_errors_of_a_run_tell_their_cause() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_thread_that_extends_ends_with_the_closure_however_that_ends() {
+fn the_thread_that_extends_a_claim_ends_with_the_closure() {
     alone(|| {
         let names = || -> BTreeSet<String> {
             let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
@@ -142,7 +142,7 @@ fn the_thread_that_extends_ends_with_the_closure_however_that_ends() {
 }
 
 #[test]
-fn a_claim_outlasts_extensions_that_fail_while_it_lives() {
+fn a_claim_survives_failed_extensions_until_it_expires() {
     // In real time: it matters when they are tried again.
     shows("a claim of three seconds is extended though the store fails three times in a row, twice", |number| {
         let store = Observed::of(MemoryStore::new());
@@ -161,7 +161,7 @@ fn a_claim_outlasts_extensions_that_fail_while_it_lives() {
 }
 
 #[test]
-fn a_claim_of_a_short_life_is_kept_in_real_time() {
+fn a_claim_with_a_short_lifetime_is_extended_in_real_time() {
     shows("a closure of a second keeps a claim of 300 ms", |number| {
         let once = Idempotency::new(MemoryStore::new()).claim_ttl(Duration::from_millis(300));
         let mut was_free = false;

@@ -30,7 +30,7 @@ impl Store for ConflictingStore {
 }
 
 #[test]
-fn a_step_takes_three_seconds_at_most_however_many_operations_it_is() {
+fn a_step_takes_three_seconds_at_most_whatever_its_number_of_operations() {
     let once = Idempotency::new(ConflictingStore);
     // The last operation of the first had less time than one may take, which says nothing of the store.
     for job in ["one", "another"] {
@@ -42,7 +42,7 @@ fn a_step_takes_three_seconds_at_most_however_many_operations_it_is() {
 }
 
 #[test]
-fn a_job_is_done_though_the_store_takes_more_than_a_second() {
+fn an_operation_runs_although_the_store_takes_more_than_a_second() {
     let once = Idempotency::new(SlowStore {
         inner: MemoryStore::new(),
         read: Duration::from_millis(1_200),
@@ -70,7 +70,7 @@ fn an_unreadable_record_is_reported_once_and_not_quoted() {
 }
 
 #[test]
-fn a_store_that_hangs_is_given_up_and_holds_nobody() {
+fn a_store_that_hangs_is_abandoned_and_blocks_no_caller() {
     let bed = beds::memory();
     let once = bed.once();
     let claim = claim(&once);
@@ -88,7 +88,7 @@ fn a_store_that_hangs_is_given_up_and_holds_nobody() {
 }
 
 #[test]
-fn who_slept_while_it_began_has_no_claim_that_is_over() {
+fn a_program_that_slept_during_begin_gets_no_expired_claim() {
     /// A process that is stopped just when its claim has been written.
     type Nap = fn(&MemoryStore);
     #[derive(Debug)]
@@ -158,7 +158,7 @@ fn a_store_that_panics_is_an_error() {
 
 /// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
 #[test]
-fn two_programs_that_seed_their_random_numbers_alike_have_not_one_claim() {
+fn programs_with_the_same_random_seed_have_different_claims() {
     let store = MemoryStore::new();
     let begin = || {
         fastrand::seed(42);
@@ -170,7 +170,7 @@ fn two_programs_that_seed_their_random_numbers_alike_have_not_one_claim() {
 
 /// A claim is short and a result is kept long, so to let go of what ends first would be to let go of claims.
 #[test]
-fn a_claim_stays_its_owners_in_a_memory_store_that_is_full_of_results() {
+fn a_claim_survives_in_a_memory_store_that_is_full_of_results() {
     let once = Idempotency::new(MemoryStore::new());
     for number in 0..9_999 {
         match once.begin::<u32>(format!("done-{number}"), "").unwrap() {

@@ -18,7 +18,7 @@ fn waiting<'scope>(scope: &'scope thread::Scope<'scope, '_>, bed: &Bed) -> threa
     waiting
 }
 
-pub(crate) fn who_waits_gets_the_result_of_another(bed: &Bed) {
+pub(crate) fn a_waiting_caller_gets_the_result_of_the_claim_holder(bed: &Bed) {
     let claim = claim(&bed.once());
     let asked = Instant::now();
     thread::scope(|scope| {
@@ -31,7 +31,7 @@ pub(crate) fn who_waits_gets_the_result_of_another(bed: &Bed) {
     assert_eq!(ran.unwrap(), "receipt");
 }
 
-pub(crate) fn who_waits_takes_over_what_is_abandoned_or_runs_out(bed: &Bed) {
+pub(crate) fn a_waiting_caller_takes_over_an_abandoned_or_expired_claim(bed: &Bed) {
     let asked = Instant::now();
     for abandon in [true, false] {
         let claim = claim(&bed.once());
@@ -49,7 +49,7 @@ pub(crate) fn who_waits_takes_over_what_is_abandoned_or_runs_out(bed: &Bed) {
     assert!(asked.elapsed() < PATIENCE / 2);
 }
 
-pub(crate) fn who_waits_knows_a_claim_of_its_own(bed: &Bed) {
+pub(crate) fn a_waiting_caller_recognizes_its_own_claim(bed: &Bed) {
     let claim = claim(&bed.once());
     let next = thread::scope(|scope| {
         let (once, operations) = (bed.once(), bed.store.operations());
@@ -70,7 +70,7 @@ pub(crate) fn who_waits_knows_a_claim_of_its_own(bed: &Bed) {
     assert_eq!(told(begin(&bed.once())), "receipt");
 }
 
-pub(crate) fn who_waits_ends_in_time(bed: &Bed) {
+pub(crate) fn a_wait_ends_by_its_deadline(bed: &Bed) {
     let _claim = claim(&bed.once());
     let wait = Duration::from_millis(300);
     let asked = Instant::now();

@@ -37,7 +37,7 @@ fn warm_up_has_the_token_ready_before_the_first_call() {
 }
 
 #[test]
-fn force_refresh_brings_another_token_while_everybody_else_gets_the_held_one() {
+fn force_refresh_brings_another_token_while_other_callers_get_the_current_one() {
     let provider = FakeProvider::new();
     let tokens = TokenManager::new(provider.clone());
     assert_eq!(text(&tokens), "token-1");
@@ -74,7 +74,7 @@ fn forced_refreshes_at_the_same_time_never_fetch_at_the_same_time() {
 }
 
 #[test]
-fn force_refresh_respects_the_pause_after_a_failure_and_leaves_the_held_token() {
+fn force_refresh_respects_the_cooldown_after_a_failure_and_keeps_the_current_token() {
     let provider = FakeProvider::new().then_grant("held", 7200 * SECOND).then_fail(outage());
     let (tokens, _clock) = on_clock(&provider);
     assert_eq!(text(&tokens), "held");
@@ -85,7 +85,7 @@ fn force_refresh_respects_the_pause_after_a_failure_and_leaves_the_held_token() 
 }
 
 #[test]
-fn force_refresh_returns_the_same_token_where_the_provider_has_no_other_and_asks_seldom() {
+fn force_refresh_returns_an_unchanged_token_and_respects_the_minimum_interval() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -122,7 +122,7 @@ fn status_explains_itself() {
 }
 
 #[test]
-fn metrics_tell_what_happened_and_add_up() {
+fn metrics_count_what_happened_and_add_up() {
     let provider = FakeProvider::new();
     let tokens = TokenManager::new(provider.clone());
     for _ in 0..10 {

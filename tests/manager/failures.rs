@@ -12,7 +12,7 @@ use crate::common::wait::*;
 use crate::outage;
 
 #[test]
-fn a_panic_is_an_error_for_everybody_and_leaves_nothing_stuck() {
+fn a_panic_is_an_error_for_all_callers_and_blocks_no_later_fetch() {
     let provider = FakeProvider::new().then_panic();
     let (tokens, clock) = on_clock(&provider);
     let errors: Vec<_> = thread::scope(|scope| {
@@ -25,7 +25,7 @@ fn a_panic_is_an_error_for_everybody_and_leaves_nothing_stuck() {
 }
 
 #[test]
-fn a_panic_during_a_renewal_is_noticed_by_no_caller() {
+fn a_panic_during_a_background_refresh_reaches_no_caller() {
     let provider = FakeProvider::new();
     let (tokens, clock) = on_clock(&provider);
     let events = tokens.events();
@@ -40,7 +40,7 @@ fn a_panic_during_a_renewal_is_noticed_by_no_caller() {
 }
 
 #[test]
-fn a_fetch_that_was_given_up_does_not_replace_a_better_token_and_is_not_lost_without_one() {
+fn the_late_token_of_an_abandoned_fetch_is_used_unless_there_is_a_better_one() {
     for (held, expected) in [(HOUR, "second"), (60 * SECOND, "first")] {
         let (release, gate) = crossbeam_channel::bounded::<()>(0);
         let calls = AtomicUsize::new(0);
@@ -89,7 +89,7 @@ fn a_wrong_secret_costs_one_call_in_thirty_seconds() {
 }
 
 #[test]
-fn retry_after_of_the_provider_is_kept_to_the_second() {
+fn retry_after_of_the_provider_is_respected_to_the_second() {
     let clock = FakeClock::new();
     let host = FakeVendor::oauth2();
     host.fail_with(VendorFault::Throttle { retry_after: 90 * SECOND });
@@ -106,7 +106,7 @@ fn retry_after_of_the_provider_is_kept_to_the_second() {
 }
 
 #[test]
-fn every_outage_of_a_vendor_is_a_typed_error_and_ends_with_it() {
+fn every_outage_of_a_vendor_is_a_typed_error_and_ends_with_the_outage() {
     for outage in [
         VendorFault::Status(500),
         VendorFault::Status(503),
@@ -129,7 +129,7 @@ fn every_outage_of_a_vendor_is_a_typed_error_and_ends_with_it() {
 }
 
 #[test]
-fn a_thousand_failures_keep_the_longest_pause() {
+fn a_thousand_failures_stay_at_the_longest_cooldown() {
     let provider = FakeProvider::new();
     provider.always_fail(Some(outage()));
     let (tokens, clock) = on_clock(&provider);
@@ -142,7 +142,7 @@ fn a_thousand_failures_keep_the_longest_pause() {
 }
 
 #[test]
-fn invalidate_ends_the_pause_and_forgets_the_token() {
+fn invalidate_ends_the_cooldown_and_forgets_the_token() {
     let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "wrong"));
     let (tokens, _clock) = on_clock(&provider);
     tokens.token().unwrap_err();
@@ -153,7 +153,7 @@ fn invalidate_ends_the_pause_and_forgets_the_token() {
 }
 
 #[test]
-fn what_was_under_way_when_all_was_forgotten_is_not_kept() {
+fn a_fetch_in_flight_during_invalidate_is_not_kept() {
     let provider = FakeProvider::new().gated();
     let tokens = TokenManager::new(provider.clone());
     tokens.warm_up();

@@ -24,7 +24,7 @@ fn each_tenant_has_one_manager() {
 }
 
 #[test]
-fn the_least_recently_used_goes_and_its_handles_and_numbers_stay() {
+fn the_least_recently_used_manager_is_dropped_and_its_handles_and_metrics_stay() {
     let pool = TokenPool::new().capacity(2);
     let first = pool.manager(&"a", tenant("a")).unwrap();
     text(&first);
@@ -43,7 +43,7 @@ fn the_least_recently_used_goes_and_its_handles_and_numbers_stay() {
 }
 
 #[test]
-fn a_wrong_provider_is_not_kept() {
+fn a_pool_does_not_keep_a_provider_with_wrong_settings() {
     let pool = TokenPool::new();
     assert_eq!(pool.manager(&1, || WeCom::new("", "")).unwrap_err().kind(), ErrorKind::Config);
     assert!(pool.is_empty());

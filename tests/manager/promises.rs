@@ -28,7 +28,7 @@ mod promise_1_a_good_token_beats_everything {
     use super::*;
 
     #[test]
-    fn renewals_that_fail_ten_times_are_noticed_by_no_caller_and_follow_the_backoff() {
+    fn ten_failed_background_refreshes_reach_no_caller_and_follow_the_backoff() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -50,7 +50,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn no_caller_waits_while_a_due_token_is_renewed() {
+    fn no_caller_waits_while_a_due_token_is_refreshed() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -67,7 +67,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn a_late_token_is_better_than_an_error() {
+    fn an_expiring_token_is_better_than_an_error() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -79,7 +79,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn a_late_token_is_better_than_a_timeout() {
+    fn an_expiring_token_is_better_than_a_timeout() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -90,7 +90,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn a_held_token_is_served_after_shutdown_and_then_the_error_says_so() {
+    fn after_shutdown_the_current_token_is_served_until_it_expires() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -116,7 +116,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn the_last_five_seconds_belong_to_nobody() {
+    fn no_token_is_returned_in_its_last_five_seconds() {
         let (tokens, clock, _) = last_token();
         clock.advance(7195 * SECOND - Duration::from_nanos(1));
         assert_eq!(text(&tokens), "token-1");
@@ -126,7 +126,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_laptop_that_slept_three_hours_does_not_hand_out_its_old_token() {
+    fn a_laptop_that_slept_three_hours_does_not_return_its_old_token() {
         let (tokens, clock, provider) = last_token();
         provider.always_fail(None);
         clock.suspend(3 * HOUR);
@@ -134,7 +134,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_back_makes_no_token_immortal() {
+    fn a_wall_clock_set_back_does_not_extend_a_token() {
         let (tokens, clock, _) = last_token();
         clock.step_back(HOUR);
         clock.advance(7195 * SECOND);
@@ -142,7 +142,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_forward_costs_one_fetch() {
+    fn a_wall_clock_set_forward_costs_one_fetch() {
         let (tokens, clock, provider) = last_token();
         provider.always_fail(None);
         clock.step_forward(3 * HOUR);
@@ -152,7 +152,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_slow_answer_shortens_the_life_that_is_assumed() {
+    fn a_slow_response_shortens_the_assumed_lifetime() {
         let clock = evertoken::testing::FakeClock::new();
         let slow = clock.clone();
         let provider = FakeProvider::new().then(move |_| {
@@ -164,7 +164,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn short_lives_are_never_stretched_by_margins() {
+    fn margins_never_extend_short_lifetimes() {
         let provider = FakeProvider::new().lifetime(10 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -174,7 +174,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_token_whose_life_is_over_on_arrival_is_an_error_and_asked_for_no_faster_than_any_other() {
+    fn a_token_that_is_granted_expired_is_an_error_with_the_usual_cooldown() {
         let provider = FakeProvider::new().lifetime(Duration::from_nanos(1));
         let (tokens, _clock) = on_clock(&provider);
         for _ in 0..10 {
@@ -184,7 +184,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_token_given_again_keeps_the_end_that_a_fetch_that_was_given_up_brought() {
+    fn an_unchanged_token_keeps_the_end_that_an_abandoned_fetch_brought() {
         let (release, gate) = crossbeam_channel::bounded::<()>(0);
         let (release_second, second_gate) = crossbeam_channel::bounded::<()>(0);
         let same = move |gate: crossbeam_channel::Receiver<()>| {
@@ -211,7 +211,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_clock_that_is_set_right_at_last_does_not_end_a_token_that_the_provider_still_gives() {
+    fn a_corrected_clock_does_not_expire_a_token_that_the_provider_still_grants() {
         let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged();
         let (tokens, clock) = on_clock(&provider);
         text(&tokens);
@@ -222,7 +222,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn the_vendor_takes_every_token_that_is_handed_out_while_tokens_end_all_the_time() {
+    fn the_vendor_accepts_every_returned_token_while_tokens_expire_all_the_time() {
         // Real time and a real socket: twelve lives of a second, in which the vendor judges every token.
         let host = FakeVendor::wecom().lifetime(SECOND).renews_within(Duration::from_millis(300));
         let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -267,7 +267,7 @@ mod promise_3_one_fetch {
     }
 
     #[test]
-    fn a_failed_fetch_answers_a_hundred_threads_until_its_retry_time() {
+    fn one_failed_fetch_answers_a_hundred_threads_until_its_retry_time() {
         let provider = FakeProvider::new();
         provider.always_fail(Some(outage()));
         let (tokens, clock) = on_clock(&provider);
@@ -285,7 +285,7 @@ mod promise_3_one_fetch {
     }
 
     #[test]
-    fn a_fetch_that_everybody_left_still_serves_the_next_caller() {
+    fn a_fetch_whose_callers_all_left_still_serves_the_next_caller() {
         let provider = FakeProvider::new().gated();
         let tokens = TokenManager::new(provider.clone());
         let events = tokens.events();
@@ -296,7 +296,7 @@ mod promise_3_one_fetch {
     }
 
     #[test]
-    fn idleness_past_the_end_and_then_a_burst_cost_one_fetch_and_no_dead_token() {
+    fn a_burst_of_calls_after_an_idle_expiry_costs_one_fetch_and_returns_no_expired_token() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -362,7 +362,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_rejected_token_does_not_come_back_with_the_fetch_that_was_bringing_it() {
+    fn a_rejected_token_does_not_come_back_with_the_fetch_in_flight() {
         let provider = FakeProvider::new().then_grant("same", 7200 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         let bad = tokens.token().unwrap();
@@ -375,7 +375,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_rejection_does_not_jump_the_pause_after_a_failure() {
+    fn a_rejection_does_not_shorten_the_cooldown_after_a_failure() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -392,7 +392,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_token_that_is_granted_again_is_used_and_its_rejection_ignored_for_a_while() {
+    fn a_reinstated_token_is_used_and_its_rejections_are_ignored_for_a_while() {
         let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged().then_unchanged();
         let (tokens, clock) = on_clock(&provider);
         let token = tokens.token().unwrap();
@@ -421,7 +421,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn rejections_in_a_row_do_not_shorten_the_pause_that_the_provider_asked_for() {
+    fn rejections_in_a_row_do_not_shorten_the_cooldown_that_the_provider_asked_for() {
         let throttled = Error::new(ErrorKind::Throttled, "slow down").with_retry_after(HOUR);
         let provider = FakeProvider::new();
         let (tokens, _clock) = on_clock(&provider);
@@ -437,7 +437,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_service_that_refuses_every_new_token_is_not_fed_with_more_of_them() {
+    fn a_service_that_refuses_every_token_does_not_cause_a_fetch_for_each_rejection() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         for _ in 0..3 {
@@ -466,7 +466,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn max_wait_bounds_a_call_while_the_fetch_goes_on() {
+    fn max_wait_bounds_a_call_and_the_fetch_goes_on() {
         let provider = FakeProvider::new().gated();
         let tokens = TokenManager::builder(provider.clone()).max_wait(Duration::from_millis(50)).build().unwrap();
         let asked = Instant::now();
@@ -491,7 +491,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn a_provider_that_never_returns_is_given_up_and_the_next_fetch_works() {
+    fn a_fetch_that_never_returns_is_abandoned_and_the_next_one_works() {
         let provider = FakeProvider::new().gated();
         let http = HttpConfig::default().timeout(Duration::from_millis(50));
         let tokens = TokenManager::builder(provider.clone())
@@ -514,7 +514,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn a_provider_that_asks_its_own_manager_gets_an_error_and_no_deadlock() {
+    fn a_provider_that_calls_its_own_manager_gets_an_error_and_no_deadlock() {
         use std::sync::{Arc, OnceLock};
         let own: Arc<OnceLock<TokenManager>> = Arc::default();
         let inner = own.clone();
@@ -527,7 +527,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn two_managers_whose_providers_ask_each_other_get_an_error_and_no_deadlock() {
+    fn two_managers_whose_providers_call_each_other_get_an_error_and_no_deadlock() {
         use std::sync::{Arc, OnceLock};
         let (one, other): (Arc<OnceLock<TokenManager>>, Arc<OnceLock<TokenManager>>) = Default::default();
         let asking = |manager: &Arc<OnceLock<TokenManager>>| {

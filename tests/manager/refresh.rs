@@ -12,7 +12,7 @@ use crate::common::wait::*;
 use crate::outage;
 
 #[test]
-fn a_used_token_is_renewed_five_minutes_before_its_end() {
+fn a_used_token_is_refreshed_five_minutes_before_it_expires() {
     let provider = FakeProvider::new();
     let (tokens, clock) = on_clock(&provider);
     let events = tokens.events();
@@ -30,7 +30,7 @@ fn a_used_token_is_renewed_five_minutes_before_its_end() {
 }
 
 #[test]
-fn a_token_that_nobody_used_since_its_renewal_is_left_until_it_is_used_again() {
+fn a_token_unused_since_its_refresh_is_not_refreshed_until_its_next_use() {
     let provider = FakeProvider::new();
     let (tokens, clock) = on_clock(&provider);
     let events = tokens.events();
@@ -49,7 +49,7 @@ fn a_token_that_nobody_used_since_its_renewal_is_left_until_it_is_used_again() {
 }
 
 #[test]
-fn keep_warm_renews_what_nobody_uses() {
+fn keep_warm_refreshes_unused_tokens() {
     let provider = FakeProvider::new();
     let clock = FakeClock::new();
     let tokens = builder(&provider, &clock).keep_warm(true).build().unwrap();
@@ -64,7 +64,7 @@ fn keep_warm_renews_what_nobody_uses() {
 }
 
 #[test]
-fn keep_warm_goes_on_after_an_outage_that_outlived_the_token() {
+fn keep_warm_goes_on_after_an_outage_longer_than_the_token() {
     let provider = FakeProvider::new();
     let clock = FakeClock::new();
     let tokens = builder(&provider, &clock).keep_warm(true).build().unwrap();
@@ -81,7 +81,7 @@ fn keep_warm_goes_on_after_an_outage_that_outlived_the_token() {
 }
 
 #[test]
-fn a_token_that_is_dead_and_unused_is_wiped_and_its_manager_left_alone() {
+fn an_expired_unused_token_is_wiped_and_not_refreshed() {
     let provider = FakeProvider::new();
     let (tokens, clock) = on_clock(&provider);
     let events = tokens.events();
@@ -93,7 +93,7 @@ fn a_token_that_is_dead_and_unused_is_wiped_and_its_manager_left_alone() {
 }
 
 #[test]
-fn refresh_after_renews_sooner() {
+fn refresh_after_refreshes_sooner() {
     let provider = FakeProvider::new();
     let clock = FakeClock::new();
     let tokens = builder(&provider, &clock).refresh_after(600 * SECOND).build().unwrap();
@@ -105,7 +105,7 @@ fn refresh_after_renews_sooner() {
 }
 
 #[test]
-fn lives_of_five_seconds_make_no_busy_loop() {
+fn lifetimes_of_five_seconds_cause_no_busy_loop() {
     let provider = FakeProvider::new().lifetime(5 * SECOND);
     let (tokens, clock) = on_clock(&provider);
     let events = tokens.events();
@@ -121,7 +121,7 @@ fn lives_of_five_seconds_make_no_busy_loop() {
 }
 
 #[test]
-fn a_slow_provider_delays_the_renewal_of_nobody_else() {
+fn a_slow_provider_delays_no_other_managers_refresh() {
     let clock = FakeClock::new();
     let slow = FakeProvider::new().with_identity(Identity::new("slow"));
     let slow_tokens = builder(&slow, &clock).build().unwrap();
@@ -140,7 +140,7 @@ fn a_slow_provider_delays_the_renewal_of_nobody_else() {
 }
 
 #[test]
-fn at_most_eight_renewals_are_under_way_at_once() {
+fn at_most_eight_background_refreshes_run_at_once() {
     let clock = FakeClock::new();
     // One provider behind forty managers counts for all of them.
     let provider = FakeProvider::new();
@@ -158,7 +158,7 @@ fn at_most_eight_renewals_are_under_way_at_once() {
 }
 
 #[test]
-fn a_clock_that_panics_ends_no_other_managers_renewals() {
+fn a_clock_that_panics_stops_no_other_managers_refreshes() {
     let clock = PanickingClock::for_thread("evertoken-refresher");
     let broken = TokenManager::builder(FakeProvider::new()).clock(clock.clone()).build().unwrap();
     text(&broken);
@@ -186,7 +186,7 @@ fn a_clock_that_panics_ends_no_other_managers_renewals() {
 }
 
 #[test]
-fn a_lead_shorter_than_the_margin_still_renews_in_the_background() {
+fn a_refresh_lead_shorter_than_the_margin_still_refreshes_in_the_background() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let tokens = builder(&provider, &clock).refresh_ahead(30 * SECOND).build().unwrap();
     let events = tokens.events();
@@ -200,7 +200,7 @@ fn a_lead_shorter_than_the_margin_still_renews_in_the_background() {
 }
 
 #[test]
-fn the_largest_jitter_moves_no_renewal_into_the_safety_margin() {
+fn the_largest_jitter_moves_no_refresh_into_the_safety_margin() {
     for _ in 0..100 {
         let tokens = builder(&FakeProvider::new(), &FakeClock::new()).jitter(1.0).build().unwrap();
         text(&tokens);

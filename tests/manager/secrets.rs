@@ -127,7 +127,7 @@ fn promise_8_the_key_in_a_store_holds_no_secret() {
 }
 
 #[test]
-fn the_report_is_logged_as_often_as_was_asked() {
+fn the_metrics_are_logged_as_often_as_configured() {
     record_logs();
     let provider = FakeProvider::new().with_identity(Identity::new("reporting"));
     let clock = FakeClock::new();

@@ -73,7 +73,7 @@ fn a_wrong_setting_of_the_provider_is_returned_by_every_call() {
 }
 
 #[test]
-fn building_opens_no_socket() {
+fn building_a_manager_opens_no_socket() {
     let host = FakeVendor::wecom();
     let provider = WeCom::new("corp", "secret").base_url(host.url());
     drop(TokenManager::builder(provider).build().unwrap());

@@ -34,7 +34,7 @@ impl Provider for Nosy {
 }
 
 #[test]
-fn a_providers_name_may_call_its_manager_while_the_status_is_read() {
+fn the_name_of_a_provider_may_call_its_manager_while_the_status_is_read() {
     let nosy = Nosy::default();
     let tokens = TokenManager::new(nosy.clone());
     *nosy.0.lock().unwrap() = Some(tokens.clone());

@@ -26,7 +26,7 @@ fn until_no_thread() -> Duration {
 }
 
 #[test]
-fn promise_9_no_thread_runs_while_nothing_is_held() {
+fn promise_9_no_thread_runs_without_a_token() {
     alone(|| {
         let managers: Vec<_> = (0..100).map(|_| TokenManager::new(FakeProvider::new())).collect();
         assert!(threads().is_empty(), "{:?}", threads());
@@ -35,7 +35,7 @@ fn promise_9_no_thread_runs_while_nothing_is_held() {
 }
 
 #[test]
-fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along() {
+fn promise_9_a_thousand_managers_share_one_thread_that_ends_with_the_last_of_them() {
     alone(|| {
         let mut managers: Vec<_> = (0..1000).map(|_| TokenManager::new(FakeProvider::new())).collect();
         managers.iter().for_each(|manager| drop(text(manager)));
@@ -53,7 +53,7 @@ fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along
 }
 
 #[test]
-fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once() {
+fn promise_9_one_read_of_a_token_from_a_file_starts_no_thread() {
     alone(|| {
         let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().lifetime(3 * SECOND));
         let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
@@ -74,7 +74,7 @@ fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted
 }
 
 #[test]
-fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline() {
+fn a_manager_that_is_dropped_during_a_fetch_returns_at_once() {
     alone(|| {
         let host = FakeVendor::wecom();
         let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -101,7 +101,7 @@ fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by
 }
 
 #[test]
-fn shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says() {
+fn shutdown_waits_for_the_fetch_in_flight_no_longer_than_its_limit() {
     alone(|| {
         let provider = FakeProvider::new().gated();
         let tokens = TokenManager::new(provider.clone());
@@ -117,7 +117,7 @@ fn shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says() {
 }
 
 #[test]
-fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
+fn the_scheduler_thread_starts_again_with_the_next_token() {
     alone(|| {
         for _ in 0..50 {
             let provider = FakeProvider::new();
@@ -135,7 +135,7 @@ fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
 }
 
 #[test]
-fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
+fn a_forked_child_keeps_the_token_and_starts_new_threads() {
     alone(|| {
         let host = FakeVendor::oauth2().lifetime(3 * SECOND);
         let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));

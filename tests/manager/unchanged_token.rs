@@ -8,7 +8,7 @@ use evertoken::{ErrorKind, TokenManager, TokenState, WeCom};
 use crate::common::wait::*;
 
 #[test]
-fn it_is_no_renewal_keeps_its_end_and_is_tried_again_when_it_can_change() {
+fn an_unchanged_token_keeps_its_expiry_and_is_asked_for_again_when_it_can_change() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -32,7 +32,7 @@ fn it_is_no_renewal_keeps_its_end_and_is_tried_again_when_it_can_change() {
 }
 
 #[test]
-fn callers_wait_while_a_token_that_is_over_has_not_been_replaced() {
+fn callers_wait_while_an_expired_token_is_being_replaced() {
     let provider = FakeProvider::new().lifetime(7200 * SECOND);
     let (tokens, clock) = on_clock(&provider);
     text(&tokens);
@@ -46,7 +46,7 @@ fn callers_wait_while_a_token_that_is_over_has_not_been_replaced() {
 }
 
 #[test]
-fn a_token_that_stays_the_same_for_ever_does_not_hold_up_callers_beyond_their_time() {
+fn a_provider_that_never_grants_a_new_token_delays_callers_until_their_deadline_at_most() {
     let provider = FakeProvider::new();
     let (tokens, clock) = on_clock(&provider);
     text(&tokens);
@@ -58,7 +58,7 @@ fn a_token_that_stays_the_same_for_ever_does_not_hold_up_callers_beyond_their_ti
 }
 
 #[test]
-fn a_provider_that_extends_the_same_token_is_believed() {
+fn an_unchanged_token_with_a_later_end_is_extended() {
     let profile = evertoken::provider::Profile::default().unchanged_token_extends(true);
     let provider = FakeProvider::new().with_profile(profile);
     let (tokens, clock) = on_clock(&provider);
@@ -71,7 +71,7 @@ fn a_provider_that_extends_the_same_token_is_believed() {
 }
 
 #[test]
-fn nothing_is_asked_before_the_provider_can_give_something_new() {
+fn the_provider_is_not_called_before_it_can_grant_a_new_token() {
     let profile = evertoken::provider::Profile::default().earliest_refresh(100 * SECOND);
     let provider = FakeProvider::new().with_profile(profile);
     let (tokens, clock) = on_clock(&provider);

@@ -302,7 +302,7 @@ fn provider_of(json: &str) -> String {
 }
 
 #[test]
-fn every_kind_is_the_provider_that_is_built_by_hand() {
+fn every_configured_kind_equals_the_provider_built_in_code() {
     for (json, by_hand) in every_kind() {
         let tokens = built(json).unwrap_or_else(|error| panic!("{json}: {error}"));
         assert_eq!(tokens.identity(), by_hand.identity(), "{json}");
@@ -371,7 +371,7 @@ fn a_secret_that_is_written_down_is_refused_and_not_quoted() {
 }
 
 #[test]
-fn a_configuration_shows_neither_secrets_nor_what_an_address_hides() {
+fn a_configuration_shows_neither_secrets_nor_the_query_of_an_address() {
     let config = read(
         r#"{"provider": "oauth2", "token_url": "https://user:hunter2@h.example/t?k=hunter2", "client_id": "c",
             "secret": SECRET, "resource": "https://hunter2@r.example"}"#,
@@ -551,7 +551,7 @@ fn an_authorizer_and_a_tenant_are_granted_for_the_token_of_their_parent() {
 }
 
 #[test]
-fn a_ticket_counts_although_the_store_is_out_of_order() {
+fn a_ticket_is_used_although_the_store_is_broken() {
     let host = answering(EVERYTHING);
     let json = r#"{"provider": "wecom-suite", "suite_id": "s", "secret": SECRET, "ticket": TICKET, "base_url": "URL"}"#;
     let store = FaultyStore::default();
@@ -571,7 +571,7 @@ fn one_key_is_not_given_to_a_parent_and_its_child() {
 }
 
 #[test]
-fn a_federated_assertion_is_read_anew_on_each_fetch() {
+fn a_federated_assertion_is_read_again_for_each_fetch() {
     let host = answering(r#"{"access_token": "t-1", "expires_in": 3599}"#);
     let assertion = tempfile::NamedTempFile::new().unwrap();
     let config = serde_json::json!({"provider": "entra-federated", "tenant": "t.example", "client_id": "c",

@@ -90,7 +90,7 @@ fn variables_of_parent(prefix: &str, json: &serde_json::Value) -> Vec<(String, S
 }
 
 #[test]
-fn the_environment_says_all_that_a_file_can_say() {
+fn environment_variables_can_set_all_that_a_file_can() {
     let name = test_of(&|| ());
     if is_child() {
         return;
@@ -115,7 +115,7 @@ fn the_environment_says_all_that_a_file_can_say() {
 }
 
 #[test]
-fn what_is_wrong_with_the_environment_is_told_by_the_name_of_the_variable() {
+fn an_error_in_the_environment_names_the_variable() {
     let name = test_of(&|| ());
     if is_child() {
         return;
@@ -288,7 +288,7 @@ fn the_program_prints_the_token_and_nothing_else() {
 }
 
 #[test]
-fn the_exit_code_of_the_program_says_what_helps() {
+fn the_exit_code_of_the_program_depends_on_the_kind_of_error() {
     let host = FakeVendor::wecom().credential("c", "hunter2");
     let url = host.url();
     fn wecom<'a>(secret: &'a str, url: &'a str) -> [(&'a str, &'a str); 4] {

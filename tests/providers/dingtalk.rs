@@ -324,7 +324,7 @@ fn without_a_ticket_dingtalk_is_not_asked() {
 }
 
 #[test]
-fn all_corps_of_a_suite_of_dingtalk_share_its_ticket_and_other_suites_do_not() {
+fn all_corps_of_a_dingtalk_suite_share_its_ticket_and_other_suites_do_not() {
     let suite = DingTalkSuite::new("suite", "s").renewal().unwrap();
     let corp = |key, secret, corp| DingTalkAuthorizedCorp::new(key, secret, corp);
     let same = [
@@ -376,13 +376,13 @@ fn a_page_of_dingtalk_is_a_ban_unless_its_status_says_otherwise() {
 }
 
 #[test]
-fn an_internal_fault_of_dingtalk_may_be_a_wrong_corp_id_and_says_so() {
+fn an_internal_error_of_dingtalk_advises_to_check_the_corp_id() {
     let error = refusal(&reply("500 Oops", "", r#"{"code":"unknownError","message":"hunter2"}"#));
     assert!(error.is_retryable() && error.to_string().contains("corp id"), "{error}");
 }
 
 #[test]
-fn dingtalks_name_for_a_request_and_the_address_it_saw_are_told() {
+fn errors_of_dingtalk_show_the_request_id_and_the_client_address() {
     let denied = r#"{"code":"invalidClientIdOrSecret","requestid":"30EE8654-1","message":"ip=1.2.3.4"}"#;
     let error = refusal(&reply("400 Bad Request", "", denied));
     assert_eq!(error.request_id(), Some("30EE8654-1"));
@@ -398,7 +398,7 @@ fn dingtalks_name_for_a_request_and_the_address_it_saw_are_told() {
 }
 
 #[test]
-fn dingtalk_tells_a_refused_token_from_a_refused_request() {
+fn a_refused_token_of_dingtalk_differs_from_a_refused_request() {
     for provider in kinds() {
         let name = provider.name();
         let verdict =
@@ -444,7 +444,7 @@ fn dingtalk_tells_a_refused_token_from_a_refused_request() {
 }
 
 #[test]
-fn dingtalk_tells_how_long_to_wait() {
+fn throttling_by_dingtalk_says_how_long_to_wait() {
     let wait = |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
     let mut page = HeaderMap::new();
     page.insert("content-type", "text/html;charset=utf-8".parse().unwrap());
@@ -500,7 +500,7 @@ fn the_tokens_of_dingtalk_travel_where_the_host_looks_for_them() {
 }
 
 #[test]
-fn dingtalk_treats_its_tokens_as_it_says() {
+fn the_profile_of_dingtalk_matches_its_documentation() {
     // Name, whether the same token comes back with a longer life, whether a new one may end the old one.
     let expected = [
         ("dingtalk", true, false),
@@ -543,7 +543,7 @@ fn a_wrong_setting_of_dingtalk_is_named() {
 }
 
 #[test]
-fn a_code_of_dingtalk_that_quotes_what_was_sent_is_not_told() {
+fn a_dingtalk_code_that_quotes_the_request_is_not_shown() {
     for quoted in ["s3cret", "the-ticket"] {
         let body = format!(r#"{{"code":"x-{quoted}","requestid":"{quoted}"}}"#);
         let host = canned(reply("400 Bad Request", "", &body));

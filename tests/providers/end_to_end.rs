@@ -441,7 +441,7 @@ fn a_call_with_a_refused_token_is_repeated_with_another() {
 }
 
 #[test]
-fn promise_2_no_vendors_token_is_handed_out_dead_in_two_days() {
+fn promise_2_no_expired_token_of_any_vendor_is_returned_in_two_days() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
@@ -459,7 +459,7 @@ fn promise_2_no_vendors_token_is_handed_out_dead_in_two_days() {
 }
 
 #[test]
-fn a_wrong_secret_costs_one_call_per_pause_and_says_what_is_wrong() {
+fn a_wrong_secret_costs_one_call_per_cooldown_and_is_named() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.wrong)(&vendor);
@@ -475,7 +475,7 @@ fn a_wrong_secret_costs_one_call_per_pause_and_says_what_is_wrong() {
 }
 
 #[test]
-fn too_many_calls_are_answered_with_a_pause() {
+fn throttling_causes_a_cooldown() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
@@ -494,7 +494,7 @@ fn too_many_calls_are_answered_with_a_pause() {
 }
 
 #[test]
-fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time() {
+fn throttling_without_a_time_causes_growing_cooldowns() {
     let vendor = Vendor::new(FakeVendor::wecom());
     let tokens = vendor.wecom();
     vendor.host.fail_with(VendorFault::Throttle { retry_after: Duration::ZERO });
@@ -507,7 +507,7 @@ fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time()
 }
 
 #[test]
-fn garbage_and_outages_of_every_vendor_pass() {
+fn every_vendor_recovers_from_garbage_and_outages() {
     for kind in KINDS {
         for (outage, fits) in [
             (VendorFault::Garbage, &[ErrorKind::InvalidResponse, ErrorKind::Throttled][..]),
@@ -526,7 +526,7 @@ fn garbage_and_outages_of_every_vendor_pass() {
 }
 
 #[test]
-fn pages_are_signed_with_tickets_and_with_nothing_else() {
+fn pages_are_signed_with_tickets_only() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
@@ -543,7 +543,7 @@ fn pages_are_signed_with_tickets_and_with_nothing_else() {
 }
 
 #[test]
-fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
+fn no_refresh_token_is_used_twice_and_a_used_one_advises_to_sign_in_again() {
     let vendor = Vendor::new(FakeVendor::oauth2());
     let store = MemoryStore::with_clock(vendor.clock.clone());
     let manager = || {
@@ -590,7 +590,7 @@ fn a_person_signs_in_on_another_device() {
 }
 
 #[test]
-fn a_sign_in_goes_on_when_the_network_fails_meanwhile() {
+fn a_sign_in_survives_network_failures() {
     let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let sign_in = DeviceSignIn::new(host.url() + "/device_authorization", client);
@@ -608,7 +608,7 @@ fn a_sign_in_goes_on_when_the_network_fails_meanwhile() {
 }
 
 #[test]
-fn what_a_sign_in_may_not_show_or_ask_is_refused() {
+fn a_sign_in_with_unsafe_text_or_address_is_refused() {
     for body in [
         r#"{}"#,
         r#"{"device_code":"d","verification_uri":"https://h/"}"#,
@@ -674,7 +674,7 @@ fn classic_wechat_stays_within_its_day_and_keeps_a_reserve() {
 }
 
 #[test]
-fn processes_of_one_app_of_wechat_share_the_classic_token_and_end_it_for_nobody() {
+fn processes_of_one_wechat_app_share_the_classic_token_and_do_not_invalidate_it() {
     let vendor = Vendor::new(FakeVendor::wechat());
     let store = MemoryStore::with_clock(vendor.clock.clone());
     let process = || {
@@ -701,7 +701,7 @@ fn processes_of_one_app_of_wechat_share_the_classic_token_and_end_it_for_nobody(
 }
 
 #[test]
-fn a_ticket_of_another_app_is_stale_and_says_so() {
+fn a_ticket_of_another_app_is_refused_as_stale() {
     let mut tried = 0;
     for kind in KINDS {
         let vendor = Vendor::of(kind);
@@ -724,7 +724,7 @@ fn a_ticket_of_another_app_is_stale_and_says_so() {
 }
 
 #[test]
-fn no_log_tells_a_token_or_the_query_of_an_address_of_any_vendor() {
+fn no_log_shows_a_token_or_the_query_of_an_address() {
     record_logs();
     for kind in KINDS {
         let (vendor, other) = (Vendor::of(kind), Vendor::of(kind));
@@ -746,7 +746,7 @@ fn no_log_tells_a_token_or_the_query_of_an_address_of_any_vendor() {
 }
 
 #[test]
-fn a_parent_lives_as_long_as_what_is_derived_from_it_and_no_longer() {
+fn a_parent_exists_as_long_as_its_children() {
     let vendor = Vendor::new(FakeVendor::wecom());
     let app = Arc::new(vendor.wecom());
     let tickets = TokenManager::new(WeComJsTicket::corp(app.clone()).base_url(vendor.url()));

@@ -140,9 +140,9 @@ pub(crate) fn assert_judges(provider: &dyn Provider, rejecting: &[&str], others:
 pub(crate) fn assert_all(kinds: &[Kind]) {
     for kind in kinds {
         asks_exactly(kind);
-        takes_lives_as_numbers_and_as_texts(kind);
+        takes_lifetimes_as_numbers_and_as_texts(kind);
         refuses_what_makes_no_sense(kind);
-        goes_by_the_status_when_the_body_says_nothing(kind);
+        the_status_counts_when_the_body_has_no_code(kind);
         understands_its_vendors_refusals(kind);
         is_another_when_any_input_differs(kind);
         hides_its_secrets(kind);
@@ -166,7 +166,7 @@ fn asks_exactly(kind: &Kind) {
     }
 }
 
-fn takes_lives_as_numbers_and_as_texts(kind: &Kind) {
+fn takes_lifetimes_as_numbers_and_as_texts(kind: &Kind) {
     if kind.odd_life {
         return;
     }
@@ -192,7 +192,7 @@ fn refuses_what_makes_no_sense(kind: &Kind) {
     kind.assert_refused(&reply("302 Found", "location: http://127.0.0.1:1/\r\n", ""), ErrorKind::InvalidResponse);
 }
 
-fn goes_by_the_status_when_the_body_says_nothing(kind: &Kind) {
+fn the_status_counts_when_the_body_has_no_code(kind: &Kind) {
     for (status, expected) in [
         ("429 Too Many Requests", ErrorKind::Throttled),
         ("500 Internal Server Error", ErrorKind::Unavailable),

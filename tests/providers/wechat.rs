@@ -236,7 +236,7 @@ fn each_token_of_wechat_is_refused_by_codes_of_its_own() {
 }
 
 #[test]
-fn a_ticket_of_wechat_stays_at_home_and_no_answer_is_about_it() {
+fn a_wechat_ticket_is_not_sent_and_no_service_response_refers_to_it() {
     for provider in [WeChatJsTicket::new(Source("app")), WeChatJsTicket::card(Source("app"))] {
         assert_eq!(provider.placement(), TokenPlacement::NotSent);
         for code in ["40001", "40014", "42001", "42007", "45009"] {
@@ -246,7 +246,7 @@ fn a_ticket_of_wechat_stays_at_home_and_no_answer_is_about_it() {
 }
 
 #[test]
-fn a_stable_token_tells_its_true_end_and_can_be_forced_twenty_times_a_day() {
+fn a_stable_token_has_its_remaining_lifetime_and_can_be_forced_twenty_times_a_day() {
     let profile = WeChat::new("a", "s").profile();
     assert_eq!((profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs()), (7200, 300));
     assert_eq!(profile.earliest_refresh, Some(Duration::from_secs(300)));
@@ -265,7 +265,7 @@ fn a_new_classic_token_ends_the_old_one_and_two_thousand_a_day_are_granted() {
 }
 
 #[test]
-fn what_may_end_the_one_before_is_treated_as_if_it_did() {
+fn a_token_that_may_end_the_one_before_is_treated_as_if_it_did() {
     // WeChat advises to renew a component's token after an hour and fifty minutes.
     let kinds: [(&dyn Provider, u64); 4] = [
         (&WeChatComponent::new("c", "s"), 600),
@@ -282,7 +282,7 @@ fn what_may_end_the_one_before_is_treated_as_if_it_did() {
 }
 
 #[test]
-fn a_stable_token_is_forced_when_the_manager_says_so_and_never_else() {
+fn a_stable_token_is_forced_only_when_the_manager_asks_for_it() {
     for forced in [false, true] {
         let host = answering(r#"{"access_token":"t-1","expires_in":7200}"#);
         let provider = WeChat::new("app", "hunter2").base_url(host.url());
@@ -366,7 +366,7 @@ fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
 }
 
 #[test]
-fn a_component_without_a_ticket_says_what_to_do_and_asks_nobody() {
+fn a_component_without_a_ticket_returns_advice_and_sends_nothing() {
     let host = answering(r#"{"component_access_token":"t-1","expires_in":7200}"#);
     let error = WeChatComponent::new("app", "hunter2").base_url(host.url()).fetch(&context()).unwrap_err();
     assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketRequired, 0));
@@ -405,7 +405,7 @@ fn an_account_that_was_granted_another_refresh_token_brings_it_back() {
 }
 
 #[test]
-fn an_account_without_a_refresh_token_must_be_authorized_again_and_nobody_is_asked() {
+fn an_account_without_a_refresh_token_must_be_authorized_again_and_nothing_is_sent() {
     let host = answering(r#"{"authorizer_access_token":"t-1","expires_in":7200}"#);
     let provider = authorizer("c", "c", "a", "refresh-1").base_url(host.url());
     let error = provider.fetch(&context().with_parent(Some(parent("p")))).unwrap_err();
@@ -428,7 +428,7 @@ fn a_refresh_token_is_kept_while_its_authorization_is_the_same() {
 }
 
 #[test]
-fn what_is_derived_at_wechat_names_its_parent() {
+fn derived_wechat_tokens_name_their_parent() {
     let kinds: [&dyn Provider; 3] = [
         &authorizer("the-parent", "c", "a", "r"),
         &WeChatJsTicket::new(Source("the-parent")),
@@ -510,7 +510,7 @@ fn only_tickets_sign_pages_and_only_whole_addresses_are_signed() {
 }
 
 #[test]
-fn the_tickets_of_both_vendors_are_two() {
+fn the_tickets_of_wecom_and_wechat_have_different_identities() {
     let [wechat, wecom] = [
         WeChatJsTicket::new(Source("app")).base_url("https://h.example").identity(),
         WeComJsTicket::corp(Source("app")).base_url("https://h.example").identity(),

@@ -52,7 +52,7 @@ fn processes(name: &str, redis: &str, host: &FakeVendor, directory: &Path) -> Ve
 }
 
 #[test]
-fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_the_redis_gets_it_later() {
+fn promise_3_and_7_without_redis_the_processes_of_a_host_fetch_once_and_redis_gets_the_token_later() {
     play(|server, host, start| {
         server.kill();
         let mut all = start();
@@ -71,7 +71,7 @@ fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_th
 }
 
 #[test]
-fn promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redis() {
+fn promise_7_a_token_of_an_ended_process_is_copied_from_the_files_to_redis() {
     play(|server, host, start| {
         server.kill();
         let mut first = start();
@@ -86,7 +86,7 @@ fn promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redi
 }
 
 #[test]
-fn promise_5_and_6_a_redis_that_is_stopped_does_not_keep_the_processes_of_a_host_from_one_token() {
+fn promise_5_and_6_the_processes_of_a_host_share_one_token_while_redis_is_stopped() {
     play(|server, host, start| {
         server.stop();
         let mut all = start();

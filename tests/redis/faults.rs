@@ -60,7 +60,7 @@ fn faults() -> Vec<(&'static str, Fault)> {
 }
 
 #[test]
-fn promise_1_and_6_no_fault_of_redis_is_noticed_while_a_token_is_held() {
+fn promise_1_and_6_no_fault_of_redis_reaches_callers_while_there_is_a_token() {
     let server = RedisServer::start();
     for (name, fault) in faults() {
         let proxy = Proxy::to(server.addr());
@@ -78,7 +78,7 @@ fn promise_1_and_6_no_fault_of_redis_is_noticed_while_a_token_is_held() {
 }
 
 #[test]
-fn promise_5_and_6_with_nothing_held_no_fault_of_redis_costs_more_than_its_time_limit() {
+fn promise_5_and_6_without_a_token_no_fault_of_redis_costs_more_than_its_timeout() {
     let server = RedisServer::start();
     for (name, fault) in faults() {
         let proxy = Proxy::to(server.addr());
@@ -93,7 +93,7 @@ fn promise_5_and_6_with_nothing_held_no_fault_of_redis_costs_more_than_its_time_
 }
 
 #[test]
-fn promise_6_a_redis_that_is_not_there_costs_no_time() {
+fn promise_6_a_missing_redis_costs_no_time() {
     let provider = FakeProvider::new();
     let server = RedisServer::start();
     server.kill();
@@ -105,7 +105,7 @@ fn promise_6_a_redis_that_is_not_there_costs_no_time() {
 }
 
 #[test]
-fn promise_6_a_redis_that_is_stopped_while_a_token_is_held_is_not_noticed() {
+fn promise_6_a_stopped_redis_does_not_reach_callers_while_there_is_a_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
@@ -118,7 +118,7 @@ fn promise_6_a_redis_that_is_stopped_while_a_token_is_held_is_not_noticed() {
 }
 
 #[test]
-fn promise_5_a_redis_that_is_stopped_costs_half_a_second_when_nothing_is_held() {
+fn promise_5_a_stopped_redis_costs_half_a_second_without_a_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     server.stop();
     let tokens = manager(&provider, &server.url());
@@ -128,7 +128,7 @@ fn promise_5_a_redis_that_is_stopped_costs_half_a_second_when_nothing_is_held() 
 }
 
 #[test]
-fn promise_6_and_7_after_a_crash_redis_gets_what_was_fetched_meanwhile() {
+fn promise_6_and_7_after_a_crash_redis_gets_the_token_fetched_meanwhile() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let events = tokens.events();
@@ -146,7 +146,7 @@ fn promise_6_and_7_after_a_crash_redis_gets_what_was_fetched_meanwhile() {
 }
 
 #[test]
-fn promise_7_a_token_whose_publication_fails_is_handed_out_and_written_later() {
+fn promise_7_a_token_whose_publication_fails_is_returned_and_written_later() {
     let server = RedisServer::start();
     let proxy = Arc::new(Proxy::to(server.addr()));
     let cut = proxy.clone();
@@ -185,7 +185,7 @@ fn promise_7_a_newer_token_in_redis_is_not_overwritten_after_an_outage() {
 }
 
 #[test]
-fn a_first_time_out_and_a_lost_connection_are_tried_again_on_a_new_connection() {
+fn a_timeout_and_a_lost_connection_are_retried_on_a_new_connection() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     let tokens = manager(&FakeProvider::new(), &proxy.url());
@@ -199,7 +199,7 @@ fn a_first_time_out_and_a_lost_connection_are_tried_again_on_a_new_connection() 
 }
 
 #[test]
-fn a_connection_that_the_server_kills_again_and_again_costs_nobody_an_error() {
+fn connections_that_the_server_kills_cost_no_caller_an_error() {
     // Others would open descriptors meanwhile.
     alone(|| {
         let (server, provider) = (RedisServer::start(), FakeProvider::new());
@@ -223,7 +223,7 @@ fn descriptors() -> usize {
 }
 
 #[test]
-fn the_breaker_lets_one_try_at_a_time_whoever_asks() {
+fn the_breaker_lets_one_attempt_through_at_a_time() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     proxy.set(Fault::Cut);
@@ -253,7 +253,7 @@ fn the_breaker_lets_one_try_at_a_time_whoever_asks() {
 }
 
 #[test]
-fn the_state_of_the_store_is_told_once_per_change() {
+fn each_change_of_the_store_is_reported_once() {
     let server = RedisServer::start();
     let provider = FakeProvider::new();
     let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
@@ -303,7 +303,7 @@ fn pretender(reply: &'static [u8]) -> Pretender {
 
 /// What the server says, and what the person is told.
 #[test]
-fn what_the_server_refuses_is_told_in_words_that_help_and_quote_nothing() {
+fn errors_for_refused_commands_advise_and_quote_nothing() {
     let cases: [(&'static [u8], ErrorKind, &str); 9] = [
         (b"-LOADING Redis is loading the dataset in memory\r\n", ErrorKind::Store, "loading its data (code LOADING)"),
         (b"-OOM command not allowed when used memory > 'maxmemory'\r\n", ErrorKind::Store, "out of memory (code OOM)"),
@@ -338,7 +338,7 @@ fn what_the_server_refuses_is_told_in_words_that_help_and_quote_nothing() {
 }
 
 #[test]
-fn what_the_server_refuses_is_not_asked_again_with_every_call() {
+fn a_refused_command_is_not_repeated_with_every_call() {
     let replies: [&'static [u8]; 5] = [
         b"-LOADING Redis is loading the dataset in memory\r\n",
         b"-OOM command not allowed\r\n",
@@ -385,7 +385,7 @@ fn a_wrong_password_is_tried_once_and_then_left_alone_for_long() {
 }
 
 #[test]
-fn a_full_redis_still_tells_what_it_has_and_frees_the_lease() {
+fn a_full_redis_is_still_read_and_frees_the_lease() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     assert_eq!(text(&one), "token-1");
@@ -415,7 +415,7 @@ fn a_redis_that_fills_up_during_a_fetch_frees_the_lease() {
 }
 
 #[test]
-fn a_redis_that_has_become_a_replica_is_a_store_that_is_down() {
+fn a_redis_that_has_become_a_replica_is_down() {
     let (master, server, provider) = (RedisServer::start(), RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let events = tokens.events();
@@ -444,7 +444,7 @@ fn a_flushed_redis_is_filled_again() {
 }
 
 #[test]
-fn where_a_new_token_ends_the_old_one_an_outage_costs_one_fetch() {
+fn an_outage_costs_one_fetch_if_a_new_token_ends_the_old_one() {
     let server = RedisServer::start();
     let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
     server.kill();
@@ -463,7 +463,7 @@ fn where_a_new_token_ends_the_old_one_an_outage_costs_one_fetch() {
 
 /// A minute in which every fault comes and goes while several managers share and renew.
 #[test]
-fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
+fn promise_1_and_2_many_faults_cause_neither_expired_tokens_nor_errors() {
     let server = RedisServer::start();
     let proxies: Vec<_> = (0..3).map(|_| Proxy::to(server.addr())).collect();
     // When the provider ends each token, whatever anybody says.
@@ -520,7 +520,7 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
 }
 
 #[test]
-fn a_url_with_a_mistake_in_it_is_refused_without_being_quoted() {
+fn a_wrong_url_is_refused_and_not_quoted() {
     for url in [
         "redis//user:hunter2@host",
         "http://user:hunter2@host",
@@ -542,7 +542,7 @@ fn a_url_with_a_mistake_in_it_is_refused_without_being_quoted() {
 }
 
 #[test]
-fn promise_6_a_lease_that_nobody_frees_costs_one_wait_and_then_everybody_fetches_for_themselves() {
+fn promise_6_a_lease_that_is_never_freed_costs_one_wait_and_then_each_manager_fetches() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let lease = format!("{}:lock", tokens.key());
@@ -558,7 +558,7 @@ fn promise_6_a_lease_that_nobody_frees_costs_one_wait_and_then_everybody_fetches
 }
 
 #[test]
-fn promise_6_a_redis_that_can_be_read_and_not_written_is_told_to_be_down_once() {
+fn promise_6_a_read_only_redis_is_reported_as_down_once() {
     let (full, replica, master) = (RedisServer::start(), RedisServer::start(), RedisServer::start());
     let provider = FakeProvider::new();
     let managers = [&full, &replica].map(|server| manager(&provider, &server.url()));
@@ -578,7 +578,7 @@ fn promise_6_a_redis_that_can_be_read_and_not_written_is_told_to_be_down_once() 
 
 /// Redis 5 and 6 say first in which script it was.
 #[test]
-fn an_old_redis_that_is_a_replica_is_known_as_one_and_left() {
+fn an_old_redis_that_is_a_replica_is_recognized_and_left() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
@@ -644,7 +644,7 @@ impl log::Log for Counter {
 }
 
 #[test]
-fn promise_6_an_outage_is_logged_once_however_many_managers_notice_it() {
+fn promise_6_an_outage_that_many_managers_notice_is_logged_once() {
     // A process has one logger.
     alone(|| {
         static COUNTER: Counter = Counter(AtomicUsize::new(0));
@@ -659,7 +659,7 @@ fn promise_6_an_outage_is_logged_once_however_many_managers_notice_it() {
 }
 
 #[test]
-fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_it() {
+fn promise_7_after_a_crash_an_older_token_does_not_overwrite_a_newer_one() {
     shows("a new process is the first to write", |_| {
         let server = RedisServer::start();
         let proxy = Proxy::to(server.addr());
@@ -685,7 +685,7 @@ fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_
 }
 
 #[test]
-fn a_database_that_there_is_not_is_a_wrong_setting() {
+fn a_missing_database_is_a_wrong_setting() {
     let negative = RedisConfig::from_url("redis://127.0.0.1/-1").and_then(RedisStore::new);
     assert_eq!(negative.unwrap_err().kind(), ErrorKind::Config);
     let (server, key) = (RedisServer::start(), TokenManager::new(provider("database")).key().clone());

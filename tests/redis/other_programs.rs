@@ -49,7 +49,7 @@ fn beside_others(provider: &FakeProvider, server: &RedisServer) -> TokenManager 
 }
 
 #[test]
-fn a_key_of_ones_own_is_shared_with_programs_of_another_format_both_ways() {
+fn a_custom_key_is_shared_with_programs_of_another_format_both_ways() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     other.writes("theirs", HOUR);
@@ -66,7 +66,7 @@ fn a_key_of_ones_own_is_shared_with_programs_of_another_format_both_ways() {
 }
 
 #[test]
-fn what_another_program_writes_later_is_newer() {
+fn a_later_write_of_another_program_is_newer() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     let one =
@@ -81,7 +81,7 @@ fn what_another_program_writes_later_is_newer() {
 }
 
 #[test]
-fn the_lock_of_another_program_is_heeded_until_its_fetch_must_be_over() {
+fn the_lock_of_another_program_is_respected_for_the_time_of_a_fetch() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     assert!(other.locks(Duration::ZERO));
@@ -106,7 +106,7 @@ fn the_lock_of_another_program_is_heeded_until_its_fetch_must_be_over() {
 }
 
 #[test]
-fn the_lock_of_another_program_that_died_is_taken_over_in_time() {
+fn the_lock_of_a_killed_program_is_taken_over_in_time() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     // It has 30 seconds to run, and whoever took it a second only.
@@ -117,7 +117,7 @@ fn the_lock_of_another_program_that_died_is_taken_over_in_time() {
 }
 
 #[test]
-fn promise_7_beside_another_program_who_has_looked_often_does_not_overwrite_a_newer_token() {
+fn promise_7_a_manager_that_polled_another_program_often_does_not_overwrite_a_newer_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let beside = || sharing(&provider, &server.url()).key("wx:corp").store_check_interval(SECOND / 10).build().unwrap();
     let foreign = r#"{"access_token":"foreign","expires_at":9999999999}"#;

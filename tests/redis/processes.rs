@@ -22,19 +22,19 @@ use crate::common::wait::*;
 #[test]
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
     play(|stage| {
-        sixteen_threads_of_each_cost_one_fetch(&mut stage.processes(8), |url| stage.share(url));
+        sixteen_threads_of_each_process_cost_one_fetch(&mut stage.processes(8), |url| stage.share(url));
     });
 }
 
 #[test]
-fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
+fn promise_3_one_failed_fetch_answers_all_processes() {
     play(|stage| {
-        a_failed_fetch_of_one_answers_the_others(&mut stage.processes(4), |url| stage.share(url));
+        one_failed_fetch_answers_all_processes(&mut stage.processes(4), |url| stage.share(url));
     });
 }
 
 #[test]
-fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_gets_a_dead_token() {
+fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_return_no_expired_token() {
     play(|stage| {
         const LIFETIME: Duration = Duration::from_secs(2);
         let granted: Arc<Mutex<Vec<SystemTime>>> = Arc::default();
@@ -83,7 +83,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
 }
 
 #[test]
-fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_the_lease_is_over() {
+fn promise_3_after_the_lease_holder_is_killed_another_process_fetches_when_the_lease_expires() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         host.fail_with(VendorFault::Hang);
@@ -117,7 +117,7 @@ fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwr
             assert_eq!(each(others, "ask 4"), ["token-2"]);
         };
         let (share, recorded) = (|url: &str| stage.share(url), || stage.recorded(&host));
-        who_was_stopped_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
+        a_stopped_process_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
     });
 }
 
@@ -129,7 +129,7 @@ fn promise_4_a_rejection_reaches_another_process_at_once_when_it_watches() {
 }
 
 #[test]
-fn promise_4_a_rejection_reaches_another_process_within_local_max_age() {
+fn promise_4_a_rejection_reaches_another_process_within_the_store_check_interval() {
     play(|stage| {
         stage.spread("reject", Duration::from_millis(300), false);
     });
@@ -143,7 +143,7 @@ fn an_invalidation_reaches_another_process_at_once_when_it_watches() {
 }
 
 #[test]
-fn an_invalidation_reaches_another_process_within_local_max_age() {
+fn an_invalidation_reaches_another_process_within_the_store_check_interval() {
     play(|stage| {
         stage.spread("invalidate", Duration::from_millis(300), false);
     });

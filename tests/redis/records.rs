@@ -12,7 +12,7 @@ use crate::common::wait::*;
 use crate::setup::*;
 
 #[test]
-fn promise_3_a_number_that_leaves_no_room_for_higher_ones_does_not_end_the_sharing() {
+fn promise_3_the_largest_number_in_a_record_does_not_stop_the_sharing() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let first = manager(&provider, &server.url());
     assert_eq!(text(&first), "token-1");
@@ -31,7 +31,7 @@ fn promise_3_a_number_that_leaves_no_room_for_higher_ones_does_not_end_the_shari
 }
 
 #[test]
-fn promise_3_a_lease_of_a_day_is_taken_over_at_once_and_by_one() {
+fn promise_3_a_lease_of_a_day_is_taken_over_at_once_by_one_manager() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new().gated());
     let managers = [0; 4].map(|_| manager(&provider, &server.url()));
     let lease = format!("{}:lock", managers[0].key());
@@ -94,7 +94,7 @@ fn identity(key: &str) -> &str {
 }
 
 #[test]
-fn a_record_that_is_sound_is_taken_from_there() {
+fn a_valid_record_is_adopted() {
     // Shows that the poison above is refused for what is wrong with it.
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
@@ -109,7 +109,7 @@ fn a_record_that_is_sound_is_taken_from_there() {
 }
 
 #[test]
-fn a_record_without_an_end_is_treated_as_over() {
+fn a_record_without_an_expiry_is_treated_as_expired() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     assert_eq!(text(&tokens), "token-1");
@@ -151,7 +151,7 @@ fn sent(server: &RedisServer) -> u64 {
 }
 
 #[test]
-fn a_lease_without_an_end_or_of_the_wrong_type_is_taken_over() {
+fn a_lease_without_an_expiry_or_of_the_wrong_type_is_taken_over() {
     let server = RedisServer::start();
     let leases: [&[&str]; 3] = [&["SET", "KEY", "somebody"], &["RPUSH", "KEY", "somebody"], &["HSET", "KEY", "a", "b"]];
     for (number, command) in leases.iter().enumerate() {
@@ -168,7 +168,7 @@ fn a_lease_without_an_end_or_of_the_wrong_type_is_taken_over() {
 }
 
 #[test]
-fn a_failure_in_the_record_cannot_stop_the_fetching_for_longer_than_an_hour() {
+fn a_recorded_failure_stops_fetching_for_an_hour_at_most() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let never = u64::MAX;

@@ -179,7 +179,7 @@ fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replace
 }
 
 #[test]
-fn what_a_process_has_that_was_stopped_for_too_long_is_stored_when_nothing_newer_is() {
+fn the_refresh_token_of_a_stopped_process_is_stored_unless_there_is_a_newer_one() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         let mut processes = stage.sharing(2, &stage.of(Kind::RefreshToken, &host));
@@ -316,7 +316,7 @@ fn while_redis_takes_no_writes_no_refresh_token_is_used() {
 }
 
 #[test]
-fn a_ticket_that_one_process_is_handed_serves_all_and_the_latest_counts() {
+fn a_ticket_of_one_process_serves_all_and_the_latest_is_used() {
     play(|stage| {
         let host = FakeVendor::wecom();
         let mut processes = stage.sharing(3, &stage.of(Kind::WeComSuite, &host));
@@ -385,7 +385,7 @@ fn a_ticket_that_came_while_redis_was_out_of_reach_serves_the_others_when_it_is_
 }
 
 #[test]
-fn of_many_forced_refreshes_in_many_processes_one_is_forced_within_half_a_minute() {
+fn many_processes_force_one_refresh_within_half_a_minute() {
     play(|stage| {
         let host = FakeVendor::wechat();
         let share = stage.of(Kind::WeChat, &host);
@@ -403,7 +403,7 @@ fn of_many_forced_refreshes_in_many_processes_one_is_forced_within_half_a_minute
 }
 
 #[test]
-fn what_all_processes_together_have_forced_is_twenty_a_day_at_most() {
+fn all_processes_together_force_twenty_refreshes_a_day_at_most() {
     play(|stage| {
         let host = FakeVendor::wechat();
         let share = stage.of(Kind::WeChat, &host);
@@ -429,7 +429,7 @@ fn what_all_processes_together_have_forced_is_twenty_a_day_at_most() {
 }
 
 #[test]
-fn what_belongs_together_is_in_one_slot_and_only_records_have_news() {
+fn the_keys_of_a_credential_share_a_slot_and_only_records_have_a_stream() {
     let server = RedisServer::start();
     let (host, wechat, dingtalk) = (FakeVendor::oauth2(), FakeVendor::wechat(), FakeVendor::dingtalk());
     let store = RedisStore::open(&server.url()).unwrap();
@@ -463,7 +463,7 @@ fn what_belongs_together_is_in_one_slot_and_only_records_have_news() {
 
 #[cfg(feature = "redis-cluster")]
 #[test]
-fn in_a_cluster_refresh_tokens_and_tickets_are_kept_wherever_their_slots_are() {
+fn refresh_tokens_and_tickets_work_in_all_slots_of_a_cluster() {
     use evertoken::RedisConfig;
     let cluster = crate::common::cluster::RedisCluster::start();
     let stores = [(); 2].map(|()| RedisStore::new(RedisConfig::cluster(&cluster.nodes()[..2]).unwrap()).unwrap());
@@ -488,7 +488,7 @@ fn in_a_cluster_refresh_tokens_and_tickets_are_kept_wherever_their_slots_are() {
 }
 
 #[test]
-fn redis_is_told_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() {
+fn redis_receives_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() {
     let server = RedisServer::start();
     let witness = Witness::of(&server);
     let host = FakeVendor::oauth2().credential("client", "hunter2").another_refresh_token("client", "sign-in-1");

@@ -29,7 +29,7 @@ fn promise_3_many_managers_on_one_redis_cost_one_fetch() {
 }
 
 #[test]
-fn promise_3_a_failed_fetch_answers_the_others_until_its_retry_time() {
+fn promise_3_one_failed_fetch_answers_all_managers_until_its_retry_time() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong").with_code("40001")));
     let first = manager(&provider, &server.url()).token().unwrap_err();
@@ -46,7 +46,7 @@ fn promise_3_a_failed_fetch_answers_the_others_until_its_retry_time() {
 }
 
 #[test]
-fn promise_4_a_token_that_one_rejects_is_adopted_by_nobody() {
+fn promise_4_no_manager_adopts_a_rejected_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let (one, other) = (manager(&provider, &server.url()), manager(&provider, &server.url()));
     let token = one.token().unwrap();
@@ -71,7 +71,7 @@ fn a_cold_call_costs_one_round_trip_and_a_refresh_two() {
 }
 
 #[test]
-fn many_calls_of_a_held_token_ask_redis_nothing() {
+fn calls_that_return_the_current_token_ask_redis_nothing() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     text(&one);
@@ -81,7 +81,7 @@ fn many_calls_of_a_held_token_ask_redis_nothing() {
 }
 
 #[test]
-fn nothing_is_left_in_redis_for_ever() {
+fn every_key_in_redis_expires() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let token = one.token().unwrap();
@@ -119,7 +119,7 @@ fn a_lease_is_freed_by_its_owner_only() {
 }
 
 #[test]
-fn an_operation_whose_answer_was_lost_is_done_once() {
+fn an_operation_whose_reply_was_lost_is_carried_out_once() {
     let server = RedisServer::start();
     // The server knows the scripts, so that the answer that is lost is the one that counts.
     warm(&server);
@@ -210,7 +210,7 @@ fn threads_of_one_store_get_their_own_answers() {
 }
 
 #[test]
-fn promise_3_a_cold_start_of_many_on_a_slow_way_costs_one_fetch_for_each() {
+fn promise_3_a_cold_start_of_many_credentials_on_a_slow_network_costs_one_fetch_for_each() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     // A queue of a hundred takes twice the time that one operation has.
@@ -228,7 +228,7 @@ fn promise_3_a_cold_start_of_many_on_a_slow_way_costs_one_fetch_for_each() {
 }
 
 #[test]
-fn promise_4_a_publication_that_is_asked_for_again_does_not_undo_what_came_after_it() {
+fn promise_4_a_repeated_publication_does_not_undo_a_later_rejection() {
     let server = RedisServer::start();
     let (proxy, owner) = (Proxy::to(server.addr()), LeaseOwner::new("a"));
     let direct = RedisStore::open(&server.url()).unwrap();

@@ -105,7 +105,7 @@ fn a_monitor_counts_what_clients_send_and_not_what_scripts_call() {
 }
 
 #[test]
-fn a_tls_server_is_known_by_its_authority_and_no_other() {
+fn a_tls_server_is_trusted_through_its_authority_only() {
     let (server, certificates) = RedisServer::tls();
     assert_eq!(ping_over_tls(&server, &certificates.ca_pem, None), Ok("PONG".to_owned()));
     assert_eq!(ping_over_tls(&server, &certificates.ca_pem, Some(&certificates)), Ok("PONG".to_owned()));
@@ -116,7 +116,7 @@ fn a_tls_server_is_known_by_its_authority_and_no_other() {
 }
 
 #[test]
-fn a_tls_server_can_want_a_certificate_of_its_client() {
+fn a_tls_server_can_require_a_certificate_of_its_client() {
     let (server, certificates) = RedisServer::tls_with_client_auth();
     assert_eq!(ping_over_tls(&server, &certificates.ca_pem, Some(&certificates)), Ok("PONG".to_owned()));
     assert!(ping_over_tls(&server, &certificates.ca_pem, None).is_err());
@@ -147,7 +147,7 @@ fn a_proxy_ends_with_its_value() {
 }
 
 #[test]
-fn a_delay_holds_each_reply_back() {
+fn a_delay_delays_each_reply() {
     let (_server, proxy, mut stream) = behind_proxy();
     proxy.set(Fault::Delay(A_WHILE));
     for _ in 0..2 {
@@ -159,7 +159,7 @@ fn a_delay_holds_each_reply_back() {
 }
 
 #[test]
-fn a_delay_that_is_lifted_holds_nothing_back_any_more() {
+fn a_delay_that_is_lifted_delays_no_later_reply() {
     let (server, proxy, mut stream) = behind_proxy();
     proxy.set(Fault::Delay(10 * PATIENCE));
     incr(&mut stream);
@@ -169,7 +169,7 @@ fn a_delay_that_is_lifted_holds_nothing_back_any_more() {
 }
 
 #[test]
-fn a_black_hole_forwards_nothing_and_what_went_in_never_comes_out() {
+fn a_black_hole_drops_all_bytes_for_good() {
     let (server, proxy, mut before) = behind_proxy();
     proxy.set(Fault::BlackHole);
     let mut after = open(proxy.port());
@@ -187,7 +187,7 @@ fn a_black_hole_forwards_nothing_and_what_went_in_never_comes_out() {
 }
 
 #[test]
-fn a_black_hole_takes_the_reply_that_is_under_way() {
+fn a_black_hole_drops_the_reply_in_flight() {
     let (server, proxy, mut stream) = behind_proxy();
     server.stop();
     incr(&mut stream);
@@ -251,7 +251,7 @@ fn a_trickle_brings_one_byte_at_a_time() {
 }
 
 #[test]
-fn a_reset_is_a_reset_and_not_an_end() {
+fn a_reset_is_a_reset_and_not_an_end_of_stream() {
     let (server, proxy, before) = behind_proxy();
     proxy.set(Fault::Reset);
     for mut stream in [before, open(proxy.port())] {
@@ -271,7 +271,7 @@ fn garbage_comes_instead_of_a_reply() {
 }
 
 #[test]
-fn a_refusal_closes_what_there_is_and_what_comes() {
+fn a_refusal_closes_open_and_new_connections() {
     let (_server, proxy, mut before) = behind_proxy();
     proxy.set(Fault::Refuse);
     assert_eq!(rest(&mut before).unwrap(), b"");
@@ -284,7 +284,7 @@ fn a_refusal_closes_what_there_is_and_what_comes() {
 }
 
 #[test]
-fn a_lost_reply_is_that_of_a_request_that_is_carried_out_once() {
+fn a_request_with_a_lost_reply_is_carried_out_once() {
     let (server, proxy, mut stream) = behind_proxy();
     proxy.lose_next_reply();
     incr(&mut stream);
@@ -307,7 +307,7 @@ fn the_lost_reply_can_be_chosen() {
 }
 
 #[test]
-fn sentinels_name_another_master_when_theirs_dies() {
+fn sentinels_name_another_master_when_theirs_is_killed() {
     let group = SentinelGroup::start();
     assert_eq!((group.master(), group.nodes().len(), group.servers().len()), (0, 3, 3));
     set_everywhere(&group.servers()[0], "n", "7", 2);
@@ -322,7 +322,7 @@ fn sentinels_name_another_master_when_theirs_dies() {
 }
 
 #[test]
-fn a_cluster_moves_a_slot_and_survives_the_death_of_a_master() {
+fn a_cluster_moves_a_slot_and_survives_the_loss_of_a_master() {
     let cluster = RedisCluster::start();
     assert_eq!((cluster.nodes().len(), cluster.servers().len()), (6, 6));
     let on = |index: usize| &cluster.servers()[index];

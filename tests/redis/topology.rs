@@ -116,7 +116,7 @@ fn a_user_needs_no_more_rights_than_the_operations_have() {
 }
 
 #[test]
-fn promise_6_a_wrong_password_is_a_store_error_and_is_not_tried_again_and_again() {
+fn promise_6_a_wrong_password_is_a_store_error_and_is_not_retried_endlessly() {
     let server = RedisServer::start();
     server.ask::<()>(&["ACL", "SETUSER", "tokens", "on", ">right", "~*", "+@all"]).unwrap();
     let config = RedisConfig::from_url(&server.url()).unwrap().user("tokens").password("wrong");
@@ -141,7 +141,7 @@ fn promise_6_a_wrong_password_is_a_store_error_and_is_not_tried_again_and_again(
 }
 
 #[test]
-fn tls_is_spoken_with_a_server_whose_authority_is_trusted_and_with_no_other() {
+fn tls_accepts_only_servers_whose_authority_is_trusted() {
     let (server, certificates) = RedisServer::tls();
     let config = || RedisConfig::from_url(&server.url()).unwrap();
     let provider = FakeProvider::new();
@@ -160,7 +160,7 @@ fn tls_is_spoken_with_a_server_whose_authority_is_trusted_and_with_no_other() {
 }
 
 #[test]
-fn tls_shows_the_certificate_of_a_client_to_a_server_that_wants_one() {
+fn tls_sends_the_client_certificate_to_a_server_that_requires_one() {
     let (server, certificates) = RedisServer::tls_with_client_auth();
     let config = || RedisConfig::from_url(&server.url()).unwrap().root_certificates(&certificates.ca_pem);
     let known = config().client_certificate(&certificates.client_cert_pem, certificates.client_key_pem.as_str());
@@ -174,7 +174,7 @@ fn tls_shows_the_certificate_of_a_client_to_a_server_that_wants_one() {
 }
 
 #[test]
-fn tls_needs_nothing_of_the_program_around_it() {
+fn tls_needs_no_setup_by_the_program() {
     alone(|| {
         assert!(rustls::crypto::CryptoProvider::get_default().is_none());
         use_tls();
@@ -182,7 +182,7 @@ fn tls_needs_nothing_of_the_program_around_it() {
 }
 
 #[test]
-fn tls_takes_the_cryptography_that_the_program_has_chosen() {
+fn tls_uses_the_cryptography_that_the_program_has_chosen() {
     alone(|| {
         rustls::crypto::ring::default_provider().install_default().unwrap();
         use_tls();
@@ -205,7 +205,7 @@ fn sentinels_lead_to_the_master_and_one_that_is_silent_costs_no_more_than_an_ope
 }
 
 #[test]
-fn promise_6_a_failover_is_no_token_trouble_and_the_store_works_on_the_new_master() {
+fn promise_6_a_failover_costs_no_token_and_the_store_works_on_the_new_master() {
     let group = SentinelGroup::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, store_on(&group)));
@@ -232,7 +232,7 @@ fn promise_6_a_failover_is_no_token_trouble_and_the_store_works_on_the_new_maste
 }
 
 #[test]
-fn a_master_that_is_demoted_is_left() {
+fn a_demoted_master_is_left() {
     let group = SentinelGroup::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, store_on(&group)));
@@ -306,7 +306,7 @@ fn promise_6_a_slot_that_moves_to_another_node_takes_its_records_along() {
 }
 
 #[test]
-fn promise_6_while_a_slot_is_on_its_way_tokens_keep_coming_and_the_store_works_soon_after() {
+fn promise_6_callers_get_tokens_while_a_slot_migrates_and_the_store_works_soon_after() {
     let cluster = RedisCluster::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, RedisStore::new(config_of(&cluster)).unwrap()));
@@ -326,7 +326,7 @@ fn promise_6_while_a_slot_is_on_its_way_tokens_keep_coming_and_the_store_works_s
 }
 
 #[test]
-fn promise_6_a_node_of_a_cluster_that_dies_is_no_token_trouble_and_its_replica_goes_on() {
+fn promise_6_a_killed_cluster_node_costs_no_token_and_its_replica_goes_on() {
     let cluster = RedisCluster::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, RedisStore::new(config_of(&cluster)).unwrap()));
@@ -348,36 +348,36 @@ fn promise_6_a_node_of_a_cluster_that_dies_is_no_token_trouble_and_its_replica_g
 }
 
 #[test]
-fn who_waits_in_a_cluster_is_woken() {
+fn a_waiter_in_a_cluster_wakes() {
     let cluster = RedisCluster::start();
     let stores = [(); 2].map(|()| reached(config_of(&cluster)));
     wakes(&stores[0], &stores[1]);
 }
 
 #[test]
-fn who_waits_over_tls_is_woken() {
+fn a_waiter_over_tls_wakes() {
     let (server, certificates) = RedisServer::tls();
     let config = || RedisConfig::from_url(&server.url()).unwrap().root_certificates(&certificates.ca_pem);
     wakes(&reached(config()), &reached(config()));
 }
 
 #[test]
-fn who_waits_behind_sentinels_is_woken() {
+fn a_waiter_behind_sentinels_wakes() {
     let group = SentinelGroup::start();
     wakes(&reached(sentinels(&group)), &reached(sentinels(&group)));
 }
 
 #[test]
-fn promise_4_who_watches_a_cluster_hears_of_a_rejection() {
+fn promise_4_a_manager_that_watches_a_cluster_notices_a_rejection() {
     let cluster = RedisCluster::start();
     let config = config_of(&cluster);
-    hear_of_rejections(|| RedisStore::new(config.clone()).unwrap());
+    assert_rejections_are_noticed(|| RedisStore::new(config.clone()).unwrap());
 }
 
 #[test]
-fn promise_4_who_watches_over_a_socket_hears_of_a_rejection() {
+fn promise_4_a_manager_that_watches_over_a_socket_notices_a_rejection() {
     let server = RedisServer::start();
-    hear_of_rejections(|| RedisStore::open(&server.unix_url()).unwrap());
+    assert_rejections_are_noticed(|| RedisStore::open(&server.unix_url()).unwrap());
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn wakes(waiting: &RedisStore, writing: &RedisStore) {
 }
 
 /// What one manager rejects, another one that watches has replaced soon.
-fn hear_of_rejections(store: impl Fn() -> RedisStore) {
+fn assert_rejections_are_noticed(store: impl Fn() -> RedisStore) {
     let provider = FakeProvider::new();
     let manager =
         |watch| TokenManager::builder(provider.clone()).store(store()).store_check_interval(HOUR).watch(watch);
@@ -569,7 +569,7 @@ fn size(server: &RedisServer, database: u32) -> usize {
 
 #[cfg(feature = "redis-cluster")]
 #[test]
-fn a_key_of_ones_own_on_a_cluster_is_in_nobodys_way() {
+fn a_custom_key_on_a_cluster_does_not_disturb_other_records() {
     let cluster = crate::common::cluster::RedisCluster::start();
     shows("no store trouble is noted", |round| {
         let store = RedisStore::new(RedisConfig::cluster(cluster.nodes()).unwrap()).unwrap();

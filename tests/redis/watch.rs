@@ -14,7 +14,7 @@ use crate::common::wait::*;
 use crate::setup::*;
 
 #[test]
-fn promise_4_a_rejection_reaches_the_others_at_once_when_they_watch() {
+fn promise_4_a_rejection_reaches_managers_that_watch_at_once() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let others: Vec<_> = (0..3).map(|_| sharing(&provider, &server.url()).watch(true).build().unwrap()).collect();
@@ -33,7 +33,7 @@ fn promise_4_a_rejection_reaches_the_others_at_once_when_they_watch() {
 }
 
 #[test]
-fn a_new_token_and_an_invalidation_reach_those_who_watch() {
+fn a_new_token_and_an_invalidation_reach_managers_that_watch() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let (one, other) =
         (manager(&provider, &server.url()), sharing(&provider, &server.url()).watch(true).build().unwrap());
@@ -49,7 +49,7 @@ fn a_new_token_and_an_invalidation_reach_those_who_watch() {
 }
 
 #[test]
-fn without_watching_a_rejection_reaches_the_others_within_their_local_max_age() {
+fn without_watching_a_rejection_reaches_the_others_within_the_store_check_interval() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let other = sharing(&provider, &server.url()).store_check_interval(Duration::from_millis(100)).build().unwrap();
@@ -87,7 +87,7 @@ fn one_watch_serves_all_managers_of_a_store_and_ends_with_them() {
 }
 
 #[test]
-fn whoever_waits_is_woken_by_a_publication_and_by_the_end_of_a_lease() {
+fn a_waiter_wakes_on_a_publication_and_on_the_end_of_a_lease() {
     let server = RedisServer::start();
     let (holder, waiter, key) = (store(&server), store(&server), key("woken"));
     assert!(matches!(lease(&holder, &key, "a", HOUR), LeaseOutcome::Leased));
@@ -110,7 +110,7 @@ fn whoever_waits_is_woken_by_a_publication_and_by_the_end_of_a_lease() {
 }
 
 #[test]
-fn a_publication_wakes_who_waits_long_before_it_would_look_again() {
+fn a_publication_wakes_a_waiter_long_before_its_next_poll() {
     let server = RedisServer::start();
     let (holder, waiter) = (store(&server), store(&server));
     let mut took: Vec<_> = (0..50)
@@ -153,7 +153,7 @@ fn a_publication_that_came_before_the_waiting_began_is_not_missed() {
 }
 
 #[test]
-fn without_the_right_to_use_streams_it_polls() {
+fn without_the_right_to_use_streams_a_waiter_polls() {
     let server = RedisServer::start();
     server.ask::<()>(&["ACL", "SETUSER", "plain", "on", ">pw", "~*", "+@all", "-@stream"]).unwrap();
     let config = || RedisConfig::from_url(&server.url()).unwrap().user("plain").password("pw");
@@ -171,7 +171,7 @@ fn without_the_right_to_use_streams_it_polls() {
 }
 
 #[test]
-fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_others() {
+fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_other_records() {
     let server = RedisServer::start();
     let store = RedisStore::open(&server.url()).unwrap();
     let providers = [provider("poisoned"), provider("sound")];
@@ -191,7 +191,7 @@ fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_others() {
 }
 
 #[test]
-fn a_password_that_has_changed_is_not_tried_again_and_again_by_who_waits() {
+fn a_waiter_does_not_retry_a_changed_password_endlessly() {
     let server = RedisServer::start();
     server.ask::<()>(&["ACL", "SETUSER", "app", "on", ">right", "~*", "+@all"]).unwrap();
     let config = RedisConfig::from_url(&server.url()).unwrap().user("app").password("right");
@@ -215,7 +215,7 @@ fn a_password_that_has_changed_is_not_tried_again_and_again_by_who_waits() {
 }
 
 #[test]
-fn promise_4_a_rejection_is_heard_of_after_a_flush() {
+fn promise_4_a_rejection_is_noticed_after_a_flush() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let other = sharing(&provider, &server.url()).watch(true).build().unwrap();
@@ -232,7 +232,7 @@ fn promise_4_a_rejection_is_heard_of_after_a_flush() {
 }
 
 #[test]
-fn a_clock_that_panics_does_not_end_the_watch_of_others() {
+fn a_clock_that_panics_does_not_end_the_watch_of_other_managers() {
     let server = RedisServer::start();
     let store = RedisStore::open(&server.url()).unwrap();
     let (providers, clock) = ([provider("broken"), provider("sound")], PanickingClock::for_thread("evertoken-watch"));
@@ -252,7 +252,7 @@ fn a_clock_that_panics_does_not_end_the_watch_of_others() {
 }
 
 #[test]
-fn a_large_entry_that_was_in_the_stream_before_is_not_read() {
+fn a_large_earlier_entry_of_the_stream_is_not_read() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = manager(&provider, &server.url());
     assert_eq!(text(&other), "token-1");
@@ -274,7 +274,7 @@ fn a_large_entry_that_was_in_the_stream_before_is_not_read() {
 }
 
 #[test]
-fn promise_9_the_watch_ends_when_nothing_is_held() {
+fn promise_9_the_watch_ends_when_the_last_manager_is_dropped() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = sharing(&provider, &server.url()).watch(true).build().unwrap();
     let token = tokens.token().unwrap();

@@ -17,13 +17,13 @@ use crate::common::wait::*;
 /// The state is shared by all records of a client (scope is not in its identity), the lease is not: two managers
 /// with different scopes, or one with a key of its own, use one refresh token at the same time.
 #[test]
-fn managers_of_one_refresh_token_with_different_scopes_do_not_use_it_at_once() {
+fn managers_with_different_scopes_do_not_use_one_refresh_token_at_the_same_time() {
     use_at_once(false);
 }
 
 /// The same where one of the two has a key of its own.
 #[test]
-fn managers_of_one_refresh_token_with_different_keys_do_not_use_it_at_once() {
+fn managers_with_different_keys_do_not_use_one_refresh_token_at_the_same_time() {
     use_at_once(true);
 }
 
@@ -79,7 +79,7 @@ fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
 
 /// Without a store. A flight that was given up comes back with an older refresh token and replaces the newer one.
 #[test]
-fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
+fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let (go, may_go) = bounded::<()>(0);
     let (slow, graceful, last) = (server.clone(), server.clone(), server.clone());
@@ -116,7 +116,7 @@ fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
 /// A fetch that heeds no deadline is given up, and the next flight of the same manager gets the same lease again at
 /// once (same owner): both ask with one refresh token at the same time.
 #[test]
-fn a_refresh_token_with_which_a_lost_flight_still_asks_is_not_used_by_the_next_one() {
+fn a_refresh_token_of_an_abandoned_fetch_is_not_used_by_the_next_fetch() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let (go, may_go) = bounded::<()>(0);
     let (slow, next, last) = (server.clone(), server.clone(), server.clone());
@@ -142,7 +142,7 @@ fn a_refresh_token_with_which_a_lost_flight_still_asks_is_not_used_by_the_next_o
 /// Slow operations of the store before the fetch (state, quota) eat its time; the provider is asked all the same, with
 /// nothing left, and with a refresh token whose lease is running out. Providers over HTTP fail at once; others do not know.
 #[test]
-fn a_provider_is_not_asked_when_the_time_of_the_fetch_is_over() {
+fn a_provider_is_not_called_after_the_deadline_of_the_fetch() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| {
@@ -161,7 +161,7 @@ fn a_provider_is_not_asked_when_the_time_of_the_fetch_is_over() {
 /// Who has waited for the turn asks with whatever time is left of the fetch. The server takes the refresh
 /// token, the answer comes too late, and the next one is gone.
 #[test]
-fn a_refresh_token_is_not_used_when_hardly_any_time_is_left_for_the_answer() {
+fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
     let server = Server::default();
     let store = MemoryStore::new();
     let (slow, quick) = (server.clone(), server.clone());
@@ -201,7 +201,7 @@ fn a_refresh_token_is_not_used_when_hardly_any_time_is_left_for_the_answer() {
 /// The turn is good for a second longer than the fetch, and what is
 /// done of it then, a read and a write, may take two.
 #[test]
-fn a_turn_lasts_until_what_came_of_it_is_stored() {
+fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
     let server = Server::default();
     let memory = MemoryStore::new();
     let store = HookedStore::over(&memory);
@@ -238,7 +238,7 @@ fn a_turn_lasts_until_what_came_of_it_is_stored() {
 /// The answer to the first write of the turn is lost, though it was written. The manager does not
 /// know its own turn again, and waits for itself; so do all others.
 #[test]
-fn a_turn_whose_answer_was_lost_is_known_again() {
+fn a_lock_whose_confirmation_was_lost_is_recognized() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let failed = Arc::new(AtomicUsize::new(0));
@@ -262,7 +262,7 @@ fn a_turn_whose_answer_was_lost_is_known_again() {
 
 /// What a fetch without state and quota costs the store.
 #[test]
-fn a_fetch_without_state_and_quota_costs_the_store_what_it_did() {
+fn a_fetch_without_renewal_secret_and_quota_adds_no_store_operations() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let count = Arc::new(AtomicUsize::new(0));
@@ -280,7 +280,7 @@ fn a_fetch_without_state_and_quota_costs_the_store_what_it_did() {
 /// One process cannot reach the store for less time than its turn lasts, just when it has the next
 /// refresh token in hand. It then leaves the store alone for longer than the turn lasts.
 #[test]
-fn a_glitch_that_is_shorter_than_the_turn_does_not_cost_the_sign_in() {
+fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
     let server = Server::default();
     let memory = MemoryStore::new();
     let store = HookedStore::over(&memory);
@@ -312,7 +312,7 @@ fn a_glitch_that_is_shorter_than_the_turn_does_not_cost_the_sign_in() {
 /// A fetch of one process hangs for ever. What that process then says of itself ("has not returned") is
 /// recorded as everybody's failure, each time anew.
 #[test]
-fn a_fetch_that_hangs_in_one_process_is_no_trouble_in_another() {
+fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = MemoryStore::with_clock(clock.clone());
     let (_go, may_go) = bounded::<()>(1);
@@ -334,7 +334,7 @@ fn a_fetch_that_hangs_in_one_process_is_no_trouble_in_another() {
 /// A turn that is kept because the state could not be stored goes on when it is stored, and keeps
 /// out the manager itself.
 #[test]
-fn a_turn_that_was_kept_for_a_state_ends_when_the_state_is_stored() {
+fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let failures = AtomicUsize::new(0);

@@ -11,7 +11,7 @@ use crate::common::stores::*;
 use crate::common::wait::*;
 
 #[test]
-fn a_forced_refresh_forces_a_provider_that_can_be_forced_as_often_as_it_may() {
+fn forced_refreshes_are_forced_at_the_provider_within_the_quota() {
     let clock = FakeClock::new();
     let forced = Arc::new(Mutex::new(Vec::new()));
     let profile = Profile::default().forced_quota(2).min_forced_interval(SECOND * 30);
@@ -100,7 +100,7 @@ fn a_daily_quota_keeps_a_reserve_for_rejected_tokens() {
 }
 
 #[test]
-fn what_a_provider_wants_renewed_sooner_is_renewed_sooner_by_those_who_adopt_it_too() {
+fn a_refresh_time_set_by_the_provider_holds_for_managers_that_adopt_the_token() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let provider = FakeProvider::new()
@@ -121,7 +121,7 @@ fn what_a_provider_wants_renewed_sooner_is_renewed_sooner_by_those_who_adopt_it_
 /// The quota's key cannot be written, all else can. Each process then counts its forced refreshes alone: together they
 /// force as often as there are processes, against "store down: no forced refresh".
 #[test]
-fn nothing_is_forced_when_it_cannot_be_counted_for_all() {
+fn nothing_is_forced_while_the_shared_count_cannot_be_written() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     let forced = Arc::new(AtomicUsize::new(0));
@@ -144,7 +144,7 @@ fn nothing_is_forced_when_it_cannot_be_counted_for_all() {
 
 /// The spacing of forced refreshes is forgotten with the day: two processes force within a second at its end.
 #[test]
-fn forced_refreshes_keep_their_distance_when_a_day_ends() {
+fn forced_refreshes_keep_their_interval_when_a_day_ends() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let forced = Arc::new(AtomicUsize::new(0));
@@ -190,7 +190,7 @@ fn only_calls_that_reach_the_provider_are_counted() {
 /// The reserve of a daily quota is for rejected tokens; one rejection long ago, or an `invalidate`, opens it to plain
 /// renewals of a token that nobody refused.
 #[test]
-fn the_reserve_is_not_used_up_by_renewals_after_a_rejection_that_is_settled() {
+fn refreshes_after_a_settled_rejection_do_not_use_the_reserve() {
     let clock = FakeClock::new();
     let provider = FakeProvider::new()
         .with_profile(Profile::default().daily_quota(4, 2))

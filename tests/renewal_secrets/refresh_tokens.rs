@@ -21,7 +21,7 @@ fn renewed(tokens: &TokenManager, clock: &FakeClock) -> Result<String, Error> {
 }
 
 #[test]
-fn each_refresh_token_is_used_once_by_one_manager() {
+fn one_manager_uses_each_refresh_token_once() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let tokens = builder(&refreshing(&server), &clock).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
@@ -48,7 +48,7 @@ fn managers_that_share_a_store_never_use_a_refresh_token_twice() {
 }
 
 #[test]
-fn a_refresh_token_is_stored_before_its_token_is_handed_out() {
+fn a_refresh_token_is_stored_before_its_access_token_is_returned() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let first = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
@@ -144,7 +144,7 @@ fn a_refresh_token_that_the_store_has_lost_is_stored_again() {
 }
 
 #[test]
-fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
+fn a_refresh_token_used_by_another_program_meanwhile_is_read_again() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let (first, second, third) = (server.clone(), server.clone(), server.clone());
@@ -172,7 +172,7 @@ fn a_refresh_token_that_somebody_else_used_meanwhile_is_asked_for_again() {
 }
 
 #[test]
-fn a_refresh_token_is_not_guessed_when_the_stored_one_cannot_be_read() {
+fn an_unreadable_refresh_token_stops_fetching() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let first = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
@@ -191,13 +191,13 @@ fn a_refresh_token_is_not_guessed_when_the_stored_one_cannot_be_read() {
 }
 
 #[test]
-fn a_secret_that_came_as_a_state_is_a_secret() {
+fn a_renewal_secret_is_a_secret() {
     let grant = Grant::new("t", HOUR).with_renewal_secret(Secret::from("hunter2"));
     assert!(!format!("{grant:?}").contains("hunter2"));
 }
 
 #[test]
-fn a_refresh_token_that_came_with_a_useless_token_is_kept() {
+fn a_refresh_token_that_came_with_an_invalid_access_token_is_kept() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let (first, then) = (server.clone(), server.clone());
     let provider = FakeProvider::new()
@@ -214,7 +214,7 @@ fn a_refresh_token_that_came_with_a_useless_token_is_kept() {
 
 /// A program that has its token ends at once, and what is not stored by then is lost.
 #[test]
-fn a_refresh_token_is_stored_before_its_token_is_handed_out_though_that_takes_more_than_a_second() {
+fn a_refresh_token_is_stored_first_although_the_store_takes_more_than_a_second() {
     let (store, host) = (HookedStore::over(&MemoryStore::new()), FakeVendor::oauth2());
     let is_written = Arc::new(AtomicBool::new(false));
     let written = is_written.clone();

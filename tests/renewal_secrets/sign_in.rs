@@ -10,7 +10,7 @@ use crate::common::wait::*;
 
 /// A program that waits in short pieces, as the method is meant for, never asks the server at all.
 #[test]
-fn a_program_that_waits_for_a_sign_in_in_short_pieces_is_signed_in() {
+fn many_short_waits_complete_a_sign_in() {
     let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let mut prompt = DeviceSignIn::new(host.url() + "/device_authorization", client).begin().unwrap();
@@ -25,7 +25,7 @@ fn a_program_that_waits_for_a_sign_in_in_short_pieces_is_signed_in() {
 
 /// What turns the direction of the text is no control character for `char::is_control`.
 #[test]
-fn a_user_code_does_not_turn_the_text_of_the_terminal() {
+fn a_user_code_with_text_direction_characters_is_refused() {
     for user_code in ["AB\\u202eDC", "A\\u2066B", "A\\u200bB"] {
         let body = format!(
             r#"{{"device_code":"d","user_code":"{user_code}","verification_uri":"https://h/","expires_in":60}}"#
@@ -55,7 +55,7 @@ fn a_wait_for_a_sign_in_is_at_most_one_exchange_longer_than_it_says() {
 /// With a key of its own the record has no identity. The number of the refresh token in it is that
 /// of the sign-in before, and the first one of the new sign-in is number 0: it looked used up, whatever the person did.
 #[test]
-fn a_person_who_signs_in_again_gets_a_token_under_a_key_of_the_programs_own() {
+fn a_second_sign_in_under_a_custom_key_brings_a_token() {
     let host = FakeVendor::oauth2().another_refresh_token("client", "refresh-of-the-second-sign-in");
     let store = MemoryStore::new();
     let manager = |first: &str| {
@@ -74,7 +74,7 @@ fn a_person_who_signs_in_again_gets_a_token_under_a_key_of_the_programs_own() {
 
 /// It is over, the person has refused, and it asks again whenever it is called, without any pause.
 #[test]
-fn a_sign_in_that_is_over_does_not_ask_the_server_again() {
+fn a_finished_sign_in_does_not_ask_the_server_again() {
     let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let mut prompt = DeviceSignIn::new(host.url() + "/device_authorization", client).begin().unwrap();

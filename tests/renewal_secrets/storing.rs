@@ -16,7 +16,7 @@ use crate::common::wait::*;
 /// One failed write of the state, the store well again at once. The record is published and the lease freed
 /// all the same, so the next process that fetches uses the refresh token that is used up.
 #[test]
-fn a_state_that_could_not_be_stored_once_is_not_used_twice_by_another_process() {
+fn after_one_failed_write_no_other_process_uses_the_old_refresh_token() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let failures = AtomicUsize::new(0);
@@ -34,7 +34,7 @@ fn a_state_that_could_not_be_stored_once_is_not_used_twice_by_another_process() 
 /// The same with a token that is of no use. Nothing is held, so the refresher never looks: the state stays in memory
 /// although the store is well.
 #[test]
-fn a_state_that_came_with_nothing_to_hold_is_stored_when_the_store_is_well() {
+fn a_refresh_token_without_an_access_token_is_stored_when_the_store_is_back() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
@@ -50,7 +50,7 @@ fn a_state_that_came_with_nothing_to_hold_is_stored_when_the_store_is_well() {
 
 /// The last handle goes while a state is not stored: nobody tries once more, and it is gone.
 #[test]
-fn a_state_that_is_not_stored_yet_survives_the_last_handle() {
+fn an_unstored_refresh_token_survives_the_last_handle() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
@@ -63,7 +63,7 @@ fn a_state_that_is_not_stored_yet_survives_the_last_handle() {
 
 /// The same with `shutdown`.
 #[test]
-fn a_state_that_is_not_stored_yet_survives_a_shutdown() {
+fn an_unstored_refresh_token_survives_a_shutdown() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
@@ -77,13 +77,13 @@ fn a_state_that_is_not_stored_yet_survives_a_shutdown() {
 /// The store falls back to an older state (a failover that lost a write). The manager that holds the newer one throws
 /// it away and uses the older one again.
 #[test]
-fn a_newer_refresh_token_is_not_lost_to_an_older_one_after_a_failover() {
+fn after_a_failover_an_older_refresh_token_does_not_replace_a_newer_one() {
     fall_back(false);
 }
 
 /// The same when the newer one is not even stored yet: `store_state` takes any other for a later one.
 #[test]
-fn an_unsaved_refresh_token_is_not_lost_to_an_older_one_after_a_failover() {
+fn after_a_failover_an_older_refresh_token_does_not_replace_an_unstored_newer_one() {
     fall_back(true);
 }
 
@@ -102,7 +102,7 @@ fn fall_back(unsaved: bool) {
             assert_eq!(text(&tokens), "token-3");
             store.remove_hook();
         }
-        let gone = clock_life(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
+        let gone = clock_lifetime(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
         store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
         clock.advance(2 * HOUR);
         let _ = tokens.token();
@@ -110,14 +110,14 @@ fn fall_back(unsaved: bool) {
     }
 }
 
-fn clock_life(entry: &Entry, passed: Duration) -> Duration {
+fn clock_lifetime(entry: &Entry, passed: Duration) -> Duration {
     entry.remaining() - passed
 }
 
 /// The store loses its keys. A manager that has only adopted records since it last fetched puts its old refresh token
 /// back, over which another process is two ahead, and uses it.
 #[test]
-fn after_a_flush_nobody_brings_back_a_refresh_token_that_was_used() {
+fn after_a_flush_no_manager_stores_a_used_refresh_token() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let old = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
@@ -135,7 +135,7 @@ fn after_a_flush_nobody_brings_back_a_refresh_token_that_was_used() {
 /// A Redis whose clock is set back by two seconds (or a replica that is two seconds behind) says that more is left of
 /// the state than it was given. It is then taken for nothing, and the first refresh token is used again.
 #[test]
-fn a_state_whose_store_says_that_more_is_left_than_it_was_given_is_still_the_state() {
+fn a_refresh_token_is_used_although_the_store_reports_a_longer_lifetime_than_it_was_given() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let one = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
@@ -153,7 +153,7 @@ fn a_state_whose_store_says_that_more_is_left_than_it_was_given_is_still_the_sta
 /// A write of the state that hangs is given up, and lands when others are far ahead: it replaces whatever is there
 /// (`Expected::Any`), although it was to replace one version only.
 #[test]
-fn a_late_write_of_a_state_does_not_replace_a_newer_one() {
+fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let (go, may_go) = bounded::<()>(0);
@@ -190,7 +190,7 @@ fn a_late_write_of_a_state_does_not_replace_a_newer_one() {
 /// The state's key cannot be written, all else can. The manager looks every second, and says each time that the store
 /// cannot be used and that it can be used again: two lines in the log per second, one of them a warning.
 #[test]
-fn a_state_that_cannot_be_stored_is_said_once_and_not_each_second() {
+fn an_unstored_refresh_token_is_reported_once_and_not_each_second() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
@@ -210,17 +210,17 @@ fn a_state_that_cannot_be_stored_is_said_once_and_not_each_second() {
 /// 2 and 6, lost: the last handle goes while the fetch is in the air. Its one write of the state fails, and nobody tries
 /// again: `leave_state` has come and gone.
 #[test]
-fn a_state_that_lands_after_the_last_handle_has_gone_is_tried_to_store_more_than_once() {
-    lands_late(false);
+fn after_the_last_handle_a_new_refresh_token_is_written_again_when_a_write_fails() {
+    new_refresh_token_after_the_end(false);
 }
 
 /// The same after a `shutdown` that did not wait.
 #[test]
-fn a_state_that_lands_after_a_shutdown_is_tried_to_store_more_than_once() {
-    lands_late(true);
+fn after_a_shutdown_a_new_refresh_token_is_written_again_when_a_write_fails() {
+    new_refresh_token_after_the_end(true);
 }
 
-fn lands_late(shut_down: bool) {
+fn new_refresh_token_after_the_end(shut_down: bool) {
     let (server, clock) = (Server::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let (entered, has_entered) = bounded(1);

@@ -16,7 +16,7 @@ use crate::common::stores::*;
 use crate::common::wait::*;
 
 #[test]
-fn a_ticket_replaces_what_cannot_be_read() {
+fn a_ticket_replaces_an_unreadable_one() {
     let clock = FakeClock::new();
     let store = FaultyStore::on_clock(&clock);
     let tokens = builder(&needing_tickets(1), &clock).store(store.clone()).build().unwrap();
@@ -28,7 +28,7 @@ fn a_ticket_replaces_what_cannot_be_read() {
 }
 
 #[test]
-fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
+fn a_ticket_ends_the_cooldown_and_serves_all_managers_of_the_suite() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let tokens = builder(&needing_tickets(3), &clock).store(store.clone()).build().unwrap();
@@ -56,7 +56,7 @@ fn corp_provider_without_a_ticket() -> FakeProvider {
 }
 
 #[test]
-fn a_ticket_that_is_too_old_is_none() {
+fn an_expired_ticket_is_not_used() {
     for store in [false, true] {
         let clock = FakeClock::new();
         let memory = MemoryStore::with_clock(clock.clone());
@@ -71,7 +71,7 @@ fn a_ticket_that_is_too_old_is_none() {
 }
 
 #[test]
-fn the_latest_of_two_tickets_counts() {
+fn the_latest_of_two_tickets_is_used() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let one = builder(&needing_tickets(1), &clock).store(store.clone()).build().unwrap();
@@ -99,7 +99,7 @@ fn a_ticket_works_while_the_store_does_not_and_is_stored_when_it_is_back() {
 }
 
 #[test]
-fn a_ticket_for_a_provider_that_takes_none_is_a_mistake() {
+fn a_ticket_for_a_provider_that_takes_none_is_refused() {
     let plain = TokenManager::new(FakeProvider::new());
     assert_eq!(plain.set_ticket("ticket").unwrap_err().kind(), ErrorKind::Config);
     let rotating = TokenManager::new(refreshing(&Server::default()));
@@ -111,7 +111,7 @@ fn a_ticket_for_a_provider_that_takes_none_is_a_mistake() {
 }
 
 #[test]
-fn neither_status_nor_events_nor_debug_tell_a_state() {
+fn neither_status_nor_events_nor_debug_output_show_a_renewal_secret() {
     let clock = FakeClock::new();
     let tokens = builder(&needing_tickets(2), &clock).build().unwrap();
     let events = tokens.events();
@@ -126,7 +126,7 @@ fn neither_status_nor_events_nor_debug_tell_a_state() {
 /// A store that hangs stores the first of two tickets after the second was handed in, and gives it a whole life from
 /// then. So the older one counts as the later one.
 #[test]
-fn a_newer_ticket_is_not_lost_to_an_older_one_that_a_slow_store_stored_late() {
+fn a_late_write_of_a_ticket_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     let (go, may_go) = bounded::<()>(0);
@@ -152,7 +152,7 @@ fn a_newer_ticket_is_not_lost_to_an_older_one_that_a_slow_store_stored_late() {
 
 /// The store is flushed, a manager puts its old ticket back, and the one that has the newer one takes over the old.
 #[test]
-fn a_newer_ticket_is_not_lost_to_an_older_one_after_a_flush() {
+fn after_a_flush_an_older_ticket_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     let old = builder(&needing_tickets(9), &clock).store(store.clone()).build().unwrap();
@@ -173,17 +173,17 @@ fn a_newer_ticket_is_not_lost_to_an_older_one_after_a_flush() {
 /// A ticket that comes while a fetch without one is under way. The fetch comes back with `TicketRequired`, and its pause
 /// holds although the ticket is there: here, and in the record for all.
 #[test]
-fn a_ticket_that_comes_during_a_fetch_leaves_no_pause_for_want_of_one() {
-    come_during_a_fetch(false);
+fn a_ticket_that_comes_during_a_fetch_leaves_no_cooldown() {
+    ticket_during_a_fetch(false);
 }
 
 /// The same with a store.
 #[test]
-fn a_ticket_that_comes_during_a_fetch_leaves_no_pause_for_all() {
-    come_during_a_fetch(true);
+fn a_ticket_that_comes_during_a_fetch_leaves_no_cooldown_in_any_manager() {
+    ticket_during_a_fetch(true);
 }
 
-fn come_during_a_fetch(shared: bool) {
+fn ticket_during_a_fetch(shared: bool) {
     {
         let clock = FakeClock::new();
         let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
@@ -215,7 +215,7 @@ fn come_during_a_fetch(shared: bool) {
 
 /// HIGH: "they are told later": not by a process that only takes in the tickets (a callback server) and holds no token.
 #[test]
-fn a_ticket_that_could_not_be_stored_is_stored_later_by_a_process_that_holds_no_token() {
+fn an_unstored_ticket_is_stored_later_by_a_process_without_a_token() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     store.before_write(|_, _| Err(store_error()));
@@ -231,7 +231,7 @@ fn a_ticket_that_could_not_be_stored_is_stored_later_by_a_process_that_holds_no_
 /// A process that has no ticket is told of one by nothing but the end of its own pause: with a long backoff, or a long
 /// `Retry-After`, that is an hour, although the ticket is in the store and the failure is gone from the record.
 #[test]
-fn a_ticket_ends_the_pause_of_other_processes_within_their_local_max_age() {
+fn a_ticket_ends_the_cooldown_of_other_processes_within_the_store_check_interval() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let manager = || {
@@ -270,7 +270,7 @@ fn after_a_flush_an_older_ticket_with_a_higher_number_does_not_replace_a_newer_o
 
 /// The same without a flush: one process is cut off from the store and handed two tickets, another is handed the third.
 #[test]
-fn tickets_that_came_during_an_outage_do_not_replace_one_that_came_later_elsewhere() {
+fn tickets_set_during_an_outage_do_not_replace_a_later_one_of_another_process() {
     let clock = FakeClock::new();
     let memory = MemoryStore::with_clock(clock.clone());
     let (near, far) = (HookedStore::over(&memory), HookedStore::over(&memory));
@@ -306,7 +306,7 @@ fn tickets_that_came_during_an_outage_do_not_replace_one_that_came_later_elsewhe
 /// Two pushes at once in one process: what is held is read before the store is, and "certain" for the first of them
 /// even when the second came in between.
 #[test]
-fn of_two_tickets_that_are_handed_in_at_once_the_second_counts() {
+fn the_second_of_two_tickets_set_at_once_is_used() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let tokens = builder(&needing_tickets(20), &clock).store(store.clone()).build().unwrap();
@@ -335,7 +335,7 @@ fn of_two_tickets_that_are_handed_in_at_once_the_second_counts() {
 /// A token that is due and that nobody uses keeps the refresher from looking at the store until it is dead,
 /// although a ticket is not stored yet.
 #[test]
-fn a_ticket_is_stored_when_the_store_is_back_though_the_held_token_is_due_and_unused() {
+fn a_ticket_is_stored_when_the_store_is_back_although_the_current_token_is_due_and_unused() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let provider = needing_tickets(20).with_profile(Profile::default());
@@ -361,7 +361,7 @@ fn a_ticket_is_stored_when_the_store_is_back_though_the_held_token_is_due_and_un
 
 /// An idle manager that missed a ticket long ago.
 #[test]
-fn a_manager_that_missed_a_ticket_does_not_look_at_the_store_for_ever() {
+fn a_manager_that_missed_a_ticket_stops_asking_the_store() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let tokens = builder(&needing_tickets(20), &clock).store(store.clone()).build().unwrap();
@@ -386,7 +386,7 @@ fn a_manager_that_missed_a_ticket_does_not_look_at_the_store_for_ever() {
 
 /// The wall clock is set back between two tickets; by it the older one is younger.
 #[test]
-fn a_ticket_that_came_before_the_clock_was_set_back_does_not_replace_a_later_one() {
+fn a_ticket_from_before_the_clock_was_set_back_does_not_replace_a_later_one() {
     let clock = FakeClock::new();
     let memory = MemoryStore::with_clock(clock.clone());
     let (near, far) = (HookedStore::over(&memory), HookedStore::over(&memory));
@@ -409,7 +409,7 @@ fn a_ticket_that_came_before_the_clock_was_set_back_does_not_replace_a_later_one
 /// A vendor that pushes the same ticket again says that it is still good. With a store it ends when the first
 /// push of it would have; without one it does not.
 #[test]
-fn a_ticket_that_is_pushed_again_lives_on() {
+fn a_ticket_that_is_pushed_again_is_valid_for_longer() {
     for shared in [false, true] {
         let clock = FakeClock::new();
         let tokens = builder(&needing_tickets(20), &clock);

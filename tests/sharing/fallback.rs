@@ -16,7 +16,7 @@ use crate::common::two_stores::Host;
 use crate::common::wait::*;
 
 #[test]
-fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {
+fn while_the_primary_store_is_down_the_processes_of_a_host_fetch_once() {
     let host = Host::new();
     host.break_first(true);
     let managers: Vec<_> = (0..4).map(|_| host.manager()).collect();
@@ -28,7 +28,7 @@ fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {
 }
 
 #[test]
-fn while_the_first_store_works_the_second_is_not_written() {
+fn while_the_primary_store_works_the_fallback_store_is_not_written() {
     let host = Host::new();
     let tokens = host.manager();
     text(&tokens);
@@ -37,7 +37,7 @@ fn while_the_first_store_works_the_second_is_not_written() {
 }
 
 #[test]
-fn a_failed_fetch_answers_the_processes_of_a_host() {
+fn one_failed_fetch_answers_all_processes_of_a_host() {
     let host = Host::new();
     host.break_first(true);
     host.provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong")));
@@ -48,7 +48,7 @@ fn a_failed_fetch_answers_the_processes_of_a_host() {
 }
 
 #[test]
-fn what_is_held_is_handed_to_the_second_store_so_that_a_new_process_finds_it() {
+fn the_current_token_is_copied_to_the_fallback_store_for_new_processes() {
     let host = Host::new();
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
@@ -58,7 +58,7 @@ fn what_is_held_is_handed_to_the_second_store_so_that_a_new_process_finds_it() {
 }
 
 #[test]
-fn promise_7_what_was_fetched_while_the_first_store_was_down_is_written_there_when_it_is_back() {
+fn promise_7_a_token_fetched_during_an_outage_is_written_to_the_primary_store_when_that_is_back() {
     let host = Host::new();
     host.break_first(true);
     let tokens = host.manager();
@@ -70,7 +70,7 @@ fn promise_7_what_was_fetched_while_the_first_store_was_down_is_written_there_wh
 }
 
 #[test]
-fn promise_7_what_only_the_second_store_has_is_copied_over_though_who_fetched_it_is_gone() {
+fn promise_7_a_token_of_an_ended_process_is_copied_from_the_fallback_store() {
     let host = Host::new();
     host.break_first(true);
     assert_eq!(text(&host.manager()), "token-1");
@@ -82,7 +82,7 @@ fn promise_7_what_only_the_second_store_has_is_copied_over_though_who_fetched_it
 }
 
 #[test]
-fn promise_7_a_newer_token_of_the_second_store_replaces_an_older_one_of_the_first() {
+fn promise_7_a_newer_token_of_the_fallback_store_replaces_an_older_one_of_the_primary_store() {
     let host = Host::of(FakeProvider::new().lifetime(HOUR));
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");
@@ -98,7 +98,7 @@ fn promise_7_a_newer_token_of_the_second_store_replaces_an_older_one_of_the_firs
 }
 
 #[test]
-fn promise_7_an_older_token_of_the_second_store_does_not_replace_a_newer_one_of_the_first() {
+fn promise_7_an_older_token_of_the_fallback_store_does_not_replace_a_newer_one_of_the_primary_store() {
     let host = Host::of(FakeProvider::new().lifetime(HOUR));
     host.break_first(true);
     let lasting = host.manager();
@@ -114,7 +114,7 @@ fn promise_7_an_older_token_of_the_second_store_does_not_replace_a_newer_one_of_
 }
 
 #[test]
-fn promise_4_what_was_rejected_where_the_second_store_was_not_told_does_not_come_back_from_there() {
+fn promise_4_a_rejected_token_does_not_come_back_from_a_fallback_store_without_the_rejection() {
     let host = Host::new();
     host.break_first(true);
     let bad = host.manager().token().unwrap();
@@ -129,7 +129,7 @@ fn promise_4_what_was_rejected_where_the_second_store_was_not_told_does_not_come
 }
 
 #[test]
-fn promise_4_a_rejection_while_the_first_store_is_down_takes_effect_in_the_other_processes_of_the_host() {
+fn promise_4_a_rejection_during_an_outage_takes_effect_in_all_processes_of_the_host() {
     let host = Host::new();
     host.break_first(true);
     let (one, other) = (host.manager(), host.manager());
@@ -142,7 +142,7 @@ fn promise_4_a_rejection_while_the_first_store_is_down_takes_effect_in_the_other
 }
 
 #[test]
-fn promise_6_when_both_stores_are_down_tokens_keep_coming() {
+fn promise_6_callers_get_tokens_while_both_stores_are_down() {
     let host = Host::new();
     host.break_first(true);
     host.second.broken.store(true, Ordering::SeqCst);
@@ -155,7 +155,7 @@ fn promise_6_when_both_stores_are_down_tokens_keep_coming() {
 }
 
 #[test]
-fn promise_6_a_second_store_that_panics_or_hangs_is_one_that_is_down() {
+fn promise_6_a_fallback_store_that_panics_or_hangs_is_down() {
     let host = Host::new();
     host.break_first(true);
     host.second.panics.store(true, Ordering::SeqCst);
@@ -167,7 +167,7 @@ fn promise_6_a_second_store_that_panics_or_hangs_is_one_that_is_down() {
 }
 
 #[test]
-fn an_outage_is_told_once_though_the_second_store_works() {
+fn an_outage_is_reported_once_although_the_fallback_store_works() {
     let host = Host::new();
     let tokens = host.manager();
     text(&tokens);
@@ -186,7 +186,7 @@ fn an_outage_is_told_once_though_the_second_store_works() {
 }
 
 #[test]
-fn a_refresh_token_is_not_used_while_the_store_that_has_the_latest_is_down() {
+fn without_the_primary_store_no_refresh_token_is_used() {
     let server = Server::default();
     let host = Host::of(refreshing(&server));
     assert_eq!(text(&host.manager()), "token-1");
@@ -200,7 +200,7 @@ fn a_refresh_token_is_not_used_while_the_store_that_has_the_latest_is_down() {
 
 /// The first store breaks after the refresh token was shown, so the next one is not in it; whoever has that lives on.
 #[test]
-fn a_refresh_token_that_only_the_second_store_tells_to_be_used_up_is_not_used() {
+fn a_refresh_token_that_only_the_fallback_store_records_as_used_is_not_used() {
     let server = Server::default();
     let host = Host::of(refreshing(&server).gated());
     let holder = host.manager();
@@ -226,7 +226,7 @@ fn a_refresh_token_that_only_the_second_store_tells_to_be_used_up_is_not_used() 
 }
 
 #[test]
-fn what_is_held_of_a_refreshed_token_is_handed_to_the_processes_of_the_host() {
+fn the_current_token_of_a_refresh_token_is_copied_for_the_processes_of_the_host() {
     let server = Server::default();
     let host = Host::of(refreshing(&server));
     let tokens = host.manager();
@@ -244,7 +244,7 @@ fn a_fallback_store_needs_a_store_to_fall_back_from() {
 
 #[cfg(feature = "encryption")]
 #[test]
-fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
+fn a_custom_key_is_refused_with_an_encrypted_fallback_store() {
     use evertoken::{EncryptedStore, EncryptionKey};
     let key = EncryptionKey::new(std::array::from_fn(|at| at as u8)).unwrap();
     let builder = TokenManager::builder(FakeProvider::new()).store(MemoryStore::new()).key("mine");
@@ -254,7 +254,7 @@ fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
 
 /// What was wrong was the want of a ticket; the ticket has come.
 #[test]
-fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {
+fn a_ticket_set_during_an_outage_ends_the_failure_in_the_fallback_store() {
     let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
     let provider = (0..5).fold(FakeProvider::new().with_renewal(keeps), |provider, _| {
         provider.then(|context| match context.renewal_secret() {
@@ -272,7 +272,7 @@ fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_
 
 /// Two hosts without their Redis, and a provider whose tokens end each other.
 #[test]
-fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end() {
+fn hosts_without_their_store_do_not_invalidate_each_others_tokens_endlessly() {
     use evertoken::provider::Profile;
     let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
     let clock = FakeClock::new();
@@ -300,7 +300,7 @@ fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end(
 
 /// Every minute, for each manager, as long as all is well.
 #[test]
-fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
+fn a_fallback_store_adds_no_operations_on_a_working_primary_store() {
     let looks = |with: bool| {
         let host = Host::new();
         let builder = builder(&host.provider, &host.clock).store(host.first.clone());
@@ -319,7 +319,7 @@ fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
 }
 
 #[test]
-fn one_store_that_is_given_twice_is_told_to_be_up_again() {
+fn a_store_that_is_primary_and_fallback_is_reported_as_up_again() {
     let host = Host::new();
     let tokens = builder(&host.provider, &host.clock).store(host.first.clone());
     let tokens = tokens.fallback_store(host.first.clone()).build().unwrap();
@@ -336,7 +336,7 @@ fn one_store_that_is_given_twice_is_told_to_be_up_again() {
 
 /// What the second store has cannot be handed over, and each look finds it there.
 #[test]
-fn that_the_first_store_can_only_be_read_is_told_once() {
+fn a_read_only_primary_store_is_reported_once() {
     let host = Host::new();
     let (brief, next) = (host.manager(), host.elsewhere());
     let bad = brief.token().unwrap();
@@ -358,7 +358,7 @@ fn that_the_first_store_can_only_be_read_is_told_once() {
 
 /// What is looked for in the second store under the lease is not to be taken from the provider's time.
 #[test]
-fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
+fn a_slow_fallback_store_does_not_shorten_the_time_of_a_fetch() {
     let left = Arc::new(Mutex::new(Duration::ZERO));
     let told = left.clone();
     let provider = FakeProvider::new().then(move |context| {

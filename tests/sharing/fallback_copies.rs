@@ -16,7 +16,7 @@ use crate::common::wait::*;
 /// A lasting manager counts the tokens of the first store; a new process of the host, which cannot read that one, begins
 /// to count anew in the second. Its token is newer all the same.
 #[test]
-fn a_token_of_the_second_store_is_taken_over_though_its_number_is_lower() {
+fn a_token_of_the_fallback_store_is_adopted_although_its_number_is_lower() {
     let host = Host::of(FakeProvider::new().lifetime(2 * HOUR));
     let lasting = host.manager();
     text(&lasting);
@@ -43,7 +43,7 @@ fn a_token_of_the_second_store_is_taken_over_though_its_number_is_lower() {
 
 /// Another host still holds an older token that ends later. The numbers alone say which of the two was granted later.
 #[test]
-fn promise_7_a_token_that_was_brought_over_is_newer_for_those_who_hold_an_older_one_that_ends_later() {
+fn promise_7_a_copied_token_replaces_an_older_one_that_expires_later() {
     let provider = FakeProvider::new().then_grant("first", 5 * HOUR).then_grant("second", HOUR / 2);
     let host = Host::of(provider.then_grant("third", HOUR));
     let (idle, lasting) = (host.elsewhere(), host.manager());
@@ -61,7 +61,7 @@ fn promise_7_a_token_that_was_brought_over_is_newer_for_those_who_hold_an_older_
 }
 
 #[test]
-fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
+fn a_fallback_store_that_is_the_primary_store_keeps_its_records() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let make = || builder(&provider, &clock).store(store.clone()).fallback_store(store.clone()).build().unwrap();
@@ -81,7 +81,7 @@ fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
 
 /// "Nothing fetched is lost": the first store has no token then, only a rejection of another one.
 #[test]
-fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_token() {
+fn promise_7_a_record_without_a_token_does_not_replace_a_token_of_the_fallback_store() {
     let host = Host::of(FakeProvider::new().lifetime(HOUR));
     // The bytes of a record that rejects a token that would have lived for long.
     let (long, spare) = (FakeProvider::new().lifetime(5 * HOUR), FaultyStore::on_clock(&host.clock));
@@ -128,7 +128,7 @@ fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_t
 
 /// As a program does that ends at once: the first store breaks while it fetches, and the second one is at hand.
 #[test]
-fn promise_7_a_token_that_the_first_store_does_not_take_is_in_the_second_before_the_call_returns() {
+fn promise_7_a_token_that_the_primary_store_refuses_is_in_the_fallback_store_before_the_call_returns() {
     let broken: Arc<Mutex<Option<Arc<AtomicBool>>>> = Arc::default();
     let breaks = broken.clone();
     let host = Host::of(FakeProvider::new().then(move |_| {
@@ -142,7 +142,7 @@ fn promise_7_a_token_that_the_first_store_does_not_take_is_in_the_second_before_
 
 /// A store that is known to lack the token gets it, though nobody asks for one again.
 #[test]
-fn promise_7_a_token_that_nobody_uses_again_is_written_to_the_first_store_when_that_is_back() {
+fn promise_7_an_unused_token_is_written_to_the_primary_store_when_that_is_back() {
     for fetched_before in [false, true] {
         let host = Host::new();
         host.break_first(true);
@@ -181,7 +181,7 @@ fn running_before(
 
 /// "Newer wins": another host records a new token after the first store was read and found to have nothing of use.
 #[test]
-fn promise_7_a_newer_token_that_another_host_fetches_meanwhile_is_not_replaced_by_that_of_the_second_store() {
+fn promise_7_a_newer_token_fetched_by_another_host_is_not_replaced_from_the_fallback_store() {
     let mut lost = Vec::new();
     let mut raced_at_all = 0;
     for operation in 1..=4 {
@@ -209,7 +209,7 @@ fn promise_7_a_newer_token_that_another_host_fetches_meanwhile_is_not_replaced_b
 
 /// The same while the lease is held: another host hands in what it had fetched without the store.
 #[test]
-fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of_the_second_store() {
+fn promise_7_a_newer_token_written_by_another_host_is_not_replaced_from_the_fallback_store() {
     let host = Host::of(FakeProvider::new());
     host.break_first(true);
     assert_eq!(text(&host.manager()), "token-1");
@@ -235,7 +235,7 @@ fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of
 
 /// It writes it to the first store, which was found empty and leased, and removes it from the second.
 #[test]
-fn what_another_process_brings_over_just_then_is_not_fetched_again_and_leaves_no_lease_behind() {
+fn a_token_that_another_process_copies_meanwhile_is_not_fetched_again_and_leaves_no_lease() {
     let host = Host::new();
     host.break_first(true);
     assert_eq!(text(&host.manager()), "token-1");
@@ -255,7 +255,7 @@ fn what_another_process_brings_over_just_then_is_not_fetched_again_and_leaves_no
 
 /// The first store can be read and leased, but takes no record.
 #[test]
-fn a_token_that_could_not_be_brought_over_leaves_no_lease_behind() {
+fn a_token_that_could_not_be_copied_leaves_no_lease() {
     let host = Host::of(FakeProvider::new());
     host.break_first(true);
     assert_eq!(text(&host.manager()), "token-1");
@@ -273,7 +273,7 @@ fn fails() -> Error {
 
 /// A program that asks for another token and ends, with the provider down.
 #[test]
-fn promise_7_a_token_of_the_second_store_is_not_removed_because_the_one_who_looks_holds_it_too() {
+fn promise_7_a_manager_with_the_token_of_the_fallback_store_does_not_remove_it_there() {
     let provider = FakeProvider::new().then(|_| Ok(Grant::new("token-1", 2 * HOUR))).then(|_| Err(fails()));
     let host = Host::of(provider);
     host.break_first(true);
@@ -289,7 +289,7 @@ fn promise_7_a_token_of_the_second_store_is_not_removed_because_the_one_who_look
 
 /// With the provider down, a token that has half a minute left is what there is.
 #[test]
-fn a_late_token_of_the_second_store_is_not_thrown_away() {
+fn an_expiring_token_of_the_fallback_store_is_used_when_the_provider_fails() {
     let serve = |with_second: bool| {
         let fetched = FakeProvider::new().then(|_| Ok(Grant::new("token-1", 2 * HOUR)));
         let host = Host::of((0..9).fold(fetched, |provider, _| provider.then(|_| Err(fails()))));

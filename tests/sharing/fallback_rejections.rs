@@ -13,7 +13,7 @@ use crate::common::two_stores::Host;
 use crate::common::wait::*;
 
 #[test]
-fn what_was_invalidated_does_not_come_back_from_the_second_store() {
+fn an_invalidated_token_does_not_come_back_from_the_fallback_store() {
     let host = Host::new();
     host.break_first(true);
     assert_eq!(text(&host.manager()), "token-1");
@@ -25,7 +25,7 @@ fn what_was_invalidated_does_not_come_back_from_the_second_store() {
 
 /// The rejection was told to the first store, which is down again: nobody on this host can hear of it there.
 #[test]
-fn promise_4_what_was_rejected_while_the_first_store_worked_is_not_handed_out_when_it_is_down_again() {
+fn promise_4_a_token_rejected_before_an_outage_is_not_returned_from_the_fallback_store() {
     let host = Host::new();
     host.break_first(true);
     let bad = host.manager().token().unwrap();
@@ -38,7 +38,7 @@ fn promise_4_what_was_rejected_while_the_first_store_worked_is_not_handed_out_wh
 
 /// As a program does that is started often: each process lives for one call.
 #[test]
-fn promise_4_and_7_a_new_process_prefers_what_the_second_store_has_when_it_is_newer() {
+fn promise_4_and_7_a_new_process_prefers_a_newer_token_of_the_fallback_store() {
     let host = Host::new();
     let bad = host.manager().token().unwrap();
     assert_eq!(bad.expose(), "token-1");
@@ -55,7 +55,7 @@ fn promise_4_and_7_a_new_process_prefers_what_the_second_store_has_when_it_is_ne
 
 /// Two outages with a rejection on another host between them.
 #[test]
-fn promise_4_what_the_first_store_has_replaced_is_not_handed_out_in_the_next_outage() {
+fn promise_4_a_token_replaced_in_the_primary_store_is_not_returned_in_the_next_outage() {
     let host = Host::new();
     host.break_first(true);
     assert_eq!(text(&host.manager()), "token-1");
@@ -73,7 +73,7 @@ fn promise_4_what_the_first_store_has_replaced_is_not_handed_out_in_the_next_out
 /// A long outage, in which a rejected token is granted again. What is brought over from the second store has its number from
 /// there, or it would count as older than what the others hold.
 #[test]
-fn promise_4_a_token_that_was_granted_again_in_an_outage_is_not_recorded_over_a_later_rejection() {
+fn promise_4_a_token_reinstated_during_an_outage_does_not_overwrite_a_later_rejection() {
     for is_replaced in [false, true] {
         let names = ["a", "b", "c", "c", "d", "e"];
         let host = Host::of(names.into_iter().fold(FakeProvider::new(), |all, name| all.then_grant(name, 5 * HOUR)));
@@ -102,7 +102,7 @@ fn promise_4_a_token_that_was_granted_again_in_an_outage_is_not_recorded_over_a_
 
 /// A Redis that keeps nothing on a disk was restarted, and the provider gives the same token until its end.
 #[test]
-fn promise_4_a_rejection_that_only_the_second_store_has_goes_to_a_first_one_that_comes_back_empty() {
+fn promise_4_a_rejection_in_the_fallback_store_is_copied_to_an_emptied_primary_store() {
     let host = Host::of(FakeProvider::new().then_grant("same", 2 * HOUR).then_unchanged());
     let tokens = host.manager();
     let bad = tokens.token().unwrap();
@@ -124,7 +124,7 @@ fn promise_4_a_rejection_that_only_the_second_store_has_goes_to_a_first_one_that
 }
 
 #[test]
-fn promise_4_a_rejection_that_only_the_second_store_has_joins_a_later_token_in_the_first() {
+fn promise_4_a_rejection_in_the_fallback_store_is_added_to_a_later_token_in_the_primary_store() {
     let host = Host::new();
     let tokens = host.manager();
     let bad = tokens.token().unwrap();
@@ -142,7 +142,7 @@ fn promise_4_a_rejection_that_only_the_second_store_has_joins_a_later_token_in_t
 
 /// What it holds is not recorded by it; another brought it over from the second store, and the service refused it then.
 #[test]
-fn promise_4_who_holds_a_token_since_the_outage_does_not_undo_a_later_rejection_of_it() {
+fn promise_4_a_manager_with_a_token_from_the_outage_does_not_undo_its_later_rejection() {
     let host = Host::new();
     host.break_first(true);
     let (fetched, adopted) = (host.manager(), host.manager());
@@ -163,7 +163,7 @@ fn promise_4_who_holds_a_token_since_the_outage_does_not_undo_a_later_rejection_
 
 /// The provider gives the host the rejected token again, as there is no other yet; then another host gets the next one.
 #[test]
-fn promise_4_a_token_that_was_granted_again_during_the_outage_does_not_replace_a_newer_one() {
+fn promise_4_a_token_reinstated_during_the_outage_does_not_replace_a_newer_one() {
     let provider = FakeProvider::new().then_grant("first", 2 * HOUR).then_grant("first", 2 * HOUR);
     let host = Host::of(provider.then_grant("second", HOUR));
     let lasting = host.manager();
@@ -179,7 +179,7 @@ fn promise_4_a_token_that_was_granted_again_during_the_outage_does_not_replace_a
 
 /// Who starts during the outage cannot read the first store, and fetches another token, which the second store then has.
 #[test]
-fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_second_store() {
+fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_fallback_store() {
     let provider = FakeProvider::new().then_grant("first", 5 * HOUR).then_grant("second", HOUR);
     let host = Host::of(provider.then_grant("third", HOUR));
     let lasting = host.manager();
@@ -196,7 +196,7 @@ fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_s
 
 /// As a Redis that has become a replica, or is full.
 #[test]
-fn promise_4_a_rejection_reaches_the_processes_of_a_host_whose_first_store_can_only_be_read() {
+fn promise_4_a_rejection_reaches_all_processes_of_a_host_with_a_read_only_primary_store() {
     let host = Host::new();
     let (brief, lasting) = (host.manager(), host.manager());
     let bad = brief.token().unwrap();
@@ -219,7 +219,7 @@ fn promise_4_a_rejection_reaches_the_processes_of_a_host_whose_first_store_can_o
 }
 
 #[test]
-fn promise_4_the_first_look_after_an_outage_heeds_what_the_second_store_rejects() {
+fn promise_4_the_first_check_after_an_outage_respects_rejections_in_the_fallback_store() {
     let host = Host::new();
     host.break_first(true);
     let (brief, lasting) = (host.manager(), host.manager());
@@ -239,7 +239,7 @@ fn promise_4_the_first_look_after_an_outage_heeds_what_the_second_store_rejects(
 
 /// The record of the first store is held, so a renewal does not read it again.
 #[test]
-fn promise_4_a_rejection_in_the_second_store_outlives_a_renewal_that_fails() {
+fn promise_4_a_rejection_in_the_fallback_store_outlives_a_failed_refresh() {
     let provider = FakeProvider::new()
         .then(|_| Ok(Grant::new("token-1", 2 * HOUR)))
         .then(|_| Err(Error::new(ErrorKind::Unavailable, "the provider is down")));
@@ -260,7 +260,7 @@ fn promise_4_a_rejection_in_the_second_store_outlives_a_renewal_that_fails() {
 }
 
 #[test]
-fn promise_4_what_the_second_store_rejects_is_not_handed_out_because_the_first_has_it_at_hand() {
+fn promise_4_a_token_rejected_in_the_fallback_store_is_not_read_at_once_from_the_primary_store() {
     let host = Host::of(FakeProvider::new());
     let make = || {
         let builder = builder(&host.provider, &host.clock).store(ReadableAtOnce(host.first.clone()));
@@ -276,7 +276,7 @@ fn promise_4_what_the_second_store_rejects_is_not_handed_out_because_the_first_h
 
 /// The same with real files: the first directory can be read but not written to.
 #[test]
-fn promise_4_files_that_can_only_be_read_do_not_hide_a_rejection_in_the_second_store() {
+fn promise_4_read_only_files_do_not_hide_a_rejection_in_the_fallback_store() {
     let folder = tempfile::tempdir().unwrap();
     let provider = FakeProvider::new();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));

@@ -14,7 +14,7 @@ use crate::common::wait::*;
 use crate::group::Group;
 
 #[test]
-fn promise_3_many_managers_with_nothing_held_cost_one_fetch() {
+fn promise_3_many_managers_without_a_token_cost_one_fetch() {
     let group = Group::new();
     let managers: Vec<_> = (0..8).map(|_| group.manager()).collect();
     let provider = group.provider.clone().gated();
@@ -32,7 +32,7 @@ fn promise_3_many_managers_with_nothing_held_cost_one_fetch() {
 }
 
 #[test]
-fn promise_3_a_failure_of_one_manager_answers_the_others_until_its_retry_time() {
+fn promise_3_one_failed_fetch_answers_all_managers_until_its_retry_time() {
     let group = Group::new();
     group
         .provider
@@ -52,7 +52,7 @@ fn promise_3_a_failure_of_one_manager_answers_the_others_until_its_retry_time() 
 }
 
 #[test]
-fn promise_3_a_due_token_is_renewed_by_one_and_adopted_by_the_others() {
+fn promise_3_a_due_token_is_refreshed_by_one_manager_and_adopted_by_the_others() {
     let group = Group::new();
     let managers: Vec<_> = (0..4).map(|_| group.manager()).collect();
     let events: Vec<_> = managers.iter().map(TokenManager::events).collect();
@@ -74,7 +74,7 @@ fn promise_3_a_due_token_is_renewed_by_one_and_adopted_by_the_others() {
 }
 
 #[test]
-fn an_adopted_token_keeps_its_true_end_and_is_renewed_in_time() {
+fn an_adopted_token_keeps_its_expiry_and_is_refreshed_in_time() {
     let group = Group::new();
     let one = group.manager();
     text(&one);
@@ -102,7 +102,7 @@ fn a_token_that_is_not_in_use_is_compared_with_the_store_at_its_next_use() {
 }
 
 #[test]
-fn promise_7_an_older_token_that_comes_late_does_not_replace_a_newer_one() {
+fn promise_7_a_late_older_token_does_not_replace_a_newer_one() {
     let group = Group::new();
     let late = group.manager();
     let provider = group.provider.clone().gated();
@@ -123,7 +123,7 @@ fn promise_7_an_older_token_that_comes_late_does_not_replace_a_newer_one() {
 }
 
 #[test]
-fn a_holder_that_vanishes_blocks_the_others_no_longer_than_its_lease() {
+fn a_killed_lease_holder_blocks_the_others_until_its_lease_expires() {
     let group = Group::new();
     let gone = group.manager();
     let provider = group.provider.clone().gated();
@@ -143,7 +143,7 @@ fn a_holder_that_vanishes_blocks_the_others_no_longer_than_its_lease() {
 
 /// What is wrong in one process alone is not recorded: it only frees the lease, and that is another's by then.
 #[test]
-fn promise_3_a_holder_whose_lease_ran_out_does_not_free_that_of_its_successor() {
+fn promise_3_a_holder_of_an_expired_lease_does_not_free_the_lease_of_its_successor() {
     let ((late_begun, fail, hold_up_late), (next_begun, grant, hold_up_next)) = (held_up(), held_up());
     let provider = FakeProvider::new().then(move |_| {
         hold_up_late();
@@ -174,7 +174,7 @@ fn promise_3_a_holder_whose_lease_ran_out_does_not_free_that_of_its_successor() 
 }
 
 #[test]
-fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has_recorded() {
+fn promise_7_a_late_failure_does_not_hide_a_token_that_another_manager_recorded() {
     let (begun, fail, hold_up) = held_up();
     let group = Group::of(FakeProvider::new().then(move |_| {
         hold_up();
@@ -206,7 +206,7 @@ fn held_up() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn lives_that_end_are_replaced_once_however_many_managers_look() {
+fn expiring_tokens_are_replaced_once_by_many_managers() {
     let group = Group::of(FakeProvider::new().lifetime(100 * SECOND));
     let managers: Vec<_> = (0..4).map(|_| group.manager()).collect();
     for life in 1..=10 {
@@ -227,7 +227,7 @@ fn lives_that_end_are_replaced_once_however_many_managers_look() {
 }
 
 #[test]
-fn promise_2_a_token_that_is_granted_again_keeps_the_end_that_another_manager_knew() {
+fn promise_2_an_unchanged_token_keeps_the_expiry_that_another_manager_recorded() {
     let group = Group::of(FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged());
     let gone = group.manager();
     let token = gone.token().unwrap();
@@ -239,7 +239,7 @@ fn promise_2_a_token_that_is_granted_again_keeps_the_end_that_another_manager_kn
 }
 
 #[test]
-fn promise_2_a_token_that_is_granted_again_keeps_its_end_though_another_one_is_recorded() {
+fn promise_2_an_unchanged_token_keeps_its_expiry_although_another_one_is_recorded() {
     let provider =
         FakeProvider::new().then_grant("one", 7200 * SECOND).then_grant("two", 7200 * SECOND).then_unchanged();
     let group = Group::of(provider);
@@ -260,7 +260,7 @@ fn promise_2_a_token_that_is_granted_again_keeps_its_end_though_another_one_is_r
 }
 
 #[test]
-fn promise_7_a_token_that_was_granted_later_stays_even_if_it_ends_sooner() {
+fn promise_7_a_token_that_was_granted_later_stays_even_if_it_expires_sooner() {
     for new_token_ends_old in [false, true] {
         let profile = Profile::default().new_token_ends_old(new_token_ends_old);
         let provider = FakeProvider::new().with_profile(profile);
@@ -277,7 +277,7 @@ fn promise_7_a_token_that_was_granted_later_stays_even_if_it_ends_sooner() {
 }
 
 #[test]
-fn managers_on_a_full_store_still_fetch_once() {
+fn managers_on_a_full_store_fetch_once() {
     let store = MemoryStore::new();
     fill(&store);
     let provider = FakeProvider::new().gated();
@@ -306,7 +306,7 @@ fn fill(store: &MemoryStore) {
 
 /// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
 #[test]
-fn two_managers_that_seed_their_random_numbers_alike_are_two() {
+fn managers_with_the_same_random_seed_have_different_lease_owners() {
     let (provider, store) = (FakeProvider::new().gated(), FaultyStore::default());
     let make = || {
         fastrand::seed(42);

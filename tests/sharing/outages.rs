@@ -28,7 +28,7 @@ fn promise_6_a_store_that_is_broken_from_the_start_costs_no_caller_a_token() {
 }
 
 #[test]
-fn promise_6_a_store_that_panics_is_a_store_that_is_down() {
+fn promise_6_a_store_that_panics_is_down() {
     let group = Group::new();
     group.store.panics.store(true, Ordering::SeqCst);
     let tokens = group.manager();
@@ -36,7 +36,7 @@ fn promise_6_a_store_that_panics_is_a_store_that_is_down() {
 }
 
 #[test]
-fn promise_6_an_outage_is_told_once_and_a_store_that_is_down_is_left_alone_for_a_while() {
+fn promise_6_an_outage_is_reported_once_and_the_store_is_not_asked_for_a_while() {
     let group = Group::new();
     let tokens = group.manager();
     text(&tokens);
@@ -52,7 +52,7 @@ fn promise_6_an_outage_is_told_once_and_a_store_that_is_down_is_left_alone_for_a
 }
 
 #[test]
-fn the_status_says_why_the_store_is_out_of_use() {
+fn the_status_shows_why_the_store_is_down() {
     let group = Group::new();
     let tokens = group.manager();
     group.store.broken.store(true, Ordering::SeqCst);
@@ -74,7 +74,7 @@ fn the_status_says_why_the_store_is_out_of_use() {
 }
 
 #[test]
-fn promise_7_what_was_fetched_without_the_store_is_written_when_it_is_back() {
+fn promise_7_a_token_fetched_without_the_store_is_written_when_it_is_back() {
     let group = Group::new();
     group.store.broken.store(true, Ordering::SeqCst);
     let one = group.manager();
@@ -88,7 +88,7 @@ fn promise_7_what_was_fetched_without_the_store_is_written_when_it_is_back() {
 }
 
 #[test]
-fn promise_7_a_token_that_could_not_be_written_is_handed_out_all_the_same() {
+fn promise_7_a_token_that_could_not_be_written_is_returned() {
     let group = Group::new();
     let tokens = group.manager();
     let provider = group.provider.clone().gated();
@@ -102,7 +102,7 @@ fn promise_7_a_token_that_could_not_be_written_is_handed_out_all_the_same() {
 }
 
 #[test]
-fn a_store_that_was_emptied_is_filled_again_from_what_is_held() {
+fn an_emptied_store_is_filled_with_the_current_token() {
     let group = Group::new();
     let tokens = group.manager();
     text(&tokens);
@@ -114,7 +114,7 @@ fn a_store_that_was_emptied_is_filled_again_from_what_is_held() {
 }
 
 #[test]
-fn where_a_new_token_ends_the_old_one_processes_without_their_store_fetch_seldom() {
+fn processes_without_their_store_fetch_seldom_if_a_new_token_ends_the_old_one() {
     let profile = Profile::default().new_token_ends_old(true);
     let group = Group::of(FakeProvider::new().with_profile(profile));
     group.store.broken.store(true, Ordering::SeqCst);
@@ -134,7 +134,7 @@ fn where_a_new_token_ends_the_old_one_processes_without_their_store_fetch_seldom
 }
 
 #[test]
-fn promise_6_a_store_that_hangs_is_a_store_that_is_down() {
+fn promise_6_a_store_that_hangs_is_down() {
     let group = Group::new();
     let tokens = group.manager();
     let hanging = group.store.gate.clone();
@@ -157,7 +157,7 @@ fn promise_6_a_store_that_hangs_is_a_store_that_is_down() {
 }
 
 #[test]
-fn a_pause_for_the_sake_of_a_store_ends_when_the_store_is_back() {
+fn a_cooldown_caused_by_the_store_ends_when_the_store_is_back() {
     let group = Group::new();
     let unshared = builder(&group.provider, &group.clock).store_down_fetch_interval(300 * SECOND);
     let tokens = unshared.store(group.store.clone()).build().unwrap();
@@ -172,7 +172,7 @@ fn a_pause_for_the_sake_of_a_store_ends_when_the_store_is_back() {
 }
 
 #[test]
-fn a_store_that_cannot_wait_is_neither_down_nor_asked_in_a_busy_loop() {
+fn a_store_that_cannot_wait_is_not_down_and_not_polled_in_a_busy_loop() {
     for outcome in [Ok(()), Err(Error::new(ErrorKind::Store, "streams are refused"))] {
         let mut group = Group::of(FakeProvider::new().gated());
         group.store.waiting = Some(outcome);
@@ -191,7 +191,7 @@ fn a_store_that_cannot_wait_is_neither_down_nor_asked_in_a_busy_loop() {
 
 /// The first store takes no record; no second one is needed for that.
 #[test]
-fn a_token_that_could_not_be_recorded_leaves_no_lease_behind() {
+fn a_token_that_could_not_be_recorded_leaves_no_lease() {
     let host = Host::of(FakeProvider::new());
     *host.first.unwritable.lock().unwrap() = Some("}");
     let tokens = builder(&host.provider, &host.clock).store(host.first.clone()).build().unwrap();
@@ -206,7 +206,7 @@ fn pass_a_second(clock: &FakeClock) {
 }
 
 #[test]
-fn promise_7_who_fetched_more_often_in_an_outage_does_not_overwrite_who_fetched_last() {
+fn promise_7_more_fetches_during_an_outage_do_not_overwrite_the_latest_token() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let inner = MemoryStore::with_clock(clock.clone());
     let stores = [FaultyStore::over(&inner), FaultyStore::over(&inner)];
@@ -234,7 +234,7 @@ fn promise_7_who_fetched_more_often_in_an_outage_does_not_overwrite_who_fetched_
 }
 
 #[test]
-fn two_tokens_of_one_moment_are_settled_and_stay_so() {
+fn managers_agree_on_one_of_two_tokens_of_one_moment() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let inner = MemoryStore::with_clock(clock.clone());
     let stores = [FaultyStore::over(&inner), FaultyStore::over(&inner)];

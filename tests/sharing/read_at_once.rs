@@ -36,7 +36,7 @@ impl Store for SlowToReadAtOnce {
 }
 
 #[test]
-fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
+fn promise_5_a_read_at_once_counts_towards_the_time_of_the_call() {
     let provider = FakeProvider::new().gated();
     let tokens = TokenManager::builder(provider.clone()).store(SlowToReadAtOnce(MemoryStore::new())).build().unwrap();
     let asked = Instant::now();
@@ -48,7 +48,7 @@ fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
 
 /// Nobody asked the refresher anything yet; the token found at once is renewed all the same.
 #[test]
-fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
+fn a_token_that_was_read_at_once_is_refreshed_in_the_background() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let store = ReadableAtOnce(FaultyStore::on_clock(&clock));
     text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
@@ -61,7 +61,7 @@ fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
 
 /// All of them read it at once; it comes once.
 #[test]
-fn a_token_that_many_threads_find_at_once_is_adopted_once() {
+fn a_token_that_many_threads_read_at_once_is_adopted_once() {
     for _ in 0..50 {
         let (provider, clock) = (FakeProvider::new(), FakeClock::new());
         let store = ReadableAtOnce(FaultyStore::on_clock(&clock));
@@ -80,7 +80,7 @@ fn a_token_that_many_threads_find_at_once_is_adopted_once() {
 
 /// As the threads of a service do when the first requests come in.
 #[test]
-fn a_token_that_many_threads_find_in_a_file_at_once_is_told_of_once() {
+fn a_token_that_many_threads_read_from_a_file_at_once_is_reported_once() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
     let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
     text(&manager());

@@ -7,7 +7,7 @@ use crate::common::wait::*;
 
 /// WeCom gives a token that lives again, and tells a whole life for it. Programs start each minute.
 #[test]
-fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
+fn promise_2_a_wall_clock_set_back_does_not_extend_a_stored_token() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let host = FakeVendor::wecom().clock(&clock);
     let ask = || {
@@ -28,7 +28,7 @@ fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
 }
 
 #[test]
-fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
+fn promise_4_a_wall_clock_set_back_does_not_undo_a_rejection() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let provider = FakeProvider::new().then_grant("token-1", 2 * HOUR).then_unchanged().then_unchanged();
     let start =
@@ -44,7 +44,7 @@ fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
 
 /// The provider gives the same token again until its end, which the wall clock has come to already.
 #[test]
-fn a_wall_clock_that_is_set_ahead_ends_no_token_that_is_granted_again() {
+fn a_wall_clock_set_forward_does_not_expire_an_unchanged_token() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     let provider = WeCom::new("corp", "secret").base_url(host.url());

@@ -58,7 +58,7 @@ fn overtaken() -> Key {
 }
 
 #[test]
-fn a_record_that_came_just_before_the_lease_was_won_is_found_and_the_lease_is_free_again() {
+fn a_record_written_just_before_the_lease_is_found_and_the_lease_is_freed() {
     let store = Overtaken::default();
     assert!(matches!(ask(&store, &overtaken(), "a"), LeaseOutcome::Found(entry) if entry.bytes() == b"came first"));
     store.0.compare_and_swap(&overtaken(), Expected::Any, None).unwrap();
@@ -128,13 +128,13 @@ mod sealed {
     }
 
     #[test]
-    fn memory_that_is_sealed_behaves_as_every_store() {
+    fn encrypted_memory_behaves_as_every_store() {
         let clock = FakeClock::new();
         behaves(&sealed(MemoryStore::with_clock(clock.clone())), &|time| clock.advance(time));
     }
 
     #[test]
-    fn files_that_are_sealed_behave_as_every_store() {
+    fn encrypted_files_behave_as_every_store() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
         behaves(&sealed(store), &|time| clock.advance(time));
@@ -152,7 +152,7 @@ mod sealed {
 
     #[cfg(all(feature = "redis", target_os = "linux"))]
     #[test]
-    fn redis_that_is_sealed_behaves_as_every_store() {
+    fn an_encrypted_redis_behaves_as_every_store() {
         let server = RedisServer::start();
         behaves(&sealed(RedisStore::open(&server.url()).unwrap()), &|time| advance(&server, time));
     }
@@ -201,7 +201,7 @@ fn is_won_by_one_process<S: Store + Clone>(place: impl FnOnce() -> String, open:
 }
 
 #[test]
-fn memory_is_bounded_and_the_entry_that_ends_first_goes() {
+fn memory_is_bounded_and_drops_the_entry_that_expires_first() {
     let store = MemoryStore::new();
     let first = key("first");
     put(&store, &first, b"x", 60 * SECOND);
@@ -215,7 +215,7 @@ fn memory_is_bounded_and_the_entry_that_ends_first_goes() {
 }
 
 #[test]
-fn memory_lets_go_of_what_has_ended_without_being_asked_for_it() {
+fn memory_drops_expired_entries_that_are_not_read() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     for name in ["a", "b", "c"] {
@@ -227,7 +227,7 @@ fn memory_lets_go_of_what_has_ended_without_being_asked_for_it() {
 }
 
 #[test]
-fn memory_lets_go_of_what_the_wall_clock_has_ended() {
+fn memory_drops_entries_that_the_wall_clock_expired() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     put(&store, &key("a"), b"x", HOUR);
@@ -237,7 +237,7 @@ fn memory_lets_go_of_what_the_wall_clock_has_ended() {
 }
 
 #[test]
-fn a_manager_that_waits_for_another_is_woken_at_once() {
+fn a_manager_that_waits_for_another_wakes_at_once() {
     let (store, provider) = (MemoryStore::new(), FakeProvider::new().gated());
     let manager = || TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap();
     let (one, other) = (manager(), manager());
@@ -268,7 +268,7 @@ fn debug_output_of_a_store_and_its_entries_shows_no_bytes() {
 
 /// Nothing would be written, so there is nothing to refuse.
 #[test]
-fn a_full_store_in_memory_answers_a_swap_that_is_lost() {
+fn a_full_memory_store_reports_a_conflict_as_a_conflict() {
     let store = MemoryStore::new();
     let once = Idempotency::new(store.clone());
     for number in 0..10_000 {

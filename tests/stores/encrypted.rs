@@ -71,7 +71,7 @@ fn is_not_opened(store: &impl Store, key: &Key) -> Version {
 }
 
 #[test]
-fn any_store_at_all_that_is_sealed_behaves_as_every_store() {
+fn every_store_behaves_as_a_store_when_it_is_encrypted() {
     let clock = FakeClock::new();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::with_clock(clock.clone()));
     behaves(&sealed(&store, 3), &|time| clock.advance(time));
@@ -81,7 +81,7 @@ fn any_store_at_all_that_is_sealed_behaves_as_every_store() {
 }
 
 #[test]
-fn managers_share_a_token_of_which_nothing_is_to_be_read() {
+fn managers_share_a_token_through_a_store_that_shows_nothing_of_it() {
     let shared = |inner: &MemoryStore, name: &str, seal: bool| {
         let provider = provider(name).gated();
         let store: Arc<dyn Store> = if seal { Arc::new(sealed(inner, 3)) } else { Arc::new(inner.clone()) };
@@ -101,7 +101,7 @@ fn managers_share_a_token_of_which_nothing_is_to_be_read() {
 }
 
 #[test]
-fn those_who_watch_or_wait_hear_of_a_change_at_once() {
+fn managers_that_watch_or_wait_notice_a_change_at_once() {
     let inner = MemoryStore::new();
     let (store, other, key) = (sealed(&inner, 3), sealed(&inner, 3), key("watched"));
     let (told, heard) = crossbeam_channel::bounded(1);
@@ -121,7 +121,7 @@ fn those_who_watch_or_wait_hear_of_a_change_at_once() {
 }
 
 #[test]
-fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced() {
+fn a_record_encrypted_with_another_key_is_absent_is_reported_once_and_is_replaced() {
     record_logs();
     let (inner, provider) = (MemoryStore::new(), provider("wrong key"));
     let first = manager(&provider, sealed(&inner, 3));
@@ -180,7 +180,7 @@ fn a_key_is_replaced_without_losing_a_token() {
 }
 
 #[test]
-fn a_record_that_was_moved_to_another_key_does_not_open() {
+fn a_record_moved_to_another_key_cannot_be_decrypted() {
     let inner = MemoryStore::new();
     let store = sealed(&inner, 3);
     let (one, other) = (key("moved from"), key("moved to"));
@@ -193,7 +193,7 @@ fn a_record_that_was_moved_to_another_key_does_not_open() {
 }
 
 #[test]
-fn no_bit_of_a_record_can_be_changed_and_no_byte_taken_or_added() {
+fn a_record_with_a_changed_added_or_removed_byte_cannot_be_decrypted() {
     let (inner, provider) = (MemoryStore::new(), provider("flipped"));
     let (store, tokens) = (sealed(&inner, 3), manager(&provider, sealed(&inner, 3)));
     assert_eq!(text(&tokens), "token-1");
@@ -214,7 +214,7 @@ fn no_bit_of_a_record_can_be_changed_and_no_byte_taken_or_added() {
 }
 
 /// What stands in the way of a store, and how it gets there.
-fn what_does_not_open_is_replaced(inner: &(impl Store + Clone), put_there: &mut dyn FnMut(&Key)) {
+fn undecryptable_record_is_replaced(inner: &(impl Store + Clone), put_there: &mut dyn FnMut(&Key)) {
     let (store, key) = (sealed(inner, 3), key("in the way"));
     put_there(&key);
     is_not_opened(&store, &key);
@@ -245,13 +245,13 @@ fn version_of(store: &impl Store, key: &Key) -> Option<Version> {
 }
 
 #[test]
-fn what_does_not_open_is_in_nobodys_way() {
+fn a_record_that_cannot_be_decrypted_blocks_no_operation() {
     let inner = MemoryStore::new();
     for garbage in [&b""[..], b"{\"v\":1}", &[1; 37], &[7; 60_000]] {
-        what_does_not_open_is_replaced(&inner, &mut |key| drop(put(&inner, key, garbage, 2 * HOUR)));
+        undecryptable_record_is_replaced(&inner, &mut |key| drop(put(&inner, key, garbage, 2 * HOUR)));
     }
     let other = sealed(&inner, 4);
-    what_does_not_open_is_replaced(&inner, &mut |key| drop(put(&other, key, b"other", 2 * HOUR)));
+    undecryptable_record_is_replaced(&inner, &mut |key| drop(put(&other, key, b"other", 2 * HOUR)));
 }
 
 /// A store into which somebody keeps writing what cannot be opened.
@@ -286,7 +286,7 @@ impl Store for Spoilt {
 }
 
 #[test]
-fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
+fn a_writer_of_undecryptable_records_blocks_other_callers_only_briefly() {
     let store = EncryptedStore::new(Spoilt::default(), seal_key(3));
     let leasing = take_lease(&store, &key("spoilt"), "a");
     assert!(matches!(leasing, LeaseOutcome::Busy { remaining: Duration::ZERO, cursor } if cursor != Cursor::new(None)));
@@ -295,7 +295,7 @@ fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
 }
 
 #[test]
-fn a_lease_is_kept_as_it_is_and_the_record_beside_it_is_not() {
+fn leases_are_stored_in_the_clear_and_records_are_encrypted() {
     let inner = MemoryStore::new();
     let (store, other, key) = (sealed(&inner, 3), sealed(&inner, 4), key("beside a lease"));
     assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
@@ -315,7 +315,7 @@ fn state_key(store: &FaultyStore) -> Key {
 }
 
 #[test]
-fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key() {
+fn a_refresh_token_rotates_in_an_encrypted_store_and_is_not_used_without_the_key() {
     let (server, clock) = (Server::default(), FakeClock::new());
     let inner = FaultyStore::on_clock(&clock);
     let provider = refreshing(&server);
@@ -339,7 +339,7 @@ fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key
 }
 
 #[test]
-fn a_key_of_ones_own_does_not_go_with_a_sealed_store() {
+fn a_custom_key_is_refused_with_an_encrypted_store() {
     let (inner, provider) = (MemoryStore::new(), provider("own key"));
     let builder = || TokenManager::builder(provider.clone()).key("access_token:corp");
     let shared: Arc<dyn Store> = Arc::new(sealed(&inner, 3));
@@ -352,7 +352,7 @@ fn a_key_of_ones_own_does_not_go_with_a_sealed_store() {
 }
 
 #[test]
-fn a_key_shows_itself_in_no_debug_output() {
+fn no_debug_output_shows_a_key() {
     let store = sealed(&MemoryStore::new(), 3).also_decrypt_with(seal_key(4));
     assert_eq!(format!("{:?}", seal_key(3)), "EncryptionKey(***)");
     assert_eq!(format!("{store:?}"), "EncryptedStore { store: MemoryStore { entries: 0 }, .. }");
@@ -428,7 +428,7 @@ fn a_key_comes_from_the_environment() {
 }
 
 #[test]
-fn a_key_in_the_place_of_the_variables_name_is_not_quoted() {
+fn a_key_given_as_a_variable_name_is_not_quoted() {
     let digits = hexadecimal(&key_bytes(3));
     for wrong in [digits.clone(), STANDARD.encode(key_bytes(3)), format!("a{}", &digits[..63]), String::new()] {
         let error = EncryptionKey::from_env(&wrong).unwrap_err();
@@ -471,7 +471,7 @@ fn a_key_comes_from_a_file() {
 }
 
 #[test]
-fn a_file_without_a_key_is_refused_with_its_name() {
+fn a_file_without_a_key_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |name: &str, content: &[u8], word: &str| {
         let path = key_file(folder.path(), name, content);
@@ -494,7 +494,7 @@ fn a_file_without_a_key_is_refused_with_its_name() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_others_can_read_or_write_is_refused_with_what_mends_it() {
+fn a_key_file_that_others_can_read_or_write_is_refused_with_advice() {
     let folder = tempfile::tempdir().unwrap();
     let path = key_file(folder.path(), "key", STANDARD.encode(key_bytes(3)).as_bytes());
     for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o440] {
@@ -510,7 +510,7 @@ fn a_file_that_others_can_read_or_write_is_refused_with_what_mends_it() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+fn a_key_file_that_is_no_regular_file_is_refused_without_blocking() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -538,7 +538,7 @@ mod over_redis {
     }
 
     #[test]
-    fn what_is_sealed_leaves_the_log_to_the_store() {
+    fn an_encrypted_store_leaves_logging_to_the_inner_store() {
         let server = RedisServer::start();
         assert!(store(&server).logs_its_trouble());
     }
@@ -563,7 +563,7 @@ mod over_redis {
     }
 
     #[test]
-    fn processes_share_a_token_of_which_nothing_is_on_the_server() {
+    fn processes_share_a_token_through_a_server_that_stores_nothing_of_it() {
         let (server, plain) = (RedisServer::start(), RedisServer::start());
         let provider = provider("redis");
         assert_eq!(text(&manager(&provider, RedisStore::open(&plain.url()).unwrap())), "token-1");
@@ -598,13 +598,13 @@ mod over_redis {
     }
 
     #[test]
-    fn what_does_not_open_is_in_nobodys_way_on_redis() {
+    fn a_record_that_cannot_be_decrypted_blocks_no_operation_on_redis() {
         let server = RedisServer::start();
         let inner = RedisStore::open(&server.url()).unwrap();
         let large = "x".repeat(70_000);
         let commands: [&[&str]; 3] = [&["SET", "{\"v\":1}"], &["SET", &large], &["RPUSH", "x"]];
         for command in commands {
-            what_does_not_open_is_replaced(&inner, &mut |key| {
+            undecryptable_record_is_replaced(&inner, &mut |key| {
                 server.ask::<()>(&["DEL", key.as_str()]).unwrap();
                 server.ask::<()>(&[&command[..1], &[key.as_str()], &command[1..]].concat()).unwrap();
                 server.ask::<()>(&["PEXPIRE", key.as_str(), "7200000"]).unwrap();
@@ -625,7 +625,7 @@ mod over_redis {
 }
 
 #[test]
-fn promise_8_a_sealing_key_in_the_place_of_its_path_is_not_quoted() {
+fn promise_8_an_encryption_key_given_as_a_path_is_not_quoted() {
     use evertoken::EncryptionKey;
     for key in [
         "4Z1nYf0m8bqK7tq0x3oYw5n9c2h6d1l8p4s7v0z3a6E=",

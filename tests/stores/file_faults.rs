@@ -65,7 +65,7 @@ fn finds_no_room(store: &FileStore, take_room: impl FnOnce(), give_room: impl Fn
 }
 
 #[test]
-fn a_file_that_may_not_grow_costs_no_token() {
+fn a_file_size_limit_costs_no_token() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::at(folder.path().join("store"));
@@ -85,7 +85,7 @@ fn a_disk_without_room_costs_no_token() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
         if let Err(error) = mount_small(folder.path()) {
-            // `a_file_that_may_not_grow_costs_no_token` has shown the same with another limit.
+            // `a_file_size_limit_costs_no_token` has shown the same with another limit.
             not_tested(&format!("a disk of its own, which cannot be mounted here: {error}"));
             return;
         }
@@ -195,7 +195,7 @@ fn a_file_system_without_locks_works_with_one_warning() {
 }
 
 #[test]
-fn what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there() {
+fn a_write_that_cannot_be_synced_does_not_replace_the_record() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
         let (store, key) = (FileStore::at(folder.path().join("store")), key("unsynced"));

@@ -22,7 +22,7 @@ fn lease(store: &FileStore, owner: &str) -> LeaseOutcome {
 
 /// The machine's own clock tells how long the lease still lasts, and the lock that its holder lives.
 #[test]
-fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
+fn a_wall_clock_that_is_set_does_not_expire_a_lease() {
     for step in ["back", "forward"] {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let open = || FileStore::with_clock(folder.path().join("files"), clock.clone());
@@ -39,7 +39,7 @@ fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
 
 /// "Whoever cannot write must not keep the others from trying", also when it is the lock that was not to be had.
 #[test]
-fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
+fn a_publication_that_does_not_get_the_lock_frees_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("files");
     let (one, other) = (FileStore::at(&path), FileStore::at(&path));
@@ -56,7 +56,7 @@ fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
 
 /// A disk takes its time to write what the holder of the lease has fetched, and all the while it has the lock.
 #[test]
-fn who_comes_while_the_holder_writes_slowly_waits_for_it() {
+fn a_manager_that_starts_during_a_slow_write_of_the_holder_waits_for_the_token() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().gated());
     let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
     let (holder, waiting, late) = (manager(), manager(), manager());
@@ -81,7 +81,7 @@ fn who_comes_while_the_holder_writes_slowly_waits_for_it() {
 }
 
 #[test]
-fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_lock() {
+fn an_expired_lease_does_not_stop_others_although_its_holder_has_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let (store, provider) = (FileStore::at(folder.path()), FakeProvider::new());
     let tokens = TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap();
@@ -97,7 +97,7 @@ fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_loc
 
 /// Somebody who has no lease writes for as long as a slow disk takes, and others start meanwhile.
 #[test]
-fn promise_3_who_starts_while_another_writes_slowly_fetches_once() {
+fn promise_3_managers_that_start_during_a_slow_write_cost_one_fetch() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
     let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
     let rejecting = manager();
@@ -114,7 +114,7 @@ fn promise_3_who_starts_while_another_writes_slowly_fetches_once() {
 }
 
 #[test]
-fn a_directory_that_is_removed_while_its_lease_is_held_costs_the_holder_nothing() {
+fn a_directory_removed_during_a_lease_costs_the_holder_nothing() {
     let place = Place::new();
     let (provider, store) = (provider().gated(), place.store());
     let tokens = builder_on(&provider, &store).build().unwrap();
@@ -130,7 +130,7 @@ fn a_directory_that_is_removed_while_its_lease_is_held_costs_the_holder_nothing(
 }
 
 #[test]
-fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
+fn a_lease_whose_lock_files_are_removed_lasts_its_whole_time() {
     let place = Place::new();
     let key = key("unlocked");
     let holder = place.store();
@@ -146,7 +146,7 @@ fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
 }
 
 #[test]
-fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
+fn a_waiter_for_a_removed_lock_file_takes_the_new_one() {
     let place = Place::new();
     let (store, key) = (place.store(), key("queue"));
     put(&store, &key, b"one", HOUR);
@@ -166,7 +166,7 @@ fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
 }
 
 #[test]
-fn what_waits_for_a_lock_is_kept_no_longer_for_that() {
+fn waiting_for_a_lock_does_not_extend_a_lease() {
     let place = Place::new();
     let (key, owner) = (key("slept"), LeaseOwner::new("owner"));
     put(&place.store(), &key, b"one", HOUR / 4);
@@ -193,7 +193,7 @@ fn what_waits_for_a_lock_is_kept_no_longer_for_that() {
 }
 
 #[test]
-fn a_publication_that_was_stopped_does_not_replace_what_lives_longer_by_now() {
+fn a_stopped_publication_does_not_replace_a_record_that_expires_later() {
     let place = Place::new();
     let (key, clock) = (key("slept"), Looked::at(&place.clock));
     put(&place.store(), &key, b"newer", HOUR);
@@ -237,7 +237,7 @@ impl Clock for Looked {
 }
 
 #[test]
-fn a_lock_that_another_does_not_let_go_of_costs_a_manager_no_token() {
+fn a_lock_that_is_never_released_costs_a_manager_no_token() {
     let place = Place::new();
     let provider = provider();
     put(&place.store(), TokenManager::new(provider.clone()).key(), b"x", Duration::from_millis(1));
@@ -251,7 +251,7 @@ fn a_lock_that_another_does_not_let_go_of_costs_a_manager_no_token() {
 }
 
 #[test]
-fn lock_files_that_somebody_keeps_removing_lose_no_write_that_was_done() {
+fn removed_lock_files_lose_no_completed_write() {
     // Between the last look at a lock and the change it guards is a moment that no look can cover.
     shows("two hundred counts are each one more than the one before", |_| {
         let place = Place::new();
@@ -304,7 +304,7 @@ fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
 }
 
 #[test]
-fn an_owner_that_cannot_be_read_is_none() {
+fn a_lease_with_an_unreadable_owner_is_free() {
     let place = Place::new();
     let (store, key) = (place.store(), key("owner"));
     assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
@@ -313,7 +313,7 @@ fn an_owner_that_cannot_be_read_is_none() {
 }
 
 #[test]
-fn who_has_waited_for_long_is_woken_within_50_ms() {
+fn a_long_wait_ends_within_50_ms_of_a_change() {
     let place = Place::new();
     let (key, holder) = (key("woken"), LeaseOwner::new("holder"));
     // Eight look at times of their own, so that none of them does so in time by chance.

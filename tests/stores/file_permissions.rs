@@ -19,7 +19,7 @@ use crate::common::wait::*;
 use crate::place::*;
 
 #[test]
-fn a_directory_without_a_name_and_a_link_with_a_slash_behind_it_are_refused() {
+fn an_empty_path_and_a_link_followed_by_a_slash_are_refused() {
     let place = Place::new();
     fs::DirBuilder::new().mode(0o700).create(place.path()).unwrap();
     symlink(place.path(), place.folder.path().join("link")).unwrap();
@@ -35,7 +35,7 @@ fn a_directory_without_a_name_and_a_link_with_a_slash_behind_it_are_refused() {
 }
 
 #[test]
-fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
+fn files_belong_to_the_user_alone_whatever_the_umask_and_no_name_shows_a_secret() {
     alone(|| {
         record_logs();
         // SAFETY: no other thread of this process makes files now.
@@ -125,7 +125,7 @@ fn put_in_the_way(what: &str, path: &Path) {
 }
 
 #[test]
-fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_comes() {
+fn a_file_of_another_user_is_refused_with_advice_and_callers_still_get_a_token() {
     for (what, advice) in IN_THE_WAY {
         if what == "another user's" && !is_root() {
             not_tested(&format!("{what}, for only root can give a file away"));
@@ -169,7 +169,7 @@ fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_com
 }
 
 #[test]
-fn a_directory_that_others_could_have_made_is_refused_with_what_to_do_and_the_token_comes() {
+fn a_directory_of_another_user_is_refused_with_advice_and_callers_still_get_a_token() {
     for (what, advice) in [
         ("a FIFO", "is no directory; remove it"),
         ("a file", "is no directory; remove it"),

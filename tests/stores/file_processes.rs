@@ -24,20 +24,20 @@ const LONG: Duration = Duration::from_secs(20);
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
     play(|stage| {
         let mut processes = stage.processes(8);
-        sixteen_threads_of_each_cost_one_fetch(&mut processes, |url| stage.share(url));
+        sixteen_threads_of_each_process_cost_one_fetch(&mut processes, |url| stage.share(url));
         assert!(!stage.names().iter().any(|name| name.ends_with(".new") || name.ends_with(".owner")));
     });
 }
 
 #[test]
-fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
+fn promise_3_one_failed_fetch_answers_all_processes() {
     play(|stage| {
-        a_failed_fetch_of_one_answers_the_others(&mut stage.processes(4), |url| stage.share(url));
+        one_failed_fetch_answers_all_processes(&mut stage.processes(4), |url| stage.share(url));
     });
 }
 
 #[test]
-fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_one_refresh_token() {
+fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_one_refresh_token() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         let share = Share { refresh: true, ..stage.share(&host.token_url()) }.line();
@@ -60,7 +60,7 @@ fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_o
 }
 
 #[test]
-fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
+fn promise_3_after_the_lease_holder_is_killed_the_next_process_fetches_at_once() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         host.fail_with(VendorFault::Hang);
@@ -97,17 +97,17 @@ fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwr
             assert!(waited > LEASE - Duration::from_millis(100) && waited < LEASE + SOON, "{waited:?}");
         };
         let (share, recorded) = (|url: &str| stage.share(url), || stage.recorded(&host));
-        who_was_stopped_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
+        a_stopped_process_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
     });
 }
 
 #[test]
-fn promise_4_a_rejection_reaches_another_process_within_local_max_age() {
+fn promise_4_a_rejection_reaches_another_process_within_the_store_check_interval() {
     play(|stage| stage.spread("reject"));
 }
 
 #[test]
-fn an_invalidation_reaches_another_process_within_local_max_age() {
+fn an_invalidation_reaches_another_process_within_the_store_check_interval() {
     play(|stage| stage.spread("invalidate"));
 }
 
@@ -168,7 +168,7 @@ fn scattered(round: u64) -> u64 {
 }
 
 #[test]
-fn a_forked_child_neither_frees_its_parents_lease_nor_keeps_it() {
+fn a_forked_child_neither_frees_nor_keeps_the_lease_of_its_parent() {
     play(|stage| {
         let (store, key, directory) = (stage.store(), key("forked"), stage.directory());
         let mut parent = stage.processes(1).remove(0);

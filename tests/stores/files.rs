@@ -19,7 +19,7 @@ use crate::common::wait::*;
 use crate::place::*;
 
 #[test]
-fn a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kept() {
+fn without_a_directory_the_store_is_created_in_the_cache_of_the_user() {
     alone(|| {
         let home = tempfile::tempdir().unwrap();
         let is_at = |place: PathBuf| {
@@ -49,7 +49,7 @@ fn a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kep
 }
 
 #[test]
-fn what_is_damaged_cut_short_or_foreign_is_absent_and_is_replaced() {
+fn a_damaged_truncated_or_foreign_file_is_absent_and_is_replaced() {
     let place = Place::new();
     let (store, key) = (place.store(), key("damaged"));
     put(&store, &key, b"{\"a\":1}\nsecond line", HOUR);
@@ -108,7 +108,7 @@ fn the_file_of_another_key_is_absent() {
 }
 
 #[test]
-fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
+fn an_unreadable_file_is_reported_once_by_each_store_and_not_quoted() {
     alone(|| {
         record_logs();
         let place = Place::new();
@@ -127,7 +127,7 @@ fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
 }
 
 #[test]
-fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_alone() {
+fn the_sooner_of_two_clocks_expires_a_record_and_after_a_reboot_the_wall_clock_alone() {
     const LIFETIME: Duration = Duration::from_secs(100);
     let left = |place: &Place| place.store().read(&key("clocks")).unwrap().map(|entry| entry.remaining());
     let around = |time: Duration| time.saturating_sub(Duration::from_millis(5))..=time;
@@ -179,7 +179,7 @@ fn signed_in(host: &FakeVendor, place: &Place) -> TokenManager {
 }
 
 #[test]
-fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
+fn a_wall_clock_set_back_ends_no_sign_in_on_files() {
     let (place, host) = (Place::new(), FakeVendor::oauth2());
     text(&signed_in(&host, &place));
     for _ in 0..2 {
@@ -201,7 +201,7 @@ fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
 
 /// With nothing to go by but a wall clock that shows a time before it was written.
 #[test]
-fn a_claim_that_seems_to_come_from_the_future_keeps_nobody_waiting_for_long() {
+fn a_claim_with_a_time_in_the_future_blocks_callers_for_its_lifetime_at_most() {
     let place = Place::new();
     let once = Idempotency::new(place.store());
     let begin = || once.begin::<u32>("charge", "").unwrap();
@@ -217,7 +217,7 @@ fn a_claim_that_seems_to_come_from_the_future_keeps_nobody_waiting_for_long() {
 
 /// To begin with the first refresh token again could end the sign-in. Sealed stores and Redis do not either.
 #[test]
-fn a_refresh_token_in_a_file_that_cannot_be_read_is_not_guessed() {
+fn a_refresh_token_in_an_unreadable_file_stops_fetching() {
     let (place, host) = (Place::new(), FakeVendor::oauth2());
     text(&signed_in(&host, &place));
     let state = place.file(|name| name.ends_with(".state"));
@@ -236,7 +236,7 @@ fn a_refresh_token_in_a_file_that_cannot_be_read_is_not_guessed() {
 }
 
 #[test]
-fn a_store_that_may_hang_is_not_read_at_once() {
+fn a_store_on_a_network_file_system_is_not_read_at_once() {
     let place = Place::new();
     let (store, key) = (place.store(), key("slow"));
     put(&store, &key, b"x", HOUR);
@@ -245,7 +245,7 @@ fn a_store_that_may_hang_is_not_read_at_once() {
 }
 
 #[test]
-fn lives_of_all_lengths_are_kept_and_no_life_is_over_at_once() {
+fn lifetimes_of_all_lengths_are_kept() {
     let place = Place::new();
     let store = place.store();
     for life in [Duration::MAX, Duration::from_secs(1 << 40), Duration::from_millis(2)] {
@@ -259,7 +259,7 @@ fn lives_of_all_lengths_are_kept_and_no_life_is_over_at_once() {
 }
 
 #[test]
-fn a_directory_that_is_removed_is_made_again() {
+fn a_removed_directory_is_created_again() {
     let place = Place::new();
     let (store, key) = (place.store(), key("removed"));
     for _ in 0..3 {
@@ -310,7 +310,7 @@ fn the_number_of_open_files_does_not_grow() {
 }
 
 #[test]
-fn what_is_over_and_was_to_be_done_once_is_cleared_away_and_nothing_else() {
+fn expired_operations_are_removed_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let store = FileStore::at(&path);
@@ -363,7 +363,7 @@ fn what_is_over_and_was_to_be_done_once_is_cleared_away_and_nothing_else() {
 }
 
 #[test]
-fn what_is_over_is_told_by_the_clock_of_the_store() {
+fn the_clock_of_the_store_decides_what_has_expired() {
     let place = Place::new();
     let once = Idempotency::new(place.store()).clock(place.clock.clone());
     let claims: Vec<_> = (0..400).map(|number| once.begin::<String>(&format!("{number}"), "x").unwrap()).collect();
@@ -372,7 +372,7 @@ fn what_is_over_is_told_by_the_clock_of_the_store() {
 }
 
 #[test]
-fn a_token_that_could_not_be_written_is_handed_out_and_written_later() {
+fn a_token_that_could_not_be_written_is_returned_and_written_later() {
     let place = Place::new();
     fs::write(place.path(), "a file where the directory belongs").unwrap();
     let (provider, store) = (provider(), place.store());
