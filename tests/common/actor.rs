@@ -42,13 +42,13 @@ impl Actor {
     }
 
     /// What to do next: a word, and what belongs to it. Nothing when there is nobody left who tells.
-    pub(crate) fn hear(&mut self) -> Option<(String, String)> {
+    pub(crate) fn read_line(&mut self) -> Option<(String, String)> {
         let line = self.lines.next()?.ok()?;
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         Some((verb.to_owned(), rest.to_owned()))
     }
 
-    pub(crate) fn say(&mut self, answer: &str) {
+    pub(crate) fn reply(&mut self, answer: &str) {
         writeln!(self.stream, "{answer}").unwrap();
     }
 
@@ -215,10 +215,10 @@ pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str
     let share = share(&host.token_url());
     each(processes, &share.line());
     assert_eq!(each(processes, "ask 2"), ["token-1", "token-1"]);
-    processes[1].tell("replaced token-1");
+    processes[1].send_line("replaced token-1");
     assert_eq!(processes[0].ask(what), "ok");
     let told = Instant::now();
-    assert_eq!(processes[1].hear(), "token-2");
+    assert_eq!(processes[1].read_line(), "token-2");
     assert!(told.elapsed() < share.store_check_interval.min(SECOND) + SOON, "{:?}", told.elapsed());
     assert_eq!(each(processes, "ask 2"), ["token-2", "token-2"]);
     assert_eq!(host.calls(), 2);
@@ -239,14 +239,14 @@ pub(crate) fn a_stopped_process_does_not_overwrite_the_newer_token(
     let (holder, others) = processes.split_first_mut().unwrap();
     assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
     let asked = Instant::now();
-    holder.tell("ask 1");
+    holder.send_line("ask 1");
     holder.wait_until_stopped();
     assert_eq!(host.granted(), ["token-1"]);
     the_others_go_on(others, asked);
     assert_eq!(recorded(), "token-2");
     holder.go_on();
     // It may be too late for the caller that has waited so long.
-    let _ = holder.hear();
+    let _ = holder.read_line();
     assert_eq!(recorded(), "token-2");
     assert_eq!(holder.ask("replaced token-1"), "token-2");
     assert!(each(others, "ask 4").iter().all(|answer| answer == "token-2"));

@@ -38,18 +38,18 @@ impl Process {
     }
 
     /// Says what to do.
-    pub(crate) fn tell(&mut self, what: &str) {
+    pub(crate) fn send_line(&mut self, what: &str) {
         writeln!(self.stream, "{what}").unwrap();
     }
 
     /// Waits for the answer.
-    pub(crate) fn hear(&mut self) -> String {
+    pub(crate) fn read_line(&mut self) -> String {
         self.lines.next().expect("the process lives").unwrap()
     }
 
     pub(crate) fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.hear()
+        self.send_line(what);
+        self.read_line()
     }
 
     /// Lets it end by itself, as a program does that has nothing left to do.
@@ -96,8 +96,8 @@ impl Drop for Process {
 
 /// Tells all at once, and hears all.
 pub(crate) fn each(processes: &mut [Process], what: &str) -> Vec<String> {
-    processes.iter_mut().for_each(|process| process.tell(what));
-    processes.iter_mut().map(Process::hear).collect()
+    processes.iter_mut().for_each(|process| process.send_line(what));
+    processes.iter_mut().map(Process::read_line).collect()
 }
 
 /// Where this process is told what to do, if it is one of a test's.

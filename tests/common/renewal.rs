@@ -11,21 +11,21 @@ use super::wait::HOUR;
 
 /// It takes each refresh token once, and gives `refresh-<n>` and `token-<n>` for the n-th that is shown.
 #[derive(Clone, Default)]
-pub(crate) struct Server(Arc<Mutex<(Vec<String>, BTreeSet<String>)>>);
+pub(crate) struct RotatingServer(Arc<Mutex<(Vec<String>, BTreeSet<String>)>>);
 
-impl Server {
+impl RotatingServer {
     /// The refresh tokens that were shown, in that order.
-    pub(crate) fn shown(&self) -> Vec<String> {
+    pub(crate) fn presented(&self) -> Vec<String> {
         self.0.lock().unwrap().0.clone()
     }
 
     pub(crate) fn used_twice(&self) -> bool {
-        let shown = self.shown();
+        let shown = self.presented();
         shown.iter().collect::<BTreeSet<_>>().len() != shown.len()
     }
 
     /// Somebody else has shown this one.
-    pub(crate) fn note_shown(&self, token: &str) {
+    pub(crate) fn record_use(&self, token: &str) {
         let mut server = self.0.lock().unwrap();
         server.0.push(token.to_owned());
         server.1.insert(token.to_owned());
@@ -52,12 +52,12 @@ impl Server {
 }
 
 /// Begins with `refresh-0`.
-pub(crate) fn keeps() -> RenewalProfile {
+pub(crate) fn rotating_profile() -> RenewalProfile {
     RenewalProfile::refresh_token(Identity::new("app"), "refresh-0")
 }
 
 /// A provider that does this at each of its first fetches.
-pub(crate) fn scripted(
+pub(crate) fn repeating(
     keeps: RenewalProfile,
     step: impl Fn(&Context) -> Result<Grant, Error> + Clone + Send + 'static,
 ) -> FakeProvider {
@@ -65,9 +65,9 @@ pub(crate) fn scripted(
 }
 
 /// A provider at that server.
-pub(crate) fn refreshing(server: &Server) -> FakeProvider {
+pub(crate) fn rotating_provider(server: &RotatingServer) -> FakeProvider {
     let server = server.clone();
-    scripted(keeps(), move |context| server.grant(context))
+    repeating(rotating_profile(), move |context| server.grant(context))
 }
 
 /// A provider that needs a ticket and quotes it in its tokens: `<ticket>-<n>` at its n-th fetch, from 0.

@@ -14,40 +14,40 @@ use super::stores::FaultyStore;
 use super::wait::{SECOND, builder, eventually};
 
 /// The processes of one host: each has its own way to the first store, and all have the same second one.
-pub(crate) struct Host {
+pub(crate) struct TwoStores {
     pub(crate) provider: FakeProvider,
     pub(crate) clock: FakeClock,
-    pub(crate) first: FaultyStore,
-    pub(crate) second: FaultyStore,
+    pub(crate) primary: FaultyStore,
+    pub(crate) fallback: FaultyStore,
 }
 
-impl Host {
-    pub(crate) fn new() -> Host {
-        Host::of(FakeProvider::new())
+impl TwoStores {
+    pub(crate) fn new() -> TwoStores {
+        TwoStores::of(FakeProvider::new())
     }
 
-    pub(crate) fn of(provider: FakeProvider) -> Host {
+    pub(crate) fn of(provider: FakeProvider) -> TwoStores {
         let clock = FakeClock::new();
-        let [first, second] = [&clock; 2].map(FaultyStore::on_clock);
-        Host { provider, clock, first, second }
+        let [primary, fallback] = [&clock; 2].map(FaultyStore::on_clock);
+        TwoStores { provider, clock, primary, fallback }
     }
 
     pub(crate) fn manager(&self) -> TokenManager {
-        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
-        builder.fallback_store(self.second.clone()).build().unwrap()
+        let builder = builder(&self.provider, &self.clock).store(self.primary.clone());
+        builder.fallback_store(self.fallback.clone()).build().unwrap()
     }
 
     /// A manager on another host, which has a way of its own to the first store.
-    pub(crate) fn elsewhere(&self) -> TokenManager {
-        builder(&self.provider, &self.clock).store(self.first.inner.clone()).build().unwrap()
+    pub(crate) fn manager_on_another_host(&self) -> TokenManager {
+        builder(&self.provider, &self.clock).store(self.primary.inner.clone()).build().unwrap()
     }
 
-    pub(crate) fn break_first(&self, broken: bool) {
-        self.first.broken.store(broken, Ordering::SeqCst);
+    pub(crate) fn set_primary_broken(&self, broken: bool) {
+        self.primary.broken.store(broken, Ordering::SeqCst);
     }
 
     pub(crate) fn record(&self, store: &FaultyStore) -> Option<Entry> {
-        store.inner.read(self.elsewhere().key()).unwrap()
+        store.inner.read(self.manager_on_another_host().key()).unwrap()
     }
 
     pub(crate) fn recorded(&self, store: &FaultyStore) -> String {
@@ -56,9 +56,9 @@ impl Host {
     }
 
     /// Four minutes pass in which the token is used and the stores are looked at.
-    pub(crate) fn live(&self, tokens: &TokenManager) {
+    pub(crate) fn use_for_four_minutes(&self, tokens: &TokenManager) {
         for _ in 0..4 {
-            let looked = self.first.operations.load(Ordering::SeqCst);
+            let looked = self.primary.operations.load(Ordering::SeqCst);
             tokens.try_token();
             self.clock.advance(61 * SECOND);
             eventually("it looks", || {
@@ -66,7 +66,7 @@ impl Host {
                 // What is to be done in a moment waits for the clock to go on.
                 thread::sleep(Duration::from_millis(1));
                 self.clock.advance(Duration::from_millis(10));
-                self.first.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
+                self.primary.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
             });
         }
     }

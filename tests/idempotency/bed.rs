@@ -23,7 +23,7 @@ pub(crate) mod beds {
     }
 
     #[cfg(feature = "encryption")]
-    pub(crate) fn sealed_files() -> Bed {
+    pub(crate) fn encrypted_files() -> Bed {
         use evertoken::{EncryptedStore, EncryptionKey};
 
         let key = std::array::from_fn(|at| (at as u8).wrapping_mul(11));

@@ -35,7 +35,7 @@ macro_rules! on_every_store {
         on!(memory: $($test)*);
         on!(files: $($test)*);
         #[cfg(feature = "encryption")]
-        on!(sealed_files: $($test)*);
+        on!(encrypted_files: $($test)*);
         #[cfg(all(feature = "redis", target_os = "linux"))]
         on!(redis: $($test)*);
     };

@@ -113,7 +113,7 @@ fn a_process_stopped_past_its_claim_does_not_overwrite_the_next_result(name: &st
         next.complete(&"theirs".to_owned()).unwrap();
     }
     owner.go_on();
-    assert_eq!(owner.hear(), "unrecorded mine ClaimLost");
+    assert_eq!(owner.read_line(), "unrecorded mine ClaimLost");
     assert_eq!(owner.ask("complete mine"), "ClaimLost");
     for key in ["1", "2"] {
         assert_eq!(told(others.begin::<String>(key, "").unwrap()), "theirs");

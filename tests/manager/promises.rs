@@ -24,7 +24,7 @@ fn all_at_once(tokens: &TokenManager, threads: usize) -> Vec<Result<String, Erro
     })
 }
 
-mod promise_1_a_good_token_beats_everything {
+mod promise_1_a_valid_token_comes_before_any_fault {
     use super::*;
 
     #[test]
@@ -103,7 +103,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 }
 
-mod promise_2_never_a_dead_token {
+mod promise_2_no_expired_token_is_returned {
     use super::*;
 
     /// A manager that holds a token of two hours and gets no other.
@@ -246,7 +246,7 @@ mod promise_2_never_a_dead_token {
     }
 }
 
-mod promise_3_one_fetch {
+mod promise_3_many_callers_cost_one_fetch {
     use super::*;
 
     #[test]
@@ -314,7 +314,7 @@ mod promise_3_one_fetch {
     }
 }
 
-mod promise_4_a_rejected_token_is_gone {
+mod promise_4_a_rejected_token_is_not_returned_again {
     use super::*;
 
     #[test]
@@ -451,7 +451,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 }
 
-mod promise_5_every_call_returns_in_time {
+mod promise_5_every_call_returns_by_its_deadline {
     use super::*;
 
     #[test]

@@ -21,7 +21,7 @@ fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
 /// What a process of these tests does.
 fn act(port: &str) {
     let mut actor = Actor::new(port);
-    while let Some((verb, rest)) = actor.hear() {
+    while let Some((verb, rest)) = actor.read_line() {
         let words: Vec<_> = rest.split(' ').collect();
         let answer = match (verb.as_str(), words.as_slice()) {
             ("make", [redis, token_url, directory]) => {
@@ -30,7 +30,7 @@ fn act(port: &str) {
             }
             _ => actor.act(&verb, &rest),
         };
-        actor.say(&answer);
+        actor.reply(&answer);
     }
 }
 

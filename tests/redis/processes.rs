@@ -58,7 +58,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_return_no_
         });
         let mut processes = stage.processes(3);
         each(&mut processes, &stage.share(&format!("{}/token", host.url())).line());
-        processes.iter_mut().for_each(|process| process.tell("use 4"));
+        processes.iter_mut().for_each(|process| process.send_line("use 4"));
         // The first is no renewal.
         (0..=20).for_each(|_| told.recv_timeout(PATIENCE).unwrap());
         let reports = each(&mut processes, "enough");
@@ -90,18 +90,18 @@ fn promise_3_after_the_lease_holder_is_killed_another_process_fetches_when_the_l
         let mut processes = stage.processes(3);
         each(&mut processes, &stage.share(&host.token_url()).line());
         let mut holder = processes.remove(0);
-        holder.tell("ask 1");
+        holder.send_line("ask 1");
         assert!(host.wait_for_calls(1, PATIENCE));
         holder.kill();
         let (left, seen) = (stage.lease_left(&host).unwrap(), Instant::now());
         assert!(left > Duration::ZERO && left <= LEASE, "{left:?}");
         host.recover();
-        processes.iter_mut().for_each(|process| process.tell("ask 4"));
+        processes.iter_mut().for_each(|process| process.send_line("ask 4"));
         assert!(host.wait_for_calls(2, PATIENCE));
         let waited = seen.elapsed();
         // What is left was told in whole milliseconds, a moment before the watch was started.
         assert!(waited + Duration::from_millis(100) > left && waited < left + SOON, "{waited:?} of {left:?}");
-        let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
+        let answers: Vec<_> = processes.iter_mut().map(Process::read_line).collect();
         assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_valid(answer)), "{answers:?}");
         assert_eq!(host.calls(), 2);
     });
@@ -281,7 +281,7 @@ struct Report {
 /// What a process does: as it is told, as long as somebody tells it.
 fn act(port: &str) {
     let mut actor = Actor::new(port);
-    while let Some((verb, rest)) = actor.hear() {
+    while let Some((verb, rest)) = actor.read_line() {
         let answer = match verb.as_str() {
             "share" => {
                 let share = Share::read(&rest);
@@ -289,12 +289,12 @@ fn act(port: &str) {
                 actor.keep(builder.build().unwrap())
             }
             "use" => {
-                let report = use_tokens(&actor.tokens().clone(), rest.parse().unwrap(), || actor.hear());
+                let report = use_tokens(&actor.tokens().clone(), rest.parse().unwrap(), || actor.read_line());
                 serde_json::to_string(&report).unwrap()
             }
             _ => actor.act(&verb, &rest),
         };
-        actor.say(&answer);
+        actor.reply(&answer);
     }
 }
 

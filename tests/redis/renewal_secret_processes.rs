@@ -106,7 +106,7 @@ impl Stage {
         assert_eq!(self.stored(), "refresh-2");
         go(&self.server, &way);
         one.go_on();
-        assert_eq!(one.hear(), "token-2", "it is handed out all the same");
+        assert_eq!(one.read_line(), "token-2", "it is handed out all the same");
         assert_eq!(one.ask("unsaved"), "ok");
         for _ in 0..3 {
             let answer = one.ask("renew-once");
@@ -128,7 +128,7 @@ impl Process {
     /// Has it stop when it has been told this and the provider has answered.
     pub(crate) fn stop_with_the_next_token(&mut self, what: &str) {
         assert_eq!(self.ask("stop-with-the-next-token"), "ok");
-        self.tell(what);
+        self.send_line(what);
         self.wait_until_stopped();
     }
 }

@@ -20,7 +20,7 @@ fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_t
     play(|stage| {
         let host = FakeVendor::oauth2().lifetime(SECOND);
         let mut processes = stage.sharing(8, &stage.of(Kind::RefreshToken, &host));
-        processes.iter_mut().for_each(|process| process.tell("use"));
+        processes.iter_mut().for_each(|process| process.send_line("use"));
         assert!(host.wait_for_calls(15, PATIENCE));
         let reports = each(&mut processes, "enough");
         for report in &reports {
@@ -65,7 +65,7 @@ fn processes_that_are_killed_cost_the_others_nothing() {
         let share = stage.of(Kind::RefreshToken, &host);
         let renewing = || {
             let mut process = stage.sharing(1, &share).remove(0);
-            process.tell("renew");
+            process.send_line("renew");
             process
         };
         let mut processes: Vec<_> = (0..4).map(|_| renewing()).collect();
@@ -88,7 +88,7 @@ fn processes_that_are_killed_cost_the_others_nothing() {
         for _ in 0..2 {
             let mut holder = stage.sharing(1, &share).remove(0);
             assert_eq!(holder.ask("stop-before-asking"), "ok");
-            holder.tell("renew");
+            holder.send_line("renew");
             holder.wait_until_stopped();
             let calls = host.calls();
             holder.kill();
@@ -141,7 +141,7 @@ fn a_process_that_was_stopped_with_a_refresh_token_in_hand_replaces_no_newer_one
         assert_eq!(stage.stored(), "refresh-4");
         holder.go_on();
         let went_on = Instant::now();
-        let late = holder.hear();
+        let late = holder.read_line();
         assert!(["token-2", "token-3"].contains(&&*late) || is_typed(&late), "{late}");
         assert!(went_on.elapsed() < SOON);
         assert_eq!(stage.stored(), "refresh-4");
@@ -161,7 +161,7 @@ fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replace
         assert_eq!(processes[0].ask("ask"), "token-1");
         let (mut other, mut holder) = (processes.remove(1), processes.remove(0));
         assert_eq!(holder.ask("stop-before-storing"), "ok");
-        holder.tell("renew-once");
+        holder.send_line("renew-once");
         holder.wait_until_stopped();
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2"]);
         // As above: a vendor that takes one again for a while.
@@ -169,7 +169,7 @@ fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replace
         assert_eq!(other.ask("fetch"), "token-3", "when the lease is over");
         assert_eq!(stage.stored(), "refresh-4");
         holder.go_on();
-        let late = holder.hear();
+        let late = holder.read_line();
         assert!(["token-2", "token-3"].contains(&&*late) || is_typed(&late), "{late}");
         assert_eq!(other.ask("fetch"), "token-4");
         until("the store is good for it again", || holder.ask("fetch") == "token-5");
@@ -188,7 +188,7 @@ fn the_refresh_token_of_a_stopped_process_is_stored_unless_there_is_a_newer_one(
         let answer = other.ask("ask");
         assert!(answer.starts_with("InvalidCredentials: "), "{answer}");
         holder.go_on();
-        let (went_on, late) = (Instant::now(), holder.hear());
+        let (went_on, late) = (Instant::now(), holder.read_line());
         assert!(late == "token-1" || is_typed(&late), "{late}");
         until("it is stored", || stage.stored() == "refresh-2");
         assert!(went_on.elapsed() < SOON);

@@ -29,18 +29,18 @@ fn managers_with_different_keys_do_not_use_one_refresh_token_at_the_same_time() 
 
 fn use_at_once(own_key: bool) {
     {
-        let (server, clock) = (Server::default(), FakeClock::new());
+        let (server, clock) = (RotatingServer::default(), FakeClock::new());
         let store = MemoryStore::with_clock(clock.clone());
         let (entered, has_entered) = bounded(1);
         let (go, may_go) = bounded(1);
         let slow = server.clone();
-        let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+        let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
             entered.send(()).unwrap();
             let _ = may_go.recv_timeout(SECOND * 3);
             slow.grant(context)
         });
         let identity = if own_key { "fake" } else { "another scope" };
-        let second = refreshing(&server).with_identity(Identity::new(identity));
+        let second = rotating_provider(&server).with_identity(Identity::new(identity));
         let one = builder(&first, &clock).store(store.clone()).build().unwrap();
         let another = builder(&second, &clock).store(store);
         let another = if own_key { another.key("a-key-of-my-own") } else { another }.build().unwrap();
@@ -54,7 +54,7 @@ fn use_at_once(own_key: bool) {
             }
             go.send(()).unwrap();
         });
-        assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.shown());
+        assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.presented());
     }
 }
 
@@ -80,13 +80,13 @@ fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
 /// Without a store. A flight that was given up comes back with an older refresh token and replaces the newer one.
 #[test]
 fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let (go, may_go) = bounded::<()>(0);
     let (slow, graceful, last) = (server.clone(), server.clone(), server.clone());
     let shown = Arc::new(Mutex::new(String::new()));
     let seen = shown.clone();
     let provider = FakeProvider::new()
-        .with_renewal(keeps())
+        .with_renewal(rotating_profile())
         .then(move |context| {
             let grant = slow.grant_within_grace(context);
             let _ = may_go.recv_timeout(SECOND * 20);
@@ -117,11 +117,11 @@ fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
 /// once (same owner): both ask with one refresh token at the same time.
 #[test]
 fn a_refresh_token_of_an_abandoned_fetch_is_not_used_by_the_next_fetch() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let (go, may_go) = bounded::<()>(0);
     let (slow, next, last) = (server.clone(), server.clone(), server.clone());
     let provider = FakeProvider::new()
-        .with_renewal(keeps())
+        .with_renewal(rotating_profile())
         .then(move |context| {
             let grant = slow.grant(context);
             let _ = may_go.recv_timeout(SECOND * 20);
@@ -136,7 +136,7 @@ fn a_refresh_token_of_an_abandoned_fetch_is_not_used_by_the_next_fetch() {
     clock.advance(SECOND * 60);
     let _ = tokens.token();
     go.send(()).unwrap();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
 /// Slow operations of the store before the fetch (state, quota) eat its time; the provider is asked all the same, with
@@ -151,7 +151,8 @@ fn a_provider_is_not_called_after_the_deadline_of_the_fetch() {
         }
         Ok(())
     });
-    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_renewal(keeps());
+    let provider =
+        FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_renewal(rotating_profile());
     let http = HttpConfig::default().timeout(SECOND / 10);
     let tokens = builder(&provider, &clock).http(http).store(store).build().unwrap();
     let _ = tokens.token();
@@ -162,17 +163,17 @@ fn a_provider_is_not_called_after_the_deadline_of_the_fetch() {
 /// token, the answer comes too late, and the next one is gone.
 #[test]
 fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
-    let server = Server::default();
+    let server = RotatingServer::default();
     let store = MemoryStore::new();
     let (slow, quick) = (server.clone(), server.clone());
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         thread::sleep(Duration::from_millis(1700));
         slow.grant(context)
     });
     // A server that takes half a second for an answer, which is a quarter of what it has.
-    let second = scripted(keeps(), move |context| {
+    let second = repeating(rotating_profile(), move |context| {
         let grant = quick.grant(context);
         let time = Duration::from_millis(500);
         thread::sleep(time.min(context.remaining()));
@@ -195,14 +196,14 @@ fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
         thread::sleep(SECOND / 4);
         got = another.token();
     }
-    assert!(got.is_ok(), "{:?}: {}", server.shown(), got.unwrap_err());
+    assert!(got.is_ok(), "{:?}: {}", server.presented(), got.unwrap_err());
 }
 
 /// The turn is good for a second longer than the fetch, and what is
 /// done of it then, a read and a write, may take two.
 #[test]
 fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
-    let server = Server::default();
+    let server = RotatingServer::default();
     let memory = MemoryStore::new();
     let store = HookedStore::over(&memory);
     let slow_down = Arc::new(AtomicBool::new(false));
@@ -218,28 +219,28 @@ fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
     });
     let granting = server.clone();
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         thread::sleep(Duration::from_millis(850));
         slow_down.store(true, Ordering::SeqCst);
         granting.grant(context)
     });
     let one = TokenManager::builder(first).http(HttpConfig::default().timeout(SECOND)).store(store).build().unwrap();
-    let second = refreshing(&server).with_identity(Identity::new("another scope"));
+    let second = rotating_provider(&server).with_identity(Identity::new("another scope"));
     let another = TokenManager::builder(second).store(memory).build().unwrap();
     let (got, got_too) = thread::scope(|scope| {
         let got = scope.spawn(|| one.token());
         has_entered.recv().unwrap();
         (another.token(), got.join().unwrap())
     });
-    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.shown(), got.is_ok(), got_too.is_ok());
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }
 
 /// The answer to the first write of the turn is lost, though it was written. The manager does not
 /// know its own turn again, and waits for itself; so do all others.
 #[test]
 fn a_lock_whose_confirmation_was_lost_is_recognized() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let failed = Arc::new(AtomicUsize::new(0));
     let failures = failed.clone();
@@ -250,7 +251,7 @@ fn a_lock_whose_confirmation_was_lost_is_recognized() {
         if fails { Err(store_error()) } else { Ok(()) }
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
-    let tokens = builder(&refreshing(&server), &clock).http(http).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).http(http).store(store.clone()).build().unwrap();
     let _ = tokens.token();
     // The pause of the store and of the fetch, not the turn.
     clock.advance(Duration::from_millis(1500));
@@ -281,7 +282,7 @@ fn a_fetch_without_renewal_secret_and_quota_adds_no_store_operations() {
 /// refresh token in hand. It then leaves the store alone for longer than the turn lasts.
 #[test]
 fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
-    let server = Server::default();
+    let server = RotatingServer::default();
     let memory = MemoryStore::new();
     let store = HookedStore::over(&memory);
     let cut_off: Arc<Mutex<Option<Instant>>> = Arc::default();
@@ -292,37 +293,37 @@ fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
     });
     let granting = server.clone();
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         *cut_off.lock().unwrap() = Some(Instant::now());
         granting.grant(context)
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
     let one = TokenManager::builder(first).http(http).store(store).build().unwrap();
-    let second = refreshing(&server).with_identity(Identity::new("another scope"));
+    let second = rotating_provider(&server).with_identity(Identity::new("another scope"));
     let another = TokenManager::builder(second).store(memory).build().unwrap();
     let (got, got_too) = thread::scope(|scope| {
         let got = scope.spawn(|| one.token());
         has_entered.recv().unwrap();
         (another.token(), got.join().unwrap())
     });
-    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.shown(), got.is_ok(), got_too.is_ok());
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }
 
 /// A fetch of one process hangs for ever. What that process then says of itself ("has not returned") is
 /// recorded as everybody's failure, each time anew.
 #[test]
 fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = MemoryStore::with_clock(clock.clone());
     let (_go, may_go) = bounded::<()>(1);
-    let hanging = FakeProvider::new().with_renewal(keeps()).then(move |_| {
+    let hanging = FakeProvider::new().with_renewal(rotating_profile()).then(move |_| {
         let _ = may_go.recv_timeout(SECOND * 60);
         Err(Error::new(ErrorKind::TimedOut, "it never came to ask"))
     });
     let http = HttpConfig::default().timeout(SECOND / 10);
     let one = builder(&hanging, &clock).http(http).store(store.clone()).build().unwrap();
-    let another = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    let another = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(one.token().unwrap_err().kind(), ErrorKind::Unavailable);
     // Lease, turn and pause are over.
     clock.advance(SECOND * 60);
@@ -335,7 +336,7 @@ fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
 /// out the manager itself.
 #[test]
 fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let failures = AtomicUsize::new(0);
     store.set_hook(move |key, step| {
@@ -345,7 +346,7 @@ fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored()
         if fails { Err(store_error()) } else { Ok(()) }
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
-    let tokens = builder(&refreshing(&server), &clock).http(http).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).http(http).store(store.clone()).build().unwrap();
     text(&tokens);
     clock.advance(Duration::from_millis(1300));
     eventually("it is stored", || store.renewal_secret_text().contains("refresh-1") && !tokens.status().fetching);

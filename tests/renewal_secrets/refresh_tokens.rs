@@ -22,20 +22,20 @@ fn renewed(tokens: &TokenManager, clock: &FakeClock) -> Result<String, Error> {
 
 #[test]
 fn one_manager_uses_each_refresh_token_once() {
-    let (server, clock) = (Server::default(), FakeClock::new());
-    let tokens = builder(&refreshing(&server), &clock).build().unwrap();
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
+    let tokens = builder(&rotating_provider(&server), &clock).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-2");
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-3");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1", "refresh-2"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1", "refresh-2"]);
 }
 
 #[test]
 fn managers_that_share_a_store_never_use_a_refresh_token_twice() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = MemoryStore::with_clock(clock.clone());
     let managers: Vec<_> =
-        (0..4).map(|_| builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap()).collect();
+        (0..4).map(|_| builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap()).collect();
     for round in 1..=5 {
         let got: Vec<_> = thread::scope(|scope| {
             let asking: Vec<_> = managers.iter().map(|manager| scope.spawn(|| text(manager))).collect();
@@ -44,14 +44,14 @@ fn managers_that_share_a_store_never_use_a_refresh_token_twice() {
         assert_eq!(got, vec![format!("token-{round}"); 4]);
         clock.advance(2 * HOUR);
     }
-    assert_eq!(server.shown(), (0..5).map(|at| format!("refresh-{at}")).collect::<Vec<_>>());
+    assert_eq!(server.presented(), (0..5).map(|at| format!("refresh-{at}")).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_refresh_token_is_stored_before_its_access_token_is_returned() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
-    let first = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let first = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     // What follows the grant is only seen if it was stored before the record was.
     *store.unwritable.lock().unwrap() = Some("}");
     assert_eq!(text(&first), "token-1");
@@ -59,16 +59,16 @@ fn a_refresh_token_is_stored_before_its_access_token_is_returned() {
     drop(first);
     // With the record, the end of the lease could not be written.
     clock.advance(SECOND * 30);
-    let second = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    let second = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(text(&second), "token-2");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1"]);
 }
 
 #[test]
 fn a_refresh_token_that_cannot_be_stored_stops_fetching_until_it_is() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
-    let provider = refreshing(&server);
+    let provider = rotating_provider(&server);
     let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();
     let events = tokens.events();
     *store.unwritable.lock().unwrap() = Some(":state");
@@ -85,17 +85,17 @@ fn a_refresh_token_that_cannot_be_stored_stops_fetching_until_it_is() {
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-2");
     let another = builder(&provider, &clock).store(store).build().unwrap();
     assert_eq!(renewed(&another, &clock).unwrap(), "token-3");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1", "refresh-2"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1", "refresh-2"]);
 }
 
 #[test]
 fn a_refresh_token_that_an_outage_left_in_memory_is_stored_when_the_store_is_back() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let broken = store.broken.clone();
     let provider = {
         let server = server.clone();
-        FakeProvider::new().with_renewal(keeps()).then(move |context| {
+        FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
             broken.store(true, Ordering::SeqCst);
             server.grant(context)
         })
@@ -109,17 +109,17 @@ fn a_refresh_token_that_an_outage_left_in_memory_is_stored_when_the_store_is_bac
     eventually("the token is recorded too", || store.inner.read(tokens.key()).unwrap().is_some());
     drop(tokens);
     // Another process finds it, although nothing was fetched since.
-    let another = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    let another = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(renewed(&another, &clock).unwrap(), "token-2");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1"]);
 }
 
 #[test]
 fn without_the_store_no_refresh_token_is_used() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     store.broken.store(true, Ordering::SeqCst);
-    let provider = refreshing(&server);
+    let provider = rotating_provider(&server);
     let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();
     let error = tokens.token().unwrap_err();
     assert_eq!((error.kind(), provider.calls()), (ErrorKind::Store, 0), "{error}");
@@ -133,28 +133,28 @@ fn without_the_store_no_refresh_token_is_used() {
 
 #[test]
 fn a_refresh_token_that_the_store_has_lost_is_stored_again() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     let key = renewal_secret_key(&store);
     store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-2");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1"]);
 }
 
 #[test]
 fn a_refresh_token_used_by_another_program_meanwhile_is_read_again() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let (first, second, third) = (server.clone(), server.clone(), server.clone());
     let meanwhile = store.clone();
     let provider = FakeProvider::new()
-        .with_renewal(keeps())
+        .with_renewal(rotating_profile())
         .then(move |context| first.grant(context))
         .then(move |context| {
             // Somebody who takes no turns.
-            second.note_shown("refresh-1");
+            second.record_use("refresh-1");
             let key = renewal_secret_key(&meanwhile);
             let entry = meanwhile.inner.read(&key).unwrap().unwrap();
             let bytes = String::from_utf8(entry.bytes().to_vec()).unwrap();
@@ -168,14 +168,14 @@ fn a_refresh_token_used_by_another_program_meanwhile_is_read_again() {
     let tokens = builder(&provider, &clock).store(store).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-3");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1", "refresh-2"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1", "refresh-2"]);
 }
 
 #[test]
 fn an_unreadable_refresh_token_stops_fetching() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
-    let first = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let first = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&first), "token-1");
     drop(first);
     clock.advance(2 * HOUR);
@@ -183,7 +183,7 @@ fn an_unreadable_refresh_token_stops_fetching() {
     for garbage in ["", "null", "refresh-7", r#"{"v":1,"id":"other","state":"refresh-7","number":7,"life_ms":9000000}"#]
     {
         store.inner.compare_and_swap(&key, Expected::Any, Some((garbage.as_bytes(), HOUR))).unwrap();
-        let provider = refreshing(&server);
+        let provider = rotating_provider(&server);
         let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();
         let error = tokens.token().unwrap_err();
         assert_eq!((error.kind(), provider.calls()), (ErrorKind::Store, 0), "{garbage}: {error}");
@@ -198,10 +198,10 @@ fn a_renewal_secret_is_a_secret() {
 
 #[test]
 fn a_refresh_token_that_came_with_an_invalid_access_token_is_kept() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let (first, then) = (server.clone(), server.clone());
     let provider = FakeProvider::new()
-        .with_renewal(keeps())
+        .with_renewal(rotating_profile())
         .then(move |context| {
             Ok(Grant::new("not a token", HOUR).with_renewal_secret(first.grant(context)?.renewal_secret().unwrap()))
         })
@@ -209,7 +209,7 @@ fn a_refresh_token_that_came_with_an_invalid_access_token_is_kept() {
     let tokens = builder(&provider, &clock).store(MemoryStore::with_clock(clock.clone())).build().unwrap();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::InvalidResponse);
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-2");
-    assert_eq!(server.shown(), ["refresh-0", "refresh-1"]);
+    assert_eq!(server.presented(), ["refresh-0", "refresh-1"]);
 }
 
 /// A program that has its token ends at once, and what is not stored by then is lost.

@@ -17,28 +17,28 @@ use crate::common::wait::*;
 /// all the same, so the next process that fetches uses the refresh token that is used up.
 #[test]
 fn after_one_failed_write_no_other_process_uses_the_old_refresh_token() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let failures = AtomicUsize::new(0);
     store.before_write(move |key, _| {
         let fails = key.as_str().ends_with(":state") && failures.fetch_add(1, Ordering::SeqCst) == 0;
         if fails { Err(store_error()) } else { Ok(()) }
     });
-    let one = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
-    let another = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let one = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
+    let another = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!((text(&one), text(&another)), ("token-1".into(), "token-1".into()));
     let _ = another.force_refresh();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
 /// The same with a token that is of no use. Nothing is held, so the refresher never looks: the state stays in memory
 /// although the store is well.
 #[test]
 fn a_refresh_token_without_an_access_token_is_stored_when_the_store_is_back() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     let token = tokens.token().unwrap();
     store.remove_hook();
     tokens.reject(&token).unwrap();
@@ -51,10 +51,10 @@ fn a_refresh_token_without_an_access_token_is_stored_when_the_store_is_back() {
 /// The last handle goes while a state is not stored: nobody tries once more, and it is gone.
 #[test]
 fn an_unstored_refresh_token_survives_the_last_handle() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     text(&tokens);
     store.remove_hook();
     drop(tokens);
@@ -64,10 +64,10 @@ fn an_unstored_refresh_token_survives_the_last_handle() {
 /// The same with `shutdown`.
 #[test]
 fn an_unstored_refresh_token_survives_a_shutdown() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     text(&tokens);
     store.remove_hook();
     tokens.shutdown(SECOND);
@@ -89,9 +89,9 @@ fn after_a_failover_an_older_refresh_token_does_not_replace_an_unstored_newer_on
 
 fn fall_back(unsaved: bool) {
     {
-        let (server, clock) = (Server::default(), FakeClock::new());
+        let (server, clock) = (RotatingServer::default(), FakeClock::new());
         let store = HookedStore::on_clock(&clock);
-        let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+        let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
         assert_eq!(text(&tokens), "token-1");
         let before = store.renewal_secret().unwrap();
         clock.advance(2 * HOUR);
@@ -106,7 +106,7 @@ fn fall_back(unsaved: bool) {
         store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
         clock.advance(2 * HOUR);
         let _ = tokens.token();
-        assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.shown());
+        assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.presented());
     }
 }
 
@@ -118,10 +118,10 @@ fn clock_lifetime(entry: &Entry, passed: Duration) -> Duration {
 /// back, over which another process is two ahead, and uses it.
 #[test]
 fn after_a_flush_no_manager_stores_a_used_refresh_token() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
-    let old = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
-    let new = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let old = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
+    let new = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&old), "token-1");
     clock.advance(2 * HOUR);
     assert_eq!((text(&new), text(&old)), ("token-2".into(), "token-2".into()));
@@ -129,32 +129,32 @@ fn after_a_flush_no_manager_stores_a_used_refresh_token() {
     let key = store.key(":state");
     store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     let _ = old.force_refresh();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
 /// A Redis whose clock is set back by two seconds (or a replica that is two seconds behind) says that more is left of
 /// the state than it was given. It is then taken for nothing, and the first refresh token is used again.
 #[test]
 fn a_refresh_token_is_used_although_the_store_reports_a_longer_lifetime_than_it_was_given() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
-    let one = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let one = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&one), "token-1");
     let state = store.renewal_secret().unwrap();
-    let fresh = || builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let fresh = || builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     let life = state.remaining() + SECOND * 2;
     store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((state.bytes(), life))).unwrap();
     let another = fresh();
     assert_eq!(text(&another), "token-1");
     let _ = another.force_refresh();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
 /// A write of the state that hangs is given up, and lands when others are far ahead: it replaces whatever is there
 /// (`Expected::Any`), although it was to replace one version only.
 #[test]
 fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let (go, may_go) = bounded::<()>(0);
     let (landing, lands) = bounded(1);
@@ -166,8 +166,8 @@ fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
         }
         Ok(())
     });
-    let graceful = |server: &Server| {
-        (0..9).fold(FakeProvider::new().with_renewal(keeps()), |provider, _| {
+    let graceful = |server: &RotatingServer| {
+        (0..9).fold(FakeProvider::new().with_renewal(rotating_profile()), |provider, _| {
             let server = server.clone();
             provider.then(move |context| server.grant_within_grace(context))
         })
@@ -191,10 +191,10 @@ fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
 /// cannot be used and that it can be used again: two lines in the log per second, one of them a warning.
 #[test]
 fn an_unstored_refresh_token_is_reported_once_and_not_each_second() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     let events = tokens.events();
     text(&tokens);
     let mut told = 0;
@@ -221,12 +221,12 @@ fn after_a_shutdown_a_new_refresh_token_is_written_again_when_a_write_fails() {
 }
 
 fn new_refresh_token_after_the_end(shut_down: bool) {
-    let (server, clock) = (Server::default(), FakeClock::new());
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let (entered, has_entered) = bounded(1);
     let (go, may_go) = bounded::<()>(1);
     let granting = server.clone();
-    let provider = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let provider = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         let _ = may_go.recv_timeout(SECOND * 5);
         granting.grant(context)

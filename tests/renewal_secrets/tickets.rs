@@ -102,7 +102,7 @@ fn a_ticket_works_while_the_store_does_not_and_is_stored_when_it_is_back() {
 fn a_ticket_for_a_provider_that_takes_none_is_refused() {
     let plain = TokenManager::new(FakeProvider::new());
     assert_eq!(plain.set_ticket("ticket").unwrap_err().kind(), ErrorKind::Config);
-    let rotating = TokenManager::new(refreshing(&Server::default()));
+    let rotating = TokenManager::new(rotating_provider(&RotatingServer::default()));
     assert_eq!(rotating.set_ticket("ticket").unwrap_err().kind(), ErrorKind::Config);
     let tokens = TokenManager::new(needing_tickets(0));
     for bad in ["", " ", &"x".repeat(4097)] {

@@ -10,15 +10,15 @@ use evertoken::store::{Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
 
-use crate::common::renewal::{Server, refreshing};
+use crate::common::renewal::{RotatingServer, rotating_provider};
 use crate::common::stores::*;
-use crate::common::two_stores::Host;
+use crate::common::two_stores::TwoStores;
 use crate::common::wait::*;
 
 #[test]
 fn while_the_primary_store_is_down_the_processes_of_a_host_fetch_once() {
-    let host = Host::new();
-    host.break_first(true);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let managers: Vec<_> = (0..4).map(|_| host.manager()).collect();
     thread::scope(|scope| {
         let asking: Vec<_> = managers.iter().map(|tokens| scope.spawn(|| text(tokens))).collect();
@@ -29,17 +29,17 @@ fn while_the_primary_store_is_down_the_processes_of_a_host_fetch_once() {
 
 #[test]
 fn while_the_primary_store_works_the_fallback_store_is_not_written() {
-    let host = Host::new();
+    let host = TwoStores::new();
     let tokens = host.manager();
     text(&tokens);
-    host.live(&tokens);
-    assert!(host.record(&host.second).is_none() && host.record(&host.first).is_some());
+    host.use_for_four_minutes(&tokens);
+    assert!(host.record(&host.fallback).is_none() && host.record(&host.primary).is_some());
 }
 
 #[test]
 fn one_failed_fetch_answers_all_processes_of_a_host() {
-    let host = Host::new();
-    host.break_first(true);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     host.provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong")));
     for _ in 0..5 {
         assert_eq!(host.manager().token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
@@ -49,80 +49,80 @@ fn one_failed_fetch_answers_all_processes_of_a_host() {
 
 #[test]
 fn the_current_token_is_copied_to_the_fallback_store_for_new_processes() {
-    let host = Host::new();
+    let host = TwoStores::new();
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
-    host.break_first(true);
-    host.live(&tokens);
+    host.set_primary_broken(true);
+    host.use_for_four_minutes(&tokens);
     assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("token-1", 1));
 }
 
 #[test]
 fn promise_7_a_token_fetched_during_an_outage_is_written_to_the_primary_store_when_that_is_back() {
-    let host = Host::new();
-    host.break_first(true);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
-    host.break_first(false);
-    host.live(&tokens);
-    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-1", 1));
-    assert!(host.record(&host.second).is_none(), "what has been handed over is over there");
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&tokens);
+    assert_eq!((text(&host.manager_on_another_host()).as_str(), host.provider.calls()), ("token-1", 1));
+    assert!(host.record(&host.fallback).is_none(), "what has been handed over is over there");
 }
 
 #[test]
 fn promise_7_a_token_of_an_ended_process_is_copied_from_the_fallback_store() {
-    let host = Host::new();
-    host.break_first(true);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(false);
+    host.set_primary_broken(false);
     let next = host.manager();
     assert_eq!((text(&next).as_str(), host.provider.calls()), ("token-1", 1));
-    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-1", 1));
-    assert_eq!(next.token().unwrap().remaining(), host.elsewhere().token().unwrap().remaining());
+    assert_eq!((text(&host.manager_on_another_host()).as_str(), host.provider.calls()), ("token-1", 1));
+    assert_eq!(next.token().unwrap().remaining(), host.manager_on_another_host().token().unwrap().remaining());
 }
 
 #[test]
 fn promise_7_a_newer_token_of_the_fallback_store_replaces_an_older_one_of_the_primary_store() {
-    let host = Host::of(FakeProvider::new().lifetime(HOUR));
+    let host = TwoStores::of(FakeProvider::new().lifetime(HOUR));
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");
-    host.break_first(true);
+    host.set_primary_broken(true);
     host.clock.advance(HOUR / 2);
     host.manager().force_refresh().unwrap();
-    assert!(host.recorded(&host.second).contains("token-2"));
-    host.break_first(false);
-    host.live(&lasting);
+    assert!(host.recorded(&host.fallback).contains("token-2"));
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&lasting);
     eventually("the newer one is taken over", || text(&lasting) == "token-2");
-    assert!(host.recorded(&host.first).contains("token-2"));
+    assert!(host.recorded(&host.primary).contains("token-2"));
     assert_eq!(host.provider.calls(), 2);
 }
 
 #[test]
 fn promise_7_an_older_token_of_the_fallback_store_does_not_replace_a_newer_one_of_the_primary_store() {
-    let host = Host::of(FakeProvider::new().lifetime(HOUR));
-    host.break_first(true);
+    let host = TwoStores::of(FakeProvider::new().lifetime(HOUR));
+    host.set_primary_broken(true);
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");
-    host.live(&lasting);
-    host.elsewhere().force_refresh().unwrap();
-    host.break_first(false);
-    host.live(&lasting);
+    host.use_for_four_minutes(&lasting);
+    host.manager_on_another_host().force_refresh().unwrap();
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&lasting);
     eventually("the newer one is taken over", || text(&lasting) == "token-2");
-    assert!(host.recorded(&host.first).contains("token-2"));
-    host.live(&lasting);
-    assert!(host.record(&host.second).is_none());
+    assert!(host.recorded(&host.primary).contains("token-2"));
+    host.use_for_four_minutes(&lasting);
+    assert!(host.record(&host.fallback).is_none());
 }
 
 #[test]
 fn promise_4_a_rejected_token_does_not_come_back_from_a_fallback_store_without_the_rejection() {
-    let host = Host::new();
-    host.break_first(true);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let bad = host.manager().token().unwrap();
-    host.break_first(false);
+    host.set_primary_broken(false);
     // It came to another host by a way of its own.
-    let other = host.elsewhere();
-    let (key, record) = (other.key().clone(), host.record(&host.second).unwrap());
-    host.first.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
+    let other = host.manager_on_another_host();
+    let (key, record) = (other.key().clone(), host.record(&host.fallback).unwrap());
+    host.primary.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
     assert_eq!(text(&other), bad.expose());
     other.reject(&bad).unwrap();
     assert_eq!(text(&host.manager()), "token-2");
@@ -130,22 +130,22 @@ fn promise_4_a_rejected_token_does_not_come_back_from_a_fallback_store_without_t
 
 #[test]
 fn promise_4_a_rejection_during_an_outage_takes_effect_in_all_processes_of_the_host() {
-    let host = Host::new();
-    host.break_first(true);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let (one, other) = (host.manager(), host.manager());
     let bad = one.token().unwrap();
     assert_eq!(text(&other), bad.expose());
     assert!(one.reject(&bad).is_err(), "other hosts could not be told");
-    host.live(&other);
+    host.use_for_four_minutes(&other);
     assert_eq!((text(&other), text(&one)), ("token-2".to_owned(), "token-2".to_owned()));
     assert_eq!(host.provider.calls(), 2);
 }
 
 #[test]
 fn promise_6_callers_get_tokens_while_both_stores_are_down() {
-    let host = Host::new();
-    host.break_first(true);
-    host.second.broken.store(true, Ordering::SeqCst);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
+    host.fallback.broken.store(true, Ordering::SeqCst);
     let tokens = host.manager();
     let events = tokens.events();
     assert_eq!(text(&tokens), "token-1");
@@ -156,29 +156,29 @@ fn promise_6_callers_get_tokens_while_both_stores_are_down() {
 
 #[test]
 fn promise_6_a_fallback_store_that_panics_or_hangs_is_down() {
-    let host = Host::new();
-    host.break_first(true);
-    host.second.panics.store(true, Ordering::SeqCst);
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
+    host.fallback.panics.store(true, Ordering::SeqCst);
     assert_eq!(text(&host.manager()), "token-1");
-    host.second.panics.store(false, Ordering::SeqCst);
-    let hanging = host.second.gate.clone();
+    host.fallback.panics.store(false, Ordering::SeqCst);
+    let hanging = host.fallback.gate.clone();
     let _hanging = hanging.lock().unwrap();
     assert_eq!(text(&host.manager()), "token-2");
 }
 
 #[test]
 fn an_outage_is_reported_once_although_the_fallback_store_works() {
-    let host = Host::new();
+    let host = TwoStores::new();
     let tokens = host.manager();
     text(&tokens);
     let events = tokens.events();
-    host.break_first(true);
+    host.set_primary_broken(true);
     for _ in 0..5 {
         tokens.force_refresh().unwrap();
     }
-    host.live(&tokens);
-    host.break_first(false);
-    host.live(&tokens);
+    host.use_for_four_minutes(&tokens);
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&tokens);
     let told: Vec<_> = events.try_iter().map(|event| event.kind).collect();
     let count = |pick: fn(&EventKind) -> bool| told.iter().filter(|kind| pick(kind)).count();
     assert_eq!(count(|kind| matches!(kind, EventKind::StoreDown { .. })), 1);
@@ -187,13 +187,13 @@ fn an_outage_is_reported_once_although_the_fallback_store_works() {
 
 #[test]
 fn without_the_primary_store_no_refresh_token_is_used() {
-    let server = Server::default();
-    let host = Host::of(refreshing(&server));
+    let server = RotatingServer::default();
+    let host = TwoStores::of(rotating_provider(&server));
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(true);
+    host.set_primary_broken(true);
     let error = host.manager().token().unwrap_err();
-    assert_eq!((error.kind(), server.shown().len()), (ErrorKind::Store, 1));
-    host.break_first(false);
+    assert_eq!((error.kind(), server.presented().len()), (ErrorKind::Store, 1));
+    host.set_primary_broken(false);
     host.clock.advance(3 * HOUR);
     assert_eq!((text(&host.manager()), server.used_twice()), ("token-2".to_owned(), false));
 }
@@ -201,39 +201,39 @@ fn without_the_primary_store_no_refresh_token_is_used() {
 /// The first store breaks after the refresh token was shown, so the next one is not in it; whoever has that lives on.
 #[test]
 fn a_refresh_token_that_only_the_fallback_store_records_as_used_is_not_used() {
-    let server = Server::default();
-    let host = Host::of(refreshing(&server).gated());
+    let server = RotatingServer::default();
+    let host = TwoStores::of(rotating_provider(&server).gated());
     let holder = host.manager();
     thread::scope(|scope| {
         let asking = scope.spawn(|| text(&holder));
         assert!(host.provider.wait_for_calls(1, PATIENCE));
-        host.break_first(true);
+        host.set_primary_broken(true);
         host.provider.open();
         assert_eq!(asking.join().unwrap(), "token-1");
     });
-    *host.first.unwritable.lock().unwrap() = Some(":state");
-    host.break_first(false);
+    *host.primary.unwritable.lock().unwrap() = Some(":state");
+    host.set_primary_broken(false);
     // The lease of the fetch is over.
     host.clock.advance(60 * SECOND);
     let next = host.manager();
     assert_eq!(text(&next), "token-1");
     assert_eq!(next.force_refresh().unwrap_err().kind(), ErrorKind::Store);
-    assert_eq!(server.shown(), ["refresh-0"]);
-    *host.first.unwritable.lock().unwrap() = None;
-    host.live(&holder);
+    assert_eq!(server.presented(), ["refresh-0"]);
+    *host.primary.unwritable.lock().unwrap() = None;
+    host.use_for_four_minutes(&holder);
     host.clock.advance(3 * HOUR);
     assert_eq!((text(&next).as_str(), server.used_twice()), ("token-2", false));
 }
 
 #[test]
 fn the_current_token_of_a_refresh_token_is_copied_for_the_processes_of_the_host() {
-    let server = Server::default();
-    let host = Host::of(refreshing(&server));
+    let server = RotatingServer::default();
+    let host = TwoStores::of(rotating_provider(&server));
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
-    host.break_first(true);
-    host.live(&tokens);
-    assert_eq!((text(&host.manager()).as_str(), server.shown().len()), ("token-1", 1));
+    host.set_primary_broken(true);
+    host.use_for_four_minutes(&tokens);
+    assert_eq!((text(&host.manager()).as_str(), server.presented().len()), ("token-1", 1));
 }
 
 #[test]
@@ -262,8 +262,8 @@ fn a_ticket_set_during_an_outage_ends_the_failure_in_the_fallback_store() {
             None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
     });
-    let host = Host::of(provider);
-    host.break_first(true);
+    let host = TwoStores::of(provider);
+    host.set_primary_broken(true);
     let tokens = host.manager();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     let _ = tokens.set_ticket("ticket");
@@ -302,33 +302,33 @@ fn hosts_without_their_store_do_not_invalidate_each_others_tokens_endlessly() {
 #[test]
 fn a_fallback_store_adds_no_operations_on_a_working_primary_store() {
     let looks = |with: bool| {
-        let host = Host::new();
-        let builder = builder(&host.provider, &host.clock).store(host.first.clone());
-        let tokens = if with { builder.fallback_store(host.second.clone()) } else { builder }.build().unwrap();
+        let host = TwoStores::new();
+        let builder = builder(&host.provider, &host.clock).store(host.primary.clone());
+        let tokens = if with { builder.fallback_store(host.fallback.clone()) } else { builder }.build().unwrap();
         text(&tokens);
-        let before = host.first.operations.load(Ordering::SeqCst);
+        let before = host.primary.operations.load(Ordering::SeqCst);
         tokens.try_token();
         host.clock.advance(61 * SECOND);
         eventually("it looks", || {
             tokens.try_token();
-            host.first.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
+            host.primary.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
         });
-        host.first.operations.load(Ordering::SeqCst) - before
+        host.primary.operations.load(Ordering::SeqCst) - before
     };
     assert_eq!(looks(true), looks(false));
 }
 
 #[test]
 fn a_store_that_is_primary_and_fallback_is_reported_as_up_again() {
-    let host = Host::new();
-    let tokens = builder(&host.provider, &host.clock).store(host.first.clone());
-    let tokens = tokens.fallback_store(host.first.clone()).build().unwrap();
+    let host = TwoStores::new();
+    let tokens = builder(&host.provider, &host.clock).store(host.primary.clone());
+    let tokens = tokens.fallback_store(host.primary.clone()).build().unwrap();
     let events = tokens.events();
     text(&tokens);
-    host.break_first(true);
-    host.live(&tokens);
-    host.break_first(false);
-    host.live(&tokens);
+    host.set_primary_broken(true);
+    host.use_for_four_minutes(&tokens);
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&tokens);
     let of_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
     let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(of_store).collect();
     assert!(matches!(told[..], [EventKind::StoreDown { .. }, EventKind::StoreUp]), "{told:#?}");
@@ -337,23 +337,23 @@ fn a_store_that_is_primary_and_fallback_is_reported_as_up_again() {
 /// What the second store has cannot be handed over, and each look finds it there.
 #[test]
 fn a_read_only_primary_store_is_reported_once() {
-    let host = Host::new();
-    let (brief, next) = (host.manager(), host.elsewhere());
+    let host = TwoStores::new();
+    let (brief, next) = (host.manager(), host.manager_on_another_host());
     let bad = brief.token().unwrap();
     assert_eq!(text(&next), bad.expose());
-    host.break_first(true);
+    host.set_primary_broken(true);
     assert!(brief.reject(&bad).is_err());
     assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
-    host.break_first(false);
-    *host.first.unwritable.lock().unwrap() = Some("");
+    host.set_primary_broken(false);
+    *host.primary.unwritable.lock().unwrap() = Some("");
     let lasting = host.manager();
     let events = lasting.events();
     assert_eq!(text(&lasting), "token-2");
-    host.live(&lasting);
+    host.use_for_four_minutes(&lasting);
     let is_of_the_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
     let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(is_of_the_store).collect();
     assert!(matches!(told[..], [EventKind::StoreDown { .. }]), "{told:?}");
-    assert!(host.recorded(&host.second).contains(bad.fingerprint()));
+    assert!(host.recorded(&host.fallback).contains(bad.fingerprint()));
 }
 
 /// What is looked for in the second store under the lease is not to be taken from the provider's time.

@@ -10,7 +10,7 @@ use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore};
 
 use crate::common::stores::*;
-use crate::common::two_stores::Host;
+use crate::common::two_stores::TwoStores;
 use crate::common::wait::*;
 use crate::group::Group;
 
@@ -192,11 +192,11 @@ fn a_store_that_cannot_wait_is_not_down_and_not_polled_in_a_busy_loop() {
 /// The first store takes no record; no second one is needed for that.
 #[test]
 fn a_token_that_could_not_be_recorded_leaves_no_lease() {
-    let host = Host::of(FakeProvider::new());
-    *host.first.unwritable.lock().unwrap() = Some("}");
-    let tokens = builder(&host.provider, &host.clock).store(host.first.clone()).build().unwrap();
+    let host = TwoStores::of(FakeProvider::new());
+    *host.primary.unwritable.lock().unwrap() = Some("}");
+    let tokens = builder(&host.provider, &host.clock).store(host.primary.clone()).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
-    assert!(host.first.inner.is_empty(), "others wait for a lease under which nobody fetches");
+    assert!(host.primary.inner.is_empty(), "others wait for a lease under which nobody fetches");
 }
 
 /// Lets a second pass, and leaves those in the background the time to see it.

@@ -120,33 +120,33 @@ fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_redis() {
 }
 
 #[cfg(feature = "encryption")]
-mod sealed {
+mod encrypted {
     use super::*;
 
-    fn sealed<S: Store>(store: S) -> EncryptedStore<S> {
+    fn encrypted<S: Store>(store: S) -> EncryptedStore<S> {
         EncryptedStore::new(store, EncryptionKey::new(std::array::from_fn(|at| (at as u8).wrapping_mul(11))).unwrap())
     }
 
     #[test]
     fn encrypted_memory_behaves_as_every_store() {
         let clock = FakeClock::new();
-        behaves(&sealed(MemoryStore::with_clock(clock.clone())), &|time| clock.advance(time));
+        behaves(&encrypted(MemoryStore::with_clock(clock.clone())), &|time| clock.advance(time));
     }
 
     #[test]
     fn encrypted_files_behave_as_every_store() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
-        behaves(&sealed(store), &|time| clock.advance(time));
+        behaves(&encrypted(store), &|time| clock.advance(time));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_files() {
+    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_encrypted_files() {
         let folder = tempfile::tempdir().unwrap();
         is_won_by_one_process(
             || folder.path().to_str().unwrap().to_owned(),
-            |path| sealed(FileStore::at(Path::new(path))),
+            |path| encrypted(FileStore::at(Path::new(path))),
         );
     }
 
@@ -154,14 +154,14 @@ mod sealed {
     #[test]
     fn an_encrypted_redis_behaves_as_every_store() {
         let server = RedisServer::start();
-        behaves(&sealed(RedisStore::open(&server.url()).unwrap()), &|time| advance(&server, time));
+        behaves(&encrypted(RedisStore::open(&server.url()).unwrap()), &|time| advance(&server, time));
     }
 
     #[cfg(all(feature = "redis", target_os = "linux"))]
     #[test]
-    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_redis() {
+    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_encrypted_redis() {
         let server = once_cell::unsync::Lazy::new(RedisServer::start);
-        is_won_by_one_process(|| server.url(), |url| sealed(RedisStore::open(url).unwrap()));
+        is_won_by_one_process(|| server.url(), |url| encrypted(RedisStore::open(url).unwrap()));
     }
 }
 
@@ -192,8 +192,8 @@ fn is_won_by_one_process<S: Store + Clone>(place: impl FnOnce() -> String, open:
     each(&mut processes, &format!("open {place}"));
     let store = open(&place);
     for (round, name) in keys.iter().enumerate() {
-        processes.iter_mut().enumerate().for_each(|(number, one)| one.tell(&format!("{round} process-{number}")));
-        let won: Vec<_> = processes.iter_mut().map(Process::hear).filter(|winner| !winner.is_empty()).collect();
+        processes.iter_mut().enumerate().for_each(|(number, one)| one.send_line(&format!("{round} process-{number}")));
+        let won: Vec<_> = processes.iter_mut().map(Process::read_line).filter(|winner| !winner.is_empty()).collect();
         assert_eq!(won.len(), 1, "{won:?}");
         assert_eq!(bytes(patiently(|| store.read(&key(name)))).unwrap(), won[0].as_bytes());
     }

@@ -69,18 +69,18 @@ fn promise_3_after_the_lease_holder_is_killed_the_next_process_fetches_at_once()
         let share = Share { fetch: LONG, ..stage.share(&host.token_url()) };
         each(&mut processes, &share.line());
         let mut holder = processes.remove(0);
-        holder.tell("ask 1");
+        holder.send_line("ask 1");
         assert!(host.wait_for_calls(1, PATIENCE));
         // Two wait while it dies, and one of them sees to it.
-        processes[..2].iter_mut().for_each(|process| process.tell("ask 4"));
+        processes[..2].iter_mut().for_each(|process| process.send_line("ask 4"));
         assert!(!host.wait_for_calls(2, SECOND / 2), "who waits does not fetch");
         host.recover();
         let killed = Instant::now();
         holder.kill();
         assert!(host.wait_for_calls(2, PATIENCE));
         assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
-        processes[2].tell("ask 4");
-        let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
+        processes[2].send_line("ask 4");
+        let answers: Vec<_> = processes.iter_mut().map(Process::read_line).collect();
         assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_valid(answer)), "{answers:?}");
         assert_eq!(host.calls(), 2);
     });
@@ -248,7 +248,7 @@ impl Stage {
 fn act(port: &str) {
     let mut actor = Actor::new(port);
     let mut leased = None;
-    while let Some((verb, rest)) = actor.hear() {
+    while let Some((verb, rest)) = actor.read_line() {
         let answer = match verb.as_str() {
             "share" => {
                 let share = Share::read(&rest);
@@ -266,7 +266,7 @@ fn act(port: &str) {
             "fork" => fork(leased.as_ref().unwrap()).to_string(),
             _ => actor.act(&verb, &rest),
         };
-        actor.say(&answer);
+        actor.reply(&answer);
     }
 }
 
@@ -278,7 +278,7 @@ fn write_without_end(directory: &str, actor: &mut Actor) -> ! {
         let text = vec![u8::try_from(round).unwrap_or(u8::MAX); LARGE];
         store.compare_and_swap(&key, Expected::Any, Some((&text, HOUR))).unwrap();
         if round == 1 {
-            actor.say("ok");
+            actor.reply("ok");
         }
     }
     unreachable!("it is killed before")
