@@ -1,4 +1,4 @@
-//! What is easily forgotten when something else is changed.
+//! Files of the repository that have to follow changes of the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn every_feature_has_a_section_in_features_md() {
 
 #[test]
 fn no_source_has_a_todo() {
-    // Put together, so that this file does not find itself.
+    // Put together, so that the search does not match this file.
     let words = ["todo", "unimplemented", "dbg"].map(|word| format!("{word}!("));
     let marks = ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]).map(|(one, two)| format!("{one}{two}"));
     let words: Vec<_> = words.into_iter().chain(marks).collect();

@@ -9,12 +9,12 @@ use evertoken::{Error, ErrorKind};
 
 use super::wait::HOUR;
 
-/// It takes each refresh token once, and gives `refresh-<n>` and `token-<n>` for the n-th that is shown.
+/// A server that accepts each refresh token once, and grants `refresh-<n>` and `token-<n>` for the n-th request.
 #[derive(Clone, Default)]
 pub(crate) struct RotatingServer(Arc<Mutex<(Vec<String>, BTreeSet<String>)>>);
 
 impl RotatingServer {
-    /// The refresh tokens that were shown, in that order.
+    /// The refresh tokens of all requests, in order.
     pub(crate) fn presented(&self) -> Vec<String> {
         self.0.lock().unwrap().0.clone()
     }
@@ -24,7 +24,7 @@ impl RotatingServer {
         shown.iter().collect::<BTreeSet<_>>().len() != shown.len()
     }
 
-    /// Somebody else has shown this one.
+    /// Records that another program has used this refresh token.
     pub(crate) fn record_use(&self, token: &str) {
         let mut server = self.0.lock().unwrap();
         server.0.push(token.to_owned());
@@ -42,7 +42,7 @@ impl RotatingServer {
         Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_renewal_secret(format!("refresh-{calls}")))
     }
 
-    /// The same, but takes one again, as some servers do for a while.
+    /// As [`grant`](RotatingServer::grant), but accepts a used refresh token again, as some servers do for a while.
     pub(crate) fn grant_within_grace(&self, context: &Context) -> Result<Grant, Error> {
         let mut server = self.0.lock().unwrap();
         server.0.push(context.renewal_secret().unwrap().expose().to_owned());
@@ -51,12 +51,12 @@ impl RotatingServer {
     }
 }
 
-/// Begins with `refresh-0`.
+/// A profile whose initial refresh token is `refresh-0`.
 pub(crate) fn rotating_profile() -> RenewalProfile {
     RenewalProfile::refresh_token(Identity::new("app"), "refresh-0")
 }
 
-/// A provider that does this at each of its first fetches.
+/// A provider that runs `step` at each of its first twenty fetches.
 pub(crate) fn repeating(
     keeps: RenewalProfile,
     step: impl Fn(&Context) -> Result<Grant, Error> + Clone + Send + 'static,
@@ -64,7 +64,7 @@ pub(crate) fn repeating(
     (0..20).fold(FakeProvider::new().with_renewal(keeps), |provider, _| provider.then(step.clone()))
 }
 
-/// A provider at that server.
+/// A provider that fetches from this server.
 pub(crate) fn rotating_provider(server: &RotatingServer) -> FakeProvider {
     let server = server.clone();
     repeating(rotating_profile(), move |context| server.grant(context))

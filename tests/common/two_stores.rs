@@ -1,6 +1,4 @@
-//! Two stores that break when a test says so, and the processes of a host that share them.
-//!
-//! Tests include it as `host`, beside `fragile` and `wait`.
+//! A primary and a fallback store that break when a test asks for it, and the managers of a host that share them.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -13,7 +11,8 @@ use evertoken::testing::{FakeClock, FakeProvider};
 use super::stores::FaultyStore;
 use super::wait::{SECOND, builder, eventually};
 
-/// The processes of one host: each has its own way to the first store, and all have the same second one.
+/// The stores of the processes of one host: each process has a connection of its own to the primary store, and all
+/// share the fallback store.
 pub(crate) struct TwoStores {
     pub(crate) provider: FakeProvider,
     pub(crate) clock: FakeClock,
@@ -37,7 +36,7 @@ impl TwoStores {
         builder.fallback_store(self.fallback.clone()).build().unwrap()
     }
 
-    /// A manager on another host, which has a way of its own to the first store.
+    /// A manager on another host, whose connection to the primary store works always.
     pub(crate) fn manager_on_another_host(&self) -> TokenManager {
         builder(&self.provider, &self.clock).store(self.primary.inner.clone()).build().unwrap()
     }
@@ -55,15 +54,15 @@ impl TwoStores {
         self.record(store).map(text).unwrap_or_default()
     }
 
-    /// Four minutes pass in which the token is used and the stores are looked at.
+    /// Uses the token for four minutes, in which the manager checks the stores.
     pub(crate) fn use_for_four_minutes(&self, tokens: &TokenManager) {
         for _ in 0..4 {
             let looked = self.primary.operations.load(Ordering::SeqCst);
             tokens.try_token();
             self.clock.advance(61 * SECOND);
-            eventually("it looks", || {
+            eventually("the manager checks the store", || {
                 tokens.try_token();
-                // What is to be done in a moment waits for the clock to go on.
+                // Work that is due in a moment waits for the fake clock to advance.
                 thread::sleep(Duration::from_millis(1));
                 self.clock.advance(Duration::from_millis(10));
                 self.primary.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching

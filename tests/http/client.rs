@@ -1,4 +1,4 @@
-//! What a host can do to us, over real sockets: slow, endless, wrong, hostile.
+//! Hosts that are slow, endless, wrong or hostile, over real sockets.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::common::http_host::{Canned, answering, canned, closed_port, host, hos
 
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// Far above any limit that is tested, far below waiting for ever.
+/// Far above any limit under test, and far below an endless wait.
 const SLACK: Duration = Duration::from_secs(3);
 
 const GRANTED: &str = r#"{"access_token":"t-1","expires_in":7200}"#;
@@ -47,7 +47,7 @@ fn assert_silent(error: &Error) {
     assert!(shown.starts_with("wecom: ") || shown.starts_with("oauth2: "), "{shown}");
 }
 
-/// Writes `part` again and again, until the other side has had enough.
+/// Writes `part` repeatedly until the other side closes the connection.
 fn drip(mut stream: TcpStream, part: &[u8], pause: Duration) {
     while stream.write_all(part).is_ok() {
         thread::sleep(pause);
@@ -185,7 +185,7 @@ fn a_host_without_tls_receives_only_the_tls_greeting() {
     assert!(!seen.contains("hunter2") && !seen.contains("gettoken"));
 }
 
-/// A TLS server on loopback with a certificate that it has signed itself; its URL, and the certificate in PEM.
+/// A TLS server on loopback with a self-signed certificate. Returns its URL, and the certificate in PEM.
 fn self_signed() -> (String, String) {
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -256,8 +256,8 @@ fn other_hosts_are_reached_through_the_proxy_which_sees_no_secret() {
     assert!(!format!("{headers:?}{body}").contains("hunter2"));
 }
 
-/// Starts this program again to run one test with these variables, because the environment of a process is set when it
-/// starts. False in the process that was started so: that one performs the test.
+/// Starts this program again to run one test with these variables, because the environment of a process is fixed at its
+/// start. Returns false in the process that was started so, which performs the test.
 fn is_started_again(test: &str, variables: &[(&str, &str)]) -> bool {
     const STARTED: &str = "STARTED_AGAIN_FOR";
     if std::env::var(STARTED).ok().as_deref() == Some(test) {

@@ -1,4 +1,5 @@
-//! Using the token: what a service sees of it, what its answers do to it, and what the caller gets.
+//! `send`, `call` and the middleware: what a service receives, how its response affects the token, and what the caller
+//! gets.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -28,7 +29,7 @@ fn oauth2(host: &FakeVendor) -> TokenManager {
     TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"))
 }
 
-/// A manager whose first token is `secret-token-1`, carried like this.
+/// A manager whose first token is `secret-token-1`, with this placement.
 fn carrying(placement: TokenPlacement) -> TokenManager {
     let granted = Mutex::new(0);
     TokenManager::new(
@@ -57,14 +58,14 @@ fn text(response: Response<Body>) -> String {
     response.into_body().read_to_string().unwrap()
 }
 
-/// What the vendor's business API was sent, as bodies.
+/// The bodies that the vendor's business API received.
 fn bodies(host: &FakeVendor) -> Vec<Vec<u8>> {
     let used = host.api_url();
     let used = host.requests().into_iter().filter(move |request| used.ends_with(request.path()));
     used.map(|request| request.body().to_vec()).collect()
 }
 
-/// A host that gives these replies, one for each request, and the last one for ever.
+/// A host that sends these replies, one for each request, and the last one to all later requests.
 fn replying(replies: impl IntoIterator<Item = Vec<u8>>) -> Canned {
     let replies = Mutex::new(replies.into_iter().collect::<VecDeque<_>>());
     host(move |mut stream| {
@@ -371,7 +372,7 @@ fn a_stream_of_text_is_returned_before_it_ends() {
 #[test]
 fn the_agents_own_settings_stay() {
     let service = host(|mut stream| {
-        // It never answers; the caller's time limit ends this.
+        // The host never replies; the caller's time limit ends the request.
         let _ = stream.read(&mut [0; 64]);
     });
     let agent = Agent::config_builder().timeout_global(Some(Duration::from_millis(50))).build().new_agent();

@@ -1,4 +1,4 @@
-//! The stores on which each case runs, with a clock, with faults, and with a record of what was asked.
+//! The stores on which each case runs, with a clock, faults and a record of the operations.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -33,7 +33,7 @@ pub(crate) mod beds {
     fn on_files<S: Store>(seal: impl FnOnce(FileStore) -> S) -> Bed {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
-        // The directory is there as long as the bed is.
+        // The directory exists as long as the test bed.
         Bed::new(seal(store), clock, move |_| assert!(folder.path().exists()))
     }
 
@@ -47,7 +47,7 @@ pub(crate) mod beds {
     }
 }
 
-/// A store to test on.
+/// A store under test.
 pub(crate) struct Bed {
     pub(crate) store: Observed,
     pub(crate) clock: FakeClock,
@@ -59,23 +59,23 @@ impl Bed {
         Bed { store: Observed::of(store), clock, pass: Box::new(pass) }
     }
 
-    /// Another one each time, as in another process.
+    /// A new handle each time, as in another process.
     pub(crate) fn once(&self) -> Idempotency {
         Idempotency::new(self.store.clone()).clock(self.clock.clone())
     }
 
-    /// Makes time pass, the store's too.
+    /// Makes time pass for the clock and for the store.
     pub(crate) fn advance(&self, time: Duration) {
         self.clock.advance(time);
         (self.pass)(time);
     }
 
-    /// What is recorded under the key that was asked for last.
+    /// The record under the key that was used last.
     pub(crate) fn recorded(&self) -> Option<Entry> {
         patiently(|| self.store.inner.read(&self.store.key()))
     }
 
-    /// Writes there past everybody.
+    /// Writes under that key, without the library.
     pub(crate) fn put(&self, bytes: &[u8]) {
         let swap =
             patiently(|| self.store.inner.compare_and_swap(&self.store.key(), Expected::Any, Some((bytes, HOUR))));
@@ -83,7 +83,7 @@ impl Bed {
     }
 }
 
-/// A store that tells what it was asked and fails when a test says so.
+/// A store that records its operations and fails when a test asks for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Observed {
     pub(crate) inner: Arc<dyn Store>,
@@ -98,16 +98,16 @@ pub(crate) struct Asked {
     pub(crate) faults: Vec<Fault>,
 }
 
-/// What happens to the next operation, the last one first.
+/// The fault of the next operation; the last one of a list comes first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
-    /// It fails, and nothing is done.
+    /// The operation fails without effect.
     Fails,
-    /// The next write is done, and fails.
+    /// The next write takes effect, and fails.
     LosesAnswer,
-    /// What was in the way has gone before it can be told.
+    /// A conflict reports that no entry is present.
     Vanishes,
-    /// What is read has no end.
+    /// A read returns an entry without an expiry.
     HasNoEnd,
 }
 
@@ -202,7 +202,7 @@ pub(crate) fn claim(once: &Idempotency) -> Claim<String> {
     }
 }
 
-/// What is known of it, in a word.
+/// One word for the outcome, or its result.
 pub(crate) fn told<T: std::fmt::Display>(outcome: Outcome<T>) -> String {
     match outcome {
         Outcome::New(_) => "new".to_owned(),
@@ -216,7 +216,7 @@ pub(crate) fn complete(claim: &Claim<String>, result: &str) -> Result<(), ErrorK
     claim.complete(&result.to_owned()).map_err(|error| error.kind())
 }
 
-/// What the clock shows, in whole milliseconds, as it is recorded.
+/// The time of the clock in whole milliseconds, as in a record.
 pub(crate) fn time_of(clock: &FakeClock) -> SystemTime {
     let once = Idempotency::new(MemoryStore::new()).clock(clock.clone());
     drop(once.begin::<()>("now", "").unwrap());

@@ -21,7 +21,7 @@ pub(crate) fn one_of_sixty_four_threads_that_begin_at_once_gets_the_claim(bed: &
                     let (once, start, key) = (bed.once(), &start, &key);
                     scope.spawn(move || {
                         start.wait();
-                        // A busy machine may not serve so many in time: whoever got no answer has no claim.
+                        // A busy machine may not serve all in time. A caller without an outcome has no claim.
                         once.begin::<String>(key, "").map_or("unknown".to_owned(), told)
                     })
                 })
@@ -65,7 +65,7 @@ pub(crate) fn all_callers_get_the_completed_result(bed: &Bed) {
     }
     complete(&claim, "receipt").unwrap();
     assert_eq!(told(begin(&bed.once())), "receipt");
-    // Another key and another namespace are other things.
+    // Another key and another namespace are other operations.
     let other = bed.once().begin::<String>("order-18", "100 EUR").unwrap();
     assert_eq!(told(other), "new");
     assert_eq!(told(begin(&bed.once().namespace("billing"))), "new");
@@ -94,7 +94,7 @@ pub(crate) fn an_expired_claim_neither_comes_back_nor_overwrites_anything(bed: &
         assert!(bed.recorded().is_none());
         let next = claim(&bed.once());
         assert_eq!(step(&late).unwrap_err().kind(), ErrorKind::ClaimLost);
-        // It is the next one's, and nobody else's.
+        // The claim belongs to the next holder alone.
         next.extend().unwrap();
         next.abandon().unwrap();
     }
@@ -109,7 +109,7 @@ pub(crate) fn a_sleeper_past_its_claim_does_not_overwrite_the_next_result(bed: &
             Outcome::New(claim) => claim,
             other => panic!("{other:?}"),
         };
-        // All three have slept, and hear of it at different times.
+        // All three have slept, and notice at different times that their claims are lost.
         let late = [begin(), {
             bed.advance(CLAIM + SECOND);
             begin()
@@ -146,14 +146,14 @@ pub(crate) fn every_new_claim_is_recorded_although_the_store_forgets_records(bed
     assert!(bed.recorded().is_some());
     assert_eq!(told(begin(&bed.once())), "in progress");
     complete(&claim, "receipt").unwrap();
-    // One that is never there when it is looked at, and never free, has no claim for anybody.
+    // A record that is never present when it is read and never free gives no caller a claim.
     bed.store.next(&[Fault::Vanishes; 64]);
     let error = bed.once().begin::<String>("order-18", "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
 }
 
 pub(crate) fn an_unreadable_record_is_replaced(bed: &Bed) {
-    // A good record, of another key.
+    // A valid record, of another key.
     drop(bed.once().begin::<String>("order-18", "100 EUR").unwrap());
     let moved = bed.recorded().unwrap().bytes().to_vec();
     drop(begin(&bed.once()));
@@ -166,7 +166,7 @@ pub(crate) fn an_unreadable_record_is_replaced(bed: &Bed) {
     let unreadable: [&[u8]; 8] =
         [b"{}", b"[1,2,3]", b"\xff\xfe hunter2", &moved, future.as_bytes(), array.as_bytes(), half.as_bytes(), &large];
     for bytes in unreadable {
-        // Some stores do not keep so much: then nobody has to read it.
+        // Some stores refuse a record of this size, which then need not be read.
         let swap = bed.store.inner.compare_and_swap(&bed.store.key(), Expected::Any, Some((bytes, HOUR)));
         if bytes == large && swap.is_err_and(|error| error.to_string().contains("64 KiB is too much")) {
             continue;
@@ -179,7 +179,7 @@ pub(crate) fn an_unreadable_record_is_replaced(bed: &Bed) {
         assert_eq!(told(begin(&bed.once())), "in progress");
         complete(&claim, "receipt").unwrap();
         assert_eq!(told(begin(&bed.once())), "receipt");
-        // And what comes in the place of a claim is not overwritten by it.
+        // A claim does not overwrite a record that has replaced it.
         bed.put(bytes);
         let late = self::claim(&bed.once());
         bed.put(bytes);
@@ -210,7 +210,7 @@ pub(crate) fn another_request_under_the_same_key_is_a_mismatch(bed: &Bed) {
     let ran = bed.once().run("order-17", "200 EUR", || -> Result<String, io::Error> { panic!("it must not run") });
     assert!(matches!(ran, Err(RunError::Mismatch)));
     assert_eq!(told(begin(&bed.once())), "receipt");
-    // When what was there is over, the key is anybody's.
+    // When that record has expired, the key is free.
     bed.advance(DAY + SECOND);
     assert_eq!(other(), "new");
 }
@@ -222,7 +222,7 @@ pub(crate) fn a_result_that_is_too_large_is_refused_before_anything_is_written(b
     assert_eq!(complete(&claim, &format!("{largest}x")), Err(ErrorKind::Config));
     assert_eq!(bed.store.operations(), operations);
     assert_eq!(bed.recorded().unwrap().version(), written.version());
-    // The claim is kept.
+    // The claim is still held.
     complete(&claim, &largest).unwrap();
     assert_eq!(told(begin(&bed.once())), largest);
 }
@@ -271,7 +271,7 @@ pub(crate) fn an_extended_claim_lasts_its_whole_lifetime_again(bed: &Bed) {
         bed.advance(20 * SECOND);
         claim.extend().unwrap();
     }
-    // No two records are the same, or a store that looks whether its write was done would take one for the other.
+    // No two records are equal, or a store that checks whether its write took effect would confuse them.
     let first = bed.recorded().unwrap();
     claim.extend().unwrap();
     assert_ne!(bed.recorded().unwrap().bytes(), first.bytes());
@@ -288,7 +288,7 @@ pub(crate) fn an_abandoned_claim_is_free_at_once(bed: &Bed) {
     assert_eq!(complete(&given_up, "late"), Err(ErrorKind::ClaimLost));
     let next = claim(&bed.once());
     assert_eq!(given_up.abandon().unwrap_err().kind(), ErrorKind::ClaimLost);
-    // One that is dropped is not.
+    // A dropped claim is not abandoned.
     drop(next);
     assert_eq!(told(begin(&bed.once())), "in progress");
 }
@@ -328,8 +328,8 @@ pub(crate) fn a_result_whose_write_was_not_confirmed_can_be_written_again(bed: &
         assert_eq!(told(begin(&bed.once())), "receipt");
         bed.advance(DAY + SECOND);
     }
-    // Another result is not taken for the one that was recorded, and neither it nor an extension that comes late keeps the
-    // one who recorded it from hearing so.
+    // Another result is not mistaken for the recorded one, and neither it nor a late extension hides the confirmation
+    // of the first.
     let claim = claim(&bed.once());
     bed.store.next(&[Fault::LosesAnswer]);
     assert_eq!(complete(&claim, "receipt"), Err(ErrorKind::Store));
@@ -350,7 +350,7 @@ pub(crate) fn an_extension_that_was_not_confirmed_does_no_harm(bed: &Bed) {
     assert_eq!(claim.extend().unwrap_err().kind(), ErrorKind::Store);
     complete(&claim, "receipt").unwrap();
     assert_eq!(told(begin(&bed.once())), "receipt");
-    // The same with one that is given back.
+    // As above, with a claim that is abandoned.
     let Outcome::New(claim) = bed.once().begin::<String>("order-18", "").unwrap() else { panic!("it is new") };
     bed.store.next(&[Fault::LosesAnswer]);
     assert_eq!(claim.extend().unwrap_err().kind(), ErrorKind::Store);
@@ -369,7 +369,7 @@ pub(crate) fn threads_that_extend_one_claim_do_not_keep_each_other_from_completi
             });
         }
         start.wait();
-        // Each try starts over a few times only, and three write all the time.
+        // Each attempt starts over a few times only, and three threads write all the time.
         let asked = Instant::now();
         while let Err(kind) = complete(&claim, "receipt") {
             assert!(kind == ErrorKind::Store && asked.elapsed() < PATIENCE, "{kind:?}");
@@ -427,7 +427,7 @@ fn handles_and_claims_can_be_sent_to_other_threads() {
     is_shared::<Outcome<Secret>>();
 }
 
-/// What is recorded as done has to be told as done.
+/// A completed result has to be readable later.
 #[test]
 fn a_result_that_cannot_be_read_back_is_refused_by_complete() {
     let once = Idempotency::new(MemoryStore::new());

@@ -12,7 +12,7 @@ use evertoken::{FileStore, MemoryStore};
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// Copied with `cp -r`, or put back from a backup that does not keep times: what is in the file tells how long it lives.
+/// Copied with `cp -r`, or restored from a backup without file times: the contents of the file say when it expires.
 #[test]
 fn a_completed_operation_survives_a_copy_of_its_file() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
@@ -36,7 +36,7 @@ fn a_completed_operation_survives_a_copy_of_its_file() {
     assert!(matches!(again, Outcome::Completed(7)), "it would be done twice: {again:?}");
 }
 
-/// The clock of the machine goes on whatever the wall clock is set to, and what has been done stays done.
+/// The monotonic clock goes on whatever the wall clock is set to, and a completed operation stays completed.
 #[test]
 fn a_wall_clock_that_is_set_expires_neither_a_claim_nor_a_result() {
     fn holds(store: impl Store, clock: &FakeClock, is_back: bool) {
@@ -59,7 +59,7 @@ fn a_wall_clock_that_is_set_expires_neither_a_claim_nor_a_result() {
     }
 }
 
-/// A clock that is set back or ahead and then right again: what has been done is not done again for that.
+/// A wall clock that is set forward and then right again does not make a completed operation run again.
 #[test]
 fn a_wall_clock_set_forward_removes_no_valid_result() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
@@ -74,7 +74,7 @@ fn a_wall_clock_set_forward_removes_no_valid_result() {
         fs::read_dir(folder.path()).unwrap().filter(|file| is_operation_file(&file.as_ref().unwrap().path())).count()
     };
     assert_eq!(kept(), 2);
-    // Results are kept for a day, and what is over for another one.
+    // Results are kept for a day, and expired files for another one.
     clock.advance(23 * HOUR);
     clock.step_forward(72 * HOUR);
     let fill = |from: usize, is_done: &dyn Fn(usize) -> bool| {
@@ -88,7 +88,7 @@ fn a_wall_clock_set_forward_removes_no_valid_result() {
     assert_eq!(kept(), 502, "by the clock of the machine nothing is over for long");
     clock.step_back(72 * HOUR);
     assert!(matches!(begin(&once, "lives"), Outcome::Completed(7)), "it would be done twice");
-    // It can be cleared away all the same.
+    // After its expiry the result can be removed.
     clock.advance(2 * HOUR);
     fill(500, &|begun| kept() < 502 + begun);
 }
@@ -108,7 +108,7 @@ fn an_operation_waits_for_a_slow_disk() {
     thread::scope(|scope| {
         let completing = scope.spawn(|| claim.complete(&7));
         let began = Instant::now();
-        eventually("it takes longer than a token is waited for", || began.elapsed() > SECOND);
+        eventually("the operation takes longer than a manager waits for a token", || began.elapsed() > SECOND);
         assert!(!completing.is_finished());
         lock.unlock().unwrap();
         completing.join().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Doing a thing once, on every store. Another store adds a line to `on_every_store` and a function to `beds`.
+//! Idempotent operations, on every store. A further store adds a line to `on_every_store` and a function to `beds`.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

@@ -14,7 +14,7 @@ use crate::common::proxy::Proxy;
 use crate::common::redis_server::{Monitor, RedisServer};
 use crate::common::wait::*;
 
-/// Makes time pass: everything on the server has that much less left.
+/// Makes time pass: reduces the remaining time of every key on the server.
 pub(super) fn advance(server: &RedisServer, time: Duration) {
     let script = "
         local left = redis.call('PTTL', KEYS[1]) - ARGV[1]
@@ -36,7 +36,7 @@ fn once(server: &RedisServer) -> Idempotency {
 fn begin_and_complete_are_two_round_trips() {
     let server = RedisServer::start();
     let once = once(&server);
-    // The first one connects, and hands the server its script.
+    // The first operation connects, and loads the script.
     complete(&claim(&once), "receipt").unwrap();
     let monitor = Monitor::of(&server);
     for number in 0..10 {
@@ -44,7 +44,7 @@ fn begin_and_complete_are_two_round_trips() {
         claim.complete(&"receipt".to_owned()).unwrap();
     }
     assert_eq!(monitor.commands(), ["EVALSHA"; 20]);
-    // One key for each, with an end, and nothing beside it.
+    // One key with an expiry for each operation, and no other keys.
     assert_eq!(keys(&server).len(), 11);
     assert!(keys(&server).iter().all(|key| key.ends_with(":once")));
 }
@@ -105,7 +105,7 @@ fn a_token_fetch_does_not_queue_behind_operations_on_the_same_redis() {
                 }
             });
         }
-        eventually("all are at it", || done.load(Ordering::SeqCst) > 64);
+        eventually("all threads are running operations", || done.load(Ordering::SeqCst) > 64);
         let tokens = TokenManager::builder(FakeProvider::new()).store(store.clone()).build().unwrap();
         let asked = Instant::now();
         let got = tokens.token_within(PATIENCE).map(|token| token.expose().to_owned());

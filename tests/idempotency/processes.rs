@@ -1,4 +1,4 @@
-//! Processes that share a store.
+//! Processes that share a store. Each case gets the address of the store and the name of its test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -42,7 +42,7 @@ on_every_shared_store! {
     a_process_stopped_past_its_claim_does_not_overwrite_the_next_result
 }
 
-/// A store that is there as long as the first value, and its address.
+/// A store that exists as long as the first value, and its address.
 mod shared {
     pub(super) fn files() -> (tempfile::TempDir, String) {
         let folder = tempfile::tempdir().unwrap();
@@ -74,7 +74,7 @@ fn one_of_several_processes_that_begin_at_once_gets_the_claim(name: &str, addres
         let count = |what: &str| answers.iter().filter(|answer| *answer == what).count();
         assert_eq!((count("new"), count("in progress")), (1, 7), "{answers:?}");
         let owner = answers.iter().position(|answer| answer == "new").unwrap();
-        // The others have no claim to complete, and the owner has one to complete once.
+        // The other processes have no claim to complete, and the holder can complete its claim once.
         assert_eq!(processes[owner].ask(&format!("complete {owner}")), "ok");
         assert_eq!(processes[owner].ask("complete again"), "ClaimLost");
         assert!(each(&mut processes, &format!("begin {round}")).iter().all(|told| *told == owner.to_string()));
@@ -91,7 +91,7 @@ fn the_operation_of_a_killed_process_is_free_when_its_claim_expires(name: &str, 
     let next = others.begin_within::<String>("1", "", PATIENCE).unwrap();
     let waited = seen.elapsed();
     assert_eq!(told(next), "new");
-    // What is left may be told in whole milliseconds, a moment before the watch was started.
+    // The remaining time is in whole milliseconds, and was read a moment before the measurement began.
     assert!(waited + Duration::from_millis(100) > left && waited < left + 2 * SECOND, "{waited:?} of {left:?}");
 }
 
@@ -99,10 +99,10 @@ fn a_process_stopped_past_its_claim_does_not_overwrite_the_next_result(name: &st
     let (mut owner, others) = (Process::start(name), open(address));
     owner.ask(&format!("open {address} 1500"));
     assert_eq!(owner.ask("begin 1"), "new");
-    // It is in the midst of `run`, whose thread extends the claim, when it is stopped.
+    // The process is stopped inside `run`, whose thread extends the claim.
     assert_eq!(owner.ask("run 2"), "it runs");
     owner.stop();
-    // Not in the midst of a change: a file stays locked as long as who changes it is stopped.
+    // The process must not be stopped during a write: its file stays locked meanwhile.
     while others.begin::<String>("2", "").is_err() {
         owner.go_on();
         owner.stop();
@@ -120,7 +120,7 @@ fn a_process_stopped_past_its_claim_does_not_overwrite_the_next_result(name: &st
     }
 }
 
-/// What a process does: as it is told, line by line, as long as somebody tells it.
+/// Obeys commands until the test closes the connection.
 fn act(port: &str) {
     let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
     let lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -151,12 +151,12 @@ fn act(port: &str) {
     }
 }
 
-/// Runs until somebody else has done it.
+/// Runs until another process has completed the operation.
 fn run(once: &Idempotency, key: &str, stream: &mut TcpStream) -> String {
     let ran = once.run(key, "", || {
         writeln!(stream, "it runs").unwrap();
-        // Looks without a lock: see where this is stopped.
-        eventually("another has done it", || {
+        // Reads without a lock: the process is stopped here.
+        eventually("another process has completed the operation", || {
             thread::sleep(Duration::from_millis(5));
             matches!(once.get::<String>(key), Ok(Some(deed)) if deed.status() == OperationStatus::Completed)
         });

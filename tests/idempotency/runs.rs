@@ -29,7 +29,7 @@ pub(crate) fn a_closure_runs_once_and_its_failure_frees_the_key(bed: &Bed) {
     assert_eq!(run(Ok("receipt")).unwrap(), "receipt");
     assert_eq!(run(Ok("another")).unwrap(), "receipt");
     assert_eq!(runs.load(Ordering::SeqCst), 2);
-    // While one does it, another does not.
+    // During a run, no other caller gets the claim.
     let claim = bed.once().begin::<String>("order-18", "").unwrap();
     let ran = bed.once().run("order-18", "", || -> Result<String, io::Error> { panic!("it must not run") });
     assert!(matches!(ran, Err(RunError::InProgress { remaining }) if remaining <= CLAIM));
@@ -52,10 +52,10 @@ pub(crate) fn a_closure_that_panics_leaves_its_claim_to_expire(bed: &Bed) {
 pub(crate) fn a_closure_that_takes_longer_than_a_claim_keeps_it(bed: &Bed) {
     let once = bed.once().claim_ttl(3 * SECOND);
     let result = once.run("order-17", "100 EUR", || {
-        // Four seconds, in steps that are not too long for a machine that has a lot to do.
+        // Four seconds, in steps that are short enough for a busy machine.
         for _ in 0..4 {
             let writes = bed.store.writes();
-            eventually("it is extended", || bed.store.writes() > writes);
+            eventually("the claim is extended", || bed.store.writes() > writes);
             bed.advance(SECOND);
             assert_eq!(told(begin(&bed.once())), "in progress");
         }
@@ -78,7 +78,7 @@ pub(crate) fn a_closure_that_has_lost_its_claim_returns_its_result(bed: &Bed) {
         other => panic!("{other:?}"),
     }
     assert_eq!(told(begin(&bed.once())), "theirs");
-    // One that cannot be recorded for any other reason is not lost either.
+    // A result that cannot be recorded for any other reason is not lost either.
     let ran = bed.once().run("order-18", "", || Ok::<_, io::Error>("x".repeat(64 * 1024)));
     assert!(matches!(ran, Err(RunError::Unrecorded { result, error })
         if result.len() == 64 * 1024 && error.kind() == ErrorKind::Config));
@@ -101,7 +101,7 @@ fn the_errors_of_a_run_show_their_cause() {
     assert_eq!(cause(RunError::Failed(io::Error::other("it"))).as_deref(), Some("it"));
     assert_eq!(cause(RunError::Mismatch), None);
     assert_eq!(cause(RunError::InProgress { remaining: SECOND }), None);
-    // As `anyhow` and its like want it.
+    // `anyhow` and similar crates need these bounds.
     let _: Box<dyn std::error::Error + Send + Sync> = RunError::<String, io::Error>::Mismatch.into();
 }
 
@@ -113,23 +113,23 @@ fn the_thread_that_extends_a_claim_ends_with_the_closure() {
             let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
             tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
         };
-        // The system cuts names after 15 letters.
+        // The system truncates thread names to 15 bytes.
         let extends = || names().iter().any(|name| name.starts_with("evertoken-claim"));
         let once = Idempotency::new(MemoryStore::new());
-        // A thread names itself once it has started.
-        let during = || eventually("it is there", extends);
+        // A thread sets its name after its start.
+        let during = || eventually("the thread exists", extends);
         let ran = once.run("ok", "", || {
             during();
             Ok::<_, io::Error>(())
         });
         ran.unwrap();
-        eventually("it ends", || !extends());
+        eventually("the wait ends", || !extends());
         let failed = once.run("failed", "", || {
             during();
             Err::<(), _>(io::Error::other("on purpose"))
         });
         assert!(failed.is_err());
-        eventually("it ends", || !extends());
+        eventually("the wait ends", || !extends());
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             once.run("panics", "", || -> Result<(), io::Error> {
                 during();
@@ -137,13 +137,13 @@ fn the_thread_that_extends_a_claim_ends_with_the_closure() {
             })
         }));
         assert!(panicked.is_err());
-        eventually("it ends", || !extends());
+        eventually("the wait ends", || !extends());
     });
 }
 
 #[test]
 fn a_claim_survives_failed_extensions_until_it_expires() {
-    // In real time: it matters when they are tried again.
+    // In real time, because the time of the retries matters.
     shows("a claim of three seconds is extended though the store fails three times in a row, twice", |number| {
         let store = Observed::of(MemoryStore::new());
         let once = Idempotency::new(store.clone()).claim_ttl(3 * SECOND);
@@ -151,8 +151,10 @@ fn a_claim_survives_failed_extensions_until_it_expires() {
             for _ in 0..2 {
                 let (operations, writes, start) = (store.operations(), store.writes(), Instant::now());
                 store.next(&[Fault::Fails; 3]);
-                eventually("it fails three times", || store.operations() > operations + 2);
-                eventually("it is extended, or lost", || store.writes() > writes || start.elapsed() > 4 * SECOND);
+                eventually("the operation fails three times", || store.operations() > operations + 2);
+                eventually("the claim is extended, or lost", || {
+                    store.writes() > writes || start.elapsed() > 4 * SECOND
+                });
             }
             Ok::<_, io::Error>("receipt".to_owned())
         });

@@ -1,4 +1,4 @@
-//! Stores that take long, or never let a write through.
+//! Stores that are slow, hang, panic, or never let a write through.
 
 use std::sync::Mutex;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::common::alone::alone;
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// A store in which what stood in the way has always gone when one looks.
+/// A store in which every write conflicts with an entry that is gone at the next read.
 #[derive(Debug)]
 struct ConflictingStore;
 
@@ -32,7 +32,8 @@ impl Store for ConflictingStore {
 #[test]
 fn a_step_takes_three_seconds_at_most_whatever_its_number_of_operations() {
     let once = Idempotency::new(ConflictingStore);
-    // The last operation of the first had less time than one may take, which says nothing of the store.
+    // The last operation of the first step had less time than an operation may take, which does not count as a fault of
+    // the store.
     for job in ["one", "another"] {
         let asked = Instant::now();
         let error = once.begin::<u32>(job, "").unwrap_err();
@@ -82,14 +83,14 @@ fn a_store_that_hangs_is_abandoned_and_blocks_no_caller() {
     }
     assert!(asked.elapsed() < 10 * SECOND, "{:?}", asked.elapsed());
     drop(gate);
-    // It is done in the end, behind everybody's back; the claim knows its own result.
-    eventually("it answers again", || complete(&claim, "receipt").is_ok());
+    // The write takes effect in the end; the claim recognizes its own result.
+    eventually("the store works again", || complete(&claim, "receipt").is_ok());
     assert_eq!(told(begin(&once)), "receipt");
 }
 
 #[test]
 fn a_program_that_slept_during_begin_gets_no_expired_claim() {
-    /// A process that is stopped just when its claim has been written.
+    /// Runs while a process is suspended just after its claim was written.
     type Nap = fn(&MemoryStore);
     #[derive(Debug)]
     struct Sleepy {
@@ -122,12 +123,12 @@ fn a_program_that_slept_during_begin_gets_no_expired_claim() {
         let store = Sleepy { inner: inner.clone(), clock: clock.clone(), nap: Mutex::new(Some(nap)) };
         Idempotency::new(store).clock(clock.clone())
     };
-    // Nobody else came: it begins again.
+    // No other program came: the sleeper begins again.
     let claim = claim(&sleepy(|_| {}));
     assert_eq!(told(begin(&others)), "in progress");
     complete(&claim, "receipt").unwrap();
     clock.advance(DAY + SECOND);
-    // Somebody did it meanwhile.
+    // Another program completed the operation meanwhile.
     let outcome = begin(&sleepy(|store| {
         complete(&self::claim(&Idempotency::new(store.clone())), "theirs").unwrap();
     }));
@@ -156,7 +157,7 @@ fn a_store_that_panics_is_an_error() {
     assert_eq!(once.get::<()>("key").unwrap_err().kind(), ErrorKind::Store);
 }
 
-/// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
+/// Simulations seed the random numbers of each run alike, and two containers may have equal process ids.
 #[test]
 fn programs_with_the_same_random_seed_have_different_claims() {
     let store = MemoryStore::new();
@@ -168,7 +169,7 @@ fn programs_with_the_same_random_seed_have_different_claims() {
     assert_eq!(told(begin()), "in progress");
 }
 
-/// A claim is short and a result is kept long, so to let go of what ends first would be to let go of claims.
+/// A claim is short and a result is kept long, so dropping the entry that expires first would drop claims.
 #[test]
 fn a_claim_survives_in_a_memory_store_that_is_full_of_results() {
     let once = Idempotency::new(MemoryStore::new());

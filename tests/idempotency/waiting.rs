@@ -10,11 +10,11 @@ use evertoken::store::{Expected, Store};
 use crate::bed::*;
 use crate::common::wait::*;
 
-/// Begins in a thread, and waits.
+/// Calls `begin_within` in a thread.
 fn waiting<'scope>(scope: &'scope thread::Scope<'scope, '_>, bed: &Bed) -> thread::ScopedJoinHandle<'scope, String> {
     let (once, operations) = (bed.once(), bed.store.operations());
     let waiting = scope.spawn(move || told(once.begin_within::<String>("order-17", "100 EUR", PATIENCE).unwrap()));
-    eventually("it has looked more than once", || bed.store.operations() > operations + 1);
+    eventually("the manager has checked more than once", || bed.store.operations() > operations + 1);
     waiting
 }
 
@@ -54,8 +54,8 @@ pub(crate) fn a_waiting_caller_recognizes_its_own_claim(bed: &Bed) {
     let next = thread::scope(|scope| {
         let (once, operations) = (bed.once(), bed.store.operations());
         let waiting = scope.spawn(move || once.begin_within::<String>("order-17", "100 EUR", PATIENCE).unwrap());
-        eventually("it has looked more than once", || bed.store.operations() > operations + 1);
-        // Given back past the fault, which is for the one who waits.
+        eventually("the manager has checked more than once", || bed.store.operations() > operations + 1);
+        // Abandoned without the fault, which is meant for the waiter.
         let before = bed.store.operations();
         bed.store.next(&[Fault::LosesAnswer]);
         patiently(|| bed.store.inner.compare_and_swap(&bed.store.key(), Expected::Any, None));
@@ -78,11 +78,11 @@ pub(crate) fn a_wait_ends_by_its_deadline(bed: &Bed) {
     let ran = bed.once().run_within("order-17", "100 EUR", wait, || Ok::<_, io::Error>("mine".to_owned()));
     assert!(matches!(ran, Err(RunError::InProgress { .. })));
     assert!(asked.elapsed() >= 2 * wait && asked.elapsed() < 2 * wait + 4 * SECOND, "{:?}", asked.elapsed());
-    // The store fails while it waits: it is asked again, to the end.
+    // The store fails during the wait: the waiter asks again until its deadline.
     thread::scope(|scope| {
         let (once, operations) = (bed.once(), bed.store.operations());
         let waiting = scope.spawn(move || once.begin_within::<String>("order-17", "100 EUR", SECOND));
-        eventually("it has looked more than once", || bed.store.operations() > operations + 1);
+        eventually("the manager has checked more than once", || bed.store.operations() > operations + 1);
         bed.store.next(&[Fault::Fails; 200]);
         assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Store);
     });

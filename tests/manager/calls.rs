@@ -1,4 +1,4 @@
-//! Calls that wait, calls that do not, and what ends them.
+//! Calls that wait, calls that do not, and their deadlines.
 
 use std::sync::Barrier;
 use std::thread;
@@ -150,7 +150,7 @@ fn clones_are_the_same_manager() {
 
 #[test]
 fn a_call_inside_an_async_runtime_needs_none_and_does_not_panic() {
-    // There is no runtime in the tree; a future that is polled by hand stands for one.
+    // The tree has no async runtime; a future that is polled by hand takes its place.
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
     let tokens = TokenManager::new(FakeProvider::new());

@@ -1,5 +1,5 @@
-//! The promises of the library, each with the tests that hold it. Promises 6 and 7 are about the shared store; their
-//! part that needs no server is in `sharing.rs`.
+//! Promises 1 to 5, each with its tests. Promises 6 and 7 are about the shared store: see `tests/sharing` and
+//! `tests/redis`.
 
 use std::sync::Barrier;
 use std::thread;
@@ -11,7 +11,7 @@ use evertoken::{Error, ErrorKind, HttpConfig, TokenManager, WeCom};
 use crate::common::wait::*;
 use crate::outage;
 
-/// What `threads` threads get that ask at the same moment.
+/// The results of `threads` threads that ask at the same moment.
 fn all_at_once(tokens: &TokenManager, threads: usize) -> Vec<Result<String, Error>> {
     let start = Barrier::new(threads);
     thread::scope(|scope| {
@@ -39,7 +39,7 @@ mod promise_1_a_valid_token_comes_before_any_fault {
         for failure in 1..=10 {
             let retry_in = wait_for_failure(&events);
             assert_eq!((text(&tokens), provider.calls()), ("token-1".to_owned(), 1 + failure));
-            // The pauses are counted on, and at the tenth of them the token is still outside its margin.
+            // The cooldowns add up, and after the tenth of them the token is still outside its safety margin.
             waited += retry_in;
             if waited > 235 * SECOND {
                 break;
@@ -57,7 +57,7 @@ mod promise_1_a_valid_token_comes_before_any_fault {
         let provider = provider.gated();
         clock.advance(6900 * SECOND);
         assert!(provider.wait_for_calls(2, PATIENCE), "the renewal has begun");
-        // It cannot end before the permit, so nobody can have waited for it.
+        // The fetch cannot end before the permit, so no call has waited for it.
         assert!(all_at_once(&tokens, 8).into_iter().all(|answer| answer.unwrap() == "token-1"));
         assert_eq!((provider.finished(), tokens.metrics().waits), (1, 1));
         let events = tokens.events();
@@ -106,7 +106,7 @@ mod promise_1_a_valid_token_comes_before_any_fault {
 mod promise_2_no_expired_token_is_returned {
     use super::*;
 
-    /// A manager that holds a token of two hours and gets no other.
+    /// A manager with a token of two hours whose provider grants no other.
     fn last_token() -> (TokenManager, evertoken::testing::FakeClock, FakeProvider) {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
@@ -223,7 +223,7 @@ mod promise_2_no_expired_token_is_returned {
 
     #[test]
     fn the_vendor_accepts_every_returned_token_while_tokens_expire_all_the_time() {
-        // Real time and a real socket: twelve lives of a second, in which the vendor judges every token.
+        // In real time, over a real socket: twelve lifetimes of a second, in which the vendor checks every token.
         let host = FakeVendor::wecom().lifetime(SECOND).renews_within(Duration::from_millis(300));
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let tokens = TokenManager::builder(provider).build().unwrap();
@@ -235,7 +235,7 @@ mod promise_2_no_expired_token_is_returned {
                         let token = tokens.token().unwrap();
                         let handed_out = Instant::now();
                         let alive = host.is_valid(token.expose());
-                        // A thread that was put to sleep in between proves nothing.
+                        // A thread that was suspended in between proves nothing.
                         assert!(alive || handed_out.elapsed() > Duration::from_millis(5), "a dead token");
                         thread::yield_now();
                     }
@@ -309,7 +309,7 @@ mod promise_3_many_callers_cost_one_fetch {
             asking.join().unwrap()
         });
         assert!(answers.into_iter().all(|answer| answer.unwrap() != "token-1"));
-        // The first use was a use, so one renewal may have been under way when the clock jumped.
+        // The first call was a use, so one refresh may have been in flight when the clock jumped.
         assert!(provider.calls() <= 3);
     }
 }
@@ -355,7 +355,7 @@ mod promise_4_a_rejected_token_is_not_returned_again {
             let bad = tokens.token().unwrap();
             tokens.reject(&bad).unwrap();
             for answer in all_at_once(&tokens, 24) {
-                // The third young rejection in a row pauses fetching; an error is not the rejected token.
+                // The third rejection of a young token in a row starts a cooldown; an error is not the rejected token.
                 assert_ne!(answer.unwrap_or_default(), bad.expose());
             }
         }
@@ -502,7 +502,7 @@ mod promise_5_every_call_returns_by_its_deadline {
         let error = tokens.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         thread::scope(|scope| {
-            // The first fetch still hangs at the gate; nobody waits for it any more.
+            // The first fetch still hangs at the gate, and no caller waits for it any more.
             eventually("a second fetch is made", || {
                 tokens.warm_up();
                 provider.calls() == 2

@@ -38,11 +38,11 @@ fn a_token_unused_since_its_refresh_is_not_refreshed_until_its_next_use() {
     wait_for_grant(&events);
     clock.advance(6900 * SECOND);
     wait_for_grant(&events);
-    // Nobody has used token-2. It comes due, and stays.
+    // Token-2 is due and unused, so it is not refreshed.
     clock.advance(6900 * SECOND);
     assert!(events.recv_timeout(Duration::from_millis(100)).is_err());
     assert_eq!(provider.calls(), 2);
-    // The first use gets it at once and has it renewed.
+    // The first use returns it at once and starts a refresh.
     assert_eq!(text(&tokens), "token-2");
     wait_for_grant(&events);
     assert_eq!(text(&tokens), "token-3");
@@ -88,7 +88,7 @@ fn an_expired_unused_token_is_wiped_and_not_refreshed() {
     tokens.warm_up();
     wait_for_grant(&events);
     clock.advance(8000 * SECOND);
-    eventually("it is wiped", || tokens.status().state == TokenState::Empty);
+    eventually("the token is wiped", || tokens.status().state == TokenState::Empty);
     assert_eq!(provider.calls(), 1);
 }
 
@@ -112,7 +112,7 @@ fn lifetimes_of_five_seconds_cause_no_busy_loop() {
     text(&tokens);
     wait_for_grant(&events);
     for renewals in 1..=20 {
-        // Two thirds of the life: when it is due, and not before.
+        // The refresh is due at two thirds of the lifetime, and not before.
         clock.advance(Duration::from_millis(3_330));
         assert_eq!((text(&tokens), provider.calls()), (format!("token-{renewals}"), renewals));
         clock.advance(Duration::from_millis(4));
@@ -142,7 +142,7 @@ fn a_slow_provider_delays_no_other_managers_refresh() {
 #[test]
 fn at_most_eight_background_refreshes_run_at_once() {
     let clock = FakeClock::new();
-    // One provider behind forty managers counts for all of them.
+    // One provider behind forty managers counts the fetches of all.
     let provider = FakeProvider::new();
     let managers: Vec<_> = (0..40).map(|_| builder(&provider, &clock).build().unwrap()).collect();
     managers.iter().for_each(|manager| drop(text(manager)));
@@ -169,12 +169,12 @@ fn a_clock_that_panics_stops_no_other_managers_refreshes() {
     text(&healthy);
     clock.broken.store(true, Ordering::SeqCst);
     clock.clock.advance(SECOND);
-    eventually("the refresher reads the broken clock", || clock.panics.load(Ordering::SeqCst) > 0);
+    eventually("the scheduler reads the broken clock", || clock.panics.load(Ordering::SeqCst) > 0);
     time.advance(6900 * SECOND);
     wait_for_grant(&events);
     assert_eq!(healthy.metrics().background_refreshes, 1);
     assert_eq!(clock.panics.load(Ordering::SeqCst), 1, "it is not read again and again");
-    // When it is well again, its manager is looked after again.
+    // When the clock works again, its manager is refreshed again.
     clock.broken.store(false, Ordering::SeqCst);
     let events = broken.events();
     clock.clock.advance(24 * HOUR);

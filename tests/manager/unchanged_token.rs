@@ -1,4 +1,4 @@
-//! A provider that grants the current token again.
+//! A provider that grants the current token again, unchanged.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ fn an_unchanged_token_keeps_its_expiry_and_is_asked_for_again_when_it_can_change
     let events = tokens.events();
     let first = tokens.token().unwrap();
     clock.advance(6900 * SECOND);
-    // WeCom gives the same token and says 7,200 s again.
+    // WeCom grants the same token and reports 7,200 s again.
     assert_eq!(wait_for_same(&events), 300 * SECOND);
     let again = tokens.token().unwrap();
     assert_eq!((again.expose(), again.remaining()), (first.expose(), 300 * SECOND));
     let metrics = tokens.metrics();
     assert_eq!((metrics.background_refreshes, metrics.unchanged_tokens, host.calls()), (0, 1, 2));
-    // Inside the margin nobody asks again in vain.
+    // Inside the safety margin no call asks again.
     clock.advance(250 * SECOND);
     assert_eq!(text(&tokens), first.expose());
     assert_eq!(host.calls(), 2);
@@ -40,7 +40,7 @@ fn callers_wait_while_an_expired_token_is_being_replaced() {
     clock.advance(7300 * SECOND);
     let asked = std::time::Instant::now();
     assert_eq!(text(&tokens), "token-2");
-    // The pauses grow: 100, 200 and 400 ms.
+    // The cooldowns grow: 100, 200 and 400 ms.
     assert!(asked.elapsed() >= Duration::from_millis(500), "{:?}", asked.elapsed());
     assert!(provider.calls() <= 6);
 }

@@ -1,4 +1,4 @@
-//! Providers out of a configuration: a file, the environment, and a program that takes either.
+//! Providers from a configuration file.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::common::stores::FaultyStore;
 
 const RSA: &str = include_str!("keys/rsa_2048.pem");
 
-/// A folder with a file for each secret, in the build's own place: what is static is never dropped.
+/// A folder with a file for each secret, in the build folder, because a static value is never dropped.
 pub(crate) static FILES: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("configuration");
     fs::create_dir_all(&folder).unwrap();
@@ -59,7 +59,7 @@ pub(crate) fn file(name: &str) -> PathBuf {
     FILES.join(name)
 }
 
-/// `SECRET` and the like stand for the file with it.
+/// Replaces `SECRET` and the like with the path of the file.
 pub(crate) fn filled(json: &str) -> String {
     ["secret", "ticket", "key", "certificate", "credentials"].into_iter().fold(json.to_owned(), |json, name| {
         let place = serde_json::json!({"file": file(name)}).to_string();
@@ -96,7 +96,7 @@ fn of(provider: impl Provider) -> TokenManager {
     TokenManager::new(provider)
 }
 
-/// A configuration of every kind, and the same provider built by hand.
+/// A configuration of every kind, and the same provider built in code.
 pub(crate) fn every_kind() -> Vec<(&'static str, Box<dyn Provider>)> {
     const URL: &str = "https://host.example/";
     let suite = || of(WeComSuite::new("s", "hunter2"));
@@ -286,12 +286,12 @@ pub(crate) fn every_kind() -> Vec<(&'static str, Box<dyn Provider>)> {
     ]
 }
 
-/// The kinds that there are, as the refusal of another one lists them.
+/// The known kinds, as the error for an unknown one lists them.
 fn known() -> BTreeSet<String> {
     in_backticks(&read(r#"{"provider": "another"}"#).unwrap_err().to_string())
 }
 
-/// What stands in backticks in the list of a refusal.
+/// The words in backticks in an error.
 fn in_backticks(refusal: &str) -> BTreeSet<String> {
     let list = refusal.split_once("expected").unwrap().1;
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -318,7 +318,7 @@ fn the_documentation_lists_every_kind_and_every_field() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/provider/config/mod.rs")).unwrap();
     for kind in known() {
         let row = text.lines().find(|line| line.starts_with(&format!("/// | `{kind}` |"))).expect(&kind);
-        // All fields of a client are listed below the table.
+        // The fields of a client are listed below the table.
         let row = if row.contains("a client") { &text } else { row };
         let refusal = read(&format!(r#"{{"provider": "{kind}", "another": 1}}"#)).unwrap_err().to_string();
         for field in in_backticks(&refusal) {
@@ -392,7 +392,7 @@ fn one_line_break_at_the_end_of_a_file_is_cut_off() {
     for name in ["secret", "windows", "bare"] {
         assert_eq!(built(&with(name)).unwrap().identity(), by_hand, "{name}");
     }
-    // A blank around a secret is a mistake, and told as one.
+    // A blank around a secret is an error of its own.
     assert!(fault(&with("two_lines")).contains("line breaks around it"));
     assert!(built(&with("full")).is_ok());
     for (name, told) in [
@@ -458,7 +458,7 @@ fn a_parent_must_be_of_a_kind_that_fits() {
         let error = fault(&json.replace("WECOM", wecom).replace("WECHAT", wechat));
         assert_eq!(error, format!("the parent must be of the kind {wanted}"));
     }
-    // However many there are in a row, so there are never more than three managers.
+    // However long the chain is, it never has more than three managers.
     let mut json = wecom.to_owned();
     for _ in 0..20 {
         json = format!(r#"{{"provider": "wecom-js-ticket", "kind": "corp", "parent": {json}}}"#);
@@ -489,7 +489,7 @@ fn each_word_for_the_proof_of_a_client_sends_it_as_it_says() {
     }
 }
 
-/// What the vendors of derived tokens answer, all in one.
+/// One body with the replies of all vendors of derived tokens.
 const EVERYTHING: &str = r#"{"errcode": 0, "code": 0, "suite_access_token": "t-suite", "access_token": "t-corp",
     "component_access_token": "t-component", "authorizer_access_token": "t-authorizer",
     "authorizer_refresh_token": "hunter2-next", "ticket": "t-js", "app_access_token": "t-app",

@@ -20,7 +20,7 @@ const CHILD: &str = "CONFIGURATION_TEST_CHILD";
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
-/// What a child makes of these variables: the test `name`, started again in an environment that has no other ones.
+/// The result of the test `name` in a new process with these variables only.
 fn child(name: &str, variables: Variables<'_>) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env_clear().env(CHILD, name);
@@ -35,7 +35,7 @@ fn told_by(command: &mut Command) -> String {
     said.split_once("OUTCOME(").unwrap().1.split_once(")OUTCOME").unwrap().0.to_owned()
 }
 
-/// True in a child, which has told what it makes of its environment.
+/// True in a child process, which then prints the result of its environment.
 fn is_child() -> bool {
     if env::var_os(CHILD).is_none() {
         return false;
@@ -53,11 +53,11 @@ fn is_child() -> bool {
     true
 }
 
-/// A configuration that is right.
+/// A valid configuration.
 const WECOM: [(&str, &str); 3] =
     [("EVERTOKEN_PROVIDER", "wecom"), ("EVERTOKEN_CORP_ID", "c"), ("EVERTOKEN_SECRET", "hunter2")];
 
-/// Stands for an identity in another process of this program.
+/// Identifies an identity in another process of this program.
 fn mark(identity: &Identity) -> String {
     let mut hasher = DefaultHasher::new();
     identity.hash(&mut hasher);
@@ -97,7 +97,7 @@ fn environment_variables_can_set_all_that_a_file_can() {
     }
     let mut tried = 0;
     for (json, by_hand) in every_kind() {
-        // These two are for files.
+        // These two can be set in files only.
         if json.contains("\"params\"") || json.contains("\"claims\"") {
             continue;
         }
@@ -108,7 +108,7 @@ fn environment_variables_can_set_all_that_a_file_can() {
     }
     assert!(tried > 30, "{tried}");
     assert_eq!(child(name, &WECOM), mark(&WeCom::new("c", "hunter2").identity()));
-    // An empty variable is none, and those of Kubernetes are nobody's.
+    // An empty variable counts as absent, and variables of Kubernetes are ignored.
     let more =
         [("EVERTOKEN_BASE_URL", ""), ("EVERTOKEN_SERVICE_HOST", "10.0.0.1"), ("EVERTOKEN_PORT", "tcp://10.0.0.1")];
     assert_eq!(child(name, &[&WECOM[..], &more].concat()), mark(&WeCom::new("c", "hunter2").identity()));
@@ -213,7 +213,7 @@ fn a_variable_that_is_not_utf_8_is_named() {
 
 // The example, as a program.
 
-/// Builds the example, which is nothing but a look when it was built already, and starts it.
+/// Builds the example, if it is not built yet, and runs it.
 fn cli_token(arguments: &[&str], variables: Variables<'_>) -> Output {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let program = env::current_exe().unwrap();
@@ -233,7 +233,7 @@ fn cli_token(arguments: &[&str], variables: Variables<'_>) -> Output {
         ];
         let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
         let mut cargo = Command::new(env!("CARGO"));
-        // What cargo tells a test of its package would make it build crates again that ask for it.
+        // Variables that cargo sets for a test would make it build some crates again.
         let of_the_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_the_test)) {
             cargo.env_remove(name);
@@ -249,7 +249,7 @@ fn cli_token(arguments: &[&str], variables: Variables<'_>) -> Output {
         place.join("examples").join("cli_token").with_extension(env::consts::EXE_EXTENSION)
     });
     let mut command = Command::new(&*PROGRAM);
-    // A directory for each start: what one keeps is nothing to the next, and nothing goes to the user's own.
+    // A cache directory for each run, so that runs are independent and leave the user's own alone.
     let cache = tempfile::tempdir().unwrap();
     command.args(arguments).env_clear().env("XDG_CACHE_HOME", cache.path()).envs(variables.iter().copied());
     let output = command.output().unwrap();
@@ -277,7 +277,7 @@ fn the_program_prints_the_token_and_nothing_else() {
     let (code, out, err) = said(&cli_token(&["--status"], &variables));
     assert_eq!((code, out.as_str()), (Some(0), "t-hunter2\n"), "{err}");
     assert!(err.contains("wecom") && err.contains("cli_token: lives "), "{err}");
-    // The same from a file.
+    // As above, from a file.
     let config = serde_json::json!({"provider": "wecom", "corp_id": "c", "secret": {"file": secret}, "base_url": url});
     let path = FILES.join("config.json");
     fs::write(&path, config.to_string()).unwrap();

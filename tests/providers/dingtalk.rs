@@ -12,7 +12,7 @@ use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];
 
-/// What any kind of token can be refused with, in either shape, whatever the status.
+/// Refusals of any kind of token, in either shape, whatever the status.
 const REFUSALS: &[Refusal] = &[
     (
         "400 Bad Request",
@@ -124,7 +124,7 @@ const REFUSALS: &[Refusal] = &[
         None,
     ),
     ("200 OK", r#"{"errcode":0}"#, ErrorKind::InvalidResponse, None, None),
-    // A ban has no code at all.
+    // A ban has no code.
     (
         "200 OK",
         r#"{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"hunter2"}"#,
@@ -330,7 +330,7 @@ fn all_corps_of_a_dingtalk_suite_share_its_ticket_and_other_suites_do_not() {
     let same = [
         corp("suite", "s", "corp-1").renewal(),
         corp("suite", "s", "corp-2").renewal(),
-        // Tickets are pushed to the suite; one that came before the secret was reset is still good.
+        // Tickets are pushed to the suite; a ticket from before a reset of the secret is still valid.
         corp("suite", "reset", "corp-1").renewal(),
         DingTalkSuite::new("suite", "reset").renewal(),
     ];
@@ -346,7 +346,7 @@ fn all_corps_of_a_dingtalk_suite_share_its_ticket_and_other_suites_do_not() {
         assert_ne!(state.unwrap().identity, suite.identity);
     }
     assert_ne!(suite.identity, DingTalkSuite::new("suite", "s").identity());
-    // A push every five hours; one may be late.
+    // A push every five hours, of which one may be late.
     assert_eq!(suite.lifetime, Duration::from_secs(12 * 3600));
     assert!(suite.initial.is_none() && !suite.rotates);
     for provider in &kinds()[..3] {
@@ -457,7 +457,7 @@ fn throttling_by_dingtalk_says_how_long_to_wait() {
             assert_eq!(verdict(200, &format!(r#"{{"errcode":{code}}}"#)), expected, "{name}: {code}");
             assert_eq!(verdict(200, &format!(r#"{{"errcode":88,"sub_code":"{code}"}}"#)), expected, "{name}: {code}");
         }
-        // Close to the others, and about something else.
+        // Codes close to the others with another meaning.
         assert_eq!(verdict(200, r#"{"errcode":900103}"#), Verdict::Accepted, "{name}");
         for (code, seconds) in [
             ("Forbidden.AccessDenied.QpsLimitForApi", 2),
@@ -478,7 +478,7 @@ fn throttling_by_dingtalk_says_how_long_to_wait() {
             assert_eq!(verdict(status, r#"{"status":1111,"wait":5,"punish":"deny"}"#), wait(300), "{name}");
             assert_eq!(provider.verdict(&ServiceResponse::new(status, &page, b"<html>")), wait(300), "{name}");
         }
-        // The page of a gateway is none of the vendor's.
+        // An HTML page of a gateway does not come from the vendor.
         assert_eq!(provider.verdict(&ServiceResponse::new(502, &page, b"<html>")), Verdict::Accepted, "{name}");
         assert_eq!(provider.verdict(&ServiceResponse::new(401, &page, b"<html>")), Verdict::Rejected, "{name}");
         assert_eq!(verdict(200, r#"{"punish":"none"}"#), Verdict::Accepted, "{name}");
@@ -501,7 +501,7 @@ fn the_tokens_of_dingtalk_travel_where_the_host_looks_for_them() {
 
 #[test]
 fn the_profile_of_dingtalk_matches_its_documentation() {
-    // Name, whether the same token comes back with a longer life, whether a new one may end the old one.
+    // The name, whether the same token returns with a longer lifetime, whether a new one may invalidate the old one.
     let expected = [
         ("dingtalk", true, false),
         ("dingtalk classic", true, false),

@@ -1,4 +1,4 @@
-//! Every kind of token from end to end: the manager, the vendor's host, and a service that takes the token.
+//! Every kind of token from end to end: the manager, the fake vendor, and a service that receives the token.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,24 +23,24 @@ use ureq::http::Request;
 use crate::common::logs::{logged, record_logs};
 use crate::common::wait::{HOUR, PATIENCE, SECOND, eventually};
 
-/// A kind of token, at a vendor.
+/// A kind of token of a vendor.
 struct Kind {
     name: &'static str,
     host: fn() -> FakeVendor,
-    /// A manager of it, and the managers that its token is derived from.
+    /// A manager, and the managers of its parents.
     tokens: fn(&Vendor) -> TokenManager,
-    /// Where its token is used. `None`: it signs pages.
+    /// The path of the API that accepts the token. `None`: the kind signs pages.
     business: Option<&'static str>,
-    /// The same with a wrong secret.
+    /// A manager with a wrong secret.
     wrong: fn(&Vendor) -> TokenManager,
 }
 
-/// A vendor's host, and the clock that it and the managers go by.
+/// A fake vendor, and the clock that it shares with the managers.
 struct Vendor {
     host: FakeVendor,
     clock: FakeClock,
     managers: RefCell<Vec<TokenManager>>,
-    /// Those that take its tickets.
+    /// The managers that accept the tickets of the vendor.
     ticketed: RefCell<Vec<TokenManager>>,
 }
 
@@ -54,7 +54,7 @@ impl Vendor {
         Vendor::new((kind.host)())
     }
 
-    /// Pushes the next ticket to all that take one.
+    /// Pushes the next ticket to all managers that accept one.
     fn push(&self) {
         for tokens in &*self.ticketed.borrow() {
             tokens.set_ticket(self.host.push_ticket()).unwrap();
@@ -71,11 +71,11 @@ impl Vendor {
         tokens
     }
 
-    /// Waits until nothing is fetched in the background: what is in the air while the clock jumps looks as slow as the
-    /// jump is long.
+    /// Waits until no background fetch is in flight: a fetch during a jump of the clock looks as slow as the jump is
+    /// long.
     fn settle(&self) {
         for tokens in &*self.managers.borrow() {
-            eventually("what is due is renewed, or waits", || {
+            eventually("the due token is refreshed, or the manager waits", || {
                 let status = tokens.status();
                 let is_due = status.refresh_in == Some(Duration::ZERO) && status.retry_in.is_none();
                 !status.fetching && (!is_due || status.state == TokenState::Expired)
@@ -83,7 +83,7 @@ impl Vendor {
         }
     }
 
-    /// A manager that has the ticket which its vendor has pushed.
+    /// A manager with the ticket that its vendor has pushed.
     fn with_ticket(&self, provider: impl Provider) -> TokenManager {
         let tokens = self.manage(provider);
         self.ticketed.borrow_mut().push(tokens.clone());
@@ -368,7 +368,7 @@ const KINDS: &[Kind] = &[
 ];
 
 fn federated(client: &str) -> Entra {
-    // Its claims are `{"sub":"client"}`; nobody looks at the signature.
+    // The claims are `{"sub":"client"}`; the signature is not checked.
     Entra::federated("tenant", client, || Ok("eyJhbGciOiJub25lIn0.eyJzdWIiOiJjbGllbnQifQ.c2ln".into()))
 }
 
@@ -421,7 +421,7 @@ fn a_call_with_a_refused_token_is_repeated_with_another() {
         let called = tokens.call(|token| -> Result<(), CallError<ureq::Error>> {
             calls += 1;
             let request = agent.get(vendor.url() + path);
-            // All ways at once: each service looks where its vendor wants it.
+            // In all placements at once: each service reads the one of its vendor.
             let request = request
                 .query("access_token", token.expose())
                 .query("suite_access_token", token.expose())
@@ -469,7 +469,7 @@ fn a_wrong_secret_costs_one_call_per_cooldown_and_is_named() {
             assert!(fits && error.code().is_some(), "{}: {error:?}", kind.name);
             assert!(!error.is_retryable() && error.retry_after().is_some(), "{}: {error:?}", kind.name);
         }
-        // A token of the parent's may have been asked for before.
+        // The token of the parent may have been requested before.
         assert!(vendor.host.calls() <= 2, "{}: {} calls", kind.name, vendor.host.calls());
     }
 }
@@ -552,7 +552,7 @@ fn no_refresh_token_is_used_twice_and_a_used_one_advises_to_sign_in_again() {
         builder.clock(vendor.clock.clone()).build().unwrap()
     };
     for _ in 0..10 {
-        // As a command-line program does: started, asked once, ended.
+        // A command-line program starts, asks once and ends.
         let token = manager().token().unwrap();
         assert!(vendor.host.is_valid(token.expose()));
         vendor.clock.advance(HOUR * 2);
@@ -561,7 +561,7 @@ fn no_refresh_token_is_used_twice_and_a_used_one_advises_to_sign_in_again() {
     let each: BTreeSet<_> = used.iter().collect();
     assert_eq!((used.len(), each.len()), (10, 10), "{used:?}");
 
-    // A program with a store of its own uses the first one, which ends all that came of it.
+    // A program with a store of its own uses the first refresh token, which ends the whole sign-in.
     let lonely = vendor.manage(RefreshToken::new(OAuth2::public(vendor.host.token_url(), "client"), "refresh-1"));
     let error = lonely.token().unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidCredentials, Some("invalid_grant")));
@@ -654,7 +654,7 @@ fn wechats_stable_token_is_forced_away_by_one_call_when_it_was_rejected() {
     assert!(vendor.host.is_valid(other.expose()) && !vendor.host.is_valid(leaked.expose()));
     let quota = tokens.status().quota.unwrap();
     assert_eq!((quota.calls, quota.forced, quota.forced_limit), (3, 1, Some(20)));
-    // Within the 30 seconds nothing would come of it: it is used again.
+    // Within 30 seconds the vendor does not force a new one: the token is used again.
     tokens.reject(&other).unwrap();
     assert_eq!(tokens.token().unwrap().expose(), other.expose());
     assert_eq!(tokens.metrics().reinstated_tokens, 1);
@@ -695,7 +695,7 @@ fn processes_of_one_wechat_app_share_the_classic_token_and_do_not_invalidate_it(
         vendor.settle();
         vendor.clock.advance(HOUR / 4);
     }
-    // Each process for itself would need twice as many, and would end those of the other.
+    // Without sharing, each process would need twice as many, and would invalidate those of the other.
     assert!((12..=16).contains(&vendor.host.calls()), "{} calls", vendor.host.calls());
     assert!(granted.len() >= 12, "{}", granted.len());
 }
@@ -715,7 +715,7 @@ fn a_ticket_of_another_app_is_refused_as_stale() {
             assert!(error.to_string().contains(told), "{}: {error}", kind.name);
         }
         assert!(!format!("{error:?}").contains("ticket-of-another"), "{}: {error:?}", kind.name);
-        // With the next one it goes on at once.
+        // The next ticket ends the failure at once.
         vendor.push();
         assert!(vendor.host.is_valid(tokens.token().unwrap().expose()), "{}", kind.name);
         tried += 1;
@@ -754,5 +754,5 @@ fn a_parent_exists_as_long_as_its_children() {
     assert_eq!(Arc::strong_count(&app), 2);
     assert!(tickets.shutdown(PATIENCE));
     drop(tickets);
-    eventually("the parent is let go", || Arc::strong_count(&app) == 1);
+    eventually("the parent is dropped", || Arc::strong_count(&app) == 1);
 }

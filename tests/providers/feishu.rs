@@ -49,7 +49,7 @@ const OWN_REFUSALS: &[Refusal] = &[
     ("200 OK", r#"{"code":1000005}"#, ErrorKind::Throttled, Some("1000005"), Some(1)),
     ("429 Slow", r#"{"code":424242}"#, ErrorKind::Throttled, Some("424242"), None),
     ("200 OK", r#"{"code":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
-    // A token beside a code is no token, and one under another name is none either.
+    // A token beside a code is no token, nor is one under another name.
     (
         "200 OK",
         r#"{"code":10014,"app_access_token":"t","tenant_access_token":"t"}"#,
@@ -145,7 +145,7 @@ const KINDS: &[Kind] = &[
                 Some("invalid_client"),
                 None,
             ),
-            // Where the number is known it says more than the word.
+            // A known number counts more than the word.
             (
                 "400 Bad Request",
                 r#"{"error":"invalid_grant","code":"99991543"}"#,
@@ -257,7 +257,7 @@ fn every_kind_of_feishu_does_what_is_expected_of_it() {
     assert_all(KINDS);
 }
 
-/// A host that gives one reply after the other.
+/// A host that sends one reply after the other.
 fn in_turn(bodies: [&'static str; 2]) -> Canned {
     let next = AtomicUsize::new(0);
     host(move |mut stream| {
@@ -332,7 +332,7 @@ fn the_ticket_of_feishu_is_the_apps_whatever_its_secret() {
     assert_ne!(ticket(&base).identity, ticket(&FeishuStoreApp::new("cli-2", "s")).identity);
     assert_ne!(ticket(&base).identity, ticket(&base.clone().lark()).identity);
     assert_ne!(ticket(&base).identity, base.identity());
-    // Pushed every hour; some may get lost.
+    // A push every hour, of which some may get lost.
     assert_eq!(ticket(&base).lifetime, Duration::from_secs(6 * 3600));
     assert!(ticket(&base).initial.is_none() && !ticket(&base).rotates);
 }
@@ -397,7 +397,7 @@ fn verdict(provider: &dyn Provider, status: u16, body: &str) -> Verdict {
 fn a_refused_token_of_feishu_differs_from_a_refused_request() {
     const TENANT: [&str; 4] = ["99991663", "99991665", "99991671", "20013"];
     const APP: [&str; 3] = ["99991664", "20014", "99991671"];
-    // No token, missing rights, an address, a token of a user, an unknown one.
+    // No token, missing rights, an address, a user token, an unknown one.
     const OTHERS: [&str; 9] =
         ["99991661", "99991672", "99991676", "99991679", "99991401", "99991668", "99991677", "0", "230001"];
     for (provider, rejecting) in [
@@ -445,7 +445,7 @@ fn throttling_by_feishu_says_how_long_to_wait() {
                     "{body}"
                 );
             }
-            // The quota of the month is not there again in a second.
+            // The monthly quota is not available again after a second.
             assert_eq!(verdict(provider, status, r#"{"code":99991403}"#), wait(3600));
             assert_eq!(provider.verdict(&ServiceResponse::new(status, &reset, br#"{"code":99991403}"#)), wait(3600));
         }
@@ -466,7 +466,7 @@ fn the_profile_of_feishu_matches_its_documentation() {
     ] {
         let profile = provider.profile();
         assert_eq!(profile.default_lifetime, Duration::from_secs(7200));
-        // A margin above the half hour would be useless: before it the same token comes back.
+        // A margin above half an hour would be useless, because the same token is granted before.
         assert_eq!(profile.earliest_refresh, Some(Duration::from_secs(1800)));
         assert_eq!(profile.refresh_ahead, Duration::from_secs(300));
         assert_eq!(profile.min_forced_interval, Duration::from_secs(10));
@@ -515,7 +515,7 @@ fn a_feishu_code_that_quotes_the_request_is_not_shown() {
             assert_eq!(told, [!sent.contains(&quoted); 2], "{}: {quoted}", provider.name());
         }
     }
-    // Asked to push another one, Feishu knows the ticket as well.
+    // Asked to push another one, Feishu has the ticket too.
     let host = in_turn([r#"{"code":10012}"#, r#"{"code":"x-the-ticket"}"#]);
     let error = store_app(&host).fetch(&context().with_renewal_secret(Some("the-ticket".into()))).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidResponse, None));

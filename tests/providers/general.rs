@@ -23,7 +23,7 @@ fn oauth2(host: &Canned) -> OAuth2 {
     OAuth2::new(host.url(), "id", "hunter2")
 }
 
-/// Asks both providers, and sees to it that their errors give nothing away.
+/// Calls both providers, and asserts that their errors show no secret.
 fn ask_both(reply: &[u8]) -> [Result<Grant, Error>; 2] {
     let host = canned(reply);
     let answers = [wecom(&host).fetch(&context()), oauth2(&host).fetch(&context())];
@@ -197,7 +197,7 @@ fn wecoms_codes_are_understood_as_numbers_and_as_texts() {
                 assert_eq!(found, (kind, Some(code), wait), "{body}");
                 let shown = format!("{error} {error:?}");
                 assert!(shown.starts_with("wecom: ") && !shown.contains("hunter2"), "{shown}");
-                // Whoever mends the list of trusted addresses needs this one; else it is nobody's business.
+                // A person who edits the list of trusted addresses needs this one; other errors do not show it.
                 assert_eq!(shown.contains("1.2.3.4"), kind == ErrorKind::Forbidden, "{shown}");
             }
         }

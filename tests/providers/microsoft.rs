@@ -72,7 +72,7 @@ const REFUSALS: &[Refusal] = &[
         Some("AADSTS500011"),
         None,
     ),
-    // A number that is new to us leaves it to the word.
+    // An unknown number leaves the kind to the word.
     (
         "400 Bad Request",
         r#"{"error":"invalid_client","error_codes":[1]}"#,
@@ -81,7 +81,7 @@ const REFUSALS: &[Refusal] = &[
         None,
     ),
     ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
-    // What is no number is not told as one.
+    // A text that is no number is not shown as one.
     (
         "400 Bad Request",
         r#"{"error":"invalid_grant","error_codes":["hunter2"]}"#,
@@ -268,7 +268,7 @@ fn federated(url: &str) -> Entra {
     Entra::federated("contoso.example", "app", || Ok(Secret::from("hunter2-federated\n"))).authority(url)
 }
 
-/// The SHA-256 of the certificate, worked out from its PEM text.
+/// The SHA-256 of the certificate, computed from its PEM text.
 fn thumbprint() -> String {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -592,7 +592,7 @@ fn plain_http_is_for_link_local_addresses_only() {
 
 #[test]
 fn on_app_service_the_environment_says_where_to_ask() {
-    // The environment of a process is set when it starts, so this test starts itself once more.
+    // The environment of a process is fixed at its start, so this test starts itself once more.
     if std::env::var("IDENTITY_HEADER").is_ok() {
         let provider = ManagedIdentity::new("https://vault.example").client_id("id");
         let shown = format!("{provider:?} {:?}", provider.identity());

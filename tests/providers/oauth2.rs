@@ -219,7 +219,7 @@ fn google(url: &str) -> GoogleServiceAccount {
     of_json(url, &account("a@project.example", RSA))
 }
 
-/// The assertion of the client `id` in a form that asks for nothing more.
+/// The assertion of the client `id` in a form without further fields.
 fn client_assertion(body: &str) -> Assertion {
     let (assertion, form) = Assertion::in_form(body, "client_assertion");
     assert_eq!(
@@ -558,7 +558,7 @@ fn a_new_scope_or_client_secret_does_not_lose_the_latest_refresh_token() {
 
 #[test]
 fn a_sign_in_on_another_device_asks_as_the_standard_says() {
-    // One reply that answers both requests.
+    // One reply that serves both requests.
     let host = answering(
         r#"{"device_code":"hunter2-d","user_code":"A-B","verification_uri":"https://h.example/","interval":1,
             "access_token":"t-1","refresh_token":"hunter2-r","expires_in":600}"#,

@@ -73,7 +73,7 @@ const KINDS: &[Kind] = &[
             ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
             ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
-            // It quotes what was sent.
+            // The code quotes the request.
             ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
@@ -242,7 +242,7 @@ fn a_wecom_token_lasts_two_hours_and_an_unchanged_one_no_longer() {
 
 #[test]
 fn a_wecom_ticket_is_fetched_again_halfway_through_its_lifetime() {
-    // However old it is, its life is told as 7200 s.
+    // Whatever its age, the lifetime is reported as 7200 s.
     for (body, halfway) in [
         (r#"{"errcode":0,"ticket":"t-1","expires_in":7200}"#, 3600),
         (r#"{"ticket":"t-1","expires_in":"600"}"#, 300),
@@ -269,7 +269,7 @@ fn a_suite_ticket_is_the_apps_and_good_for_half_an_hour() {
     let state = |provider: WeComSuite| provider.renewal().unwrap();
     let one = state(WeComSuite::new("suite", "hunter2"));
     assert_eq!((one.lifetime, one.initial.is_none(), one.rotates), (Duration::from_secs(30 * 60), true, false));
-    // When the secret is reset the ticket stays.
+    // A reset of the secret keeps the ticket.
     assert_eq!(one.identity, state(WeComSuite::new("suite", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeComSuite::new("suite-2", "hunter2")).identity);
     assert_ne!(one.identity, state(WeComSuite::new("suite", "hunter2").base_url("https://h.example")).identity);

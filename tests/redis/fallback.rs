@@ -1,4 +1,4 @@
-//! Real processes on a real Redis, with files to fall back on. Each is this test's own program, started again.
+//! Real processes on a real Redis with a fallback store in files. Each is this test's own program, started again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
     builder.store(RedisStore::open(redis).unwrap())
 }
 
-/// What a process of these tests does.
+/// Obeys commands until the test closes the connection.
 fn act(port: &str) {
     let mut actor = Actor::new(port);
     while let Some((verb, rest)) = actor.read_line() {
@@ -60,7 +60,7 @@ fn promise_3_and_7_without_redis_the_processes_of_a_host_fetch_once_and_redis_ge
         assert!(answers.iter().all(|answer| answer == "token-1"), "{answers:?}");
         assert_eq!(host.calls(), 1);
         server.restart();
-        until("somebody who uses the token writes it to the redis", || {
+        until("a process that uses the token writes it to Redis", || {
             each(&mut all, "ask 1");
             let keys: Vec<String> = server.ask(&["KEYS", "evertoken:*"]).unwrap_or_default();
             keys.iter().any(|key| key.ends_with('}'))

@@ -1,4 +1,4 @@
-//! Processes that share refresh tokens and tickets over a Redis, and what a test asks of them.
+//! Processes that share refresh tokens and tickets over a Redis, and the commands that they obey.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -26,10 +26,10 @@ use crate::common::proxy::Proxy;
 use crate::common::redis_server::{RedisServer, until};
 use crate::common::wait::*;
 
-/// What is over within this time was not merely stumbled upon.
+/// A result within this time was announced, and not found by a periodic check.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-/// Runs a test that starts processes of its own. In one of those, does what the test says.
+/// Runs a test that starts processes of its own. Such a process obeys the commands of the test instead.
 pub(crate) fn play(test: impl FnOnce(&Stage)) {
     let name = test_of(&test);
     match crate::common::process::port() {
@@ -38,7 +38,7 @@ pub(crate) fn play(test: impl FnOnce(&Stage)) {
     }
 }
 
-/// What the processes of a test share.
+/// The server that the processes of a test share, and the name of the test.
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
     pub(crate) server: RedisServer,
@@ -49,7 +49,7 @@ impl Stage {
         Share { redis: self.server.url(), kind, url: host.url() }
     }
 
-    /// So many processes, each of them a manager of this.
+    /// Starts `count` processes, each with a manager that `share` describes.
     pub(crate) fn sharing(&self, count: usize, share: &Share) -> Vec<Process> {
         let mut processes: Vec<_> = (0..count).map(|_| Process::start(self.name)).collect();
         let share = format!("share {}", serde_json::to_string(share).unwrap());
@@ -61,7 +61,7 @@ impl Stage {
         self.server.ask(&["KEYS", pattern]).unwrap()
     }
 
-    /// The key of the only state.
+    /// The key of the only renewal secret.
     pub(crate) fn state_key(&self) -> String {
         let keys = self.keys("*:state");
         assert_eq!(keys.len(), 1, "{keys:?}");
@@ -72,7 +72,7 @@ impl Stage {
         serde_json::from_str(&self.server.ask::<String>(&["GET", key]).unwrap()).unwrap()
     }
 
-    /// The only state.
+    /// The only renewal secret.
     pub(crate) fn stored(&self) -> String {
         match &self.keys("*:state")[..] {
             [] => String::new(),
@@ -80,14 +80,14 @@ impl Stage {
         }
     }
 
-    /// Who has the lease of the only record. A name that ends with the id of its process.
+    /// The owner of the lease of the only record, a name that ends with the id of its process.
     pub(crate) fn lease_holder(&self) -> Option<String> {
         let leases = self.keys("*:lock");
-        // It may be freed meanwhile.
+        // The lease may be freed meanwhile.
         leases.first().and_then(|lease| self.server.ask(&["GET", lease]).unwrap())
     }
 
-    /// Several new processes force a refresh at the same moment. What each gets is alive.
+    /// Several new processes force a refresh at the same moment. All results are valid.
     pub(crate) fn renew_at_once(&self, share: &Share, host: &FakeVendor) {
         let mut processes = self.sharing(4, share);
         each(&mut processes, "ask");
@@ -95,7 +95,7 @@ impl Stage {
         assert!(answers.iter().all(|answer| host.is_valid(answer)), "{answers:?}");
     }
 
-    /// What a process gets while the store is gone is stored when it is back.
+    /// A refresh token that a process receives during an outage is stored when the store is back.
     pub(crate) fn outlives(&self, go: impl Fn(&RedisServer, &Proxy), come: impl Fn(&RedisServer, &Proxy)) {
         let host = FakeVendor::oauth2();
         let way = Proxy::to(self.server.addr());
@@ -116,7 +116,7 @@ impl Stage {
         assert_eq!(host.calls(), 2, "nothing is fetched that could not be stored");
         come(&self.server, &way);
         let back = Instant::now();
-        until("it is stored", || self.stored() == "refresh-3");
+        until("the renewal secret is stored", || self.stored() == "refresh-3");
         assert!(back.elapsed() < SOON, "{:?}", back.elapsed());
         let mut other = self.sharing(1, &share).remove(0);
         assert_eq!(other.ask("fetch"), "token-3");
@@ -125,7 +125,7 @@ impl Stage {
 }
 
 impl Process {
-    /// Has it stop when it has been told this and the provider has answered.
+    /// Makes the process stop at this command once the provider has replied.
     pub(crate) fn stop_with_the_next_token(&mut self, what: &str) {
         assert_eq!(self.ask("stop-with-the-next-token"), "ok");
         self.send_line(what);
@@ -133,14 +133,14 @@ impl Process {
     }
 }
 
-/// A token that was not there before, in whatever process.
+/// A token that no process had before.
 #[cfg(feature = "redis-cluster")]
 pub(crate) fn fetched(tokens: &TokenManager) -> String {
     tokens.invalidate().unwrap();
     text(tokens)
 }
 
-/// Checks that no refresh token was used twice. Returns how many were used.
+/// Asserts that no refresh token was used twice. Returns the number of uses.
 pub(crate) fn each_was_used_once(host: &FakeVendor) -> usize {
     let used = host.used_refresh_tokens();
     let once: BTreeSet<_> = used.iter().collect();
@@ -148,17 +148,17 @@ pub(crate) fn each_was_used_once(host: &FakeVendor) -> usize {
     used.len()
 }
 
-/// The refresh token that is good now, when none was refused.
+/// The valid refresh token, if none was refused.
 pub(crate) fn latest(host: &FakeVendor) -> String {
     format!("refresh-{}", host.used_refresh_tokens().len() + 1)
 }
 
-/// What was presented under this name, oldest first.
+/// The values that were sent under this name, oldest first.
 pub(crate) fn presented(host: &FakeVendor, name: &str) -> Vec<String> {
     host.requests().iter().filter_map(|request| request.json(name)).collect()
 }
 
-/// How many requests were to force a refresh.
+/// The number of requests that forced a refresh.
 pub(crate) fn forced(host: &FakeVendor) -> usize {
     let wanted = |body: &[u8]| String::from_utf8_lossy(body).contains(r#""force_refresh":true"#);
     host.requests().iter().filter(|request| wanted(request.body())).count()
@@ -168,12 +168,12 @@ pub(crate) fn tag(key: &str) -> &str {
     key.split(['{', '}']).nth(1).unwrap()
 }
 
-/// Whether an answer is an error that a caller can do something about.
+/// Whether a result is an error that a caller can handle.
 pub(crate) fn is_typed(answer: &str) -> bool {
     ["InvalidCredentials: ", "Store: ", "TimedOut: "].iter().any(|kind| answer.starts_with(kind))
 }
 
-/// Whose manager a process is.
+/// The manager of a process: its store and its credential.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Share {
     pub(crate) redis: String,
@@ -184,7 +184,7 @@ pub(crate) struct Share {
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Kind {
     RefreshToken,
-    /// A refresh token, for tokens of this scope.
+    /// A refresh token, for access tokens of this scope.
     Scope(String),
     WeComSuite,
     DingTalkSuite,
@@ -204,16 +204,16 @@ pub(crate) fn provider_of(kind: &Kind, url: &str) -> Box<dyn Provider> {
     }
 }
 
-/// What a process has seen that asked for tokens for a while.
+/// The observations of a process that asked for tokens for a while.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Report {
     pub(crate) calls: usize,
-    /// How many different ones there were.
+    /// The number of different tokens.
     pub(crate) tokens: usize,
     pub(crate) errors: Vec<String>,
 }
 
-/// What a process does: as it is told, line by line, as long as somebody tells it.
+/// Obeys commands until the test closes the connection.
 pub(crate) fn act(port: &str) {
     let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -255,7 +255,7 @@ pub(crate) fn act(port: &str) {
             "ask" => said(tokens.token()),
             "renew-once" => said(tokens.force_refresh()),
             "fetch" => {
-                // Without the store only this process forgets it.
+                // Without the store only this process forgets the token.
                 drop(tokens.invalidate());
                 said(tokens.token())
             }
@@ -272,7 +272,7 @@ pub(crate) fn act(port: &str) {
     }
 }
 
-/// Asks again and again until `wait` returns. What came of it, as a line.
+/// Repeats a call until `wait` returns. The observations as one line.
 pub(crate) fn repeat<T>(ask: impl Fn() -> Result<Token, Error> + Sync, wait: impl FnOnce() -> T) -> String {
     let (over, mut report, mut tokens) = (AtomicBool::new(false), Report::default(), BTreeSet::new());
     thread::scope(|scope| {
@@ -283,7 +283,7 @@ pub(crate) fn repeat<T>(ask: impl Fn() -> Result<Token, Error> + Sync, wait: imp
                     Ok(token) => drop(tokens.insert(token.expose().to_owned())),
                     Err(error) => report.errors.push(error.to_string()),
                 }
-                // A load, not a race: the test is about the renewals.
+                // The loop makes a load and no race: the test is about refreshes.
                 thread::sleep(Duration::from_millis(5));
             }
         });
@@ -294,13 +294,13 @@ pub(crate) fn repeat<T>(ask: impl Fn() -> Result<Token, Error> + Sync, wait: imp
     serde_json::to_string(&report).unwrap()
 }
 
-/// A provider that stops its own process before it asks, or when it has the answer in hand, if it is told to.
+/// A provider that stops its own process before its request or after the reply when a flag is set.
 pub(crate) struct Stopping {
     pub(crate) inner: Box<dyn Provider>,
     pub(crate) stops: Arc<AtomicU8>,
 }
 
-/// A store that stops its own process when a state is to be stored, if it is told to.
+/// A store that stops its own process when a renewal secret is to be stored and a flag is set.
 #[derive(Debug)]
 pub(crate) struct StoppingStore {
     pub(crate) inner: RedisStore,
@@ -317,7 +317,7 @@ pub(crate) const STORING: u8 = 3;
 
 pub(crate) fn stop_if_told(stops: &AtomicU8, when: u8) {
     if stops.compare_exchange(when, NEVER, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-        // SAFETY: stops this process, which the test lets go on.
+        // SAFETY: stops this process, which the test resumes.
         unsafe { libc::raise(libc::SIGSTOP) };
     }
 }
@@ -415,10 +415,10 @@ impl Store for StoppingStore {
     }
 }
 
-/// Reads all that a server is told, word by word.
+/// Records all commands that a server receives, word by word.
 pub(crate) struct Witness(BufReader<TcpStream>);
 
-/// A command, and whether a script gave it.
+/// A command, and whether a script called it.
 pub(crate) struct Told {
     pub(crate) by_script: bool,
     pub(crate) words: Vec<String>,
@@ -436,7 +436,7 @@ impl Witness {
         Witness(reader)
     }
 
-    /// All that it was told until now.
+    /// All commands until now.
     pub(crate) fn commands(mut self, server: &RedisServer) -> Vec<Told> {
         server.ask::<String>(&["ECHO", "the end"]).unwrap();
         let mut commands = Vec::new();
@@ -472,7 +472,7 @@ pub(crate) fn words_of(line: &str) -> Vec<String> {
     words
 }
 
-/// How long one fetch may take. A lease is as long, and two seconds.
+/// The time limit of one fetch. A lease lasts two seconds longer.
 pub(crate) const FETCH: Duration = Duration::from_secs(1);
 
 pub(crate) const HALF_AN_HOUR: Duration = Duration::from_secs(1800);

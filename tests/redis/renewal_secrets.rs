@@ -1,5 +1,5 @@
-//! What a provider keeps in a real Redis, between real processes: refresh tokens that are good once, tickets that are
-//! pushed to one process and needed by all, and quotas.
+//! Renewal secrets in a real Redis, shared by real processes: refresh tokens for one use, tickets that are pushed to
+//! one process and needed by all, and quotas.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -29,8 +29,8 @@ fn eight_processes_never_use_a_refresh_token_twice_while_tokens_expire_all_the_t
             assert_eq!(report.errors, [""; 0]);
         }
         for process in &mut processes {
-            // A moment is enough for it to end.
-            shows("the token is alive", |_| host.is_valid(&process.ask("ask")).then_some(()));
+            // The token may expire in this moment.
+            shows("the token is valid", |_| host.is_valid(&process.ask("ask")).then_some(()));
         }
         assert!(each_was_used_once(&host) >= 15);
     });
@@ -52,7 +52,7 @@ fn a_program_that_is_started_again_and_again_never_uses_a_refresh_token_twice() 
                     });
                 }
             });
-            until("the tokens are over", || host.granted().iter().all(|token| !host.is_valid(token)));
+            until("the tokens have expired", || host.granted().iter().all(|token| !host.is_valid(token)));
         }
         assert!(each_was_used_once(&host) >= 8);
     });
@@ -76,7 +76,7 @@ fn processes_that_are_killed_cost_the_others_nothing() {
             thread::sleep(Duration::from_micros(fastrand::u64(..30_000)));
             let victim = fastrand::usize(..processes.len());
             processes[victim].stop();
-            // The one that has the lease may have been answered and not have stored it: that is another test's.
+            // The lease holder may have received a refresh token without storing it, which another test covers.
             if stage.lease_holder().is_some_and(|holder| holder.ends_with(&format!("-{}", processes[victim].pid()))) {
                 processes[victim].go_on();
                 continue;
@@ -135,7 +135,7 @@ fn a_process_that_was_stopped_with_a_refresh_token_in_hand_replaces_no_newer_one
         let (mut other, mut holder) = (processes.remove(1), processes.remove(0));
         holder.stop_with_the_next_token("renew-once");
         assert_eq!(stage.stored(), "refresh-2");
-        // Some vendors take one again for a while, for the sake of those who have not received the answer.
+        // Some vendors accept a used refresh token again for a while, in case the reply was lost.
         let host = host.another_refresh_token("client", "refresh-2");
         assert_eq!(other.ask("fetch"), "token-3", "when the lease is over");
         assert_eq!(stage.stored(), "refresh-4");
@@ -152,7 +152,7 @@ fn a_process_that_was_stopped_with_a_refresh_token_in_hand_replaces_no_newer_one
     });
 }
 
-// The lease does not keep a write from being carried out late: it is stored whatever is there, and what is there is newer.
+// The lease does not prevent a late write: the write takes effect whatever is recorded, and the newer record must stay.
 #[test]
 fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replaces_no_newer_one() {
     play(|stage| {
@@ -164,7 +164,7 @@ fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replace
         holder.send_line("renew-once");
         holder.wait_until_stopped();
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2"]);
-        // As above: a vendor that takes one again for a while.
+        // As above: a vendor that accepts a used refresh token for a while.
         let host = host.another_refresh_token("client", "refresh-2");
         assert_eq!(other.ask("fetch"), "token-3", "when the lease is over");
         assert_eq!(stage.stored(), "refresh-4");
@@ -172,7 +172,7 @@ fn a_process_that_was_stopped_when_it_was_about_to_store_a_refresh_token_replace
         let late = holder.read_line();
         assert!(["token-2", "token-3"].contains(&&*late) || is_typed(&late), "{late}");
         assert_eq!(other.ask("fetch"), "token-4");
-        until("the store is good for it again", || holder.ask("fetch") == "token-5");
+        until("the store works again", || holder.ask("fetch") == "token-5");
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-2", "refresh-4", "refresh-5"]);
         assert_eq!(stage.stored(), "refresh-6");
     });
@@ -190,7 +190,7 @@ fn the_refresh_token_of_a_stopped_process_is_stored_unless_there_is_a_newer_one(
         holder.go_on();
         let (went_on, late) = (Instant::now(), holder.read_line());
         assert!(late == "token-1" || is_typed(&late), "{late}");
-        until("it is stored", || stage.stored() == "refresh-2");
+        until("the renewal secret is stored", || stage.stored() == "refresh-2");
         assert!(went_on.elapsed() < SOON);
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-1"]);
         assert_eq!(host.calls(), 2);
@@ -224,7 +224,7 @@ fn a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_
         let mut other = stage.sharing(1, &share).remove(0);
         assert_eq!(other.ask("fetch"), "token-3");
         assert_eq!(each_was_used_once(&host), 3);
-        // Nobody has it any more but the one that starts now, which has the first.
+        // No process has the latest one; the process that starts now has the first.
         one.end();
         other.end();
         stage.server.ask::<()>(&["FLUSHALL"]).unwrap();
@@ -235,11 +235,11 @@ fn a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_
     });
 }
 
-// Their records have a lease each, and nobody has one for what they share.
+// Their records have a lease each, and no lease covers the refresh token that they share.
 #[test]
 fn processes_that_ask_for_different_scopes_of_one_sign_in_never_use_its_refresh_token_twice() {
     play(|stage| {
-        // Long enough for all to ask meanwhile.
+        // Long enough for all processes to ask meanwhile.
         let host = FakeVendor::oauth2().delay(Duration::from_millis(300));
         let shares = ["one", "other"].map(|scope| stage.of(Kind::Scope(scope.to_owned()), &host));
         let mut processes = shares.map(|share| stage.sharing(1, &share).remove(0));
@@ -251,7 +251,7 @@ fn processes_that_ask_for_different_scopes_of_one_sign_in_never_use_its_refresh_
     });
 }
 
-// Nothing compares the refresh token in memory with the one in the store, which counts.
+// A restored store has an older refresh token than the memory of the process.
 #[test]
 fn a_redis_that_came_back_with_an_older_refresh_token_gets_the_latest_from_the_process_that_has_it() {
     play(|stage| {
@@ -259,14 +259,14 @@ fn a_redis_that_came_back_with_an_older_refresh_token_gets_the_latest_from_the_p
         let share = stage.of(Kind::RefreshToken, &host);
         let mut one = stage.sharing(1, &share).remove(0);
         assert_eq!(one.ask("ask"), "token-1");
-        // What it has on its disk, and what a crash leaves of it.
+        // The state of the disk, to which a crash returns.
         stage.server.ask::<()>(&["SAVE"]).unwrap();
         assert_eq!(one.ask("renew-once"), "token-2");
         assert_eq!(stage.stored(), "refresh-3");
         stage.server.restart();
         assert_eq!(stage.stored(), "refresh-2");
         let mut answer = String::new();
-        until("the store is good for it again", || {
+        until("the store works again", || {
             answer = one.ask("renew-once");
             !answer.starts_with("Store: ")
         });
@@ -281,7 +281,7 @@ fn while_redis_takes_no_writes_no_refresh_token_is_used() {
     play(|stage| {
         let ways: [[&[&str]; 2]; 2] = [
             [&["CONFIG", "SET", "min-replicas-to-write", "1"], &["CONFIG", "SET", "min-replicas-to-write", "0"]],
-            // A port on which nobody listens.
+            // A port without a listener.
             [&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]],
         ];
         for [refuse, accept] in ways {
@@ -296,7 +296,7 @@ fn while_redis_takes_no_writes_no_refresh_token_is_used() {
             }
             assert_eq!(host.calls(), 0, "{refuse:?}");
             stage.server.ask::<()>(accept).unwrap();
-            until("it heals", || one.ask("ask") == "token-1");
+            until("the cluster is healthy", || one.ask("ask") == "token-1");
             stage.server.ask::<()>(refuse).unwrap();
             let mut other = stage.sharing(1, &share).remove(0);
             assert_eq!((one.ask("ask"), other.ask("ask")), ("token-1".to_owned(), "token-1".to_owned()));
@@ -307,7 +307,7 @@ fn while_redis_takes_no_writes_no_refresh_token_is_used() {
             assert_eq!(host.calls(), 1, "{refuse:?}");
             stage.server.ask::<()>(accept).unwrap();
             for process in [&mut one, &mut other] {
-                until("it heals", || process.ask("renew-once").starts_with("token-"));
+                until("the cluster is healthy", || process.ask("renew-once").starts_with("token-"));
             }
             assert_eq!(stage.stored(), latest(&host));
             assert!(each_was_used_once(&host) >= 2);
@@ -320,13 +320,13 @@ fn a_ticket_of_one_process_serves_all_and_the_latest_is_used() {
     play(|stage| {
         let host = FakeVendor::wecom();
         let mut processes = stage.sharing(3, &stage.of(Kind::WeComSuite, &host));
-        // The first is handed in by one and used by another, and so on round the circle.
+        // Each ticket is set in one process and used by another, in turn.
         for number in 1..=3 {
             let ticket = host.push_ticket();
             assert_eq!(processes[number % 3].ask(&format!("ticket {ticket}")), "ok");
             assert_eq!(stage.stored(), ticket);
             let left: i64 = stage.server.ask(&["PTTL", &stage.state_key()]).unwrap();
-            // As long as the vendor's tickets live.
+            // The lifetime of the vendor's tickets.
             let (least, most) = (HALF_AN_HOUR - SOON, HALF_AN_HOUR);
             assert!((least.as_millis()..=most.as_millis()).contains(&u128::try_from(left).unwrap()), "{left}");
             assert_eq!(processes[(number + 1) % 3].ask("fetch"), "token-1");
@@ -348,7 +348,7 @@ fn a_ticket_serves_the_suite_and_all_corps_that_have_installed_it() {
         assert_eq!(processes[0].ask(&format!("ticket {ticket}")), "ok");
         assert_eq!(each(&mut processes, "ask").len(), 3);
         assert_eq!(presented(&host, "suiteTicket"), ["ticket-1"; 3]);
-        // Ends the one before.
+        // Invalidates the ticket before.
         let ticket = host.push_ticket();
         assert_eq!(processes[2].ask(&format!("ticket {ticket}")), "ok");
         for process in &mut processes {
@@ -376,7 +376,7 @@ fn a_ticket_that_came_while_redis_was_out_of_reach_serves_the_others_when_it_is_
         assert_eq!(stage.keys("*:state"), [""; 0]);
         way.set(Fault::None);
         let back = Instant::now();
-        until("it is stored", || stage.keys("*:state").len() == 1);
+        until("the renewal secret is stored", || stage.keys("*:state").len() == 1);
         assert!(back.elapsed() < SOON, "{:?}", back.elapsed());
         assert_eq!(stage.stored(), ticket);
         assert_eq!(other.ask("fetch"), "token-1");
@@ -391,7 +391,7 @@ fn many_processes_force_one_refresh_within_half_a_minute() {
         let share = stage.of(Kind::WeChat, &host);
         let began = Instant::now();
         for _ in 0..3 {
-            // New ones each time: none of them remembers having forced anything.
+            // New processes each time, none of which remembers a forced refresh.
             stage.renew_at_once(&share, &host);
         }
         assert!(began.elapsed() < Duration::from_secs(30), "too slow to show anything");
@@ -410,7 +410,7 @@ fn all_processes_together_force_twenty_refreshes_a_day_at_most() {
         stage.renew_at_once(&share, &host);
         assert_eq!(forced(&host), 1);
         let key = &stage.keys("*:quota")[0];
-        // As if the day had gone on for an hour, and the last one was forced at its beginning.
+        // As if an hour had passed in the day, with the last forced refresh at its beginning.
         let rewrite = |times: u64| {
             let mut counted = stage.value(key);
             counted["forced"] = times.into();
@@ -453,7 +453,7 @@ fn the_keys_of_a_credential_share_a_slot_and_only_records_have_a_stream() {
     }
     let ending = |end: &str| keys.iter().filter(|key| key.ends_with(end)).cloned().collect::<Vec<_>>();
     assert_eq!(ending(":quota"), [format!("{}:quota", stable.key())]);
-    // One for the sign-in and one for the suite, neither of which is a token's.
+    // One for the sign-in and one for the suite, and none for a token.
     let states = ending(":state");
     assert_eq!(states.len(), 2, "{states:?}");
     assert!(states.iter().all(|key| !tags.contains(tag(key))));
@@ -467,7 +467,7 @@ fn refresh_tokens_and_tickets_work_in_all_slots_of_a_cluster() {
     use evertoken::RedisConfig;
     let cluster = crate::common::cluster::RedisCluster::start();
     let stores = [(); 2].map(|()| RedisStore::new(RedisConfig::cluster(&cluster.nodes()[..2]).unwrap()).unwrap());
-    // Enough for the state to be on another node than the record.
+    // Enough records for a renewal secret to be on another node than its record.
     for _ in 0..4 {
         let (host, dingtalk) = (FakeVendor::oauth2(), FakeVendor::dingtalk());
         let manage = |kind: Kind, url: String| {
@@ -508,14 +508,14 @@ fn redis_receives_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() 
     let commands = witness.commands(&server);
     let mut seen = BTreeSet::new();
     for Told { by_script, words } in &commands {
-        // Where the keys end and the values begin.
+        // The index at which the keys end and the values begin.
         let (key, values) = match words[0].as_str() {
             "EVAL" | "EVALSHA" => (&words[3], 3 + words[2].parse::<usize>().unwrap()),
             "SET" if *by_script => (&words[1], 2),
             _ => (&words[0], words.len()),
         };
         for (place, word) in words.iter().enumerate() {
-            // What is stored, as JSON; scripts have no such names.
+            // Stored renewal secrets, as JSON; scripts contain no such names.
             for secret in
                 ["refresh-", "ticket-1", "sign-in-1", "hunter2", "token-"].iter().filter(|it| word.contains(**it))
             {
@@ -526,6 +526,6 @@ fn redis_receives_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() 
             }
         }
     }
-    // What was there from the beginning is never told.
+    // The initial refresh token is never sent.
     assert_eq!(seen, BTreeSet::from(["refresh-", "ticket-1", "token-"]));
 }

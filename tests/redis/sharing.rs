@@ -1,4 +1,4 @@
-//! Managers that share a token over a real Redis. Each has a store of its own, as processes have.
+//! Managers that share a token over a real Redis, each with a store of its own, as processes have.
 
 use std::sync::Barrier;
 use std::thread;
@@ -58,7 +58,7 @@ fn promise_4_no_manager_adopts_a_rejected_token() {
 #[test]
 fn a_cold_call_costs_one_round_trip_and_a_refresh_two() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    // So that the server knows the scripts.
+    // After this call the server knows the scripts.
     assert_eq!(text(&manager(&provider, &server.url())), "token-1");
     let monitor = Monitor::of(&server);
     assert_eq!(text(&manager(&provider, &server.url())), "token-1");
@@ -105,7 +105,7 @@ fn a_lease_is_freed_by_its_owner_only() {
     let publish =
         |owner: &str, bytes: &[u8], life| store.publish(&key, &LeaseOwner::new(owner), None, bytes, life).unwrap();
     assert!(matches!(lease(&store, &key, "a", HOUR), LeaseOutcome::Leased));
-    // Somebody else, whose lease ran out long ago.
+    // Another manager, whose lease expired long ago.
     publish("b", b"late", SECOND / 2);
     assert!(matches!(lease(&store, &key, "c", HOUR), LeaseOutcome::Busy { .. }), "it is still a's");
     publish("a", b"right", HOUR);
@@ -121,10 +121,10 @@ fn a_lease_is_freed_by_its_owner_only() {
 #[test]
 fn an_operation_whose_reply_was_lost_is_carried_out_once() {
     let server = RedisServer::start();
-    // The server knows the scripts, so that the answer that is lost is the one that counts.
+    // The server knows the scripts, so that the lost reply is the one of the operation.
     warm(&server);
     let owner = LeaseOwner::new("a");
-    shows("each operation is asked again and done once", |round| {
+    shows("each operation is repeated and carried out once", |round| {
         let proxy = Proxy::to(server.addr());
         let (store, key) = (RedisStore::open(&proxy.url()).unwrap(), key(&format!("lost {round}")));
         let lose = || proxy.lose_next_reply_to("EVALSHA");
@@ -144,7 +144,7 @@ fn an_operation_whose_reply_was_lost_is_carried_out_once() {
     });
 }
 
-/// Has the server learn all scripts.
+/// Loads all scripts into the server.
 fn warm(server: &RedisServer) {
     let (store, key) = (store(server), key("warm"));
     assert!(matches!(lease(&store, &key, "a", HOUR), LeaseOutcome::Leased));
@@ -156,7 +156,7 @@ fn warm(server: &RedisServer) {
 #[test]
 fn a_server_that_forgets_the_scripts_gets_them_again() {
     let server = RedisServer::start();
-    shows("nobody notices", |_| {
+    shows("no caller notices", |_| {
         let provider = FakeProvider::new();
         let one = manager(&provider, &server.url());
         one.invalidate().ok()?;
@@ -213,9 +213,9 @@ fn threads_of_one_store_get_their_own_answers() {
 fn promise_3_a_cold_start_of_many_credentials_on_a_slow_network_costs_one_fetch_for_each() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
-    // A queue of a hundred takes twice the time that one operation has.
+    // A queue of a hundred takes twice the time limit of one operation.
     proxy.set(Fault::Delay(Duration::from_millis(10)));
-    shows("nobody fetches for itself", |round| {
+    shows("no manager fetches alone", |round| {
         let stores = [0; 2].map(|_| RedisStore::open(&proxy.url()).unwrap());
         let providers: Vec<_> = (0..100).map(|number| provider(format!("{round}, {number}"))).collect();
         let managers: Vec<_> = stores
@@ -232,21 +232,21 @@ fn promise_4_a_repeated_publication_does_not_undo_a_later_rejection() {
     let server = RedisServer::start();
     let (proxy, owner) = (Proxy::to(server.addr()), LeaseOwner::new("a"));
     let direct = RedisStore::open(&server.url()).unwrap();
-    shows("it is asked for again too late", |round| {
+    shows("the request is repeated too late", |round| {
         proxy.set(Fault::None);
         let (store, key) = (RedisStore::open(&proxy.url()).unwrap(), TokenManager::new(provider(round)).key().clone());
-        // The server knows the scripts then, so that the answer that is lost is the one that counts.
+        // The server knows the scripts then, so that the lost reply is the one of the operation.
         patiently(|| direct.publish(&key, &owner, None, b"warm", SECOND));
         patiently(|| direct.compare_and_swap(&key, Expected::Any, None));
         assert!(matches!(patiently(|| store.read_or_lease(&key, None, SECOND, &owner, HOUR)), LeaseOutcome::Leased));
         proxy.set(Fault::Delay(PATIENCE));
         let published = thread::scope(|scope| {
             let publishing = scope.spawn(|| store.publish(&key, &owner, None, b"token", HOUR));
-            eventually("it is written", || patiently(|| direct.read(&key)).is_some());
+            eventually("the token is written", || patiently(|| direct.read(&key)).is_some());
             let entry = patiently(|| direct.read(&key)).unwrap();
             let rejected = Some((b"rejected".as_slice(), entry.remaining()));
             patiently(|| direct.compare_and_swap(&key, Expected::Version(entry.version()), rejected));
-            // In this order: the answer that is late must not come after all.
+            // In this order, so that the late reply cannot arrive after all.
             proxy.cut_all();
             proxy.set(Fault::None);
             publishing.join().unwrap()

@@ -26,7 +26,7 @@ fn promise_4_a_rejection_reaches_managers_that_watch_at_once() {
     for events in &events {
         wait_for(events, |kind| matches!(kind, EventKind::Rejected { .. }).then_some(()));
     }
-    // The age at which they would look anyway is a minute.
+    // Without watching, the next check would come after a minute.
     assert!(asked.elapsed() < 10 * SECOND);
     others.iter().for_each(|other| assert_eq!(text(other), "token-2"));
     assert_eq!(provider.calls(), 2);
@@ -56,8 +56,8 @@ fn without_watching_a_rejection_reaches_the_others_within_the_store_check_interv
     let token = one.token().unwrap();
     assert_eq!(text(&other), "token-1");
     one.reject(&token).unwrap();
-    // It looks while it is in use.
-    eventually("the rejection is seen", || text(&other) == "token-2");
+    // The manager checks while the token is in use.
+    eventually("the rejection is noticed", || text(&other) == "token-2");
     assert_eq!(provider.calls(), 2);
 }
 
@@ -72,7 +72,7 @@ fn one_watch_serves_all_managers_of_a_store_and_ends_with_them() {
         .collect();
     managers.iter().for_each(|manager| assert_eq!(text(manager), "token-1"));
     drop(quiet);
-    // The store's own, the one that watches, and the one that asks.
+    // The connection of the store, the one that watches, and the one of the test.
     eventually("there are two connections", || clients(&server) == 3);
     let other = manager(&providers[7], &server.url());
     assert_eq!(text(&other), "token-1");
@@ -81,9 +81,9 @@ fn one_watch_serves_all_managers_of_a_store_and_ends_with_them() {
     wait_for_grant(&events);
     assert_eq!(managers[7].try_token().unwrap().expose(), "token-2");
     drop((managers, other));
-    eventually("the one that watches is closed", || clients(&server) == 2);
+    eventually("the watching connection is closed", || clients(&server) == 2);
     drop(shared);
-    eventually("all are closed", || clients(&server) == 1);
+    eventually("all connections are closed", || clients(&server) == 1);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_waiter_wakes_on_a_publication_and_on_the_end_of_a_lease() {
     let LeaseOutcome::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE).map(|()| Instant::now()));
-        eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
+        eventually("the manager waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
         let published = Instant::now();
         holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR).unwrap();
         assert!(waiting.join().unwrap().unwrap() - published < 2 * SECOND);
@@ -124,7 +124,9 @@ fn a_publication_wakes_a_waiter_long_before_its_next_poll() {
                     patiently(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE));
                     Instant::now()
                 });
-                eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
+                eventually("the manager waits", || {
+                    server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread")
+                });
                 let published = Instant::now();
                 patiently(|| holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR));
                 waiting.join().unwrap() - published
@@ -183,7 +185,7 @@ fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_other_records() {
     server.ask::<()>(&["SET", &news, "poison"]).unwrap();
     let (other, events) = (manager(&providers[1], &server.url()), sound.events());
     assert_eq!(text(&other), "token-1");
-    // The first of them may still be brought by what had been asked before.
+    // The first change may still be found by a check that was in flight.
     for _ in 0..3 {
         other.force_refresh().unwrap();
         wait_for_grant(&events);
@@ -198,7 +200,7 @@ fn a_waiter_does_not_retry_a_changed_password_endlessly() {
     let (store, provider) = (RedisStore::new(config).unwrap(), FakeProvider::new());
     let first = on(&store, &provider).build().unwrap();
     assert_eq!(text(&first), "token-1");
-    // Connections that there are stay.
+    // Existing connections stay.
     server.ask::<()>(&["ACL", "SETUSER", "app", "resetpass", ">other"]).unwrap();
     server.ask::<()>(&["DEL", first.key().as_str()]).unwrap();
     server.ask::<()>(&["SET", &format!("{}:lock", first.key()), "somebody", "PX", "6000"]).unwrap();
@@ -222,7 +224,7 @@ fn promise_4_a_rejection_is_noticed_after_a_flush() {
     assert_eq!((text(&one), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
     until_watched(&server);
     let events = other.events();
-    // Once it has heard of this, nothing that came before is left to be heard of.
+    // After this change no earlier one is left to be noticed.
     let token = one.force_refresh().unwrap();
     wait_for_grant(&events);
     until_watched(&server);
@@ -278,8 +280,8 @@ fn promise_9_the_watch_ends_when_the_last_manager_is_dropped() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = sharing(&provider, &server.url()).watch(true).build().unwrap();
     let token = tokens.token().unwrap();
-    // The store's own, the one that watches, and the one that asks.
+    // The connection of the store, the one that watches, and the one of the test.
     eventually("there are two connections", || clients(&server) == 3);
     tokens.reject(&token).unwrap();
-    eventually("the one that watches is closed", || clients(&server) == 2);
+    eventually("the watching connection is closed", || clients(&server) == 2);
 }

@@ -1,4 +1,4 @@
-//! A refresh token is used by one fetch at a time.
+//! A refresh token is used by one fetch at a time. A lock in the store excludes other managers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,15 @@ use crate::common::renewal::*;
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// The state is shared by all records of a client (scope is not in its identity), the lease is not: two managers
-/// with different scopes, or one with a key of its own, use one refresh token at the same time.
+/// All records of a client share the refresh token (the scope is not part of its identity) but not the lease. Without
+/// the lock, two managers with different scopes, or one with a custom key, would use one refresh token at the same
+/// time.
 #[test]
 fn managers_with_different_scopes_do_not_use_one_refresh_token_at_the_same_time() {
     use_at_once(false);
 }
 
-/// The same where one of the two has a key of its own.
+/// As above, where one of the two has a custom key.
 #[test]
 fn managers_with_different_keys_do_not_use_one_refresh_token_at_the_same_time() {
     use_at_once(true);
@@ -58,7 +59,7 @@ fn use_at_once(own_key: bool) {
     }
 }
 
-/// The same with the real provider and a strict server: two scopes, the person is signed out.
+/// As above with the real provider and a strict server, which would end the sign-in.
 #[test]
 fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
     let host = FakeVendor::oauth2().delay(SECOND / 2);
@@ -77,7 +78,7 @@ fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
     assert!(one.is_ok() && another.is_ok(), "{:?} {:?} {used:?}", one.err(), another.err());
 }
 
-/// Without a store. A flight that was given up comes back with an older refresh token and replaces the newer one.
+/// Without a store, an abandoned fetch returns with an older refresh token, which must not replace the newer one.
 #[test]
 fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -101,11 +102,11 @@ fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
     let tokens = builder(&provider, &clock).http(http).build().unwrap();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Unavailable);
     clock.advance(SECOND * 60);
-    // As long as it may be asking, nobody else does.
+    // No other fetch starts as long as the abandoned one may be running.
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Store);
     assert_eq!(provider.calls(), 1);
     go.send(()).unwrap();
-    eventually("the one that was given up is back", || {
+    eventually("the abandoned fetch has returned", || {
         clock.advance(SECOND * 60);
         tokens.force_refresh().is_ok_and(|token| token.expose() == "token-2")
     });
@@ -113,8 +114,8 @@ fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
     assert_eq!(*shown.lock().unwrap(), "refresh-2");
 }
 
-/// A fetch that heeds no deadline is given up, and the next flight of the same manager gets the same lease again at
-/// once (same owner): both ask with one refresh token at the same time.
+/// A fetch that ignores its deadline is abandoned. The next fetch of the same manager has the same lease owner, and
+/// must not use the same refresh token at the same time.
 #[test]
 fn a_refresh_token_of_an_abandoned_fetch_is_not_used_by_the_next_fetch() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -139,8 +140,8 @@ fn a_refresh_token_of_an_abandoned_fetch_is_not_used_by_the_next_fetch() {
     assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// Slow operations of the store before the fetch (state, quota) eat its time; the provider is asked all the same, with
-/// nothing left, and with a refresh token whose lease is running out. Providers over HTTP fail at once; others do not know.
+/// Slow store operations before the fetch use up its time. The provider must not be called with no time left and with a
+/// lock that is about to expire: providers that ignore the deadline would use the refresh token.
 #[test]
 fn a_provider_is_not_called_after_the_deadline_of_the_fetch() {
     let clock = FakeClock::new();
@@ -159,8 +160,8 @@ fn a_provider_is_not_called_after_the_deadline_of_the_fetch() {
     assert_eq!(provider.calls(), 0);
 }
 
-/// Who has waited for the turn asks with whatever time is left of the fetch. The server takes the refresh
-/// token, the answer comes too late, and the next one is gone.
+/// A manager that waited for the lock has little time left. The server would accept the refresh token, the response
+/// would come too late, and the next refresh token would be lost.
 #[test]
 fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
     let server = RotatingServer::default();
@@ -172,7 +173,7 @@ fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
         thread::sleep(Duration::from_millis(1700));
         slow.grant(context)
     });
-    // A server that takes half a second for an answer, which is a quarter of what it has.
+    // A server that takes half a second for a response, a quarter of the time limit.
     let second = repeating(rotating_profile(), move |context| {
         let grant = quick.grant(context);
         let time = Duration::from_millis(500);
@@ -199,8 +200,7 @@ fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
     assert!(got.is_ok(), "{:?}: {}", server.presented(), got.unwrap_err());
 }
 
-/// The turn is good for a second longer than the fetch, and what is
-/// done of it then, a read and a write, may take two.
+/// The lock lasts a second longer than the fetch, but the read and the write that follow may take two.
 #[test]
 fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
     let server = RotatingServer::default();
@@ -236,8 +236,8 @@ fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
     assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }
 
-/// The answer to the first write of the turn is lost, though it was written. The manager does not
-/// know its own turn again, and waits for itself; so do all others.
+/// The confirmation of the first write of the lock is lost although the write took effect. The manager has to recognize
+/// its own lock.
 #[test]
 fn a_lock_whose_confirmation_was_lost_is_recognized() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -253,7 +253,7 @@ fn a_lock_whose_confirmation_was_lost_is_recognized() {
     let http = HttpConfig::default().timeout(SECOND * 2);
     let tokens = builder(&rotating_provider(&server), &clock).http(http).store(store.clone()).build().unwrap();
     let _ = tokens.token();
-    // The pause of the store and of the fetch, not the turn.
+    // The cooldown of the store and of the fetch, but not the lock.
     clock.advance(Duration::from_millis(1500));
     let asked = Instant::now();
     let got = tokens.token();
@@ -261,7 +261,7 @@ fn a_lock_whose_confirmation_was_lost_is_recognized() {
     assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());
 }
 
-/// What a fetch without state and quota costs the store.
+/// The number of store operations of a fetch without a renewal secret and a quota.
 #[test]
 fn a_fetch_without_renewal_secret_and_quota_adds_no_store_operations() {
     let clock = FakeClock::new();
@@ -278,8 +278,8 @@ fn a_fetch_without_renewal_secret_and_quota_adds_no_store_operations() {
     assert!(got <= 6, "{got} reads and writes");
 }
 
-/// One process cannot reach the store for less time than its turn lasts, just when it has the next
-/// refresh token in hand. It then leaves the store alone for longer than the turn lasts.
+/// One process cannot reach the store just when it has the next refresh token, for less time than its lock lasts. The
+/// store breaker would keep it from writing for longer than the lock lasts.
 #[test]
 fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
     let server = RotatingServer::default();
@@ -310,8 +310,7 @@ fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
     assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }
 
-/// A fetch of one process hangs for ever. What that process then says of itself ("has not returned") is
-/// recorded as everybody's failure, each time anew.
+/// A fetch of one process hangs. Its own error ("has not returned") must not be recorded as a failure of all processes.
 #[test]
 fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -325,15 +324,14 @@ fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
     let one = builder(&hanging, &clock).http(http).store(store.clone()).build().unwrap();
     let another = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(one.token().unwrap_err().kind(), ErrorKind::Unavailable);
-    // Lease, turn and pause are over.
+    // The lease, the lock and the cooldown have expired.
     clock.advance(SECOND * 60);
     let told = one.token().unwrap_err();
     let got = another.token();
     assert!(got.is_ok(), "the one: {told}; the other: {}", got.unwrap_err());
 }
 
-/// A turn that is kept because the state could not be stored goes on when it is stored, and keeps
-/// out the manager itself.
+/// A lock that is kept because the refresh token could not be stored is released when that is stored.
 #[test]
 fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -349,7 +347,9 @@ fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored()
     let tokens = builder(&rotating_provider(&server), &clock).http(http).store(store.clone()).build().unwrap();
     text(&tokens);
     clock.advance(Duration::from_millis(1300));
-    eventually("it is stored", || store.renewal_secret_text().contains("refresh-1") && !tokens.status().fetching);
+    eventually("the renewal secret is stored", || {
+        store.renewal_secret_text().contains("refresh-1") && !tokens.status().fetching
+    });
     let asked = Instant::now();
     let got = tokens.force_refresh();
     assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());

@@ -9,7 +9,7 @@ use evertoken::{Error, ErrorKind, MemoryStore, TokenManager};
 
 use crate::common::wait::*;
 
-/// A parent with a new token for each fetch, and a child that tells its parent's token in its own.
+/// A parent with a new token for each fetch, and a child that quotes the token of its parent in its own.
 fn derived(parent: &FakeProvider, clock: &FakeClock, refused: &'static [&'static str]) -> (TokenManager, TokenManager) {
     let parent = builder(parent, clock).build().unwrap();
     let child = (0..9).fold(FakeProvider::new().with_parent(parent.clone()), |child, at| {
@@ -74,7 +74,7 @@ fn promise_5_a_parent_that_never_returns_does_not_block_its_child() {
     provider.open();
 }
 
-/// What concerns one process alone (here: its parent's manager was shut down) is recorded for all.
+/// An error of one process alone (here: its parent's manager was shut down) is not recorded for all.
 #[test]
 fn a_parent_shut_down_in_one_process_does_not_fail_the_others() {
     let clock = FakeClock::new();
@@ -91,8 +91,8 @@ fn a_parent_shut_down_in_one_process_does_not_fail_the_others() {
     assert_eq!(got.map_err(|error| error.kind()), Ok("token-1".into()));
 }
 
-/// A child that is refused for a reason of its own (a right that it lacks, a code that its vendor uses for both)
-/// costs its parent one good token for each of its tries, for ever, and with it all other children of that parent.
+/// A child that is refused for a reason of its own (a missing right, a code with two meanings) must not cost its parent
+/// a valid token for each attempt, and all other children with it.
 #[test]
 fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_for_each_fetch() {
     let clock = FakeClock::new();
@@ -108,8 +108,7 @@ fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_for_each_fetc
     assert!(granting.calls() < 20, "{} tokens of the parent in little more than an hour", granting.calls());
 }
 
-/// That a parent's token was refused when it was new is never forgotten,
-/// though it was taken afterwards.
+/// A parent's token that was refused when it was new, and accepted later, is replaced when it is refused again.
 #[test]
 fn a_token_of_a_parent_that_is_refused_again_later_is_replaced() {
     let clock = FakeClock::new();
@@ -129,11 +128,11 @@ fn a_token_of_a_parent_that_is_refused_again_later_is_replaced() {
     });
     let tokens = builder(&child, &clock).build().unwrap();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TokenRejected);
-    // A hiccup of the service: now it takes it.
+    // The service had a temporary fault, and accepts the token now.
     refused.lock().unwrap().remove("token-2");
     clock.advance(SECOND * 120);
     assert!(text(&tokens).ends_with("token-2"));
-    // An hour later it is revoked.
+    // An hour later the token is revoked.
     refused.lock().unwrap().insert("token-2".to_owned());
     clock.advance(HOUR);
     let mut got = tokens.token();

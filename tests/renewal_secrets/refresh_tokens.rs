@@ -1,5 +1,4 @@
-//! What a provider needs besides its settings: refresh tokens that are replaced when they are used, tickets that are
-//! pushed, the token of a parent, and quotas.
+//! Refresh tokens that the server replaces at each use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,12 +51,12 @@ fn a_refresh_token_is_stored_before_its_access_token_is_returned() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let first = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
-    // What follows the grant is only seen if it was stored before the record was.
+    // The record cannot be written, so later steps succeed only if the refresh token was stored first.
     *store.unwritable.lock().unwrap() = Some("}");
     assert_eq!(text(&first), "token-1");
     *store.unwritable.lock().unwrap() = None;
     drop(first);
-    // With the record, the end of the lease could not be written.
+    // Neither the record nor the release of the lease could be written.
     clock.advance(SECOND * 30);
     let second = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(text(&second), "token-2");
@@ -108,7 +107,7 @@ fn a_refresh_token_that_an_outage_left_in_memory_is_stored_when_the_store_is_bac
     wait_for(&events, |kind| matches!(kind, EventKind::StoreUp).then_some(()));
     eventually("the token is recorded too", || store.inner.read(tokens.key()).unwrap().is_some());
     drop(tokens);
-    // Another process finds it, although nothing was fetched since.
+    // Another process reads the stored refresh token, although no fetch happened since.
     let another = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(renewed(&another, &clock).unwrap(), "token-2");
     assert_eq!(server.presented(), ["refresh-0", "refresh-1"]);
@@ -125,7 +124,7 @@ fn without_the_store_no_refresh_token_is_used() {
     assert_eq!((error.kind(), provider.calls()), (ErrorKind::Store, 0), "{error}");
     store.broken.store(false, Ordering::SeqCst);
     assert_eq!(renewed(&tokens, &clock).unwrap(), "token-1");
-    // While the token it has is good, nobody notices.
+    // The fault has no effect as long as the access token is valid.
     store.broken.store(true, Ordering::SeqCst);
     clock.advance(HOUR);
     assert_eq!(text(&tokens), "token-1");
@@ -153,14 +152,14 @@ fn a_refresh_token_used_by_another_program_meanwhile_is_read_again() {
         .with_renewal(rotating_profile())
         .then(move |context| first.grant(context))
         .then(move |context| {
-            // Somebody who takes no turns.
+            // A program that ignores the lock.
             second.record_use("refresh-1");
             let key = renewal_secret_key(&meanwhile);
             let entry = meanwhile.inner.read(&key).unwrap().unwrap();
             let bytes = String::from_utf8(entry.bytes().to_vec()).unwrap();
             let bytes = bytes.replace("refresh-1", "refresh-2").replace(r#""number":1"#, r#""number":2"#);
             meanwhile.inner.compare_and_swap(&key, Expected::Any, Some((bytes.as_bytes(), entry.remaining()))).unwrap();
-            // What it is asked with here is used up.
+            // The given refresh token has been used.
             assert_eq!(context.renewal_secret().unwrap().expose(), "refresh-1");
             Err(Error::new(ErrorKind::InvalidCredentials, "this refresh token was used before"))
         })
@@ -212,7 +211,7 @@ fn a_refresh_token_that_came_with_an_invalid_access_token_is_kept() {
     assert_eq!(server.presented(), ["refresh-0", "refresh-1"]);
 }
 
-/// A program that has its token ends at once, and what is not stored by then is lost.
+/// A program may end as soon as it has its token, so an unstored refresh token would be lost.
 #[test]
 fn a_refresh_token_is_stored_first_although_the_store_takes_more_than_a_second() {
     let (store, host) = (HookedStore::over(&MemoryStore::new()), FakeVendor::oauth2());

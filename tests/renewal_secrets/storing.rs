@@ -1,4 +1,4 @@
-//! A new refresh token is stored whatever fails, and an older one never replaces it.
+//! A new refresh token is stored whatever fails, and an older one never replaces a newer one.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -13,8 +13,8 @@ use crate::common::renewal::*;
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// One failed write of the state, the store well again at once. The record is published and the lease freed
-/// all the same, so the next process that fetches uses the refresh token that is used up.
+/// One write of the refresh token fails, and the store is back at once. The record is published and the lease freed all
+/// the same, so the next process must not use the old refresh token.
 #[test]
 fn after_one_failed_write_no_other_process_uses_the_old_refresh_token() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -31,8 +31,8 @@ fn after_one_failed_write_no_other_process_uses_the_old_refresh_token() {
     assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// The same with a token that is of no use. Nothing is held, so the refresher never looks: the state stays in memory
-/// although the store is well.
+/// As above with an unusable access token: the scheduler has no token to watch, and has to store the refresh token all
+/// the same.
 #[test]
 fn a_refresh_token_without_an_access_token_is_stored_when_the_store_is_back() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -48,7 +48,7 @@ fn a_refresh_token_without_an_access_token_is_stored_when_the_store_is_back() {
     );
 }
 
-/// The last handle goes while a state is not stored: nobody tries once more, and it is gone.
+/// The last handle is dropped while a refresh token is not stored.
 #[test]
 fn an_unstored_refresh_token_survives_the_last_handle() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -61,7 +61,7 @@ fn an_unstored_refresh_token_survives_the_last_handle() {
     assert!(becomes_so(&clock, SECOND * 5, || store.renewal_secret().is_some()), "the refresh token is lost");
 }
 
-/// The same with `shutdown`.
+/// As above with `shutdown`.
 #[test]
 fn an_unstored_refresh_token_survives_a_shutdown() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -74,14 +74,14 @@ fn an_unstored_refresh_token_survives_a_shutdown() {
     assert!(becomes_so(&clock, SECOND * 5, || store.renewal_secret().is_some()), "the refresh token is lost");
 }
 
-/// The store falls back to an older state (a failover that lost a write). The manager that holds the newer one throws
-/// it away and uses the older one again.
+/// The store falls back to an older refresh token, as after a failover that lost a write. The manager with the newer
+/// one stores that again.
 #[test]
 fn after_a_failover_an_older_refresh_token_does_not_replace_a_newer_one() {
     fall_back(false);
 }
 
-/// The same when the newer one is not even stored yet: `store_state` takes any other for a later one.
+/// As above, when the newer one is not stored yet.
 #[test]
 fn after_a_failover_an_older_refresh_token_does_not_replace_an_unstored_newer_one() {
     fall_back(true);
@@ -114,8 +114,8 @@ fn clock_lifetime(entry: &Entry, passed: Duration) -> Duration {
     entry.remaining() - passed
 }
 
-/// The store loses its keys. A manager that has only adopted records since it last fetched puts its old refresh token
-/// back, over which another process is two ahead, and uses it.
+/// The store loses its keys. A manager that has only adopted records since its last fetch must not store its old
+/// refresh token again, because another process has used it since.
 #[test]
 fn after_a_flush_no_manager_stores_a_used_refresh_token() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -125,15 +125,15 @@ fn after_a_flush_no_manager_stores_a_used_refresh_token() {
     assert_eq!(text(&old), "token-1");
     clock.advance(2 * HOUR);
     assert_eq!((text(&new), text(&old)), ("token-2".into(), "token-2".into()));
-    // Both are alive, and one of them has what counts.
+    // Both managers run, and one of them has the latest refresh token.
     let key = store.key(":state");
     store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     let _ = old.force_refresh();
     assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// A Redis whose clock is set back by two seconds (or a replica that is two seconds behind) says that more is left of
-/// the state than it was given. It is then taken for nothing, and the first refresh token is used again.
+/// A Redis whose clock was set back by two seconds, or a replica that is two seconds behind, reports a longer remaining
+/// time than was written. The refresh token is still used, and not the first one.
 #[test]
 fn a_refresh_token_is_used_although_the_store_reports_a_longer_lifetime_than_it_was_given() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -150,8 +150,8 @@ fn a_refresh_token_is_used_although_the_store_reports_a_longer_lifetime_than_it_
     assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// A write of the state that hangs is given up, and lands when others are far ahead: it replaces whatever is there
-/// (`Expected::Any`), although it was to replace one version only.
+/// A write of a refresh token hangs, and takes effect when other processes have newer ones: it was to replace one
+/// version only.
 #[test]
 fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -174,7 +174,7 @@ fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
     };
     let late = builder(&graceful(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&late), "token-1", "its refresh token is not stored yet");
-    // Its lease is over.
+    // The lease has expired.
     clock.advance(SECOND * 30);
     let other = builder(&graceful(&server), &clock).store(store.clone()).build().unwrap();
     other.token().unwrap();
@@ -187,8 +187,8 @@ fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
     assert_eq!(store.renewal_secret_text(), newest, "an older refresh token has taken the place of a newer one");
 }
 
-/// The state's key cannot be written, all else can. The manager looks every second, and says each time that the store
-/// cannot be used and that it can be used again: two lines in the log per second, one of them a warning.
+/// The key of the refresh token cannot be written, all other keys can. The manager tries each second, and must not
+/// report the store as down and up again each time.
 #[test]
 fn an_unstored_refresh_token_is_reported_once_and_not_each_second() {
     let (server, clock) = (RotatingServer::default(), FakeClock::new());
@@ -207,14 +207,13 @@ fn an_unstored_refresh_token_is_reported_once_and_not_each_second() {
     assert!(told <= 3, "{told} times in 200 seconds");
 }
 
-/// 2 and 6, lost: the last handle goes while the fetch is in the air. Its one write of the state fails, and nobody tries
-/// again: `leave_state` has come and gone.
+/// The last handle is dropped during a fetch, and the first write of the new refresh token fails.
 #[test]
 fn after_the_last_handle_a_new_refresh_token_is_written_again_when_a_write_fails() {
     new_refresh_token_after_the_end(false);
 }
 
-/// The same after a `shutdown` that did not wait.
+/// As above, after a `shutdown` that did not wait.
 #[test]
 fn after_a_shutdown_a_new_refresh_token_is_written_again_when_a_write_fails() {
     new_refresh_token_after_the_end(true);

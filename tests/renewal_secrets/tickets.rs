@@ -116,15 +116,15 @@ fn neither_status_nor_events_nor_debug_output_show_a_renewal_secret() {
     let tokens = builder(&needing_tickets(2), &clock).build().unwrap();
     let events = tokens.events();
     tokens.set_ticket("hunter2").unwrap();
-    // The token has it in it, and is not told either.
+    // The token contains the ticket, and is not shown either.
     assert_eq!(text(&tokens), "hunter2-0");
     let told: Vec<_> = events.try_iter().map(|event| format!("{event} {event:?}")).collect();
     let shown = format!("{tokens:?} {} {:?} {told:?}", tokens.status(), tokens.status());
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
-/// A store that hangs stores the first of two tickets after the second was handed in, and gives it a whole life from
-/// then. So the older one counts as the later one.
+/// A store that hangs writes the first of two tickets after the second was set, with a whole lifetime from then. The
+/// older ticket must not count as the later one.
 #[test]
 fn a_late_write_of_a_ticket_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
@@ -143,14 +143,14 @@ fn a_late_write_of_a_ticket_does_not_replace_a_newer_one() {
     tokens.set_ticket("ticket-2").unwrap_err();
     clock.advance(SECOND / 2);
     go.send(()).unwrap();
-    eventually("the late write lands", || store.renewal_secret().is_some());
+    eventually("the late write takes effect", || store.renewal_secret().is_some());
     assert!(store.renewal_secret_text().contains("ticket-1"), "it was given up, and landed all the same");
     clock.advance(SECOND * 60);
     let got = text(&tokens);
     assert!(got.starts_with("ticket-2"), "{got}");
 }
 
-/// The store is flushed, a manager puts its old ticket back, and the one that has the newer one takes over the old.
+/// The store is flushed and a manager stores its old ticket again. A manager with the newer ticket keeps that.
 #[test]
 fn after_a_flush_an_older_ticket_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
@@ -170,14 +170,14 @@ fn after_a_flush_an_older_ticket_does_not_replace_a_newer_one() {
     assert!(got.starts_with("ticket-2"), "{got}");
 }
 
-/// A ticket that comes while a fetch without one is under way. The fetch comes back with `TicketRequired`, and its pause
-/// holds although the ticket is there: here, and in the record for all.
+/// A ticket is set during a fetch without one. The fetch fails with `TicketRequired`, and leaves no cooldown, neither
+/// in the manager nor in the record.
 #[test]
 fn a_ticket_that_comes_during_a_fetch_leaves_no_cooldown() {
     ticket_during_a_fetch(false);
 }
 
-/// The same with a store.
+/// As above with a store.
 #[test]
 fn a_ticket_that_comes_during_a_fetch_leaves_no_cooldown_in_any_manager() {
     ticket_during_a_fetch(true);
@@ -206,14 +206,14 @@ fn ticket_during_a_fetch(shared: bool) {
         has_entered.recv().unwrap();
         tokens.set_ticket("ticket-1").unwrap();
         go.send(()).unwrap();
-        eventually("the first fetch is over", || !tokens.status().fetching);
+        eventually("the first fetch has ended", || !tokens.status().fetching);
         drop(events);
         let got = tokens.token().map(|token| token.expose().to_owned());
         assert_eq!(got.map_err(|error| error.kind()), Ok("ticket-1".into()), "shared: {shared}");
     }
 }
 
-/// HIGH: "they are told later": not by a process that only takes in the tickets (a callback server) and holds no token.
+/// A process that only receives tickets (a callback server) and has no token stores them too.
 #[test]
 fn an_unstored_ticket_is_stored_later_by_a_process_without_a_token() {
     let clock = FakeClock::new();
@@ -228,8 +228,7 @@ fn an_unstored_ticket_is_stored_later_by_a_process_without_a_token() {
     drop(callback);
 }
 
-/// A process that has no ticket is told of one by nothing but the end of its own pause: with a long backoff, or a long
-/// `Retry-After`, that is an hour, although the ticket is in the store and the failure is gone from the record.
+/// A process without a ticket notices a new one at its next check of the store, even during a cooldown of an hour.
 #[test]
 fn a_ticket_ends_the_cooldown_of_other_processes_within_the_store_check_interval() {
     let clock = FakeClock::new();
@@ -242,11 +241,11 @@ fn a_ticket_ends_the_cooldown_of_other_processes_within_the_store_check_interval
     assert_eq!(another.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     one.set_ticket("ticket-1").unwrap();
     clock.advance(SECOND * 61);
-    eventually("it has looked", || another.token().is_ok());
+    eventually("the manager has checked the store", || another.token().is_ok());
 }
 
-/// Numbers count what one process was handed since the store was empty. After a flush the ticket
-/// with the higher number is the older one, and is taken for the later one although it is not unstored.
+/// Tickets are numbered from when the store was empty. After a flush the ticket with the higher number can be the older
+/// one.
 #[test]
 fn after_a_flush_an_older_ticket_with_a_higher_number_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
@@ -268,7 +267,7 @@ fn after_a_flush_an_older_ticket_with_a_higher_number_does_not_replace_a_newer_o
     assert!(got.starts_with("ticket-4"), "the one that was handed the newer one asks with {got}");
 }
 
-/// The same without a flush: one process is cut off from the store and handed two tickets, another is handed the third.
+/// Without a flush: one process is cut off from the store and gets two tickets, another process gets the third.
 #[test]
 fn tickets_set_during_an_outage_do_not_replace_a_later_one_of_another_process() {
     let clock = FakeClock::new();
@@ -276,7 +275,7 @@ fn tickets_set_during_an_outage_do_not_replace_a_later_one_of_another_process() 
     let (near, far) = (HookedStore::over(&memory), HookedStore::over(&memory));
     let one = builder(&needing_tickets(20), &clock).store(near).build().unwrap();
     let another = builder(&needing_tickets(20), &clock).store(far.clone()).build().unwrap();
-    // In steps, with time for what is under way: a look during which minutes pass takes the ticket for as much older.
+    // In steps, with time for work in flight: a check during which minutes pass would count the ticket as much older.
     let two_minutes_pass = || {
         for _ in 0..24 {
             clock.advance(SECOND * 5);
@@ -294,7 +293,7 @@ fn tickets_set_during_an_outage_do_not_replace_a_later_one_of_another_process() 
     two_minutes_pass();
     far.remove_hook();
     let mut got = String::new();
-    // It may go on with its own as long as it leaves the store alone.
+    // The manager may use its own ticket until it asks the store again.
     let forced = becomes_so(&clock, SECOND * 5, || {
         got = another.force_refresh().map_or_else(|_| got.clone(), |token| token.expose().to_owned());
         assert!(far.renewal_secret_text().contains("ticket-3"), "stored: {}", far.renewal_secret_text());
@@ -303,8 +302,7 @@ fn tickets_set_during_an_outage_do_not_replace_a_later_one_of_another_process() 
     assert!(forced, "asks with {got}; stored: {}", far.renewal_secret_text());
 }
 
-/// Two pushes at once in one process: what is held is read before the store is, and "certain" for the first of them
-/// even when the second came in between.
+/// Two tickets are set at once in one process, and the second one arrives between two steps of the first.
 #[test]
 fn the_second_of_two_tickets_set_at_once_is_used() {
     let clock = FakeClock::new();
@@ -332,8 +330,7 @@ fn the_second_of_two_tickets_set_at_once_is_used() {
     assert!(got.starts_with("ticket-2"), "asks with {got}; stored: {}", store.renewal_secret_text());
 }
 
-/// A token that is due and that nobody uses keeps the refresher from looking at the store until it is dead,
-/// although a ticket is not stored yet.
+/// A token that is due and unused stops the checks of the store, but an unstored ticket must be stored.
 #[test]
 fn a_ticket_is_stored_when_the_store_is_back_although_the_current_token_is_due_and_unused() {
     let clock = FakeClock::new();
@@ -342,10 +339,10 @@ fn a_ticket_is_stored_when_the_store_is_back_although_the_current_token_is_due_a
     let tokens = builder(&provider, &clock).store(store.clone()).refresh_ahead(HOUR).build().unwrap();
     let another = builder(&needing_tickets(20), &clock).store(store.clone()).build().unwrap();
     another.set_ticket("ticket-1").unwrap();
-    // Adopted without anybody having taken it.
+    // Adopted, without a call that returns it.
     another.token().unwrap();
     tokens.warm_up();
-    eventually("it has one", || tokens.status().fingerprint.is_some() && !tokens.status().fetching);
+    eventually("the manager has a token", || tokens.status().fingerprint.is_some() && !tokens.status().fetching);
     clock.advance(HOUR * 3 / 2);
     thread::sleep(SECOND / 5);
     assert_eq!(tokens.status().refresh_in, Some(Duration::ZERO));
@@ -384,7 +381,7 @@ fn a_manager_that_missed_a_ticket_stops_asking_the_store() {
     assert!(reads < 5, "{reads} reads in half an hour, half an hour after anybody asked");
 }
 
-/// The wall clock is set back between two tickets; by it the older one is younger.
+/// The wall clock is set back between two tickets, so that the older one looks younger.
 #[test]
 fn a_ticket_from_before_the_clock_was_set_back_does_not_replace_a_later_one() {
     let clock = FakeClock::new();
@@ -406,8 +403,7 @@ fn a_ticket_from_before_the_clock_was_set_back_does_not_replace_a_later_one() {
     assert!(waits && stored().contains("ticket-2"), "{}", stored());
 }
 
-/// A vendor that pushes the same ticket again says that it is still good. With a store it ends when the first
-/// push of it would have; without one it does not.
+/// A vendor that pushes the same ticket again confirms its validity, with and without a store.
 #[test]
 fn a_ticket_that_is_pushed_again_is_valid_for_longer() {
     for shared in [false, true] {

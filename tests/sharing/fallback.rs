@@ -1,4 +1,4 @@
-//! A second store stands in while the first is down, and hands over what it has when the first is back.
+//! A fallback store serves the processes of a host while the primary store is down, and its tokens are copied back.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -92,7 +92,7 @@ fn promise_7_a_newer_token_of_the_fallback_store_replaces_an_older_one_of_the_pr
     assert!(host.recorded(&host.fallback).contains("token-2"));
     host.set_primary_broken(false);
     host.use_for_four_minutes(&lasting);
-    eventually("the newer one is taken over", || text(&lasting) == "token-2");
+    eventually("the newer token is adopted", || text(&lasting) == "token-2");
     assert!(host.recorded(&host.primary).contains("token-2"));
     assert_eq!(host.provider.calls(), 2);
 }
@@ -107,7 +107,7 @@ fn promise_7_an_older_token_of_the_fallback_store_does_not_replace_a_newer_one_o
     host.manager_on_another_host().force_refresh().unwrap();
     host.set_primary_broken(false);
     host.use_for_four_minutes(&lasting);
-    eventually("the newer one is taken over", || text(&lasting) == "token-2");
+    eventually("the newer token is adopted", || text(&lasting) == "token-2");
     assert!(host.recorded(&host.primary).contains("token-2"));
     host.use_for_four_minutes(&lasting);
     assert!(host.record(&host.fallback).is_none());
@@ -119,7 +119,7 @@ fn promise_4_a_rejected_token_does_not_come_back_from_a_fallback_store_without_t
     host.set_primary_broken(true);
     let bad = host.manager().token().unwrap();
     host.set_primary_broken(false);
-    // It came to another host by a way of its own.
+    // The token reached another host.
     let other = host.manager_on_another_host();
     let (key, record) = (other.key().clone(), host.record(&host.fallback).unwrap());
     host.primary.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
@@ -198,7 +198,8 @@ fn without_the_primary_store_no_refresh_token_is_used() {
     assert_eq!((text(&host.manager()), server.used_twice()), ("token-2".to_owned(), false));
 }
 
-/// The first store breaks after the refresh token was shown, so the next one is not in it; whoever has that lives on.
+/// The primary store breaks after the refresh token was used, so it lacks the next one; only the fallback store records
+/// the use.
 #[test]
 fn a_refresh_token_that_only_the_fallback_store_records_as_used_is_not_used() {
     let server = RotatingServer::default();
@@ -213,7 +214,7 @@ fn a_refresh_token_that_only_the_fallback_store_records_as_used_is_not_used() {
     });
     *host.primary.unwritable.lock().unwrap() = Some(":state");
     host.set_primary_broken(false);
-    // The lease of the fetch is over.
+    // The lease of the fetch has expired.
     host.clock.advance(60 * SECOND);
     let next = host.manager();
     assert_eq!(text(&next), "token-1");
@@ -252,7 +253,7 @@ fn a_custom_key_is_refused_with_an_encrypted_fallback_store() {
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
-/// What was wrong was the want of a ticket; the ticket has come.
+/// The recorded failure is the missing ticket, which is set now.
 #[test]
 fn a_ticket_set_during_an_outage_ends_the_failure_in_the_fallback_store() {
     let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
@@ -270,7 +271,7 @@ fn a_ticket_set_during_an_outage_ends_the_failure_in_the_fallback_store() {
     assert_eq!(text(&tokens), "ticket-token");
 }
 
-/// Two hosts without their Redis, and a provider whose tokens end each other.
+/// Two hosts without their Redis, and a provider whose tokens invalidate each other.
 #[test]
 fn hosts_without_their_store_do_not_invalidate_each_others_tokens_endlessly() {
     use evertoken::provider::Profile;
@@ -286,7 +287,7 @@ fn hosts_without_their_store_do_not_invalidate_each_others_tokens_endlessly() {
         .collect();
     for round in 0..40 {
         let host = &hosts[round % 2];
-        // The service refuses every token but the latest.
+        // The service accepts the latest token only.
         if let Ok(token) = host.token()
             && token.expose() != format!("token-{}", provider.calls())
         {
@@ -298,7 +299,7 @@ fn hosts_without_their_store_do_not_invalidate_each_others_tokens_endlessly() {
     assert!((2..=4).contains(&provider.calls()), "{} fetches in 80 s", provider.calls());
 }
 
-/// Every minute, for each manager, as long as all is well.
+/// The periodic check of each manager, each minute, with a working primary store.
 #[test]
 fn a_fallback_store_adds_no_operations_on_a_working_primary_store() {
     let looks = |with: bool| {
@@ -309,7 +310,7 @@ fn a_fallback_store_adds_no_operations_on_a_working_primary_store() {
         let before = host.primary.operations.load(Ordering::SeqCst);
         tokens.try_token();
         host.clock.advance(61 * SECOND);
-        eventually("it looks", || {
+        eventually("the manager checks the store", || {
             tokens.try_token();
             host.primary.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
         });
@@ -334,7 +335,7 @@ fn a_store_that_is_primary_and_fallback_is_reported_as_up_again() {
     assert!(matches!(told[..], [EventKind::StoreDown { .. }, EventKind::StoreUp]), "{told:#?}");
 }
 
-/// What the second store has cannot be handed over, and each look finds it there.
+/// The token of the fallback store cannot be copied, and each check finds it there.
 #[test]
 fn a_read_only_primary_store_is_reported_once() {
     let host = TwoStores::new();
@@ -356,7 +357,7 @@ fn a_read_only_primary_store_is_reported_once() {
     assert!(host.recorded(&host.fallback).contains(bad.fingerprint()));
 }
 
-/// What is looked for in the second store under the lease is not to be taken from the provider's time.
+/// The read of the fallback store under the lease must not use up the time of the fetch.
 #[test]
 fn a_slow_fallback_store_does_not_shorten_the_time_of_a_fetch() {
     let left = Arc::new(Mutex::new(Duration::ZERO));
@@ -369,7 +370,7 @@ fn a_slow_fallback_store_does_not_shorten_the_time_of_a_fetch() {
     let make = |store: MemoryStore| {
         TokenManager::builder(provider.clone()).store(store).http(evertoken::HttpConfig::default().timeout(SECOND))
     };
-    // Something of no use is recorded there: that nothing is known.
+    // The fallback store has a record without a usable token.
     make(second.clone()).build().unwrap().invalidate().unwrap();
     second.compare_and_swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
     let tokens = make(MemoryStore::new())

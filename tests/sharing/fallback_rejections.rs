@@ -23,20 +23,20 @@ fn an_invalidated_token_does_not_come_back_from_the_fallback_store() {
     assert_eq!(text(&next), "token-2");
 }
 
-/// The rejection was told to the first store, which is down again: nobody on this host can hear of it there.
+/// Only the primary store has the rejection, and it is down again: no process of this host can read it there.
 #[test]
 fn promise_4_a_token_rejected_before_an_outage_is_not_returned_from_the_fallback_store() {
     let host = TwoStores::new();
     host.set_primary_broken(true);
     let bad = host.manager().token().unwrap();
     host.set_primary_broken(false);
-    // By a process that never was without the first store.
+    // The rejecting process started after the outage.
     host.manager().reject(&bad).unwrap();
     host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-2");
 }
 
-/// As a program does that is started often: each process lives for one call.
+/// Each process lives for one call, as a command-line tool does.
 #[test]
 fn promise_4_and_7_a_new_process_prefers_a_newer_token_of_the_fallback_store() {
     let host = TwoStores::new();
@@ -44,7 +44,7 @@ fn promise_4_and_7_a_new_process_prefers_a_newer_token_of_the_fallback_store() {
     assert_eq!(bad.expose(), "token-1");
     host.set_primary_broken(true);
     let during = host.manager();
-    // The held one came from the first store, and is refused by the service now.
+    // The current token came from the primary store, and a service refuses it now.
     assert!(during.reject(&bad).is_err());
     drop(during);
     assert_eq!(text(&host.manager()), "token-2");
@@ -53,14 +53,14 @@ fn promise_4_and_7_a_new_process_prefers_a_newer_token_of_the_fallback_store() {
     assert!(host.recorded(&host.primary).contains("token-2"));
 }
 
-/// Two outages with a rejection on another host between them.
+/// Two outages, with a rejection on another host between them.
 #[test]
 fn promise_4_a_token_replaced_in_the_primary_store_is_not_returned_in_the_next_outage() {
     let host = TwoStores::new();
     host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-1");
     host.set_primary_broken(false);
-    // Another host fetches, and this one finds that in the first store, again and again.
+    // Another host fetches, and this host reads that token from the primary store several times.
     let other = host.manager_on_another_host();
     assert_eq!(text(&other), "token-2");
     for _ in 0..10 {
@@ -70,8 +70,8 @@ fn promise_4_a_token_replaced_in_the_primary_store_is_not_returned_in_the_next_o
     assert_ne!(text(&host.manager()), "token-1");
 }
 
-/// A long outage, in which a rejected token is granted again. What is brought over from the second store has its number from
-/// there, or it would count as older than what the others hold.
+/// A long outage, in which a rejected token is granted again. The copied token keeps its number from the fallback
+/// store, or it would count as older than the tokens of the other managers.
 #[test]
 fn promise_4_a_token_reinstated_during_an_outage_does_not_overwrite_a_later_rejection() {
     for is_replaced in [false, true] {
@@ -101,7 +101,7 @@ fn promise_4_a_token_reinstated_during_an_outage_does_not_overwrite_a_later_reje
     }
 }
 
-/// A Redis that keeps nothing on a disk was restarted, and the provider gives the same token until its end.
+/// A Redis without persistence was restarted, and the provider grants the same token until it expires.
 #[test]
 fn promise_4_a_rejection_in_the_fallback_store_is_copied_to_an_emptied_primary_store() {
     let host = TwoStores::of(FakeProvider::new().then_grant("same", 2 * HOUR).then_unchanged());
@@ -113,7 +113,7 @@ fn promise_4_a_rejection_in_the_fallback_store_is_copied_to_an_emptied_primary_s
     host.primary.inner.compare_and_swap(host.manager_on_another_host().key(), Expected::Any, None).unwrap();
     host.set_primary_broken(false);
     host.clock.advance(HOUR);
-    // Not of use to it, so nothing of it is handed out.
+    // The record has no usable token, so nothing of it is returned.
     host.provider.always_fail(Some(Error::new(ErrorKind::Unavailable, "the provider is down")));
     host.manager().token().unwrap_err();
     assert!(host.recorded(&host.primary).contains(bad.fingerprint()), "{}", host.recorded(&host.primary));
@@ -141,7 +141,8 @@ fn promise_4_a_rejection_in_the_fallback_store_is_added_to_a_later_token_in_the_
     assert!(host.record(&host.fallback).is_none(), "what has been handed over is over there");
 }
 
-/// What it holds is not recorded by it; another brought it over from the second store, and the service refused it then.
+/// This manager did not record its token; another one copied it from the fallback store, and the service refused it
+/// then.
 #[test]
 fn promise_4_a_manager_with_a_token_from_the_outage_does_not_undo_its_later_rejection() {
     let host = TwoStores::new();
@@ -162,7 +163,8 @@ fn promise_4_a_manager_with_a_token_from_the_outage_does_not_undo_its_later_reje
     assert_eq!(host.provider.calls(), 2);
 }
 
-/// The provider gives the host the rejected token again, as there is no other yet; then another host gets the next one.
+/// The provider grants the rejected token to this host again, because there is no other yet; then another host gets the
+/// next one.
 #[test]
 fn promise_4_a_token_reinstated_during_the_outage_does_not_replace_a_newer_one() {
     let provider = FakeProvider::new().then_grant("first", 2 * HOUR).then_grant("first", 2 * HOUR);
@@ -178,7 +180,8 @@ fn promise_4_a_token_reinstated_during_the_outage_does_not_replace_a_newer_one()
     assert_eq!(host.provider.calls(), 3);
 }
 
-/// Who starts during the outage cannot read the first store, and fetches another token, which the second store then has.
+/// A process that starts during the outage cannot read the primary store, and fetches another token, which only the
+/// fallback store has then.
 #[test]
 fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_fallback_store() {
     let provider = FakeProvider::new().then_grant("first", 5 * HOUR).then_grant("second", HOUR);
@@ -195,7 +198,7 @@ fn promise_4_a_rejection_during_the_outage_is_kept_beside_another_token_of_the_f
     assert!(host.recorded(&host.primary).contains(bad.fingerprint()));
 }
 
-/// As a Redis that has become a replica, or is full.
+/// A Redis that has become a replica, or is full, can be read but not written.
 #[test]
 fn promise_4_a_rejection_reaches_all_processes_of_a_host_with_a_read_only_primary_store() {
     let host = TwoStores::new();
@@ -231,14 +234,14 @@ fn promise_4_the_first_check_after_an_outage_respects_rejections_in_the_fallback
     host.set_primary_broken(false);
     let looked = host.primary.operations.load(Ordering::SeqCst);
     host.clock.advance(61 * SECOND);
-    eventually("it looks", || {
+    eventually("the manager checks the store", || {
         lasting.try_token();
         host.primary.operations.load(Ordering::SeqCst) > looked && !lasting.status().fetching
     });
     assert_eq!(text(&lasting), "token-2");
 }
 
-/// The record of the first store is held, so a renewal does not read it again.
+/// The manager has the record of the primary store in memory, so a refresh does not read it again.
 #[test]
 fn promise_4_a_rejection_in_the_fallback_store_outlives_a_failed_refresh() {
     let provider = FakeProvider::new()
@@ -255,7 +258,7 @@ fn promise_4_a_rejection_in_the_fallback_store_outlives_a_failed_refresh() {
     assert!(host.recorded(&host.fallback).contains("rejected"));
     host.set_primary_broken(false);
     assert!(lasting.force_refresh().is_err());
-    // Whatever it gets, that one was refused by the service, and this host was told.
+    // The service refused that token, and this host has recorded the rejection.
     let got = host.manager().token().map(|token| token.expose().to_owned());
     assert_ne!(got.as_deref().ok(), Some("token-1"), "first: {}", host.recorded(&host.primary));
 }
@@ -275,7 +278,7 @@ fn promise_4_a_token_rejected_in_the_fallback_store_is_not_read_at_once_from_the
     assert_ne!(text(&make()), "token-1");
 }
 
-/// The same with real files: the first directory can be read but not written to.
+/// As above with real files: the first directory can be read but not written to.
 #[test]
 fn promise_4_read_only_files_do_not_hide_a_rejection_in_the_fallback_store() {
     let folder = tempfile::tempdir().unwrap();
@@ -287,7 +290,7 @@ fn promise_4_read_only_files_do_not_hide_a_rejection_in_the_fallback_store() {
     };
     let tokens = make();
     let bad = tokens.token().unwrap();
-    // Nobody gets the locks: something else stands where they belong. It is told as an error of the store.
+    // The lock files cannot be opened because directories stand in their places, which is a store error.
     for file in fs::read_dir(&first).unwrap().flatten() {
         if file.path().extension().is_some_and(|end| end == "lock") {
             fs::remove_file(file.path()).unwrap();

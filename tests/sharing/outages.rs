@@ -59,7 +59,7 @@ fn the_status_shows_why_the_store_is_down() {
     tokens.invalidate().unwrap_err();
     let status = tokens.status();
     assert!(status.to_string().contains("store       out of use for 0 ms: broken on purpose"), "{status}");
-    // Another thing is wrong with it by now.
+    // The cause of the outage has changed by now.
     group.store.panics.store(true, Ordering::SeqCst);
     group.clock.advance(60 * SECOND);
     tokens.invalidate().unwrap_err();
@@ -125,7 +125,7 @@ fn processes_without_their_store_fetch_seldom_if_a_new_token_ends_the_old_one() 
     while waited < 300 * SECOND {
         let error = tokens.token().unwrap_err();
         assert_eq!((error.kind(), group.provider.calls()), (ErrorKind::Store, 1));
-        // The store may be back sooner, so it is looked at before the interval is over.
+        // The store may be back sooner, so the manager checks before the interval has passed.
         let retry_in = error.retry_after().unwrap();
         group.clock.advance(retry_in);
         waited += retry_in;
@@ -144,7 +144,7 @@ fn promise_6_a_store_that_hangs_is_down() {
         tokens.invalidate().unwrap_err();
         assert!(text(&tokens).starts_with("token-"));
     }
-    // One operation hangs, and nobody asks again as long as it does.
+    // One operation hangs, and no other one starts as long as it does.
     assert_eq!(group.store.operations.load(Ordering::SeqCst), 1);
     group.clock.advance(HOUR);
     tokens.invalidate().unwrap_err();
@@ -181,7 +181,7 @@ fn a_store_that_cannot_wait_is_not_down_and_not_polled_in_a_busy_loop() {
         assert!(group.provider.wait_for_calls(1, PATIENCE));
         let asked = Instant::now();
         other.warm_up();
-        eventually("it has waited for a while", || asked.elapsed() > Duration::from_millis(300));
+        eventually("the manager has waited for a while", || asked.elapsed() > Duration::from_millis(300));
         assert!(group.store.waits.load(Ordering::SeqCst) < 20);
         assert!(other.status().store_down_for.is_none());
         group.provider.open();
@@ -189,7 +189,7 @@ fn a_store_that_cannot_wait_is_not_down_and_not_polled_in_a_busy_loop() {
     }
 }
 
-/// The first store takes no record; no second one is needed for that.
+/// The primary store accepts no record, without a fallback store.
 #[test]
 fn a_token_that_could_not_be_recorded_leaves_no_lease() {
     let host = TwoStores::of(FakeProvider::new());
@@ -199,7 +199,7 @@ fn a_token_that_could_not_be_recorded_leaves_no_lease() {
     assert!(host.primary.inner.is_empty(), "others wait for a lease under which nobody fetches");
 }
 
-/// Lets a second pass, and leaves those in the background the time to see it.
+/// Advances the clock by a second and gives background threads the time to notice.
 fn pass_a_second(clock: &FakeClock) {
     clock.advance(SECOND);
     thread::sleep(Duration::from_millis(5));
@@ -217,16 +217,16 @@ fn promise_7_more_fetches_during_an_outage_do_not_overwrite_the_latest_token() {
         assert_eq!(a.force_refresh().unwrap().expose(), token);
     }
     clock.advance(600 * SECOND);
-    // Granted last, and lives longest.
+    // Granted last, with the latest expiry.
     assert_eq!(b.force_refresh().unwrap().expose(), "token-5");
     let in_store = || token_in(inner.read(a.key()).unwrap().unwrap().bytes());
     stores[1].set_broken(false);
-    eventually("it is written", || {
+    eventually("the token is written", || {
         pass_a_second(&clock);
         text(&b) == "token-5" && in_store() == "token-5"
     });
     stores[0].set_broken(false);
-    eventually("the newer one is adopted", || {
+    eventually("the newer token is adopted", || {
         pass_a_second(&clock);
         text(&a) == "token-5"
     });
@@ -242,7 +242,7 @@ fn managers_agree_on_one_of_two_tokens_of_one_moment() {
     stores.iter().for_each(|store| store.set_broken(true));
     assert_ne!(text(&a), text(&b));
     stores.iter().for_each(|store| store.set_broken(false));
-    eventually("both have the same", || {
+    eventually("both managers have the same token", || {
         pass_a_second(&clock);
         text(&a) == text(&b)
     });

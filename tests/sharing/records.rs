@@ -59,7 +59,7 @@ fn a_recorded_failure_keeps_the_words_of_the_first_version() {
         assert_eq!(error.kind(), kind);
         let record: serde_json::Value = serde_json::from_slice(group.record().unwrap().bytes()).unwrap();
         assert_eq!(record["failure"]["kind"], word);
-        // Another manager reads the same kind back.
+        // Another manager reads the same kind from the record.
         assert_eq!(group.manager().token().unwrap_err().kind(), kind);
         assert_eq!(group.provider.calls(), 1, "{word}");
     }

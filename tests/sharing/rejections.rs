@@ -103,7 +103,7 @@ fn promise_4_a_token_is_not_recorded_again_after_a_later_one_was_rejected() {
     let first = late.token().unwrap();
     assert_eq!([text(&tokens), text(&other)], ["token-1", "token-1"]);
     let second = tokens.force_refresh().unwrap();
-    // The store has no room for this: another one is recorded.
+    // The record has no place for the rejection, because it has another token.
     other.reject(&first).unwrap();
     tokens.reject(&second).unwrap();
     group.clock.advance(61 * SECOND);
@@ -122,13 +122,13 @@ fn a_token_fetched_before_an_invalidation_is_not_recorded() {
     assert_eq!((text(&tokens), group.provider.calls()), ("token-2".to_owned(), 2));
 }
 
-/// Has the manager look at the store, several times, while the token is in use.
+/// Makes the manager check the store several times while the token is in use.
 fn live(tokens: &TokenManager, group: &Group) {
     for _ in 0..4 {
         let looked = group.store.operations.load(Ordering::SeqCst);
         tokens.try_token();
         group.clock.advance(61 * SECOND);
-        eventually("it looks", || {
+        eventually("the manager checks the store", || {
             tokens.try_token();
             group.store.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
         });
@@ -137,7 +137,7 @@ fn live(tokens: &TokenManager, group: &Group) {
 
 #[test]
 fn promise_4_a_token_rejected_while_the_store_was_down_does_not_come_back() {
-    // The next one ends sooner, so its end does not say that it is the later one.
+    // The next token expires sooner, so its expiry does not show that it is the later one.
     let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_grant("t-2", HOUR));
     let one = group.manager();
     let bad = one.token().unwrap();
@@ -198,7 +198,7 @@ fn promise_4_a_rejection_survives_a_failure_that_is_recorded_in_the_same_moment(
         Ok(())
     });
     one.force_refresh().unwrap_err();
-    // Of a process that starts only now.
+    // A process that starts only now.
     let third = builder(&provider, &clock).store(inner).build().unwrap();
     assert!(third.token().ok().is_none_or(|token| token.expose() != "token-1"));
 }

@@ -5,7 +5,7 @@ use evertoken::{FileStore, TokenManager, WeCom};
 
 use crate::common::wait::*;
 
-/// WeCom gives a token that lives again, and tells a whole life for it. Programs start each minute.
+/// WeCom grants a valid token again and reports a whole lifetime for it. Programs start each minute.
 #[test]
 fn promise_2_a_wall_clock_set_back_does_not_extend_a_stored_token() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
@@ -37,12 +37,12 @@ fn promise_4_a_wall_clock_set_back_does_not_undo_a_rejection() {
     tokens.reject(&tokens.token().unwrap()).unwrap();
     clock.advance(HOUR);
     clock.step_back(2 * HOUR);
-    // It is granted again, with its own end and not with another whole life.
+    // The token is granted again with its own expiry and not with another whole lifetime.
     let again = start().token().unwrap();
     assert!(again.remaining() <= HOUR, "{:?}", again.remaining());
 }
 
-/// The provider gives the same token again until its end, which the wall clock has come to already.
+/// The provider grants the same token until it expires, which is already in the past by the wall clock.
 #[test]
 fn a_wall_clock_set_forward_does_not_expire_an_unchanged_token() {
     let clock = FakeClock::new();
@@ -54,7 +54,7 @@ fn a_wall_clock_set_forward_does_not_expire_an_unchanged_token() {
     for minute in 0..100 {
         let token = tokens.token().unwrap_or_else(|error| panic!("minute {minute}: {error}"));
         assert!(host.is_valid(token.expose()), "minute {minute}");
-        eventually("what was started in the background has ended", || !tokens.status().fetching);
+        eventually("the background fetch has ended", || !tokens.status().fetching);
         clock.advance(60 * SECOND);
     }
 }

@@ -1,4 +1,4 @@
-//! What every store does, and what the one in memory does besides. A backend adds one call of `behaves`, and one of
+//! The contract of every store, and of the one in memory. A backend adds one call of `behaves`, and one of
 //! `is_won_by_one_process` if processes share it.
 
 #[cfg(target_os = "linux")]
@@ -30,7 +30,7 @@ use crate::common::suite::bytes;
 use crate::common::suite::{ask, behaves, key, put, race};
 use crate::common::wait::*;
 
-/// A store into which another manager writes just when this one has won the lease.
+/// A store into which another manager writes just when this one gets the lease.
 #[derive(Debug, Default)]
 struct Overtaken(MemoryStore);
 
@@ -165,8 +165,8 @@ mod encrypted {
     }
 }
 
-/// Eight processes with eight threads each swap at once, several times. `place` is made once, in the test itself; each process
-/// opens a store of its own there.
+/// Eight processes with eight threads each swap at once, several times. `place` is called once, in the test itself;
+/// each process opens a store of its own there.
 #[cfg(target_os = "linux")]
 fn is_won_by_one_process<S: Store + Clone>(place: impl FnOnce() -> String, open: impl Fn(&str) -> S) {
     let test = test_of(&open);
@@ -266,7 +266,7 @@ fn debug_output_of_a_store_and_its_entries_shows_no_bytes() {
     assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
 }
 
-/// Nothing would be written, so there is nothing to refuse.
+/// Nothing would be written, so a full store has nothing to refuse.
 #[test]
 fn a_full_memory_store_reports_a_conflict_as_a_conflict() {
     let store = MemoryStore::new();

@@ -1,4 +1,4 @@
-//! Stores whose bytes are sealed: what they do as every store does, and what nobody can do without the key.
+//! Stores whose records are encrypted: the contract of every store, and the guarantees without the key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn encrypted<S: Store + Clone>(store: &S, first: u8) -> EncryptedStore<S> {
     EncryptedStore::new(store.clone(), encryption_key(first))
 }
 
-/// A provider of a credential of its own.
+/// A provider with a credential of its own.
 fn provider(name: &str) -> FakeProvider {
     FakeProvider::new().with_identity(Identity::new("encrypted").part("name", name))
 }
@@ -49,7 +49,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Whether a record says anything of what managers write into theirs.
+/// Whether a record shows any text that managers write into their records.
 fn shows_secrets(record: &[u8]) -> bool {
     ["token", "access_token", "life_ms", "\"v\":"].iter().any(|text| contains(record, text))
 }
@@ -58,7 +58,7 @@ fn take_lease(store: &impl Store, key: &Key, owner: &str) -> LeaseOutcome {
     store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), 10 * SECOND).unwrap()
 }
 
-/// Asserts that nothing of what is under `key` is read, and that it can be replaced.
+/// Asserts that the record under `key` is not read, and that it can be replaced.
 fn assert_not_decrypted(store: &impl Store, key: &Key) -> Version {
     let entry = store.read(key).unwrap().unwrap();
     assert_eq!((entry.bytes(), entry.remaining()), (&b""[..], Duration::ZERO));
@@ -75,7 +75,7 @@ fn every_store_behaves_as_a_store_when_it_is_encrypted() {
     let clock = FakeClock::new();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::with_clock(clock.clone()));
     behaves(&encrypted(&store, 3), &|time| clock.advance(time));
-    // One that has no operations of its own beyond the two.
+    // A store with the two required operations only.
     let inner = MemoryStore::with_clock(clock.clone());
     behaves(&encrypted(&FaultyStore { inner, ..FaultyStore::default() }, 3), &|time| clock.advance(time));
 }
@@ -137,7 +137,7 @@ fn a_record_encrypted_with_another_key_is_absent_is_reported_once_and_is_replace
     let store = encrypted(&inner, 4);
     assert_not_decrypted(&store, &key);
     let second = manager(&provider, store.clone());
-    // Another one had the lease for a while.
+    // Another manager had the lease for a while.
     assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Busy { .. }));
     inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     publish(&store, &key, "a");
@@ -146,7 +146,7 @@ fn a_record_encrypted_with_another_key_is_absent_is_reported_once_and_is_replace
     assert_eq!(text(&manager(&provider, encrypted(&inner, 4))), "token-2", "it was replaced under the current key");
     assert_eq!(provider.calls(), 2);
     assert_eq!(reports("a key that is not given"), 1);
-    // By each store once.
+    // Each store reports once.
     inner.compare_and_swap(&key, Expected::Any, Some((b"{}", HOUR))).unwrap();
     (0..3).for_each(|_| drop(store.read(&key).unwrap()));
     assert_eq!(reports(""), 1);
@@ -166,7 +166,7 @@ fn a_key_is_replaced_without_losing_a_token() {
     let (inner, provider) = (MemoryStore::new(), provider("rotation"));
     let ask = |store: EncryptedStore<MemoryStore>| text(&manager(&provider, store));
     assert_eq!(ask(encrypted(&inner, 3)), "token-1");
-    // Those that have heard of the new one, and those that write with it.
+    // Programs that know the new key, and programs that write with it.
     assert_eq!(ask(encrypted(&inner, 3).also_decrypt_with(encryption_key(4))), "token-1");
     assert_eq!(
         ask(encrypted(&inner, 4).also_decrypt_with(encryption_key(9)).also_decrypt_with(encryption_key(3))),
@@ -216,7 +216,7 @@ fn a_record_with_a_changed_added_or_removed_byte_cannot_be_decrypted() {
     assert!(contains(store.read(tokens.key()).unwrap().unwrap().bytes(), "token-1"));
 }
 
-/// What stands in the way of a store, and how it gets there.
+/// `put_there` writes an undecryptable record under a key.
 fn undecryptable_record_is_replaced(inner: &(impl Store + Clone), put_there: &mut dyn FnMut(&Key)) {
     let (store, key) = (encrypted(inner, 3), key("in the way"));
     put_there(&key);
@@ -224,7 +224,7 @@ fn undecryptable_record_is_replaced(inner: &(impl Store + Clone), put_there: &mu
     assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Busy { cursor, .. } if cursor.version().is_some()));
     publish(&store, &key, "a");
     assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"x"));
-    // By its version.
+    // A replacement by version.
     put_there(&key);
     let version = assert_not_decrypted(&store, &key);
     assert!(matches!(
@@ -232,7 +232,7 @@ fn undecryptable_record_is_replaced(inner: &(impl Store + Clone), put_there: &mu
         SwapOutcome::Done(_)
     ));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"y");
-    // By somebody without the lease, though it lives longer than what is written.
+    // A write without the lease, although the record in place expires later than the new one.
     put_there(&key);
     assert!(matches!(take_lease(&store, &key, "holder"), LeaseOutcome::Busy { .. } | LeaseOutcome::Leased));
     let published = store.publish(&key, &LeaseOwner::new("late"), None, b"z", SECOND * 60).unwrap();
@@ -257,7 +257,7 @@ fn a_record_that_cannot_be_decrypted_blocks_no_operation() {
     undecryptable_record_is_replaced(&inner, &mut |key| drop(put(&other, key, b"other", 2 * HOUR)));
 }
 
-/// A store into which somebody keeps writing what cannot be opened.
+/// A store into which another program keeps writing undecryptable records.
 #[derive(Debug, Default)]
 struct UndecryptableStore(AtomicU8);
 
@@ -302,7 +302,7 @@ fn leases_are_stored_in_the_clear_and_records_are_encrypted() {
     let inner = MemoryStore::new();
     let (store, other, key) = (encrypted(&inner, 3), encrypted(&inner, 4), key("beside a lease"));
     assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
-    // Those who have another key, or none, know whose it is, and so nobody fetches meanwhile.
+    // Programs with another key, or with none, see the lease and its owner, so no other manager fetches meanwhile.
     assert!(matches!(take_lease(&inner, &key, "a"), LeaseOutcome::Leased));
     assert!(matches!(take_lease(&other, &key, "b"), LeaseOutcome::Busy { .. }));
     assert!(matches!(take_lease(&other, &key, "a"), LeaseOutcome::Leased));
@@ -355,7 +355,7 @@ fn no_debug_output_shows_a_key() {
     assert_eq!(format!("{store:?}"), "EncryptedStore { store: MemoryStore { entries: 0 }, .. }");
 }
 
-/// Asserts that what this key seals opens with that one.
+/// Asserts that one key decrypts records of the other.
 fn is_same(one: &EncryptionKey, other: &EncryptionKey) {
     let inner = MemoryStore::new();
     put(&EncryptedStore::new(inner.clone(), one.clone()), &key("same"), b"encrypted", HOUR);
@@ -363,7 +363,7 @@ fn is_same(one: &EncryptionKey, other: &EncryptionKey) {
     assert_eq!(bytes(read).unwrap(), b"encrypted");
 }
 
-/// Asserts that it is a wrong setting, says these words, and quotes nothing of the key.
+/// Asserts that the error is a wrong setting, contains these words and quotes nothing of the key.
 fn assert_refused(result: Result<EncryptionKey, Error>, words: &[&str]) {
     let error = result.unwrap_err();
     let shown = format!("{error} {error:?}");
@@ -434,7 +434,7 @@ fn a_key_given_as_a_variable_name_is_not_quoted() {
     }
 }
 
-/// A file that its owner alone can read and write.
+/// A file that only its owner can read and write.
 fn key_file(folder: &Path, name: &str, content: &[u8]) -> std::path::PathBuf {
     let path = folder.join(name);
     fs::write(&path, content).unwrap();
@@ -515,7 +515,7 @@ fn a_key_file_that_is_no_regular_file_is_refused_without_blocking() {
     for path in [pipe.as_path(), Path::new("/dev/zero")] {
         assert_refused(EncryptionKey::from_file(path), &[&format!("{path:?}"), "no regular file"]);
     }
-    // Secrets of a container are often links.
+    // Secrets of a container are often symbolic links.
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(key_file(folder.path(), "key", &key_bytes(3)), &link).unwrap();
     is_same(&encryption_key(3), &EncryptionKey::from_file(link).unwrap());
@@ -540,7 +540,7 @@ mod over_redis {
         assert!(store(&server).logs_its_trouble());
     }
 
-    /// Everything that is on the server, and its keys.
+    /// All keys and values on the server.
     fn everything(server: &RedisServer) -> Vec<(String, Vec<u8>)> {
         let keys: Vec<String> = server.ask(&["KEYS", "*"]).unwrap();
         let value = |key: &str| match server.ask::<String>(&["TYPE", key]).unwrap().as_str() {
@@ -583,7 +583,7 @@ mod over_redis {
     #[test]
     fn a_cold_call_still_costs_one_round_trip_and_a_refresh_two() {
         let (server, provider) = (RedisServer::start(), provider("round trips"));
-        // So that the server knows the scripts.
+        // After this call the server knows the scripts.
         assert_eq!(text(&manager(&provider, store(&server))), "token-1");
         let monitor = Monitor::of(&server);
         let one = manager(&provider, store(&server));

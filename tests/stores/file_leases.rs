@@ -20,7 +20,7 @@ fn lease(store: &FileStore, owner: &str) -> LeaseOutcome {
     store.read_or_lease(&key("leased"), None, Duration::ZERO, &LeaseOwner::new(owner), 7 * SECOND).unwrap()
 }
 
-/// The machine's own clock tells how long the lease still lasts, and the lock that its holder lives.
+/// The monotonic clock decides how long the lease lasts, and the lock file shows that its holder lives.
 #[test]
 fn a_wall_clock_that_is_set_does_not_expire_a_lease() {
     for step in ["back", "forward"] {
@@ -37,7 +37,7 @@ fn a_wall_clock_that_is_set_does_not_expire_a_lease() {
     }
 }
 
-/// "Whoever cannot write must not keep the others from trying", also when it is the lock that was not to be had.
+/// A holder that fails to get the lock for its publication frees the lease all the same.
 #[test]
 fn a_publication_that_does_not_get_the_lock_frees_the_lease() {
     let folder = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ fn a_publication_that_does_not_get_the_lock_frees_the_lease() {
     assert!(matches!(got, LeaseOutcome::Leased), "others wait for a lease under which nobody fetches: {got:?}");
 }
 
-/// A disk takes its time to write what the holder of the lease has fetched, and all the while it has the lock.
+/// A slow disk delays the write of the lease holder, which has the lock meanwhile.
 #[test]
 fn a_manager_that_starts_during_a_slow_write_of_the_holder_waits_for_the_token() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().gated());
@@ -65,10 +65,10 @@ fn a_manager_that_starts_during_a_slow_write_of_the_holder_waits_for_the_token()
         let asking = scope.spawn(|| text(&holder));
         assert!(provider.wait_for_calls(1, PATIENCE));
         let waits = scope.spawn(|| text(&waiting));
-        eventually("it waits", || waiting.status().fetching);
+        eventually("the manager waits", || waiting.status().fetching);
         let lock = lock();
         lock.lock().unwrap();
-        // Longer than a change waits for its turn.
+        // Longer than a change waits for its lock.
         let late = scope.spawn(|| text(&late));
         assert!(!provider.wait_for_calls(2, 2 * SECOND), "another one has fetched");
         lock.unlock().unwrap();
@@ -95,7 +95,7 @@ fn an_expired_lease_does_not_stop_others_although_its_holder_has_the_lock() {
     assert!(asked.elapsed() < 8 * SECOND, "{:?}", asked.elapsed());
 }
 
-/// Somebody who has no lease writes for as long as a slow disk takes, and others start meanwhile.
+/// A manager without a lease writes for as long as a slow disk takes, and others start meanwhile.
 #[test]
 fn promise_3_managers_that_start_during_a_slow_write_cost_one_fetch() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
@@ -125,7 +125,7 @@ fn a_directory_removed_during_a_lease_costs_the_holder_nothing() {
     provider.permit(1);
     wait_for_grant(&events);
     assert_eq!(text(&tokens), "token-1");
-    eventually("it is recorded", || store.read(tokens.key()).unwrap().is_some());
+    eventually("the change is recorded", || store.read(tokens.key()).unwrap().is_some());
     assert_eq!(text(&builder_on(&provider, &place.store()).build().unwrap()), "token-1");
 }
 
@@ -138,7 +138,7 @@ fn a_lease_whose_lock_files_are_removed_lasts_its_whole_time() {
     fs::remove_file(place.file(|name| name.ends_with(".lease"))).unwrap();
     fs::remove_file(place.file(|name| name.ends_with(".lock"))).unwrap();
     assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Busy { .. }));
-    // Asked for again, it has a lock again, which tells that its holder has gone.
+    // A repeated request locks the new file, so that the end of its holder can be noticed.
     assert!(matches!(ask(&holder, &key, "a"), LeaseOutcome::Leased));
     assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Busy { .. }));
     drop(holder);
@@ -182,7 +182,7 @@ fn waiting_for_a_lock_does_not_extend_a_lease() {
         thread::scope(|scope| {
             let waiting = scope.spawn(|| write(how, &store));
             clock.wait();
-            // As a laptop that sleeps, or a process that is stopped, just then.
+            // A laptop sleeps, or a process is suspended, at this moment.
             place.clock.advance(HOUR / 2);
             held.unlock().unwrap();
             waiting.join().unwrap();
@@ -211,7 +211,7 @@ fn a_stopped_publication_does_not_replace_a_record_that_expires_later() {
     });
 }
 
-/// A clock that tells when it is looked at.
+/// A clock that records whether it was read.
 #[derive(Clone, Debug)]
 struct Looked {
     clock: FakeClock,
@@ -224,7 +224,7 @@ impl Looked {
     }
 
     fn wait(&self) {
-        eventually("somebody looks", || self.looked.load(Ordering::SeqCst));
+        eventually("the clock is read", || self.looked.load(Ordering::SeqCst));
     }
 }
 
@@ -252,7 +252,7 @@ fn a_lock_that_is_never_released_costs_a_manager_no_token() {
 
 #[test]
 fn removed_lock_files_lose_no_completed_write() {
-    // Between the last look at a lock and the change it guards is a moment that no look can cover.
+    // A lock file can be removed between the last check of it and the change that it guards.
     shows("two hundred counts are each one more than the one before", |_| {
         let place = Place::new();
         put(&place.store(), &key("counter"), b"0", HOUR);
@@ -269,7 +269,7 @@ fn count_of(store: &FileStore) -> Option<(usize, Version)> {
     Some((std::str::from_utf8(entry.bytes()).unwrap().parse().unwrap(), entry.version().clone()))
 }
 
-/// The counts that four stores say they have written, in order.
+/// The counts that four stores report as written, in order.
 fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
     let over = AtomicBool::new(false);
     let count = |store: FileStore| {
@@ -290,7 +290,7 @@ fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
                 for name in place.names().into_iter().filter(|name| name.ends_with(".lock")) {
                     let _ = fs::remove_file(place.path().join(name));
                 }
-                // Without a pause hardly anybody would get to the end of a write.
+                // Without a delay hardly any write would succeed.
                 thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
             }
         });
@@ -316,7 +316,7 @@ fn a_lease_with_an_unreadable_owner_is_free() {
 fn a_long_wait_ends_within_50_ms_of_a_change() {
     let place = Place::new();
     let (key, holder) = (key("woken"), LeaseOwner::new("holder"));
-    // Eight look at times of their own, so that none of them does so in time by chance.
+    // Eight waiters poll at different times, so that none of them polls at the right time by chance.
     shows("the last of eight who wait wakes within 50 ms", |_| {
         let store = place.store();
         store.compare_and_swap(&key, Expected::Any, None).unwrap();
@@ -332,7 +332,7 @@ fn a_long_wait_ends_within_50_ms_of_a_change() {
         let woken = thread::scope(|scope| {
             let waiting: Vec<_> = (0..8).map(|_| place.store()).map(|store| scope.spawn(|| wait(store))).collect();
             started.wait();
-            // Long enough for those who look less and less often to do so.
+            // Long enough for the poll intervals to grow.
             assert!(!ends_within(&waiting[0], SECOND + SECOND / 8), "there is no news yet");
             assert!(!waiting.iter().any(|waiting| waiting.is_finished()), "there is no news yet");
             assert!(matches!(store.publish(&key, &holder, None, b"x", HOUR).unwrap(), PublishOutcome::Done(_)));

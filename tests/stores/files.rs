@@ -1,4 +1,4 @@
-//! The store in files: what stands in them, who may have put it there, and what the clocks say about it.
+//! The store in files: its contents, its directory and its clocks.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -41,7 +41,7 @@ fn without_a_directory_the_store_is_created_in_the_cache_of_the_user() {
         is_at(home.path().join("cache/evertoken"));
         assert_eq!(names(home.path()), ["cache"]);
         fs::remove_dir_all(home.path().join("cache")).unwrap();
-        // SAFETY: the managers have gone, and what they leave running reads no environment.
+        // SAFETY: the managers are dropped, and their threads read no environment.
         unsafe { env::remove_var("XDG_CACHE_HOME") };
         is_at(home.path().join("home/.cache/evertoken"));
         assert_eq!(names(home.path()), ["home"]);
@@ -83,7 +83,7 @@ fn a_damaged_truncated_or_foreign_file_is_absent_and_is_replaced() {
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"{\"a\":1}\nsecond line", "the whole one is read");
 }
 
-/// The text of a file with another first line, which is whole in itself.
+/// The text of a file with another first line, which is valid by itself.
 fn with_head(text: &[u8], edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let line = text.iter().position(|byte| *byte == b'\n').unwrap();
     let head = std::str::from_utf8(&text[..line]).unwrap().rsplit_once(' ').unwrap().0;
@@ -142,7 +142,7 @@ fn the_sooner_of_two_clocks_expires_a_record_and_after_a_reboot_the_wall_clock_a
     assert!(around(LIFETIME / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
     place.clock.suspend(LIFETIME / 2);
     assert_eq!(left(&place), None);
-    // The wall clock was set back a little: the other one is ahead.
+    // The wall clock was set back a little: the monotonic clock is ahead.
     let place = written();
     place.clock.advance(LIFETIME / 2);
     place.clock.step_back(Duration::from_millis(900));
@@ -153,7 +153,7 @@ fn the_sooner_of_two_clocks_expires_a_record_and_after_a_reboot_the_wall_clock_a
     assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
     fs::write(place.record(), with_head(&text, |head| head["boot"] = serde_json::Value::Null)).unwrap();
     assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
-    // Its start is to come: nobody can tell but the clock of the machine.
+    // The record starts in the future, so only the monotonic clock is of use.
     let place = written();
     place.clock.advance(LIFETIME / 2);
     place.clock.step_back(HOUR);
@@ -163,11 +163,11 @@ fn the_sooner_of_two_clocks_expires_a_record_and_after_a_reboot_the_wall_clock_a
     assert_eq!(left(&place), None);
     place.clock.step_forward(HOUR);
     assert!(left(&place).is_some());
-    // Never longer than it was given, even when the clock was set back by less than is noticed.
+    // Never longer than the given lifetime, even when the clock was set back by too little to be noticed.
     let place = written();
     place.clock.step_back(Duration::from_millis(900));
     assert!(left(&place).unwrap() <= LIFETIME);
-    // The clock was set forward past the end.
+    // The clock was set forward past the expiry.
     place.clock.step_forward(2 * LIFETIME);
     assert_eq!(left(&place), None);
 }
@@ -189,7 +189,7 @@ fn a_wall_clock_set_back_ends_no_sign_in_on_files() {
         text(&tokens);
     }
     assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-3"]);
-    // The machine has been started anew since, and shows a time before all that.
+    // The machine was started again since, and its clock shows an earlier time.
     let state = place.file(|name| name.ends_with(".state"));
     let written = fs::read(&state).unwrap();
     fs::remove_file(place.record()).unwrap();
@@ -199,7 +199,7 @@ fn a_wall_clock_set_back_ends_no_sign_in_on_files() {
     assert_eq!(host.used_refresh_tokens().last().unwrap(), "refresh-4");
 }
 
-/// With nothing to go by but a wall clock that shows a time before it was written.
+/// After a restart of the machine, only a wall clock is left, which shows a time before the write.
 #[test]
 fn a_claim_with_a_time_in_the_future_blocks_callers_for_its_lifetime_at_most() {
     let place = Place::new();
@@ -215,7 +215,7 @@ fn a_claim_with_a_time_in_the_future_blocks_callers_for_its_lifetime_at_most() {
     assert!(matches!(begin(), Outcome::New(_)), "it would last for an hour");
 }
 
-/// To begin with the first refresh token again could end the sign-in. Sealed stores and Redis do not either.
+/// To begin with the first refresh token again could end the sign-in. Encrypted stores and Redis do not either.
 #[test]
 fn a_refresh_token_in_an_unreadable_file_stops_fetching() {
     let (place, host) = (Place::new(), FakeVendor::oauth2());
@@ -268,7 +268,7 @@ fn a_removed_directory_is_created_again() {
         assert!(store.read(&key).unwrap().is_none());
         assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
         fs::remove_dir_all(place.path()).unwrap();
-        // The lease has gone with it, and the holder's record is no worse for that.
+        // The lease is removed with the directory, and the holder's record is written all the same.
         assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Leased));
         assert!(matches!(
             store.publish(&key, &LeaseOwner::new("a"), None, b"a", HOUR).unwrap(),
@@ -293,7 +293,7 @@ fn the_number_of_open_files_does_not_grow() {
             match round % 4 {
                 0 => drop(store.publish(key, &owner, None, b"x", HOUR).unwrap()),
                 1 => fs::remove_file(place.file(|name| name.ends_with(".owner"))).unwrap(),
-                // It runs out, and another takes it.
+                // The claim expires, and another program gets it.
                 _ => {
                     place.clock.advance(11 * SECOND);
                     assert!(matches!(ask(&other, key, "b"), LeaseOutcome::Leased));
@@ -330,7 +330,7 @@ fn expired_operations_are_removed_and_nothing_else() {
         other => panic!("{other:?}"),
     }
     let over = names(&path).into_iter().find(|name| name.ends_with(".once")).unwrap();
-    // And before the machine was started.
+    // The expiry lies before the start of the machine.
     let written = fs::read(path.join(&over)).unwrap();
     fs::write(path.join(&over), with_head(&written, |head| head["boot"]["id"] = "another".into())).unwrap();
     days_ago(&path.join(&over), 1_000);
@@ -379,7 +379,7 @@ fn a_token_that_could_not_be_written_is_returned_and_written_later() {
     let tokens = builder_on(&provider, &store).store_check_interval(Duration::from_millis(50)).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     fs::remove_file(place.path()).unwrap();
-    eventually("it is written", || {
+    eventually("the token is written", || {
         assert_eq!(text(&tokens), "token-1");
         store.read(tokens.key()).unwrap().is_some()
     });
@@ -402,7 +402,7 @@ fn managers_on_one_directory_fetch_once() {
     assert_eq!(provider.calls(), 1);
 }
 
-/// A key of 512 characters that JSON writes as two each, and as many bytes as a file takes.
+/// A key of 512 characters that JSON writes as two each, and a record of the largest size.
 #[test]
 fn the_longest_key_and_the_longest_record_are_read_back() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,20 +1,20 @@
-//! What every vendor's host does, each with replies of its vendor's.
+//! The behaviour that the fake hosts of all vendors share, each with the replies of its vendor.
 
 use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use serde_json::{Value, json};
 
 use super::{HOUR, Reply, get, get_with, post_form, post_json, seconds, told};
 
-/// A vendor, and a right request for its first kind of token.
+/// A vendor, and a valid request for its first kind of token.
 struct Row {
     name: &'static str,
     host: fn() -> FakeVendor,
     ask: fn(&str) -> Reply,
-    /// Where the token is in the reply.
+    /// The JSON pointer of the token in the reply.
     token: &'static str,
-    /// What it says to `VendorFault::Throttle`: the status, and where the code is, if there is one.
+    /// The reply to `VendorFault::Throttle`: the status, and the JSON pointer of the code, if there is one.
     throttled: (u16, &'static str, fn() -> Value),
-    /// Where it says how long to wait.
+    /// The place of the time to wait.
     wait: &'static str,
 }
 

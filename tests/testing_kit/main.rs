@@ -1,4 +1,4 @@
-//! The test kit keeps its own word: clients here are plain HTTP.
+//! The fake vendors behave as documented. Clients here are plain HTTP.
 #![allow(clippy::unwrap_used)]
 
 mod dingtalk;
@@ -63,7 +63,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A well-formed JWT of `client`, whose signature says nothing.
+/// A well-formed JWT of `client` with a meaningless signature.
 const ASSERTION: &str = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer\
                          &client_assertion=eyJhbGciOiJQUzI1NiJ9.eyJzdWIiOiJjbGllbnQifQ.c2ln";
 
@@ -71,7 +71,7 @@ fn json(reply: Reply) -> Value {
     serde_json::from_str(reply.unwrap().body()).unwrap()
 }
 
-/// One way to ask either vendor for a token.
+/// A request for a token that either vendor accepts.
 fn ask_within(host: &FakeVendor, wait: Duration) -> Reply {
     if host.token_url().ends_with("/token") {
         post(&agent(wait), host, None, "grant_type=client_credentials&client_id=client&client_secret=secret")
@@ -317,7 +317,7 @@ fn a_vendor_reports_throttling_in_its_own_way() {
     assert_eq!(json(Ok(reply))["errcode"], 45009);
 }
 
-/// A connection on which a token has been asked for.
+/// A connection on which a token has been requested.
 fn send_raw(url: &str) -> TcpStream {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
@@ -325,7 +325,7 @@ fn send_raw(url: &str) -> TcpStream {
     stream
 }
 
-/// What comes over the wire for a request for a token, until the host ends the connection.
+/// All bytes of the reply to a request for a token, until the host closes the connection.
 fn raw(url: &str) -> String {
     let mut received = String::new();
     send_raw(url).read_to_string(&mut received).unwrap();
