@@ -1,4 +1,4 @@
-//! Many managers: what each costs, and how they are renewed when many are due at once.
+//! Many managers: the memory of each, and their background refreshes when many are due at once.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -19,17 +19,17 @@ fn main() {
         return;
     }
     idle_managers();
-    let fleet = |due| format!("1,000 managers come due {due}, the provider takes 50 ms");
-    renewals(&fleet("within 10 s"), Duration::from_secs(4), Duration::from_secs(10));
-    renewals(&fleet("at the same moment"), Duration::from_secs(14), Duration::ZERO);
+    let fleet = |due| format!("1,000 refreshes are due {due}; a fetch takes 50 ms");
+    refreshes(&fleet("within 10 s"), Duration::from_secs(4), Duration::from_secs(10));
+    refreshes(&fleet("at the same moment"), Duration::from_secs(14), Duration::ZERO);
 }
 
-// ---- what a manager costs -------------------------------------------------------------------------------------------
+// ---- memory and threads ---------------------------------------------------------------------------------------------
 
 fn idle_managers() {
     let mut table = Table::new("10,000 managers, idle");
     let service = Arc::new(Service::default());
-    // The first of all pays for what all share.
+    // The first manager allocates what all managers share.
     let first = manager(&service, 0, HOURS).build().unwrap();
     first.token().unwrap();
     settle();
@@ -45,13 +45,13 @@ fn idle_managers() {
 
     let each = |costs: &Costs| (costs.live - before.live) / MANY;
     table.figure(
-        "memory of each, a token of 157 bytes held",
+        "heap memory of each, with a token of 157 bytes",
         kibibytes(each(&held)),
         None,
         "<= 5 KiB",
         each(&held) <= 5 * 1024,
     );
-    table.note("memory of each, nothing held yet", kibibytes(each(&built)));
+    table.note("heap memory of each, without a token", kibibytes(each(&built)));
     if let (Some(after), Some(before)) = (held.resident, before.resident) {
         let each = after.saturating_sub(before) / MANY;
         table.figure("resident memory of each", kibibytes(each), None, "<= 5 KiB", each <= 5 * 1024);
@@ -63,11 +63,11 @@ fn idle_managers() {
     if let Some(before) = core_time() {
         thread::sleep(Duration::from_secs(2));
         let spent = core_time().unwrap().saturating_sub(before);
-        table.note("core time of the whole process in 2 s of idling", format!("{} us", spent.as_micros()));
+        table.note("core time of the process during 2 idle seconds", format!("{} us", spent.as_micros()));
     }
     let start = Instant::now();
     drop(managers);
-    table.note("dropping all of them", seconds(start.elapsed()));
+    table.note("dropping all managers", seconds(start.elapsed()));
     table.end();
     drop(first);
 }
@@ -83,7 +83,7 @@ impl Costs {
     }
 }
 
-/// Threads of flights end a moment after their callers have been served.
+/// Waits until the threads of finished refreshes have ended, which they do a moment after their callers have a token.
 fn settle() {
     let start = Instant::now();
     while threads().is_some_and(|threads| threads > 2) && start.elapsed() < Duration::from_secs(5) {
@@ -96,40 +96,42 @@ fn kibibytes(bytes: usize) -> String {
     format!("{:.2} KiB", bytes as f64 / 1024.0)
 }
 
-// ---- renewals -------------------------------------------------------------------------------------------------------
+// ---- background refreshes -------------------------------------------------------------------------------------------
 
-/// The first is due after `lead`, which is the time to fill the fleet; the last comes due `spread` later.
-fn renewals(title: &str, lead: Duration, spread: Duration) {
+/// Measures the background refreshes of many managers. The first is due after `lead`, during which the managers are
+/// built and fetch their first tokens; the last is due `spread` later.
+fn refreshes(title: &str, lead: Duration, spread: Duration) {
     let mut table = Table::new(title);
     let service = Arc::new(Service::default());
     let start = Instant::now();
     let managers: Vec<_> = (0..FLEET)
         .map(|number| {
             let due = start + lead + spread * u32::try_from(number).unwrap() / u32::try_from(FLEET).unwrap();
-            // Without jitter a short life is renewed after two thirds of it. What the renewal brings lives for hours.
-            let life = due.saturating_duration_since(Instant::now()) * 3 / 2;
-            let manager = manager(&service, number, life).jitter(0.0).keep_warm(true).build().unwrap();
+            // Without jitter, a token with a short lifetime is refreshed after two thirds of it. The second token is
+            // valid for hours.
+            let lifetime = due.saturating_duration_since(Instant::now()) * 3 / 2;
+            let manager = manager(&service, number, lifetime).jitter(0.0).keep_warm(true).build().unwrap();
             manager.token().unwrap();
             manager
         })
         .collect();
     let filled = start.elapsed();
-    assert!(filled < lead, "this machine is too busy: filling took {filled:?}");
+    assert!(filled < lead, "this machine is too busy: the first tokens took {filled:?}");
     service.slow.store(true, Ordering::Relaxed);
     service.at_most.store(0, Ordering::Relaxed);
     let before = core_time();
 
-    let renewed = || managers.iter().filter(|manager| manager.metrics().background_refreshes > 0).count();
-    while renewed() < FLEET && start.elapsed() < lead + Duration::from_secs(30) {
+    let refreshed = || managers.iter().filter(|manager| manager.metrics().background_refreshes > 0).count();
+    while refreshed() < FLEET && start.elapsed() < lead + Duration::from_secs(30) {
         thread::sleep(Duration::from_millis(10));
     }
     let took = start.elapsed().saturating_sub(lead);
-    let (renewed, most) = (renewed(), service.at_most.load(Ordering::Relaxed));
+    let (refreshed, most) = (refreshed(), service.at_most.load(Ordering::Relaxed));
     let floor = spread.max(FETCH * u32::try_from(FLEET.div_ceil(8)).unwrap());
 
-    table.figure("renewed", renewed, None, "1000", renewed == FLEET);
+    table.figure("refreshed managers", refreshed, None, "1000", refreshed == FLEET);
     table.figure(
-        "from the first due until all were (baseline: the least)",
+        "from the first due time to the last token (baseline: minimum)",
         seconds(took),
         Some(seconds(floor)),
         "<= 15 s",
@@ -137,15 +139,14 @@ fn renewals(title: &str, lead: Duration, spread: Duration) {
     );
     table.figure("fetches at once, at most", most, None, "<= 8", most <= 8);
     if let (Some(before), Some(after)) = (before, core_time()) {
-        table
-            .note("core time of the threads that are left", format!("{} ms", after.saturating_sub(before).as_millis()));
+        table.note("core time of the remaining threads", format!("{} ms", after.saturating_sub(before).as_millis()));
     }
     table.end();
 }
 
 // ---- a provider without a network -----------------------------------------------------------------------------------
 
-/// Grants at once, or in [`FETCH`] when it is slow, and counts how many it serves at a time.
+/// A provider that answers at once, or after [`FETCH`] when it is slow, and counts how many fetches run at a time.
 #[derive(Default)]
 struct Service {
     slow: AtomicBool,
@@ -154,8 +155,8 @@ struct Service {
     granted: AtomicUsize,
 }
 
-/// The first token of the manager lives for `life`.
-fn manager(service: &Arc<Service>, number: usize, life: Duration) -> TokenManagerBuilder {
+/// Returns the builder of a manager whose first token is valid for `lifetime`.
+fn manager(service: &Arc<Service>, number: usize, lifetime: Duration) -> TokenManagerBuilder {
     let service = service.clone();
     let fetch = provider::from_fn("fleet", move |_| {
         let serving = service.serving.fetch_add(1, Ordering::Relaxed) + 1;
@@ -165,17 +166,17 @@ fn manager(service: &Arc<Service>, number: usize, life: Duration) -> TokenManage
         }
         service.serving.fetch_sub(1, Ordering::Relaxed);
         let token = format!("{:0157}", service.granted.fetch_add(1, Ordering::Relaxed));
-        Ok(Grant::new(token, if service.slow.load(Ordering::Relaxed) { HOURS } else { life }))
+        Ok(Grant::new(token, if service.slow.load(Ordering::Relaxed) { HOURS } else { lifetime }))
     });
     TokenManager::builder(fetch.identity_part("account", number.to_string()))
 }
 
-/// Counts the bytes that are in use.
+/// An allocator that counts the bytes in use.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is left to the system's allocator; counting does not allocate.
+// SAFETY: all calls are passed on to the system's allocator, and counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);

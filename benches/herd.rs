@@ -1,4 +1,4 @@
-//! Many callers at once: while a token is renewed, and when none is held.
+//! Many callers at once: during a background refresh, and when there is no token yet.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -18,23 +18,23 @@ fn main() {
     if !common::asked_to_measure() {
         return;
     }
-    callers_during_a_renewal();
-    callers_with_nothing_held();
+    callers_during_a_refresh();
+    callers_without_a_token();
 }
 
-// ---- a token is held and due ----------------------------------------------------------------------------------------
+// ---- during a background refresh ------------------------------------------------------------------------------------
 
-fn callers_during_a_renewal() {
-    let title = format!("{} threads call on and on while the provider takes 2 s for a renewal", cores());
+fn callers_during_a_refresh() {
+    let title = format!("{} threads call token() in a loop during a background refresh of 2 s", cores());
     let mut table = Table::new(&title);
-    let (manager, provider) = held_and_soon_due();
-    let (calls, renewed) = calls_during_a_fetch(&manager, &provider, true);
+    let (manager, provider) = manager_with_early_refresh();
+    let (calls, refreshes) = calls_during_a_fetch(&manager, &provider, true);
     let waits = manager.metrics().waits - 1;
     let idle = calls_during_a_fetch(&manager, &provider, false).0;
     let waited = calls.waited(SLOW / 2);
     let percent = 100.0 * calls.within(QUICK);
     table.figure(
-        "calls within 5 us (baseline: no renewal)",
+        "calls within 5 us (baseline: no refresh)",
         format!("{percent:.4} %"),
         Some(format!("{:.4} %", 100.0 * idle.within(QUICK))),
         ">= 99.9 %",
@@ -47,17 +47,17 @@ fn callers_during_a_renewal() {
         "0",
         waited + waits == 0,
     );
-    table.figure("renewals while they called", renewed, None, ">= 1", renewed >= 1);
+    table.figure("refreshes during the calls", refreshes, None, ">= 1", refreshes >= 1);
     for (name, part) in [("half", 0.5), ("99.9 %", 0.999), ("99.99 %", 0.9999)] {
         table.note(&format!("{name} of the calls took at most"), format!("{} ns", calls.quantile(part).as_nanos()));
     }
-    table.note("longest call (a core may be taken away meanwhile)", milliseconds(calls.quantile(1.0)));
+    table.note("longest call (other programs may use the core)", milliseconds(calls.quantile(1.0)));
     table.note("calls", calls.count());
     table.end();
 }
 
-/// A manager whose token is due a second after its grant, in use, with a provider that is slow from the second on.
-fn held_and_soon_due() -> (TokenManager, FakeProvider) {
+/// Returns a manager with a token whose refresh is due a second after its grant. The second fetch takes [`SLOW`].
+fn manager_with_early_refresh() -> (TokenManager, FakeProvider) {
     let slow = |_: &Context| {
         thread::sleep(SLOW);
         Ok(Grant::new("token-2", Duration::from_secs(7200)))
@@ -69,7 +69,9 @@ fn held_and_soon_due() -> (TokenManager, FakeProvider) {
     (manager, provider)
 }
 
-/// Has every core call for [`SLOW`]: from the start of the next fetch if there is one to come, else from now on.
+/// Calls `token()` on every core for [`SLOW`]: from the start of the next fetch if `fetch` is true, else from now on.
+///
+/// Returns the durations of the calls, and the number of fetches that ended meanwhile.
 fn calls_during_a_fetch(manager: &TokenManager, provider: &FakeProvider, fetch: bool) -> (Latencies, usize) {
     let over = AtomicBool::new(false);
     let recording = AtomicBool::new(!fetch);
@@ -91,9 +93,9 @@ fn calls_during_a_fetch(manager: &TokenManager, provider: &FakeProvider, fetch: 
         };
         let callers: Vec<_> = (0..cores()).map(|_| scope.spawn(call)).collect();
         if fetch {
-            assert!(provider.wait_for_calls(before + 1, Duration::from_secs(30)), "no renewal has started");
+            assert!(provider.wait_for_calls(before + 1, Duration::from_secs(30)), "no refresh has started");
             recording.store(true, Ordering::Relaxed);
-            assert!(provider.wait_for_finished(finished + 1, Duration::from_secs(30)), "the renewal does not end");
+            assert!(provider.wait_for_finished(finished + 1, Duration::from_secs(30)), "the refresh does not end");
         } else {
             thread::sleep(SLOW);
         }
@@ -103,10 +105,10 @@ fn calls_during_a_fetch(manager: &TokenManager, provider: &FakeProvider, fetch: 
     (all, provider.finished() - finished)
 }
 
-// ---- nothing is held ------------------------------------------------------------------------------------------------
+// ---- without a token ------------------------------------------------------------------------------------------------
 
-fn callers_with_nothing_held() {
-    let title = format!("{HERD} threads call at once, nothing is held, the provider takes 100 ms");
+fn callers_without_a_token() {
+    let title = format!("{HERD} threads call token() at once, there is no token, a fetch takes 100 ms");
     let mut table = Table::new(&title);
     let (mut ours, mut mokas, mut locks, mut most_fetches) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
@@ -124,19 +126,19 @@ fn callers_with_nothing_held() {
     let show = |times: &[f64]| format!("{:.1} ms", median(times.to_vec()));
     let typical = median(ours.clone());
     table.figure(
-        "until the last has it (baseline: moka get_with)",
+        "until the last thread has a token (baseline: moka get_with)",
         show(&ours),
         Some(show(&mokas)),
         "<= 200 ms",
         typical <= 200.0,
     );
-    table.figure("fetches, at most", most_fetches, None, "1", most_fetches == 1);
-    table.note("slowest of the rounds", format!("{:.1} ms", ours.iter().copied().fold(0.0, f64::max)));
-    table.note("one Mutex<Option<Arc<str>>>, held while fetching", show(&locks));
+    table.figure("fetches per round, at most", most_fetches, None, "1", most_fetches == 1);
+    table.note("the slowest round", format!("{:.1} ms", ours.iter().copied().fold(0.0, f64::max)));
+    table.note("one Mutex<Option<Arc<str>>>, locked during the fetch", show(&locks));
     table.end();
 }
 
-/// Milliseconds from the start until the last thread is served.
+/// Returns the milliseconds from the start until the last thread has returned from `call`.
 fn herd(call: impl Fn() + Sync) -> f64 {
     let start = Barrier::new(HERD + 1);
     let (call, start) = (&call, &start);
@@ -150,7 +152,7 @@ fn herd(call: impl Fn() + Sync) -> f64 {
                 })
             })
             .collect();
-        // Time runs from before the barrier opens, so waking a thousand threads is in it.
+        // The clock starts before the barrier opens, so the time includes waking a thousand threads.
         thread::sleep(Duration::from_millis(100));
         let from = Instant::now();
         start.wait();
@@ -172,5 +174,5 @@ const SLOW: Duration = Duration::from_secs(2);
 const QUICK: Duration = Duration::from_micros(5);
 const HERD: usize = 1_000;
 
-/// Odd, so that a median is one of them.
+/// An odd number, so that the median is one of the values.
 const ROUNDS: usize = 7;

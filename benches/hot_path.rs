@@ -1,7 +1,7 @@
-//! What `token()` costs while a token is held, beside other ways to keep one.
+//! The cost of `token()` when the manager has a token, compared with other ways to keep one.
 //!
-//! The unit is the time of a core per get: wall time, times the cores at work, over gets. What scales perfectly shows
-//! the same number for any number of threads. All ways run in turn, round after round.
+//! The unit is core time per get: wall time, times the number of busy cores, divided by the number of gets. A way that
+//! scales perfectly has the same cost with any number of threads. All ways run in turn, round after round.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -17,16 +17,17 @@ use common::{Table, cores, median, median_ratio};
 use evertoken::TokenManager;
 use evertoken::testing::FakeProvider;
 
-/// Gets a token so many times. Every thread makes one of its own.
+/// Gets a token the given number of times. Each thread has a getter of its own.
 type Getter = Box<dyn FnMut(u64)>;
 
+/// A way to keep a token, and what it costs.
 struct Way {
     make: Box<dyn Fn() -> Getter + Sync>,
-    /// Gets that take [`ROUND`] or so on one thread.
+    /// The number of gets that take about [`ROUND`] on one thread.
     gets: u64,
-    /// Nanoseconds, by number of threads and by round.
+    /// Nanoseconds per get in wall time, by number of threads and by round.
     costs: [Vec<f64>; THREADS.len()],
-    /// The same, but only the time that the system says the threads really had a core.
+    /// Nanoseconds per get in the core time that the system charged to the threads.
     charged: [Vec<f64>; THREADS.len()],
 }
 
@@ -43,12 +44,12 @@ impl Way {
         way
     }
 
-    /// Nanoseconds of core time per get: by wall time, and as the system charges the threads.
+    /// Runs the way once and returns nanoseconds per get: by wall time, and by the core time that the system charged.
     fn cost(&self, threads: usize) -> (f64, f64) {
         let busy = threads.min(cores());
         let each = (self.gets * busy as u64 / threads as u64).max(1);
         let barrier = Barrier::new(threads);
-        // Each thread reads the clock itself: a thread that watches the others may be the last to get a core.
+        // Each thread reads the clock itself, because a thread that watches the others may be the last to get a core.
         let run = || {
             let mut get = (self.make)();
             get(1_000.min(each));
@@ -62,7 +63,7 @@ impl Way {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        // With a core for each thread, each thread's own time counts: they do not leave the barrier at one moment.
+        // With a core for each thread, the threads' own times count, because they do not leave the barrier together.
         let own: Duration = times.iter().map(|(start, end, _)| end.duration_since(*start)).sum();
         let start = times.iter().map(|(start, ..)| *start).min().unwrap();
         let span = times.iter().map(|(_, end, _)| end.duration_since(start)).max().unwrap();
@@ -95,7 +96,7 @@ fn main() {
     let count = ways.len();
     for round in 0..ROUNDS {
         for column in 0..THREADS.len() {
-            // In turn, so that none is always the first after the number of threads has changed.
+            // The order rotates, so that no way is always the first after a change of the number of threads.
             (0..count).for_each(|turn| ways[(round + turn) % count].measure(column));
         }
     }
@@ -111,34 +112,34 @@ fn report([token, own_arc, shared_arc, remedy, borrowed_key, moka]: &[Way; 6]) {
             let what = format!("{threads}, against {name}");
             table.ratio(&what, token.typical(column), other.typical(column), token.ratio(other, column), most);
         };
-        // "Less on two" means less than what it is on one thread.
+        // With two threads, the ratio must not be higher than with one.
         let most = |bound: f64, other: &Way| if column == 0 { bound } else { bound.min(token.ratio(other, 0)) };
-        row(own_arc, "a clone and drop of an own Arc<str>", 4.0);
+        row(own_arc, "clone and drop of a thread's own Arc<str>", 4.0);
         row(remedy, "RwLock<HashMap<String, String>>, format!", most(0.30, remedy));
         row(borrowed_key, "the same without format!", most(0.30, borrowed_key));
         row(moka, "moka::sync::Cache<_, Arc<str>>", most(0.17, moka));
     }
     let spread = |way: &Way, column: usize| median_ratio(&way.costs[column], &way.costs[0]);
-    table.ratio("2 threads, against one", token.typical(1), token.typical(0), spread(token, 1), 1.2);
-    table.ratio("64 threads, against one", token.typical(2), token.typical(0), spread(token, 2), 1.5);
+    table.ratio("2 threads, against one thread", token.typical(1), token.typical(0), spread(token, 1), 1.2);
+    table.ratio("64 threads, against one thread", token.typical(2), token.typical(0), spread(token, 2), 1.5);
     for (way, name) in [(shared_arc, "one shared Arc<str>"), (remedy, "the RwLock, format!"), (moka, "moka")] {
         let costs = [0, 1, 2].map(|column| way.typical(column)).join(", ");
-        table.note(&format!("{name}, on 1, 2, 64 threads"), costs);
+        table.note(&format!("{name}, with 1, 2, 64 threads"), costs);
     }
-    // Where other programs want the cores too, wall time tells about them; this does not. Turns shorter than a tick
-    // are not charged, so not for 64 threads.
+    // On a busy machine, wall time includes other programs; charged time does not. The system does not charge turns
+    // that are shorter than a tick, so charged time is not meaningful for 64 threads.
     let charged = [0, 1].map(|column| format!("{:.1} ns", median(token.charged[column].clone()))).join(", ");
-    table.note("token(), as the system charges it, on 1, 2 threads", charged);
+    table.note("token(), charged core time, with 1, 2 threads", charged);
     table.end();
 }
 
-/// Nanoseconds that this thread has had a core. Zero where the system does not tell it in Linux' way.
+/// Returns the core time of this thread in nanoseconds. Zero on systems other than Linux.
 fn thread_time() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0.0)
 }
 
-/// Everything on: both clocks are looked at, hits are counted, somebody listens.
+/// `token()` with everything it does: it reads both clocks and counts hits, and there is a subscription to events.
 fn token() -> Way {
     let manager = TokenManager::new(FakeProvider::new().then_grant(text(), Duration::from_secs(7200)));
     let listener = manager.events();
@@ -149,7 +150,7 @@ fn token() -> Way {
     })
 }
 
-/// The floor for anything that hands out an owned token.
+/// The minimum for any way that returns an owned token.
 fn own_arc() -> Way {
     Way::new(|| {
         let own: Arc<str> = Arc::from(text());
@@ -165,7 +166,7 @@ fn shared_arc() -> Way {
     })
 }
 
-/// What a read-write lock around a cache comes to: the key is made, looked up under the read lock, the text cloned.
+/// A read-write lock around a map: builds the key, looks it up under the read lock, and clones the text.
 fn seed_remedy() -> Way {
     let cache = one_entry();
     Way::new(move || {
@@ -207,7 +208,7 @@ fn moka() -> Way {
     })
 }
 
-/// As long as WeCom's.
+/// Returns a token as long as one of WeCom.
 fn text() -> String {
     "t".repeat(157)
 }
@@ -215,11 +216,11 @@ fn text() -> String {
 const APP: &str = "cli_a1b2c3d4e5f6";
 const KEY: &str = "app_access_token:cli_a1b2c3d4e5f6";
 
-/// Numbers of threads that are measured.
+/// The numbers of threads.
 const THREADS: [usize; 3] = [1, 2, 64];
 
-/// Odd, so that a median is one of them.
+/// An odd number, so that the median is one of the values.
 const ROUNDS: usize = 15;
 
-/// How long one way runs in one round.
+/// The duration of one way in one round.
 const ROUND: Duration = Duration::from_millis(25);

@@ -1,7 +1,7 @@
-//! What a program pays for the crate: dependencies, and bytes of its binary.
+//! The size of the crate: the number of its dependencies, and the size of a minimal program.
 //!
-//! Both come from `cargo` itself: a minimal program is written below the target directory and built there, without
-//! the features that this package's own benchmarks switch on.
+//! `cargo tree` counts the dependencies. The program is written below the target directory and built there, without the
+//! features that the benchmarks need.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -18,9 +18,15 @@ fn main() {
     if !common::asked_to_measure() {
         return;
     }
-    let mut table = Table::new("what a program pays, default features");
+    let mut table = Table::new("size with default features");
     let crates = crates();
-    table.figure("crates in the normal dependency tree, this one too", crates.len(), None, "<= 45", crates.len() <= 45);
+    table.figure(
+        "crates in the normal dependency tree, including this one",
+        crates.len(),
+        None,
+        "<= 45",
+        crates.len() <= 45,
+    );
     let (minimal, empty) = binaries();
     table.figure(
         "stripped release binary (baseline: fn main() {})",
@@ -40,12 +46,12 @@ fn crates() -> BTreeSet<String> {
         .output()
         .unwrap();
     assert!(output.status.success(), "cargo tree has failed");
-    // A package of this machine's disk is followed by its path.
+    // The name and version of a local package are followed by its path.
     let name_and_version = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     String::from_utf8(output.stdout).unwrap().lines().filter(|line| !line.is_empty()).map(name_and_version).collect()
 }
 
-/// Bytes of a program that asks for one token, and of one that does nothing.
+/// Returns the sizes in bytes of a program that gets one token, and of one that does nothing.
 fn binaries() -> (u64, u64) {
     let built = programs::build("size", "evertoken = { path = ROOT }", &[("minimal", MINIMAL), ("empty", EMPTY)]);
     let size = |name: &str| fs::metadata(built(name)).unwrap().len();

@@ -1,25 +1,33 @@
-//! Prints one token and exits: `cargo run --example cli_token -- --demo`
+//! A command-line tool that prints one token and exits: `cargo run --example cli_token -- --demo`
 //!
-//! The provider is any of those that this crate has, and there is no code for any of them here. The environment says
-//! which: `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID`, `EVERTOKEN_SECRET` or `EVERTOKEN_SECRET_FILE`, as
-//! [`from_env`](evertoken::provider::from_env) reads them; or a file does that is named by `--config`, a
-//! [`ProviderConfig`](evertoken::provider::ProviderConfig) in JSON. A credential never stands on the command line, where other
-//! users of the machine see it.
+//! # The provider
 //!
-//! The token is kept in a file of the user's cache directory, so the next start prints it without a fetch, and of several
-//! that start at once one fetches. `--store DIR` keeps it in another directory, and `--no-store` not at all. `--forget`
-//! fetches another one, for a credential whose rights have changed. `--status` says on the error output how things stand:
-//! what is held, where it came from and where it is kept.
+//! The tool works with every provider of the crate. Environment variables describe the provider, for example
+//! `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID` and `EVERTOKEN_SECRET` or `EVERTOKEN_SECRET_FILE`; see
+//! [`from_env`](evertoken::provider::from_env). With `--config FILE`, a JSON file describes the provider; see
+//! [`ProviderConfig`](evertoken::provider::ProviderConfig). There is no argument for a credential, because other users
+//! of the machine can read command lines.
 //!
-//! With `--demo` a stand-in on a loopback port grants the token. Start it twice: the second start has the token of the first.
-//! The stand-in has another port each time, and the address is a part of what tells credentials apart, so the demo names the
-//! key of its token itself. It keeps it in a directory of its own, below the system's one for temporary files.
+//! # The token
 //!
-//! `refresh-token` works from start to start, because the latest refresh token is kept beside the token. What is in a cache
-//! may be cleared away, and then the person has to sign in again: name a directory with `--store`.
+//! The token is kept in a file in the user's cache directory. The next start prints the same token without a fetch, and
+//! of several tools that start at once, one fetches.
 //!
-//! The exit code tells a script what to do: 0 here it is, 2 mend a setting, 3 mend the credential or its
-//! rights, 4 try again later, 1 anything else.
+//! - `--store DIR` keeps the token in another directory, `--no-store` keeps it in memory only.
+//! - `--forget` fetches a new token, for a credential whose rights have changed.
+//! - `--status` prints the status of the token and where it is kept, on standard error.
+//! - `--demo` fetches the token from a fake vendor on a loopback port. Start the demo twice: the second start prints
+//!   the token of the first. The fake vendor has a new port at each start, and the URL is part of the derived key, so
+//!   the demo sets a key of its own. Its token is kept in a directory beside the usual one.
+//!
+//! The provider `refresh-token` works from start to start too, because the latest refresh token is kept beside the
+//! token. A cache directory may be cleared, and then the person has to sign in again: name another directory with
+//! `--store`.
+//!
+//! # The exit code
+//!
+//! 0: the token was printed. 2: correct a setting. 3: correct the credential or its rights. 4: try again later. 1:
+//! anything else.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -39,7 +47,7 @@ use evertoken::{
 use pico_args::Arguments;
 
 fn main() -> ExitCode {
-    // Everything that must be tidied up is dropped in `run`, so leaving `main` is a clean end.
+    // `run` has dropped everything when it returns, so `main` can return an exit code.
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -55,12 +63,12 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let options = Options::read(Arguments::from_env())?;
     let store = options.store()?;
-    // Called for the provider's parents too, if it has any: they are kept in the same place.
+    // `from_config` calls this once more for the parent of a provider, so both tokens are kept in the same store.
     let set_up = |builder: TokenManagerBuilder| match &store {
-        Some(store) => in_a_hurry(builder).store(store.clone()),
-        None => in_a_hurry(builder),
+        Some(store) => with_short_waits(builder).store(store.clone()),
+        None => with_short_waits(builder),
     };
-    let demo = options.demo.then(stand_in);
+    let demo = options.demo.then(fake_vendor);
     let tokens = match (&demo, &options.config) {
         (Some(host), _) => {
             let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -74,43 +82,43 @@ fn run() -> Result<(), Error> {
         tokens.invalidate()?;
     }
     let token = tokens.token();
-    // The token comes all the same, but the next start will fetch again, and nobody would know why.
+    // Without a working store there is a token all the same, but the next start has to fetch. Say so.
     for event in events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. })) {
         eprintln!("cli_token: {event}");
     }
     if options.status {
         let status = tokens.status();
-        eprintln!("{status}\n  kept        {}", kept(store.as_ref(), &status));
+        eprintln!("{status}\n  kept        {}", where_kept(store.as_ref(), &status));
     }
     let token = token?;
-    // This is what the program is for. Nothing else in it shows the token.
+    // The only place at which this program shows the token.
     println!("{}", token.expose());
-    eprintln!("cli_token: lives {} s", token.remaining().as_secs());
-    // Here the last handle goes, and with it the background work. That takes no time: it signals and joins nothing.
-    // `shutdown` is for programs that go on and want to know that nothing is in the air any more.
+    eprintln!("cli_token: valid for {} s", token.remaining().as_secs());
+    // Dropping the last handle ends the background work and does not wait. `shutdown` is for programs that continue and
+    // have to know that no fetch is in flight any more.
     drop(tokens);
     Ok(())
 }
 
-/// Somebody sits in front of it, so it gives up sooner than a service would: after another process and this one have both
-/// had the time for a fetch.
-fn in_a_hurry(builder: TokenManagerBuilder) -> TokenManagerBuilder {
+/// A person waits for this tool, so it gives up sooner than a service would. Nine seconds are enough for the fetch of
+/// another process and then one of our own.
+fn with_short_waits(builder: TokenManagerBuilder) -> TokenManagerBuilder {
     builder.http(HttpConfig::default().timeout(Duration::from_secs(3))).max_wait(Duration::from_secs(9))
 }
 
-/// A vendor that grants each start another token, so that it shows where a token came from.
-fn stand_in() -> FakeVendor {
+/// A fake vendor that grants a different token to each process, so that a token shows which process fetched it.
+fn fake_vendor() -> FakeVendor {
     FakeVendor::wecom().granting(format!("demo-token-{}", std::process::id()), 7200)
 }
 
-fn kept(store: Option<&FileStore>, status: &Status) -> String {
-    let Some(store) = store else { return "in memory only; it goes with this process".into() };
+fn where_kept(store: Option<&FileStore>, status: &Status) -> String {
+    let Some(store) = store else { return "in memory only, until this process ends".into() };
     let directory = store.directory().display();
     match status.origin {
         _ if status.store_down_for.is_some() => format!("in memory only; {directory} cannot be used"),
-        Some(TokenOrigin::Store) => format!("in {directory}; it was there already, and nothing was fetched"),
-        Some(_) => format!("in {directory}; it was fetched, and the next start finds it there"),
-        None => format!("in {directory}, once there is one"),
+        Some(TokenOrigin::Store) => format!("in {directory}; the token was there, and nothing was fetched"),
+        Some(_) => format!("in {directory}; the token was fetched, and the next start will find it there"),
+        None => format!("in {directory}, as soon as there is one"),
     }
 }
 
@@ -131,8 +139,7 @@ struct Options {
 
 impl Options {
     fn read(mut arguments: Arguments) -> Result<Options, Error> {
-        let usage =
-            "there is --demo, --config FILE, --store DIR, --no-store, --forget and --status, and no other argument";
+        let usage = "unknown argument; use --demo, --config FILE, --store DIR, --no-store, --forget or --status";
         let wrong = || Error::new(ErrorKind::Config, usage);
         let path = |text: &OsStr| Ok::<_, Infallible>(PathBuf::from(text));
         let options = Options {
@@ -146,12 +153,12 @@ impl Options {
         if arguments.finish().is_empty() { Ok(options) } else { Err(wrong()) }
     }
 
-    /// Where the token is kept. `None`: nowhere.
+    /// Returns the store for the token. `None`: memory only.
     fn store(&self) -> Result<Option<FileStore>, Error> {
         Ok(match &self.directory {
             _ if self.no_store => None,
             Some(directory) => Some(FileStore::at(directory)),
-            // Beside the real one.
+            // A directory of its own, so that the demo does not touch real tokens.
             None if self.demo => Some(FileStore::at(FileStore::new()?.directory().with_file_name("evertoken-demo"))),
             None => Some(FileStore::new()?),
         })
@@ -160,10 +167,10 @@ impl Options {
 
 fn advice(error: &Error) -> Option<String> {
     Some(match error.kind() {
-        ErrorKind::InvalidCredentials => "the id or the secret is wrong; trying again cannot help".into(),
-        ErrorKind::Forbidden => "the credential is right; ask its owner to allow this machine".into(),
-        ErrorKind::TicketRequired => "hand in the next ticket; the configuration names it".into(),
-        ErrorKind::InvalidResponse => "is the address right, and is there a proxy in between?".into(),
+        ErrorKind::InvalidCredentials => "check the id and the secret; another try cannot help".into(),
+        ErrorKind::Forbidden => "the credential is correct; ask its owner to allow this machine".into(),
+        ErrorKind::TicketRequired => "put the latest ticket into the configuration".into(),
+        ErrorKind::InvalidResponse => "check the address, and whether a proxy answers in its place".into(),
         ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::TimedOut => {
             let wait = error.retry_after().unwrap_or(Duration::from_secs(1));
             format!("try again in {} s", wait.as_secs().max(1))

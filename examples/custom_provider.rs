@@ -1,8 +1,9 @@
-//! A provider of one's own, as a type and as a closure: `cargo run --example custom_provider`
+//! A provider of your own, as a type and as a closure: `cargo run --example custom_provider`
 //!
-//! The service is made up. It wants `POST /session` with an API key in a header, answers
-//! `{"session": "...", "ttl": 900}`, wants the session in a header `X-Session`, and says `{"error": "session_over"}`
-//! when it has had enough of it. A few lines at the end stand in for it, so that this really runs.
+//! The service is invented. Its tokens are called sessions: `POST /session` with an API key returns `{"session": "...",
+//! "ttl": 900}`. Requests carry the session in the header `X-Session`, and the service answers `{"error":
+//! "session_over"}` with status 200 when the session is no longer valid. The end of this file contains a small server
+//! for it, so that the example runs.
 
 #![allow(clippy::print_stdout)]
 
@@ -22,7 +23,7 @@ use evertoken::{Error, ErrorKind, Secret, TokenManager, Verdict, provider};
 struct Warehouse {
     base_url: String,
     account: String,
-    // Hides itself, so deriving `Debug` is safe.
+    // `Secret` shows no text in `Debug`, so deriving `Debug` is safe.
     api_key: Secret,
 }
 
@@ -31,7 +32,7 @@ impl Provider for Warehouse {
         "warehouse"
     }
 
-    /// All that the session depends on. Two providers that differ in any of it must not share a token.
+    /// Everything that the session depends on. Providers that differ in one of these parts do not share a token.
     fn identity(&self) -> Identity {
         Identity::new("warehouse").part("url", &self.base_url).part("account", &self.account).secret(&self.api_key)
     }
@@ -55,7 +56,7 @@ impl Provider for Warehouse {
         Ok(Grant::new(json.take_secret("session")?, json.lifetime("ttl")?))
     }
 
-    /// Checked by `build()`, before anything is sent.
+    /// Called by `build()`, before anything is sent.
     fn check(&self) -> Result<(), Error> {
         match self.account.trim().is_empty() || self.api_key.is_blank() {
             true => Err(Error::new(ErrorKind::Config, "the account or the API key is empty")),
@@ -63,7 +64,7 @@ impl Provider for Warehouse {
         }
     }
 
-    /// How the service treats its sessions. What is not said is as usual.
+    /// How the service treats its sessions. All other properties keep their defaults.
     fn profile(&self) -> Profile {
         Profile::default().default_lifetime(Duration::from_secs(600)).refresh_ahead(Duration::from_secs(60))
     }
@@ -72,7 +73,7 @@ impl Provider for Warehouse {
         TokenPlacement::header("X-Session")
     }
 
-    /// This service refuses a session with status 200 and a word of its own.
+    /// This service reports an invalid session with status 200 and a code in the body.
     fn verdict(&self, answer: &ServiceResponse<'_>) -> Verdict {
         let over = answer.json().is_some_and(|json| json.get("error").is_some_and(|word| word == "session_over"));
         if over { Verdict::Rejected } else { answer.http_verdict() }
@@ -82,25 +83,25 @@ impl Provider for Warehouse {
 fn main() -> Result<(), Box<dyn StdError>> {
     let base_url = start_service()?;
 
-    println!("as a type");
+    println!("a provider as a type");
     let warehouse = Warehouse { base_url: base_url.clone(), account: "4711".into(), api_key: "k-1".into() };
-    println!("  it hides its key   {warehouse:?}");
-    println!("  what it makes of   {{\"error\": \"session_over\"}}: {:?}", judged(&warehouse));
+    println!("  Debug output       {warehouse:?}");
+    println!("  session_over means {:?}", verdict_on_session_over(&warehouse));
     let tokens = TokenManager::new(warehouse.clone());
     println!("  the session        {:?}", tokens.token()?);
 
     println!("\nwith a wrong key");
     let wrong = Warehouse { api_key: "k-2".into(), ..warehouse.clone() };
     if let Err(error) = TokenManager::new(wrong).token() {
-        println!("  {:?}             {error}", error.kind());
+        println!("  {:<18} {error}", format!("{:?}", error.kind()));
     }
 
     println!("\nwith no key");
     if let Err(error) = TokenManager::builder(Warehouse { api_key: "".into(), ..warehouse }).build() {
-        println!("  {:?}             {error}", error.kind());
+        println!("  {:<18} {error}", format!("{:?}", error.kind()));
     }
 
-    println!("\nas a closure");
+    println!("\na provider as a closure");
     let key = Secret::from("k-1");
     let url = format!("{base_url}/session");
     let (sent, account) = (key.clone(), "4711");
@@ -109,18 +110,18 @@ fn main() -> Result<(), Box<dyn StdError>> {
         let mut json = request.bearer(&sent).send()?.json()?;
         Ok(Grant::new(json.take_secret("session")?, json.lifetime("ttl")?))
     });
-    // Only needed when the token is shared, see `from_fn`.
+    // The identity is needed only if the token is shared through a store; see `from_fn`.
     let closure = closure.identity_part("url", &base_url).identity_part("account", account).secret(&key);
     let tokens = TokenManager::new(closure.placement(TokenPlacement::header("X-Session")));
     println!("  the session        {:?}", tokens.token()?);
     Ok(())
 }
 
-fn judged(provider: &impl Provider) -> Verdict {
+fn verdict_on_session_over(provider: &impl Provider) -> Verdict {
     provider.verdict(&ServiceResponse::new(200, &HeaderMap::new(), br#"{"error": "session_over"}"#))
 }
 
-// ---- the made-up service --------------------------------------------------------------------------------------------
+// ---- the invented service -------------------------------------------------------------------------------------------
 
 fn start_service() -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -128,7 +129,7 @@ fn start_service() -> std::io::Result<String> {
     let sessions = AtomicUsize::new(0);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // Whoever hangs up in the middle gets no answer.
+            // An error means that the client has closed the connection.
             let _ = serve(stream, &sessions);
         }
     });

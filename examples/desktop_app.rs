@@ -1,9 +1,11 @@
 //! A user interface that never waits for a token: `cargo run --example desktop_app`
 //!
-//! The thread that draws asks with `try_token`, which never blocks, and hears from `events()` what is going on. Work
-//! that needs a token for certain has a thread of its own, where `token()` may block. The network is slow on purpose:
-//! the stand-in for a provider takes 800 ms, fails, and takes its time to come back. Its tokens live for seconds, so none
-//! is kept; with `.store(FileStore::new()?)` on the builder an application that is started again has its token at once.
+//! The thread that draws calls `try_token`, which never blocks, and learns from `events()` when there is a new token.
+//! Work that needs a token runs on another thread, where `token()` may block.
+//!
+//! The fake vendor is slow on purpose: a fetch takes 800 ms, and there is an outage when the first refresh is due. Its
+//! tokens are valid for 6 s, so this example does not store them. With `.store(FileStore::new()?)` on the builder, an
+//! application that is started again has its token at once.
 
 #![allow(clippy::print_stdout)]
 
@@ -21,25 +23,25 @@ fn main() -> Result<(), Error> {
         .backoff(Duration::from_millis(300), Duration::from_secs(2))
         .build()?;
 
-    println!("A window at 60 frames a second; the provider takes 800 ms.\n");
+    println!("A window with 60 frames per second. A fetch takes 800 ms.\n");
     let window = Window::open(&tokens);
     let (report, saved) = unbounded();
     thread::scope(|scope| {
-        // A button was pressed: this may block, so it is not the window's thread.
+        // The user has pressed "save". `token()` may block, so this work has a thread of its own.
         scope.spawn(|| {
             let asked = Instant::now();
             let outcome = tokens.token().map(|_| asked.elapsed());
             let _ = report.send(outcome);
         });
-        scope.spawn(|| break_down_for_a_while(&tokens, &host));
+        scope.spawn(|| cause_an_outage(&tokens, &host));
         let frames = window.run(&saved);
         println!("\n{frames}");
     });
     Ok(())
 }
 
-/// The provider fails when the first renewal is due.
-fn break_down_for_a_while(tokens: &TokenManager, host: &FakeVendor) {
+/// Makes the provider fail when the first background refresh is due, and recover two requests later.
+fn cause_an_outage(tokens: &TokenManager, host: &FakeVendor) {
     let patience = Duration::from_secs(8);
     let first = tokens.events().recv_timeout(patience);
     if first.is_ok_and(|event| matches!(event.kind, EventKind::Granted { .. })) {
@@ -61,17 +63,17 @@ struct Window {
 impl Window {
     fn open(tokens: &TokenManager) -> Window {
         let events = tokens.events();
-        // The first frame need not wait for it, and the first click finds it there.
+        // Starts the first fetch in the background. The first frame does not wait for the token.
         tokens.warm_up();
         Window { tokens: tokens.clone(), events, opened: Instant::now(), status: String::new(), signed_in: false }
     }
 
-    /// Draws until the token has been renewed in spite of an outage.
+    /// Draws until the token has been refreshed in spite of the outage.
     fn run(mut self, saved: &Receiver<Result<Duration, Error>>) -> Frames {
         let mut frames = Frames::default();
         let (frame, close) = (tick(FRAME), after(Duration::from_secs(12)));
-        let mut renewed = false;
-        while !renewed {
+        let mut refreshed = false;
+        while !refreshed {
             select! {
                 recv(frame) -> due => {
                     let began = Instant::now();
@@ -80,11 +82,11 @@ impl Window {
                 }
                 recv(self.events) -> event => {
                     let Ok(event) = event else { break };
-                    renewed = matches!(event.kind, EventKind::Granted { in_background: true, .. });
+                    refreshed = matches!(event.kind, EventKind::Granted { in_background: true, .. });
                     self.show(&event.kind.to_string());
                 }
                 recv(saved) -> outcome => match outcome {
-                    Ok(Ok(waited)) => self.show(&format!("saved; its thread waited {} ms", waited.as_millis())),
+                    Ok(Ok(waited)) => self.show(&format!("saved; that thread waited {} ms", waited.as_millis())),
                     Ok(Err(error)) => self.show(&format!("not saved: {error}")),
                     Err(_) => {}
                 },
@@ -95,13 +97,13 @@ impl Window {
         frames
     }
 
-    /// One frame: whatever is held, at once.
+    /// Draws one frame, with the current token or without one.
     fn draw(&mut self) {
         let token = self.tokens.try_token();
         if token.is_some() != self.signed_in || self.status.is_empty() {
             self.signed_in = token.is_some();
-            let light = if self.signed_in { "signed in" } else { "signing in ..." };
-            self.show(&format!("[ {light} ]"));
+            let label = if self.signed_in { "signed in" } else { "signing in ..." };
+            self.show(&format!("[ {label} ]"));
         }
     }
 
@@ -111,13 +113,13 @@ impl Window {
     }
 }
 
-/// How smooth it was.
+/// Counts frames, and how many of them took too long.
 #[derive(Default)]
 struct Frames {
     drawn: u32,
     slowest: Duration,
     latest: Duration,
-    over: u32,
+    too_slow: u32,
 }
 
 impl Frames {
@@ -125,15 +127,15 @@ impl Frames {
         self.drawn += 1;
         self.slowest = self.slowest.max(took);
         self.latest = self.latest.max(late);
-        self.over += u32::from(took >= FRAME);
+        self.too_slow += u32::from(took >= FRAME);
     }
 }
 
 impl std::fmt::Display for Frames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Frames { drawn, slowest, latest, over } = self;
-        writeln!(f, "{drawn} frames, {over} of them took longer than a frame may.")?;
-        write!(f, "The slowest took {slowest:.1?} to draw, the latest began {latest:.1?} late.")
+        let Frames { drawn, slowest, latest, too_slow } = self;
+        writeln!(f, "{drawn} frames; {too_slow} of them took longer than 1/60 s.")?;
+        write!(f, "The slowest frame took {slowest:.1?}; the latest one started {latest:.1?} late.")
     }
 }
 

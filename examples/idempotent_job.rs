@@ -1,10 +1,11 @@
-//! Sends a message once, however often it is told to: `cargo run --example idempotent_job -- --id order-17`
+//! Sends a message once, however often it is started: `cargo run --example idempotent_job -- --id order-17`
 //!
-//! Four threads want to send it at the same moment, as four workers do that were handed the same job. One of them does, and
-//! all have its receipt. With `--text` the message is another one: under an id that was used before that is refused, because
-//! somebody has mixed up two jobs.
+//! Four threads try to send the message at the same moment, like four workers that got the same job. One of them sends
+//! the message, and all four get its receipt. Start the program again with the same id: nothing is sent. `--text`
+//! changes the message; with an id that was used before for another text, the program reports an error, because two
+//! jobs have been mixed up.
 //!
-//! The vendor is a stand-in for WeCom on a loopback port.
+//! The vendor is a fake WeCom server on a loopback port.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -27,8 +28,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            eprintln!("idempotent_job: {error}{cause}");
+            eprintln!("idempotent_job: {error}");
             ExitCode::FAILURE
         }
     }
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let job = Job::from_arguments()?;
-    let vendor = Vendor::stand_in();
+    let vendor = Vendor::fake();
     let once = Idempotency::new(store(&job)?).namespace("idempotent_job");
     let answers = thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| send_once(&once, &job, &vendor))).collect();
@@ -44,37 +44,39 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     });
     for (worker, answer) in (1..).zip(answers) {
         match answer {
-            Ok(receipt) => println!("worker {worker}: {} is sent, as message {}", job.id, receipt.message),
+            Ok(receipt) => println!("worker {worker}: {} is sent as message {}", job.id, receipt.message),
             Err(RunError::Mismatch) => return Err(format!("{} was sent with another text", job.id).into()),
-            // It went out, and the next start cannot know. The vendor does: it drops a message that it has sent already.
+            // The message is sent, but the store has no record of that, so the next start will send it again. The
+            // vendor drops the second message: see `enable_duplicate_check` below.
             Err(RunError::Unrecorded { result, error }) => {
-                println!("worker {worker}: {} is sent, as message {}, but {error}", job.id, result.message);
+                println!("worker {worker}: {} is sent as message {}, but {error}", job.id, result.message);
             }
             Err(error) => return Err(error.into()),
         }
     }
     match vendor.host.api_calls() {
-        0 => println!("it was sent before, and this start has sent nothing"),
-        requests => println!("requests to send it that the vendor has had from this start: {requests}"),
+        0 => println!("{}: it was sent before, and this start has sent nothing", job.id),
+        requests => println!("{}: this start has sent {requests} request(s)", job.id),
     }
-    if let Some(deed) = once.get::<Receipt>(&job.id)? {
-        let (begun, hours) = (httpdate::fmt_http_date(deed.created()), deed.remaining().as_secs_f64() / 3600.0);
-        println!("it was begun on {begun}, which is known for another {hours:.1} h");
+    if let Some(record) = once.get::<Receipt>(&job.id)? {
+        let (started, hours) = (httpdate::fmt_http_date(record.created()), record.remaining().as_secs_f64() / 3600.0);
+        println!("{}: started on {started}; the record is kept for another {hours:.1} h", job.id);
     }
     Ok(())
 }
 
-/// Where it is recorded what has been sent: on this machine. A `RedisStore` would do the same for workers on many.
+/// Returns the store that records what has been sent, for all processes of this machine. A `RedisStore` does the same
+/// for workers on several hosts.
 fn store(job: &Job) -> Result<FileStore, Error> {
     job.directory.as_ref().map_or_else(FileStore::new, |directory| Ok(FileStore::at(directory)))
 }
 
-/// This is all that a program does.
+/// The part that your own program needs: one call.
 fn send_once(once: &Idempotency, job: &Job, vendor: &Vendor) -> Result<Receipt, RunError<Receipt, Error>> {
     once.run_within(&job.id, &job.text, PATIENCE, || vendor.send(&job.text))
 }
 
-/// What is known of a message that was sent.
+/// The result of a job, which the store keeps.
 #[derive(Serialize, Deserialize)]
 struct Receipt {
     message: String,
@@ -87,8 +89,8 @@ struct Vendor {
 }
 
 impl Vendor {
-    fn stand_in() -> Vendor {
-        // The message's name tells which process has sent it.
+    fn fake() -> Vendor {
+        // The message id shows which process has sent the message.
         let message = format!("m-{}", std::process::id());
         let reply = serde_json::json!({"errcode": 0, "errmsg": "ok", "msgid": message});
         let host = FakeVendor::wecom().api_reply(200, &[], &reply.to_string());
@@ -98,19 +100,19 @@ impl Vendor {
     }
 
     fn send(&self, text: &str) -> Result<Receipt, Error> {
-        // When the answer is lost nobody knows whether the message went out. An error lets another try at once, so the
-        // vendor is asked to drop what it has sent before.
+        // If the response is lost, the message may have been sent. `run_within` lets another worker try again after an
+        // error, so this asks WeCom to drop a message that it has already sent.
         let message = serde_json::json!({
             "touser": "@all", "msgtype": "text", "agentid": 1, "text": {"content": text},
             "enable_duplicate_check": 1, "duplicate_check_interval": 1800,
         });
         let request = Request::post(self.host.api_url()).body(message.to_string());
-        let request = request.map_err(|_| Error::new(ErrorKind::Config, "the vendor's address is wrong"))?;
+        let request = request.map_err(|_| Error::new(ErrorKind::Config, "the vendor's URL is not valid"))?;
         let mut response = self.tokens.send(&self.agent, request)?;
         let answer = response.body_mut().read_to_vec().ok();
         let answer: Option<serde_json::Value> = answer.and_then(|body| serde_json::from_slice(&body).ok());
         let message = answer.as_ref().and_then(|answer| answer["msgid"].as_str());
-        let refused = || Error::new(ErrorKind::InvalidResponse, "the vendor did not take the message");
+        let refused = || Error::new(ErrorKind::InvalidResponse, "the vendor did not accept the message");
         Ok(Receipt { message: message.ok_or_else(refused)?.to_owned() })
     }
 }
@@ -124,19 +126,18 @@ struct Job {
 impl Job {
     fn from_arguments() -> Result<Job, Error> {
         let mut arguments = Arguments::from_env();
-        let usage =
-            || Error::new(ErrorKind::Config, "it takes --id with a name, --text with what to send, and --store DIR");
+        let usage = || Error::new(ErrorKind::Config, "usage: idempotent_job --id ID [--text MESSAGE] [--store DIR]");
         let id = arguments.value_from_str("--id").map_err(|_| usage())?;
         let text = arguments.opt_value_from_str("--text").map_err(|_| usage())?;
         let path = |text: &OsStr| Ok::<_, Infallible>(PathBuf::from(text));
         let directory = arguments.opt_value_from_os_str("--store", path).map_err(|_| usage())?;
-        let is_read = arguments.finish().is_empty();
+        let is_complete = arguments.finish().is_empty();
         let text = text.unwrap_or_else(|| "the goods have left".to_owned());
-        is_read.then_some(Job { id, text, directory }).ok_or_else(usage)
+        is_complete.then_some(Job { id, text, directory }).ok_or_else(usage)
     }
 }
 
 const WORKERS: usize = 4;
 
-/// How long a worker waits for another, and for the vendor.
+/// How long a worker waits for another worker, and for the vendor.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,10 +1,10 @@
 //! A thousand tenants in one program: `cargo run --example many_tenants`
 //!
-//! 32 threads ask for tokens of tenants at random, for 2 s. With `--features redis` and `-- --redis URL` all processes
-//! that run it share the tenants' tokens: the second one fetches none. It is built without that feature too, since a pool
-//! needs no Redis; the two functions `redis_store` are all that differs.
+//! 32 threads get tokens of random tenants for 2 s. With `--features redis` and `-- --redis URL`, all processes of this
+//! example share the tokens, so that a second process fetches none. A pool works without Redis too; the two functions
+//! `redis_store` are the only difference.
 //!
-//! The service is made up: it takes 10 ms, and its tokens live 10 minutes.
+//! The service is invented: a fetch takes 10 ms, and tokens are valid for 10 minutes.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -30,11 +30,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let store = told_store()?;
-    let place = if store.is_some() { "shared with other processes through Redis" } else { "held in memory" };
-    println!("{TENANTS} tenants, whose tokens are {place}; {THREADS} threads ask for {} s", DURATION.as_secs());
+    let store = store_from_arguments()?;
+    let place = if store.is_some() { "shared with other processes through Redis" } else { "kept in memory" };
+    println!("{TENANTS} tenants, tokens {place}; {THREADS} threads for {} s", DURATION.as_secs());
 
-    // One store for all tenants, so one connection too.
+    // One store for all tenants, and so one connection.
     let pool = TokenPool::with_settings(move |settings| match &store {
         Some(store) => settings.store(store.clone()),
         None => settings,
@@ -49,19 +49,19 @@ fn run() -> Result<(), Error> {
     let slowest = callers.iter().map(|caller| caller.slowest).max().unwrap_or_default();
     let failure = callers.into_iter().find_map(|caller| caller.failure);
     let metrics = pool.metrics();
-    println!("  calls      {calls}, of which {} waited; the slowest took {slowest:.1?}", metrics.waits);
-    println!("  fetched    {} tokens", metrics.fetches_ok);
-    println!("  adopted    {} tokens that another process had fetched", metrics.tokens_from_store);
+    println!("  calls       {calls}, {} of them waited; the slowest took {slowest:.1?}", metrics.waits);
+    println!("  fetches     {}", metrics.fetches_ok);
+    println!("  from store  {} tokens that another process had fetched", metrics.tokens_from_store);
     if metrics.store_errors > 0 {
-        println!("  redis      did not work {} times; meanwhile tokens were fetched without it", metrics.store_errors);
+        println!("  redis       {} operations failed; tokens were fetched without Redis", metrics.store_errors);
     }
-    println!("  tenants    {} held", pool.len());
+    println!("  tenants     {} in the pool", pool.len());
     if let (Some(before), Some(now)) = (before, memory()) {
         let each = now.saturating_sub(before) as f64 / pool.len().max(1) as f64;
-        println!("  memory     {each:.1} KiB more for each tenant, all told");
+        println!("  memory      {each:.1} KiB per tenant");
     }
     if let Some(threads) = field("Threads:") {
-        println!("  threads    {threads}: this one, and one that renews for all tenants");
+        println!("  threads     {threads}: the main thread, and one that refreshes the tokens of all tenants");
     }
     failure.map_or(Ok(()), Err)
 }
@@ -79,7 +79,7 @@ fn ask_at_random(pool: &TokenPool<String>) -> Caller {
     while start.elapsed() < DURATION {
         let tenant = format!("tenant-{}", fastrand::usize(..TENANTS));
         let asked = Instant::now();
-        // This is all that a program does.
+        // The part that your own program needs: one line.
         let token = pool.manager(&tenant, || service(&tenant)).and_then(|tokens| tokens.token());
         caller.slowest = caller.slowest.max(asked.elapsed());
         caller.calls += 1;
@@ -88,21 +88,21 @@ fn ask_at_random(pool: &TokenPool<String>) -> Caller {
     caller
 }
 
-/// The provider of one tenant. Called when the pool does not hold this tenant.
+/// Returns the provider of one tenant. The pool calls this when it has no manager for the tenant.
 fn service(tenant: &str) -> impl Provider + use<> {
     let secret = Secret::from(format!("the secret of {tenant}"));
     let text = format!("the-token-of-{tenant}");
-    let service = provider::from_fn("made-up-service", move |_context| {
+    let service = provider::from_fn("invented-service", move |_context| {
         thread::sleep(Duration::from_millis(10));
         Ok(Grant::new(text.as_str(), Duration::from_secs(600)))
     });
-    // Without these two all tenants would share one token in a store.
+    // Without these two parts of the identity, all tenants would share one token in a store.
     service.identity_part("tenant", tenant).secret(&secret)
 }
 
-fn told_store() -> Result<Option<Arc<dyn Store>>, Error> {
+fn store_from_arguments() -> Result<Option<Arc<dyn Store>>, Error> {
     let mut arguments = Arguments::from_env();
-    let usage = || Error::new(ErrorKind::Config, "it takes --redis and a URL, or nothing");
+    let usage = || Error::new(ErrorKind::Config, "usage: many_tenants [--redis URL]");
     let url = arguments.opt_value_from_str::<_, String>("--redis").map_err(|_| usage())?;
     if arguments.finish().is_empty() { url.map(|url| redis_store(&url)).transpose() } else { Err(usage()) }
 }
@@ -114,10 +114,13 @@ fn redis_store(url: &str) -> Result<Arc<dyn Store>, Error> {
 
 #[cfg(not(feature = "redis"))]
 fn redis_store(_url: &str) -> Result<Arc<dyn Store>, Error> {
-    Err(Error::new(ErrorKind::Config, "--redis needs the feature redis: cargo run --features redis ..."))
+    Err(Error::new(
+        ErrorKind::Config,
+        "--redis needs the feature redis: cargo run --features redis --example many_tenants",
+    ))
 }
 
-/// The memory that this process has, in KiB, where the system tells it.
+/// Returns the resident memory of this process in KiB, on Linux.
 fn memory() -> Option<u64> {
     field("VmRSS:")
 }

@@ -1,8 +1,11 @@
-//! Shows what a token manager does, as it happens: `cargo run --example quickstart`
+//! Shows what a token manager does, step by step: `cargo run --example quickstart`
 //!
-//! With `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID` and `EVERTOKEN_SECRET` set it asks WeCom itself, and asks for one
-//! token only; any other provider of this crate will do as well. Without them it starts a stand-in for WeCom on a
-//! loopback port, whose tokens live 5 s, and breaks it in front of your eyes.
+//! The program starts a fake WeCom server on a loopback port, whose tokens are valid for 5 s, and prints what callers,
+//! the manager and the server do: the first fetch, calls from memory, a background refresh, an outage, an unchanged
+//! token, and a token that the service rejects.
+//!
+//! With `EVERTOKEN_PROVIDER=wecom`, `EVERTOKEN_CORP_ID` and `EVERTOKEN_SECRET` set, the program fetches one token from
+//! WeCom itself. Any other provider of this crate works in the same way; see `evertoken::provider::from_env`.
 
 #![allow(clippy::print_stdout)]
 
@@ -22,83 +25,84 @@ type Result<T = (), E = Box<dyn StdError>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     println!("evertoken quickstart\n");
-    let told = if env::var_os("EVERTOKEN_PROVIDER").is_some() { for_real() } else { stand_in() };
-    match told {
+    let real = env::var_os("EVERTOKEN_PROVIDER").is_some();
+    let outcome = if real { with_real_vendor() } else { with_fake_vendor() };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("\nThis did not end well: {error}");
+            println!("\nThe quickstart failed: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// The whole story, against a host on this machine.
-fn stand_in() -> Result {
+/// All steps, with a fake vendor on this machine.
+fn with_fake_vendor() -> Result {
     let host = FakeVendor::wecom().lifetime(LIFETIME).renews_within(LIFETIME / 2).delay(Duration::from_millis(50));
-    println!("  provider   a stand-in for WeCom at {}, over a real socket", host.url());
-    println!("             its tokens live {} s, and it takes 50 ms to answer", LIFETIME.as_secs());
-    println!("  for real   set EVERTOKEN_PROVIDER=wecom, EVERTOKEN_CORP_ID and EVERTOKEN_SECRET");
-    println!("  takes      about 8 s");
+    println!("  provider     a fake WeCom server at {}", host.url());
+    println!("               tokens are valid for {} s, a fetch takes 50 ms", LIFETIME.as_secs());
+    println!("  real WeCom   set EVERTOKEN_PROVIDER=wecom, EVERTOKEN_CORP_ID and EVERTOKEN_SECRET");
+    println!("  duration     about 8 s");
 
     let tokens = TokenManager::builder(WeCom::new("corp", "secret").base_url(host.url()))
         .backoff(Duration::from_millis(200), Duration::from_secs(1))
         .build()?;
     let timeline = Timeline::of(&tokens);
 
-    timeline.chapter("Nothing is held, and 64 threads ask at once");
+    timeline.step("1. There is no token yet, and 64 threads call token() at once");
     let first = all_at_once(&timeline, &tokens)?;
-    timeline.note("host", &format!("{} request for a token has come", host.calls()));
+    timeline.note("server", &format!("received {} request for a token", host.calls()));
 
-    timeline.chapter("The token is held, and 64 threads ask 10,000 times each");
+    timeline.step("2. The manager has a token, and 64 threads call token() 10,000 times each");
     from_memory(&timeline, &tokens)?;
 
-    timeline.chapter("It is renewed ahead of its end; 8 threads call all the while");
-    timeline.tell_what_is_next(&tokens);
-    let calls = with_callers(&tokens, &host, || timeline.wait_for(is_renewal))?;
+    timeline.step("3. The token is refreshed in the background, while 8 threads keep calling token()");
+    timeline.note_next_refresh(&tokens);
+    let calls = with_callers(&tokens, &host, || timeline.wait_for(is_background_refresh))?;
     timeline.note("callers", &calls.to_string());
-    let both = if host.is_valid(first.expose()) { "is still good too, so nobody is cut off" } else { "is over" };
-    timeline.note("host", &format!("the token before it {both}"));
+    let previous = if host.is_valid(first.expose()) { "is still valid" } else { "is no longer valid" };
+    timeline.note("server", &format!("the previous token {previous}"));
 
-    timeline.chapter("The provider breaks down, and the next renewal is due");
+    timeline.step("4. The provider is down when the next refresh is due");
     host.fail_with(VendorFault::Status(503));
-    timeline.note("host", "answers every request for a token with HTTP status 503");
-    timeline.tell_what_is_next(&tokens);
+    timeline.note("server", "answers each request for a token with HTTP 503 from now on");
+    timeline.note_next_refresh(&tokens);
     let calls = with_callers(&tokens, &host, || {
         timeline.wait_for(is_failure)?;
         timeline.wait_for(is_failure)?;
         host.recover();
-        timeline.note("host", "is well again");
-        timeline.wait_for(is_renewal)
+        timeline.note("server", "works again");
+        timeline.wait_for(is_background_refresh)
     })?;
     timeline.note("callers", &calls.to_string());
 
-    timeline.chapter("The provider is asked too early, and gives the same token again");
+    timeline.step("5. A forced refresh comes too early, and WeCom returns the unchanged token");
     tokens.force_refresh()?;
     timeline.wait_for(|kind| matches!(kind, EventKind::Unchanged { .. }))?;
-    timeline.note("manager", "does not take that for a renewal: the token ends when it ended before");
+    timeline.note("manager", "keeps the expiry of the token as it was");
 
-    timeline.chapter("A service refuses the token");
+    timeline.step("6. A service rejects the token");
     host.revoke(tokens.token()?.expose());
-    timeline.note("host", "has revoked the token, which nobody here can know");
+    timeline.note("server", "has revoked the token; the manager cannot know");
     send_message(&timeline, &tokens, &host)?;
 
     finish(&timeline, &tokens);
     Ok(())
 }
 
-/// A short story, against the vendor itself. The token is never shown.
-fn for_real() -> Result {
+/// The first two steps, with the vendor itself. The token is never shown.
+fn with_real_vendor() -> Result {
     let tokens = TokenManager::from_config(&provider::from_env()?, |builder| builder)?;
-    println!("  provider   the one that the variables EVERTOKEN_.. describe");
+    println!("  provider     as set by the variables EVERTOKEN_*");
     let timeline = Timeline::of(&tokens);
 
-    timeline.chapter("Nothing is held, and 64 threads ask at once");
+    timeline.step("1. There is no token yet, and 64 threads call token() at once");
     if let Err(error) = all_at_once(&timeline, &tokens) {
         finish(&timeline, &tokens);
         return Err(error);
     }
 
-    timeline.chapter("The token is held, and 64 threads ask 10,000 times each");
+    timeline.step("2. The manager has a token, and 64 threads call token() 10,000 times each");
     from_memory(&timeline, &tokens)?;
 
     finish(&timeline, &tokens);
@@ -106,15 +110,15 @@ fn for_real() -> Result {
 }
 
 fn finish(timeline: &Timeline, tokens: &TokenManager) {
-    timeline.chapter("How things stand: tokens.status()");
+    timeline.step("The output of tokens.status()");
     println!("{}", indented(&tokens.status().to_string()));
-    timeline.chapter("What has happened: tokens.metrics()");
+    timeline.step("The output of tokens.metrics()");
     println!("{}", indented(&tokens.metrics().to_string()));
 }
 
-// ---- what callers do ------------------------------------------------------------------------------------------------
+// ---- the callers ----------------------------------------------------------------------------------------------------
 
-/// 64 threads need a token at the same moment.
+/// 64 threads call `token()` at the same moment, while there is no token.
 fn all_at_once(timeline: &Timeline, tokens: &TokenManager) -> Result<Token> {
     let start = Barrier::new(THREADS);
     let answers: Vec<_> = on_all_threads(|| {
@@ -128,11 +132,11 @@ fn all_at_once(timeline: &Timeline, tokens: &TokenManager) -> Result<Token> {
     let got: Vec<Token> = answers.into_iter().map(|(answer, _)| answer).collect::<Result<_, Error>>()?;
     let same = got.windows(2).all(|pair| pair[0].expose() == pair[1].expose());
     let what = if same { "all got the same token" } else { "got different tokens" };
-    timeline.note("callers", &format!("{THREADS} threads {what}; the longest wait took {}", time(longest)));
+    timeline.note("callers", &format!("{THREADS} threads {what}; the longest wait was {}", time(longest)));
     Ok(got[0].clone())
 }
 
-/// 64 threads use the token that is held.
+/// 64 threads call `token()` again and again, while the manager has a token.
 fn from_memory(timeline: &Timeline, tokens: &TokenManager) -> Result {
     const CALLS: usize = 10_000;
     let start = Barrier::new(THREADS);
@@ -151,39 +155,41 @@ fn from_memory(timeline: &Timeline, tokens: &TokenManager) -> Result {
     let calls = (THREADS * CALLS) as u64;
     let each = time(took.mul_f64(cores as f64 / calls as f64));
     let build = if cfg!(debug_assertions) { " (a debug build; try --release)" } else { "" };
-    timeline
-        .note("callers", &format!("{} calls in {}: {each} each on {cores} cores{build}", grouped(calls), time(took)));
+    timeline.note(
+        "callers",
+        &format!("{} calls in {}: {each} per call on {cores} cores{build}", grouped(calls), time(took)),
+    );
     Ok(())
 }
 
-/// Lets 8 threads use tokens while `story` goes on, and tells how they fared.
+/// Runs `story` while 8 threads keep calling `token()`, and returns what these threads saw.
 fn with_callers(tokens: &TokenManager, host: &FakeVendor, story: impl FnOnce() -> Result) -> Result<Calls> {
     let calls = Calls::default();
     let before = tokens.metrics().waits;
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                while !calls.over.load(Ordering::Relaxed) {
+                while !calls.stop.load(Ordering::Relaxed) {
                     calls.make_one(tokens, host);
                     thread::sleep(Duration::from_millis(2));
                 }
             });
         }
-        let told = story();
-        calls.over.store(true, Ordering::Relaxed);
-        told
+        let outcome = story();
+        calls.stop.store(true, Ordering::Relaxed);
+        outcome
     })?;
     calls.waited.store(tokens.metrics().waits - before, Ordering::Relaxed);
     Ok(calls)
 }
 
-/// How callers fared.
+/// Counts the calls of several threads, their errors and their waits.
 #[derive(Default)]
 struct Calls {
-    over: AtomicBool,
+    stop: AtomicBool,
     made: AtomicU64,
     failed: AtomicU64,
-    dead: AtomicU64,
+    expired: AtomicU64,
     waited: AtomicU64,
     slowest: AtomicU64,
 }
@@ -196,8 +202,8 @@ impl Calls {
         self.made.fetch_add(1, Ordering::Relaxed);
         self.slowest.fetch_max(took, Ordering::Relaxed);
         match answer {
-            // The host is the judge: it knows which tokens it would take now.
-            Ok(token) => self.dead.fetch_add(u64::from(!host.is_valid(token.expose())), Ordering::Relaxed),
+            // The server knows which tokens are valid now.
+            Ok(token) => self.expired.fetch_add(u64::from(!host.is_valid(token.expose())), Ordering::Relaxed),
             Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
     }
@@ -207,13 +213,14 @@ impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let slowest = time(Duration::from_nanos(read(&self.slowest)));
-        let (made, failed, dead) = (read(&self.made), read(&self.failed), read(&self.dead));
+        let (made, failed, expired) = (grouped(read(&self.made)), read(&self.failed), read(&self.expired));
         let waited = read(&self.waited);
-        write!(f, "{} calls: {failed} errors, {dead} dead tokens, {waited} waits; slowest {slowest}", grouped(made))
+        write!(f, "{made} calls: {failed} errors, {expired} expired tokens, {waited} waits; slowest {slowest}")
     }
 }
 
-/// Sends a message as a program does: `call` rejects a token that is refused, and tries once more with another one.
+/// Sends a message as a program does. `call` rejects a token that the service refuses, and calls the closure again with
+/// a new token.
 fn send_message(timeline: &Timeline, tokens: &TokenManager, host: &FakeVendor) -> Result {
     let asked = Instant::now();
     let sent: Result<(), CallError<ureq::Error>> = tokens.call(|token| {
@@ -222,11 +229,11 @@ fn send_message(timeline: &Timeline, tokens: &TokenManager, host: &FakeVendor) -
         let verdict = tokens.verdict(head.status.as_u16(), &head.headers, &body.read_to_vec()?);
         timeline.catch_up();
         let refused = verdict == Verdict::Rejected;
-        timeline.note("service", &format!("{} {}", if refused { "refuses" } else { "takes" }, short(token)));
+        timeline.note("server", &format!("{} {}", if refused { "refuses" } else { "accepts" }, short(token)));
         if refused { Err(CallError::Rejected) } else { Ok(()) }
     });
     sent?;
-    timeline.note("callers", &format!("the message went out, {} after the first try", time(asked.elapsed())));
+    timeline.note("callers", &format!("the message is sent, {} after the first attempt", time(asked.elapsed())));
     Ok(())
 }
 
@@ -237,7 +244,7 @@ fn on_all_threads<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
     })
 }
 
-fn is_renewal(kind: &EventKind) -> bool {
+fn is_background_refresh(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Granted { in_background: true, .. })
 }
 
@@ -245,9 +252,9 @@ fn is_failure(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Failed { .. })
 }
 
-// ---- what is shown --------------------------------------------------------------------------------------------------
+// ---- the output -----------------------------------------------------------------------------------------------------
 
-/// Prints what happens, with the time since the start.
+/// Prints what happens, with the time since the start of the program.
 struct Timeline {
     start: Instant,
     events: mpsc::Receiver<(Duration, Event)>,
@@ -257,39 +264,39 @@ impl Timeline {
     fn of(tokens: &TokenManager) -> Timeline {
         let start = Instant::now();
         let (sender, events) = mpsc::channel();
-        let told = tokens.events();
-        // Stamps events when they come, however late they are shown. Ends when the manager is dropped.
-        thread::spawn(move || told.into_iter().try_for_each(|event| sender.send((start.elapsed(), event))));
+        let received = tokens.events();
+        // This thread notes the time of each event, because events are printed later. It ends with the manager.
+        thread::spawn(move || received.into_iter().try_for_each(|event| sender.send((start.elapsed(), event))));
         Timeline { start, events }
     }
 
-    fn chapter(&self, title: &str) {
+    fn step(&self, title: &str) {
         self.catch_up();
         println!("\n{title}\n");
     }
 
-    /// Something that is seen from outside of the manager.
+    /// Prints something that is not an event of the manager.
     fn note(&self, who: &str, what: &str) {
         row(self.start.elapsed(), who, what);
     }
 
-    fn tell_what_is_next(&self, tokens: &TokenManager) {
+    fn note_next_refresh(&self, tokens: &TokenManager) {
         let due = tokens.status().refresh_in.unwrap_or_default();
-        self.note("manager", &format!("renews the token in {} ms", due.as_millis()));
+        self.note("manager", &format!("will refresh the token in {} ms", due.as_millis()));
     }
 
-    /// Shows the events that have come.
+    /// Prints the events so far.
     fn catch_up(&self) {
-        // The thread that stamps them may be a moment behind the callers.
+        // Waits briefly, because the thread that receives the events may be behind.
         while let Ok((at, event)) = self.events.recv_timeout(Duration::from_millis(2)) {
             row(at, "event", &event.kind.to_string());
         }
     }
 
-    /// Shows events until there is one of this kind.
+    /// Prints events until one of the wanted kind.
     fn wait_for(&self, wanted: impl Fn(&EventKind) -> bool) -> Result {
         loop {
-            let (at, event) = self.events.recv_timeout(PATIENCE).map_err(|_| "what should happen did not happen")?;
+            let (at, event) = self.events.recv_timeout(PATIENCE).map_err(|_| "an expected event did not happen")?;
             row(at, "event", &event.kind.to_string());
             if wanted(&event.kind) {
                 return Ok(());
@@ -318,7 +325,7 @@ fn time(duration: Duration) -> String {
     }
 }
 
-/// 1234567 as 1,234,567.
+/// Formats 1234567 as `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let comma = |place: usize| place > 0 && (digits.len() - place).is_multiple_of(3);

@@ -1,10 +1,13 @@
-//! Several processes, one token: `cargo run --example shared_redis --features redis [redis URL] [--seconds N]`
+//! Several processes share one token: `cargo run --example shared_redis --features redis [redis URL] [--seconds N]`
 //!
-//! Start it in several terminals and watch one of them fetch: the others take the token over. Stop Redis under it and start
-//! it again: tokens keep coming. The URL is `redis://127.0.0.1/` when none is given. Each ends with Ctrl-C, or after
-//! `--seconds`; when it is the one that fetches just then, the others wait for the end of its lease, 8 s at most.
+//! Start the example in several terminals: one process fetches the token, and the others read it from Redis. Stop Redis
+//! and start it again: every process keeps getting tokens. The default URL is `redis://127.0.0.1/`.
 //!
-//! The service is made up: it takes 300 ms, and its tokens live 20 s and tell which process asked for them.
+//! A process ends with Ctrl-C or after `--seconds`. If it is fetching at that moment, the others wait until its lease
+//! ends, which takes 8 s at most.
+//!
+//! The service is invented: a fetch takes 300 ms, and tokens are valid for 20 s and contain the process that fetched
+//! them.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -28,24 +31,24 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let wanted = Wanted::told()?;
-    let tokens = manager(&wanted.url)?;
+    let options = Options::from_arguments()?;
+    let tokens = manager(&options.url)?;
     let events = tokens.events();
-    say(SystemTime::now(), "starts", &format!("with the key {} in Redis", tokens.key()));
+    print_line(SystemTime::now(), "start", &format!("the key in Redis is {}", tokens.key()));
 
     let mut calls = Calls::default();
     let start = Instant::now();
     for second in 1.. {
-        // This is all that a program does. The rest of this loop shows what goes on.
-        calls.note(&tokens);
+        // This line gets a token, as your own program would. The rest of the loop prints what happens.
+        calls.make_one(&tokens);
         let next = start + Duration::from_secs(second);
         while let Ok(event) = events.recv_deadline(next) {
-            tell(&event, &tokens);
+            print_event(&event, &tokens);
         }
         if second % 5 == 0 {
-            calls.tell();
+            calls.print();
         }
-        if wanted.end.is_some_and(|end| start.elapsed() >= end) {
+        if options.duration.is_some_and(|end| start.elapsed() >= end) {
             break;
         }
     }
@@ -54,18 +57,18 @@ fn run() -> Result<(), Error> {
 
 fn manager(url: &str) -> Result<TokenManager, Error> {
     let fetches = AtomicU32::new(0);
-    let service = provider::from_fn("made-up-service", move |_context| {
+    let service = provider::from_fn("invented-service", move |_context| {
         thread::sleep(Duration::from_millis(300));
         let (number, now) = (fetches.fetch_add(1, Ordering::Relaxed), since_epoch(SystemTime::now()).as_nanos());
         Ok(Grant::new(format!("{}.{number}.{now}", process::id()), Duration::from_secs(20)))
     });
-    // Nothing is connected yet, so it does not matter whether Redis is there.
+    // Opens no connection yet, so Redis may be down.
     let store = RedisStore::open(url)?;
-    // Followed, so that the others have a new token at once, and not only when they want to renew their own.
+    // With `watch`, this process reads a new token as soon as another process has stored it.
     TokenManager::builder(service.identity_part("account", "example")).store(store).watch(true).build()
 }
 
-/// What the calls of the last seconds were like.
+/// Counts the calls of the last seconds.
 #[derive(Default)]
 struct Calls {
     count: u32,
@@ -75,7 +78,7 @@ struct Calls {
 }
 
 impl Calls {
-    fn note(&mut self, tokens: &TokenManager) {
+    fn make_one(&mut self, tokens: &TokenManager) {
         let asked = Instant::now();
         let answer = tokens.token();
         self.slowest = self.slowest.max(asked.elapsed());
@@ -84,40 +87,40 @@ impl Calls {
         self.last = answer.ok();
     }
 
-    fn tell(&mut self) {
+    fn print(&mut self) {
         let Calls { count, failed, slowest, last } = std::mem::take(self);
-        let held =
-            last.map_or("no token".to_owned(), |token| format!("{} of process {}", short(&token), asker(&token)));
-        let what = format!("{count} calls, {failed} errors, the slowest took {slowest:.1?}; {held}");
-        say(SystemTime::now(), "calls", &what);
+        let current =
+            last.map_or("no token".to_owned(), |token| format!("{} of process {}", short(&token), fetcher(&token)));
+        let what = format!("{count} calls, {failed} errors, the slowest took {slowest:.1?}; {current}");
+        print_line(SystemTime::now(), "calls", &what);
     }
 }
 
-fn tell(event: &Event, tokens: &TokenManager) {
-    let who = match &event.kind {
+fn print_event(event: &Event, tokens: &TokenManager) {
+    let what = match &event.kind {
         EventKind::Granted { origin: TokenOrigin::Provider, .. } => "fetched",
         EventKind::Granted { origin: TokenOrigin::Store, fingerprint, .. } => {
             let token = tokens.try_token().filter(|token| token.fingerprint() == fingerprint);
-            let asker = token.map_or("another process".to_owned(), |token| format!("process {}", asker(&token)));
-            return say(event.at, "adopted", &format!("{event}; {asker} fetched it"));
+            let fetcher = token.map_or("another process".to_owned(), |token| format!("process {}", fetcher(&token)));
+            return print_line(event.at, "read", &format!("{event}; fetched by {fetcher}"));
         }
         EventKind::StoreDown { .. } => "down",
         EventKind::StoreUp => "up",
         _ => "event",
     };
-    say(event.at, who, &event.to_string());
+    print_line(event.at, what, &event.to_string());
 }
 
-/// One line. The time is UTC, so that the lines of several terminals can be compared.
-fn say(at: SystemTime, what: &str, more: &str) {
+/// Prints one line. The time is UTC, so that the lines of several terminals can be compared.
+fn print_line(at: SystemTime, what: &str, more: &str) {
     let time = since_epoch(at);
     let (seconds, millis) = (time.as_secs() % 86_400, time.subsec_millis());
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     println!("{hour:02}:{minute:02}:{second:02}.{millis:03}  {:<7}  {what:<8} {more}", process::id());
 }
 
-/// The process that asked for this token. Only a made-up token tells that; it is never shown itself.
-fn asker(token: &Token) -> &str {
+/// Returns the process that fetched this token, which the invented service puts into its tokens.
+fn fetcher(token: &Token) -> &str {
     token.expose().split('.').next().unwrap_or_default()
 }
 
@@ -129,18 +132,17 @@ fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-struct Wanted {
+struct Options {
     url: String,
-    end: Option<Duration>,
+    duration: Option<Duration>,
 }
 
-impl Wanted {
-    fn told() -> Result<Wanted, Error> {
+impl Options {
+    fn from_arguments() -> Result<Options, Error> {
         let mut arguments = Arguments::from_env();
-        let usage =
-            |_| Error::new(ErrorKind::Config, "it takes the URL of a Redis and --seconds with a number, or neither");
-        let end = arguments.opt_value_from_str("--seconds").map_err(usage)?.map(Duration::from_secs);
+        let usage = |_| Error::new(ErrorKind::Config, "usage: shared_redis [redis URL] [--seconds N]");
+        let duration = arguments.opt_value_from_str("--seconds").map_err(usage)?.map(Duration::from_secs);
         let url = arguments.opt_free_from_str().map_err(usage)?;
-        Ok(Wanted { url: url.unwrap_or_else(|| "redis://127.0.0.1/".to_owned()), end })
+        Ok(Options { url: url.unwrap_or_else(|| "redis://127.0.0.1/".to_owned()), duration })
     }
 }

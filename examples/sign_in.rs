@@ -1,8 +1,8 @@
-//! Signs a person in on the command line: `cargo run --example sign_in`
+//! Signs a person in on the command line, with the device flow of RFC 8628: `cargo run --example sign_in`
 //!
-//! It shows an address and a code, waits until the person has entered it on any device, and has a token from then on.
-//! The server comes from the environment: `OAUTH_DEVICE_URL`, `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID` and, if it wants one,
-//! `OAUTH_SCOPE`. Without them a stand-in on a loopback port plays the server, and the person too.
+//! The program prints an address and a code, waits until the person has entered the code on any device, and then has a
+//! token. Set `OAUTH_DEVICE_URL`, `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID` and, if the server requires it, `OAUTH_SCOPE`.
+//! Without these variables, a fake server on a loopback port is used, and a thread plays the person.
 
 #![allow(clippy::print_stdout)]
 
@@ -14,8 +14,8 @@ use evertoken::testing::FakeVendor;
 use evertoken::{DevicePrompt, DeviceSignIn, Error, ErrorKind, OAuth2, RefreshToken, TokenManager};
 
 fn main() -> Result<(), Error> {
-    let stand_in = env::var("OAUTH_DEVICE_URL").is_err().then(stand_in);
-    let sign_in = match &stand_in {
+    let fake_server = env::var("OAUTH_DEVICE_URL").is_err().then(fake_server);
+    let sign_in = match &fake_server {
         Some(host) => {
             let client = OAuth2::public(host.token_url(), "client");
             DeviceSignIn::new(host.url() + "/device_authorization", client)
@@ -28,28 +28,28 @@ fn main() -> Result<(), Error> {
     if let Some(url) = prompt.verification_uri_complete() {
         println!("or open {url}");
     }
-    if let Some(host) = stand_in.clone() {
+    if let Some(host) = fake_server.clone() {
         let code = prompt.user_code().to_owned();
-        // The person, who takes a moment.
+        // This thread plays the person.
         thread::spawn(move || host.approve(&code));
     }
 
-    let provider = signed_in(&mut prompt)?;
-    // A program that is started again keeps `provider.initial_refresh_token()` where it keeps its secrets, and brings it each time. What
-    // comes after it is kept in the store that all of its processes share: `.store(..)`.
+    let provider = wait_for_person(&mut prompt)?;
+    // To stay signed in after a restart, keep `provider.initial_refresh_token()` with your secrets and create the
+    // provider from it at each start. Set a store with `.store(..)`, which keeps the refresh tokens that follow.
     let tokens = TokenManager::new(provider);
-    println!("Signed in. The token lives for {} s.", tokens.token()?.remaining().as_secs());
-    println!("Renewed: {}", tokens.force_refresh()?.fingerprint());
+    println!("Signed in. The token is valid for {} s.", tokens.token()?.remaining().as_secs());
+    println!("Refreshed. The fingerprint of the new token is {}.", tokens.force_refresh()?.fingerprint());
     Ok(())
 }
 
-/// Waits for the person, and says from time to time that it does.
-fn signed_in(prompt: &mut DevicePrompt) -> Result<RefreshToken, Error> {
+/// Waits until the person has entered the code, and prints a line every 20 s meanwhile.
+fn wait_for_person(prompt: &mut DevicePrompt) -> Result<RefreshToken, Error> {
     loop {
         if let Some(provider) = prompt.wait_for(Duration::from_secs(20))? {
             return Ok(provider);
         }
-        println!("Waiting. The code is good for another {} s.", prompt.remaining().as_secs());
+        println!("Waiting. The code is valid for another {} s.", prompt.remaining().as_secs());
     }
 }
 
@@ -66,6 +66,6 @@ fn variable(name: &'static str) -> Result<String, Error> {
     env::var(name).map_err(|_| Error::new(ErrorKind::Config, format!("{name} is not set")))
 }
 
-fn stand_in() -> FakeVendor {
+fn fake_server() -> FakeVendor {
     FakeVendor::oauth2().device_interval(Duration::from_secs(1))
 }

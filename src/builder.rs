@@ -1,4 +1,4 @@
-//! The settings of a manager, checked before anything is opened.
+//! The settings of a manager, which are checked before any connection is opened.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -6,32 +6,33 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Time};
 use crate::error::{Error, ErrorKind, catch_panic};
-use crate::event::Events;
+use crate::event::{Events, format_duration};
 use crate::http::{Http, HttpConfig};
 use crate::key::{Identity, Key};
 use crate::lease::{Place, Sharing, lease_of};
 use crate::manager::{Control, Keeper, Keeping, Settings, TokenManager};
 use crate::metrics::Recorder;
 use crate::policy::Policy;
-use crate::provider::{Profile, Provider, ProviderConfig};
-use crate::refresher::{self, ResidentId};
-use crate::snapshot::Snapshot;
+use crate::provider::{Profile, Provider, ProviderConfig, RenewalProfile};
+use crate::scheduler::{self, TaskId};
 use crate::store::Store;
+use crate::token_cache::TokenCache;
 
 impl TokenManager {
-    /// A manager with the default settings, in memory only. Opens no socket and starts no thread.
+    /// Creates a manager with default settings that keeps its token in memory. Opens no socket and starts no thread.
     ///
-    /// A setting of the provider that is wrong is kept, and returned by every call.
+    /// This function does not fail. If a setting of the provider is wrong, a warning is logged and every later call
+    /// returns the error. [`builder`](TokenManager::builder) returns such an error when the manager is built.
     pub fn new(provider: impl Provider) -> TokenManager {
         let manager = TokenManager::builder(provider).assemble();
         if let Err(error) = manager.keeper().checked() {
-            // `try_token` has no way to say it.
-            log::warn!(target: "evertoken", "no token will come: {error}");
+            // Logged, because `try_token` returns no error.
+            log::warn!(target: "evertoken", "this manager cannot get a token, because a setting is wrong: {error}");
         }
         manager
     }
 
-    /// Starts to build a manager with settings of your own.
+    /// Creates a builder, for a store or other settings than the default ones.
     pub fn builder(provider: impl Provider) -> TokenManagerBuilder {
         TokenManagerBuilder {
             provider: Box::new(provider),
@@ -55,13 +56,16 @@ impl TokenManager {
         }
     }
 
-    /// A manager of the provider that a configuration describes, [read](ProviderConfig) from a file or from the
-    /// [environment](crate::provider::from_env).
+    /// Creates a manager for the provider that `config` describes, which was [read](ProviderConfig) from a file or from
+    /// the [environment](crate::provider::from_env).
     ///
-    /// `set_up` makes the settings. It is called for this manager and before that for each of the provider's parents,
-    /// which get managers of their own: hand a clone of the store to each. Where there are parents it must not set a
-    /// [`key`](TokenManagerBuilder::key), which they would have too. Reads the secrets; opens no connection, unless
-    /// there is a ticket to be told to the store.
+    /// `set_up` sets the store and everything else. A provider that gets its token in exchange for the token of a
+    /// parent has a second manager for the parent, so `set_up` is called once for each: give every manager a clone of
+    /// the same store. With a parent, `set_up` must not set a [`key`](TokenManagerBuilder::key), because both managers
+    /// would get the same one.
+    ///
+    /// Reads the secrets from their files and variables. Opens no connection, except to store the ticket if the
+    /// configuration contains one.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -83,8 +87,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when a secret cannot be read, with the name of its variable or file, when the parent is
-    /// not of a kind that fits, and as [`build`](TokenManagerBuilder::build).
+    /// [`ErrorKind::Config`] when a secret cannot be read (the text names the variable or the file), when the parent
+    /// has the wrong kind, and in the cases of [`build`](TokenManagerBuilder::build).
     pub fn from_config(
         config: &ProviderConfig,
         set_up: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder,
@@ -100,12 +104,14 @@ fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager
     let is_derived = provider.parent().is_some();
     let builder = set_up(TokenManager::builder(provider));
     if is_derived && builder.key.is_some() {
-        return Err(Error::config("a key of its own cannot be set where a parent would get the same one"));
+        return Err(Error::config(
+            "key(..) is set, but this provider has a parent, whose manager would get the same key; remove it",
+        ));
     }
     let manager = builder.build()?;
     if let Some(ticket) = config.ticket()? {
         match manager.set_ticket(ticket) {
-            // This manager has it, and tells the others later.
+            // The manager has the ticket and writes it to the store later.
             Err(error) if error.kind() != ErrorKind::Store => return Err(error),
             _ => {}
         }
@@ -113,7 +119,7 @@ fn configured(config: &ProviderConfig, set_up: SetUp<'_>) -> Result<TokenManager
     Ok(manager)
 }
 
-/// Settings of a manager. The defaults suit most programs.
+/// The settings of a [`TokenManager`]. The defaults suit most programs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -148,25 +154,33 @@ pub struct TokenManagerBuilder {
 }
 
 impl TokenManagerBuilder {
-    /// Shares the token with all managers of the same credential on this store. Default: none, memory only.
+    /// Shares the token, the fetch, failures and rejections with all managers of the same credential on `store`.
+    ///
+    /// Default: no store; the token is kept in the memory of this manager.
     pub fn store(self, store: impl Store) -> Self {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// A second store, mostly a [`FileStore`](crate::FileStore), that takes the place of the first while that cannot be used:
-    /// the managers that share it fetch once among them, where otherwise each process fetches for itself. Default: none.
+    /// Sets a fallback store, usually a [`FileStore`](crate::FileStore), for outages of the primary
+    /// [`store`](Self::store).
     ///
-    /// Whether the first store works is found out as without a second one: a process that starts meanwhile asks it first.
-    /// What the second one has when the first is back is written there, unless there is something newer. It has the same
-    /// tokens, so seal both or neither. To
-    /// [reject](TokenManager::reject) a token tells those who look at the second one, and is an error all the same as long
-    /// as other hosts cannot be told. Where a new token ends the old one, each process still keeps the
-    /// [`store_down_fetch_interval`](TokenManagerBuilder::store_down_fetch_interval), for the sake of other hosts. Pushed tickets, refresh
-    /// tokens and quotas are kept in the first store alone: a refresh token that was used twice could end a sign-in.
+    /// During an outage, all managers on the same fallback store fetch once together. Without a fallback store, each
+    /// process fetches for itself. Default: none.
     ///
-    /// A fetch that is under way by way of the second store when the first is back does not keep others from fetching by
-    /// way of the first. When the first comes and goes, programs that live briefly may fetch once per outage. What is
-    /// adopted is compared with the second store first, so a slow one slows each adoption.
+    /// - When the primary store is back, a newer token in the fallback store is copied to the primary one.
+    /// - Both stores hold the same tokens. Encrypt both or neither.
+    /// - During an outage, [`reject`](TokenManager::reject) takes effect for all managers on the fallback store, and
+    ///   still returns an error, because other hosts have not been told.
+    /// - Where a new token ends the old one, each process still observes
+    ///   [`store_down_fetch_interval`](Self::store_down_fetch_interval), because other hosts may be fetching too.
+    /// - Pushed tickets, refresh tokens and quotas are kept in the primary store only: using a refresh token twice
+    ///   could end a sign-in.
+    /// - A process that starts during an outage tries the primary store first. Programs that run briefly may therefore
+    ///   fetch once per outage when the primary store comes and goes.
+    /// - A fetch under the fallback store's lease does not prevent another fetch under the primary store's lease when
+    ///   the primary store returns meanwhile.
+    /// - A record of the primary store is compared with the fallback store before it is used, so a slow fallback store
+    ///   slows this down.
     ///
     /// ```no_run
     /// # #[cfg(feature = "redis")] {
@@ -183,173 +197,165 @@ impl TokenManagerBuilder {
         Self { fallback_store: Some(Arc::new(store)), ..self }
     }
 
-    /// What keys in the store begin with: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. Default: `evertoken`.
+    /// Sets the prefix of all keys in the store: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. Default: `evertoken`.
     pub fn namespace(self, namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), ..self }
     }
 
-    /// A full key of your own in the store, in place of the one that is derived from the credential: 1 to 512 printable
-    /// ASCII characters without blanks, and no ending such as `:lock` that names what stands beside a record.
+    /// Sets the full key of the record in the store. Default: a key derived from provider, host, ids, scope and secret.
     ///
-    /// Then nothing checks that the record belongs to this credential: managers of different credentials must not
-    /// have one key.
+    /// The key has 1 to 512 printable ASCII characters without blanks, and does not end with a suffix such as `:lock`
+    /// that the crate appends for its own entries.
+    ///
+    /// With a key of your own, the manager does not check that the record belongs to its credential. Never give
+    /// managers of different credentials the same key.
     pub fn key(self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self }
     }
 
-    /// How long before its end a token is renewed in the background. Never more than a third of its lifetime, nor less than
-    /// the [`safety_margin`](TokenManagerBuilder::safety_margin), in which callers would wait for it. Default: the
-    /// provider's, mostly 300 s.
+    /// Sets how long before its end a token is refreshed in the background. Default: the provider's value, usually 300
+    /// s.
+    ///
+    /// The manager limits the value to at most a third of the lifetime, and to at least the
+    /// [`safety_margin`](Self::safety_margin), inside which callers wait.
     pub fn refresh_ahead(self, lead: Duration) -> Self {
         Self { refresh_ahead: Some(lead), ..self }
     }
 
-    /// How long after it was granted a token is renewed, if that is sooner. Default: not set.
+    /// Sets how long after its grant a token is refreshed in the background, if that is sooner than
+    /// [`refresh_ahead`](Self::refresh_ahead) says. Default: not set.
     pub fn refresh_after(self, age: Duration) -> Self {
         Self { refresh_after: Some(age), ..self }
     }
 
-    /// How long before its end callers wait for a new token instead of getting the held one. Never more than a tenth
-    /// of its lifetime, nor less than the last 5 s (or a hundredth of the lifetime), in which nobody gets it. Default: 60 s.
+    /// Sets how long before its end callers wait for a new token instead of getting the current one at once.
+    /// Default: 60 s.
+    ///
+    /// If the fetch fails, callers still get the current token, until 5 s (or a hundredth of the lifetime, if that is
+    /// shorter) before its end. The manager limits the margin to at most a tenth of the lifetime, and to at least these
+    /// 5 s.
     pub fn safety_margin(self, margin: Duration) -> Self {
         Self { safety_margin: margin, ..self }
     }
 
-    /// By which part of the lead a renewal is moved at random, so that many processes do not renew at once: from 0 to
-    /// 1. Never into the safety margin, so a large part gathers some of them at its start. Default: 0.1.
+    /// Sets by which part of the time between a background refresh and the token's end the refresh is moved at random,
+    /// earlier or later, from 0 to 1. Default: 0.1.
+    ///
+    /// Jitter keeps many processes from refreshing at the same time. A refresh is never moved into the safety margin,
+    /// so with a large value some refreshes gather at the start of the margin.
     pub fn jitter(self, part: f64) -> Self {
         Self { jitter: part, ..self }
     }
 
-    /// Renews the token even if nobody uses it. Default: false, a token that was not used since its last renewal is
-    /// left to end.
+    /// Refreshes the token even when no caller uses it. Default: false; a token that no caller has read since its last
+    /// refresh is left to expire.
     pub fn keep_warm(self, keep_warm: bool) -> Self {
         Self { keep_warm, ..self }
     }
 
-    /// How long a call of [`token`](TokenManager::token) may take, all in all. With a store it must be longer than
-    /// another process may hold the lease plus a fetch of one's own: 12 s with the default HTTP limits. Default: 15 s.
+    /// Sets how long a call of [`token`](TokenManager::token) blocks at most. Default: 15 s.
+    ///
+    /// With a store, another process may be fetching first, so `max_wait` must be longer than a lease and a fetch
+    /// together: twice the HTTP time limit and 2 s, which is 12 s with the default limit of 5 s.
     pub fn max_wait(self, wait: Duration) -> Self {
         Self { max_wait: wait, ..self }
     }
 
-    /// How long the provider is left alone after a failure: `min`, doubled with each failure in a row up to `max`,
-    /// moved by up to a fifth at random. What the provider asks for counts instead, up to an hour; where it says "too much"
-    /// and not how long, what is usual there, doubled each time. A refused credential pauses 30 s, a ticket that is
-    /// missing 300 s or until it comes. Default: 1 s and 60 s.
+    /// Sets the cooldown after a failed fetch: `min`, doubled with each failure in a row, up to `max`. Default: 1 s and
+    /// 60 s.
+    ///
+    /// The cooldown is moved by up to a fifth at random. During the cooldown nothing is sent to the provider, and calls
+    /// return the error of the failed fetch unless a valid token is left. Other cooldowns apply
+    ///
+    /// - when the provider says how long to wait, for example with `Retry-After`: as long as that, up to an hour;
+    /// - when the provider throttles and does not say how long: the vendor's usual time, doubled with each failure;
+    /// - when the provider refuses the credentials: 30 s;
+    /// - when a pushed ticket is missing: 300 s, or until the ticket arrives.
     pub fn backoff(self, min: Duration, max: Duration) -> Self {
         Self { backoff: (min, max), ..self }
     }
 
-    /// How old what this manager knows of the store may be: a token in use is compared with the store that often, in
-    /// the background. Not less than 100 ms, and where a new token ends the old one not more than half the time that
-    /// both work. Default: 60 s.
+    /// Sets how often the manager compares a token in use with the store, in the background. Default: 60 s.
+    ///
+    /// Rejections and new tokens of other processes take effect here within this time. The manager limits the value to
+    /// at least 100 ms. Where a new token ends the old one, the limit is half the time for which both are valid.
     pub fn store_check_interval(self, age: Duration) -> Self {
         Self { store_check_interval: age, ..self }
     }
 
-    /// Hears from the store when another manager has changed the record, and reads it then, mostly within 50 ms;
-    /// besides what [`store_check_interval`](TokenManagerBuilder::store_check_interval) does. Costs one thread and one connection for
-    /// each store, not for each manager. A store that cannot tell (one of your own, perhaps) is only looked at.
-    /// Default: false.
+    /// Makes the store notify this manager when another manager changes the record. Default: false.
+    ///
+    /// The manager reads a changed record usually within 50 ms, in addition to the comparison of every
+    /// [`store_check_interval`](Self::store_check_interval). Costs one thread and one connection for each store, not
+    /// for each manager. The setting has no effect with a store that cannot notify.
     pub fn watch(self, watch: bool) -> Self {
         Self { watch, ..self }
     }
 
-    /// While the store cannot be used: how long after a fetch of its own this process waits before another one.
-    /// Default: zero; where a new token ends the old one, the time that both work, mostly 300 s.
+    /// Sets how long this process waits between two fetches of its own while the store cannot be used.
+    ///
+    /// Default: zero. Where a new token ends the old one, the default is the time for which both are valid, usually 300
+    /// s: otherwise processes that fetch for themselves would end each other's tokens.
     pub fn store_down_fetch_interval(self, interval: Duration) -> Self {
         Self { store_down_fetch_interval: Some(interval), ..self }
     }
 
-    /// How providers are reached: an [`HttpConfig`] or a `ureq::Agent` of your own.
+    /// Sets how providers are reached: an [`HttpConfig`] or your own [`ureq::Agent`].
     ///
-    /// Do not hand in an agent that has this manager's own middleware: fetching a token would then need a token.
+    /// Do not use an agent that has this manager's own [`middleware`](TokenManager::middleware): a fetch would then
+    /// need the token that it fetches.
     pub fn http(self, http: impl Into<HttpConfig>) -> Self {
         Self { http: Arc::new(http.into()), ..self }
     }
 
-    /// The clock that lives and pauses go by. Default: the system's.
+    /// Sets the clock for lifetimes and cooldowns, usually in tests. Default: the clocks of the operating system.
     pub fn clock(self, clock: impl Clock) -> Self {
         Self { time: Time::Custom(Arc::new(clock)), ..self }
     }
 
-    /// Logs the report of [`metrics`](TokenManager::metrics) that often, at level info, while a token is held. Default:
-    /// never.
+    /// Logs the report of [`metrics`](TokenManager::metrics) at this interval, at level info, while the manager has a
+    /// token. Default: never.
     pub fn log_metrics_every(self, interval: Duration) -> Self {
         Self { log_metrics_every: Some(interval), ..self }
     }
 
-    /// Checks all settings and makes the manager. Opens no socket and starts no thread.
+    /// Checks all settings and creates the manager. Opens no socket and starts no thread.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with a text that says which setting is wrong.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with a text that names the wrong setting.
     pub fn build(self) -> Result<TokenManager, Error> {
         let manager = self.assemble();
         manager.keeper().checked()?;
         Ok(manager)
     }
 
+    /// Builds the manager. The error of the first wrong setting is kept in the manager, and every call returns it.
     fn assemble(self) -> TokenManager {
-        // The provider is the user's, so even its answers to simple questions may panic.
-        let asked = catch_panic(|| {
-            self.provider.check()?;
-            Ok((self.provider.identity(), self.provider.profile(), self.provider.renewal()))
-        });
-        let mut fault = asked.as_ref().err().cloned();
-        let nothing = |_| (Identity::new("unknown"), Profile::default(), None);
-        let (identity, profile, state) = asked.unwrap_or_else(nothing);
-        let key = match self.checked_key(&identity) {
-            Ok(key) => key,
-            Err(error) => {
-                fault.get_or_insert(error);
-                Key::unknown()
-            }
+        let (described, provider_error) = self.describe_provider();
+        let ProviderDescription { identity, profile, renewal } = described;
+        let (key, key_error) = match self.checked_key(&identity) {
+            Ok(key) => (key, None),
+            Err(error) => (Key::unknown(), Some(error)),
         };
-        if let Err(error) = self.check() {
-            fault.get_or_insert(error);
-        }
+        let fault = provider_error.or(key_error).or_else(|| self.check().err());
         let quota = self.place(&identity, Key::quota);
-        let keeping = state.map(|profile| Keeping { place: self.place(&profile.identity, Key::state), profile });
-        let settings = Settings {
-            max_wait: self.max_wait,
-            fetch_limit: self.http.whole_timeout(),
-            keep_warm: self.keep_warm,
-            store_check_interval: self.store_check_interval.min(longest_age(&profile)).max(SHORTEST_AGE),
-            watch: self.watch,
-            store_down_fetch_interval: self.store_down_fetch_interval.unwrap_or(match profile.new_token_ends_old {
-                true => profile.overlap,
-                false => Duration::ZERO,
-            }),
-            log_metrics_every: self.log_metrics_every,
-        };
-        let policy = Policy {
-            refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
-            refresh_after: self.refresh_after,
-            earliest_refresh: profile.earliest_refresh,
-            safety_margin: self.safety_margin,
-            jitter: self.jitter,
-            backoff_min: self.backoff.0,
-            backoff_max: self.backoff.1,
-        };
-        self.time.on_jump(refresher::wake());
+        let keeping =
+            renewal.map(|profile| Keeping { place: self.place(&profile.identity, Key::renewal_secret), profile });
+        let settings = self.settings(&profile);
+        let policy = self.policy(&profile);
+        self.time.on_jump(scheduler::clock_notifier());
         if self.store.is_none() && keeping.as_ref().is_some_and(|keeping| keeping.profile.rotates) {
-            log::warn!(target: "evertoken", "{key}: without a store the latest refresh token is lost when the program ends");
+            log::warn!(
+                target: "evertoken",
+                "{key}: without a store, the latest refresh token is lost when the program ends; set one with store(..)"
+            );
         }
-        let recorded = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
-        let sharing = self.store.map(|store| {
-            let rotating = keeping.as_ref().filter(|keeping| keeping.profile.rotates);
-            let state_of = rotating.map(|keeping| keeping.place.identity.clone());
-            let limit = settings.lease_limit(rotating.is_some());
-            Box::new(Sharing::new(store, key.clone(), recorded.clone(), state_of, limit, self.time.clone()))
-        });
-        let stand_in = sharing.as_deref().zip(self.fallback_store).map(|(first, store)| {
-            let (key, limit) = (key.clone(), settings.lease_limit(false));
-            Box::new(Sharing::new(store, key, recorded, None, limit, self.time.clone()).standing_in_for(first))
-        });
+        // A custom key is shared with other programs, whose records name no owner.
+        let owner = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
+        let (sharing, stand_in) = self.sharing(&key, &settings, keeping.as_ref(), owner);
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
-            id: ResidentId::new(),
+            id: TaskId::new(),
             me: me.clone(),
             provider: self.provider,
             profile,
@@ -366,14 +372,80 @@ impl TokenManagerBuilder {
             events: Events::default(),
             recorder: Recorder::default(),
             fault,
-            snapshot: Snapshot::default(),
+            cache: TokenCache::default(),
             control: Mutex::new(Control::default()),
         }))
     }
 
-    /// Where something is kept for all managers of a credential, whatever key of its own one of them has.
+    /// Checks the provider and reads its properties. A provider is the user's code, so even these functions may panic.
+    fn describe_provider(&self) -> (ProviderDescription, Option<Error>) {
+        let described = catch_panic(|| {
+            self.provider.check()?;
+            Ok(ProviderDescription {
+                identity: self.provider.identity(),
+                profile: self.provider.profile(),
+                renewal: self.provider.renewal(),
+            })
+        });
+        match described {
+            Ok(described) => (described, None),
+            Err(error) => {
+                let identity = Identity::new("unknown");
+                (ProviderDescription { identity, profile: Profile::default(), renewal: None }, Some(error))
+            }
+        }
+    }
+
+    fn settings(&self, profile: &Profile) -> Settings {
+        let overlap = if profile.new_token_ends_old { profile.overlap } else { Duration::ZERO };
+        Settings {
+            max_wait: self.max_wait,
+            fetch_limit: self.http.whole_timeout(),
+            keep_warm: self.keep_warm,
+            store_check_interval: self
+                .store_check_interval
+                .min(max_store_check_interval(profile))
+                .max(MIN_STORE_CHECK_INTERVAL),
+            watch: self.watch,
+            store_down_fetch_interval: self.store_down_fetch_interval.unwrap_or(overlap),
+            log_metrics_every: self.log_metrics_every,
+        }
+    }
+
+    fn policy(&self, profile: &Profile) -> Policy {
+        Policy {
+            refresh_ahead: self.refresh_ahead.unwrap_or(profile.refresh_ahead),
+            refresh_after: self.refresh_after,
+            earliest_refresh: profile.earliest_refresh,
+            safety_margin: self.safety_margin,
+            jitter: self.jitter,
+            backoff_min: self.backoff.0,
+            backoff_max: self.backoff.1,
+        }
+    }
+
+    /// Returns the access to the primary store and the access to the fallback store.
+    fn sharing(&self, key: &Key, settings: &Settings, keeping: Option<&Keeping>, owner: Option<String>) -> Stores {
+        let rotating = keeping.filter(|keeping| keeping.profile.rotates);
+        let open = |store: &Arc<dyn Store>, secret_of: Option<String>| {
+            let limit = settings.lease_limit(secret_of.is_some());
+            Sharing::new(store.clone(), key.clone(), owner.clone(), secret_of, limit, self.time.clone())
+        };
+        let primary = self
+            .store
+            .as_ref()
+            .map(|store| Box::new(open(store, rotating.map(|keeping| keeping.place.identity.clone()))));
+        let fallback = primary
+            .as_deref()
+            .zip(self.fallback_store.as_ref())
+            .map(|(primary, store)| Box::new(open(store, None).standing_in_for(primary)));
+        (primary, fallback)
+    }
+
+    /// Returns the place of a record beside the token's, such as the quota. Managers of the same credential share the
+    /// place, even if one of them has a key of its own for the token.
     fn place(&self, identity: &Identity, beside: impl Fn(&Key) -> Key) -> Place {
-        // A namespace that makes no key is a fault that every call returns.
+        // `checked_key` reports a wrong namespace, and every call returns that error. The key is never used then.
         let key = Key::derive(&self.namespace, identity).unwrap_or_else(|_| Key::unknown());
         Place { key: beside(&key), identity: identity.fingerprint() }
     }
@@ -387,24 +459,29 @@ impl TokenManagerBuilder {
         self.http.check()?;
         let fetch_limit = self.http.whole_timeout();
         let (min, max) = self.backoff;
+        let min_max_wait = lease_of(fetch_limit).saturating_add(fetch_limit);
         let zero = |setting: Option<Duration>| setting.is_some_and(|setting| setting.is_zero());
         let wrong = if !(0.0..=1.0).contains(&self.jitter) {
-            "the jitter must be from 0 to 1"
+            "jitter must be a number from 0 to 1"
         } else if self.max_wait.is_zero() {
-            "a max_wait of zero leaves no time to fetch a token; use try_token to not wait"
+            "max_wait is zero, which leaves no time to fetch a token; set more, or call try_token, which does not wait"
         } else if min.is_zero() || max < min {
-            "the backoff must be more than zero, and its maximum not less than its minimum"
+            "backoff: the minimum must be more than zero, and the maximum at least the minimum"
         } else if zero(self.refresh_after) {
-            "a refresh_after of zero would renew without end"
+            "refresh_after is zero, so each token would be refreshed as soon as it is granted; set more"
         } else if zero(self.log_metrics_every) {
-            "a log_metrics_every of zero would report without end"
+            "log_metrics_every is zero; set the time between two reports"
         } else if self.fallback_store.is_some() && self.store.is_none() {
-            "a fallback store without a store has nothing to fall back from; make it the store"
+            "fallback_store is set, but no store; set it with store(..) instead"
         } else if self.key.is_some() && self.store.iter().chain(&self.fallback_store).any(|store| store.is_encrypted())
         {
-            "a key of your own is for sharing with other programs, and these cannot read a sealed store"
-        } else if self.store.is_some() && self.max_wait <= lease_of(fetch_limit).saturating_add(fetch_limit) {
-            "with a store, max_wait must be longer than twice the HTTP time limit and 2 s: another process may be fetching first"
+            "key(..) is for records that other programs read too, and these cannot read an encrypted store; remove one"
+        } else if self.store.is_some() && self.max_wait <= min_max_wait {
+            return Err(Error::config(format!(
+                "with a store, max_wait must be longer than {}, which is twice the HTTP time limit plus 2 s: another \
+                 process may fetch first",
+                format_duration(min_max_wait)
+            )));
         } else {
             return Ok(());
         };
@@ -418,10 +495,21 @@ impl fmt::Debug for TokenManagerBuilder {
     }
 }
 
-/// Where a new token ends the old one, it has to be heard of while the old one works.
-fn longest_age(profile: &Profile) -> Duration {
+/// The access to the primary store and the access to the fallback store.
+type Stores = (Option<Box<Sharing>>, Option<Box<Sharing>>);
+
+/// The properties of a provider, read before anything is fetched.
+struct ProviderDescription {
+    identity: Identity,
+    profile: Profile,
+    renewal: Option<RenewalProfile>,
+}
+
+/// Returns the longest interval at which the store may be compared: where a new token ends the old one, other processes
+/// must learn of the new token while the old one is still valid.
+fn max_store_check_interval(profile: &Profile) -> Duration {
     if profile.new_token_ends_old { profile.overlap / 2 } else { Duration::MAX }
 }
 
-/// Looking at the store any more often would be polling it.
-const SHORTEST_AGE: Duration = Duration::from_millis(100);
+/// The shortest interval at which the store is compared. A shorter one would be polling.
+const MIN_STORE_CHECK_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,43 +1,59 @@
-//! Time: the only file that reads clocks.
+//! Clocks and times. No other file of this crate reads a clock.
 //!
-//! A lifetime has an end on the monotonic clock and one on the wall clock, and the first to pass ends it. The monotonic
-//! clock stands still while a laptop sleeps, the wall clock can be set back; no token survives either. What must not be lost
-//! goes by the monotonic clock alone: nobody takes it away by setting the other.
+//! # Which clock for what
+//!
+//! | clock | stops during suspend | can be set | used for |
+//! |---|---|---|---|
+//! | monotonic | on most systems | no | lifetimes and timers in a process |
+//! | wall | no | yes | lifetimes in a process, and in files |
+//! | boot (Linux) | no | no | lifetimes that processes of one host share in files |
+//!
+//! A token's lifetime has an end on the monotonic clock and one on the wall clock, and the first to pass ends it. The
+//! monotonic clock alone would keep a token alive that expired while a laptop slept; the wall clock alone would revive
+//! a token when somebody sets the clock back. Records that must not be lost, such as a refresh token, go by the
+//! monotonic clock alone, so that setting the wall clock forward does not end them.
+//!
+//! A test can replace these clocks with a [`Clock`] of its own. Deadlines of callers and time limits of sockets always
+//! go by the system's monotonic clock, because a test with a stopped clock must not wait for ever either.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Tells the time. The system's is the default; a test brings one that it moves itself
+/// A source of the time. The default is the system's; tests use one that they move by hand
 /// (`evertoken::testing::FakeClock`).
 ///
-/// Lives, due times and pauses after failures go by this clock. Sockets, and callers that wait, go by real time.
+/// Token lifetimes, refresh times and cooldowns go by this clock. Sockets and waiting callers go by real time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// What both clocks show now.
+    /// Returns the current time of both clocks.
     ///
-    /// Read while locks of this crate are held, so it must not call into this crate, nor wait for anything: whoever
-    /// asks the manager meanwhile would wait with it. A panic here ends this manager's background work until its next
+    /// Managers call this often and under their locks. So the method must not block and must not call into this crate:
+    /// every caller of the manager would wait with it. A panic stops the manager's background work until its next
     /// grant.
     fn now(&self) -> Timestamp;
 
-    /// Hands over what to call whenever the time jumps rather than passes, so that whoever sleeps until a moment
-    /// looks again. A clock that never jumps has nothing to do.
+    /// Receives a notifier, to be called whenever the time jumps.
+    ///
+    /// The scheduler sleeps until its next timer, and the notifier makes it compute that anew. A clock that never jumps
+    /// can drop the notifier, as the default does.
     fn on_jump(&self, notifier: Notifier) {
         drop(notifier);
     }
 }
 
-/// Wakes somebody: when a [`Clock`] jumps, or when a record changes that is [watched](crate::store::Store::watch).
+/// A callback for one event: a [`Clock`] has jumped, or a [watched](crate::store::Store::watch) record has changed.
+///
+/// Clones call the same callback.
 #[derive(Clone)]
 pub struct Notifier(Arc<dyn Fn() + Send + Sync>);
 
 impl Notifier {
-    /// Calls `notify`, which must not block.
+    /// Returns a notifier that calls `notify`, on any thread. `notify` must not block.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Notifier {
         Notifier(Arc::new(notify))
     }
 
-    /// Says that it has happened.
+    /// Calls the callback.
     pub fn notify(&self) {
         (self.0)();
     }
@@ -49,84 +65,93 @@ impl fmt::Debug for Notifier {
     }
 }
 
-/// What two clocks show at one moment: a monotonic one, counted from anywhere, and the wall's, counted from 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A time on two clocks: the monotonic clock, counted from any fixed point, and the wall clock, counted from 1970.
+///
+/// Also used for the end of a lifetime, which either clock can reach first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timestamp {
-    // Nanoseconds: they reach to the year 2554 and compare in one instruction.
+    // Nanoseconds in a `u64` reach to the year 2554 and compare in one instruction.
     monotonic: u64,
     wall: u64,
 }
 
 impl Timestamp {
-    /// A moment from the two readings. The wall's counts from the Unix epoch.
+    /// Returns the time with these two readings. `wall` counts from the Unix epoch.
     pub fn new(monotonic: Duration, wall: Duration) -> Timestamp {
         Timestamp { monotonic: nanoseconds(monotonic), wall: nanoseconds(wall) }
     }
 
-    /// The moment `wait` later on both clocks. Saturates: "never" stays never.
+    /// Returns the time `wait` later on both clocks. Saturates, so that "never" stays never.
     pub(crate) fn after(self, wait: Duration) -> Timestamp {
         let wait = nanoseconds(wait);
         Timestamp { monotonic: self.monotonic.saturating_add(wait), wall: self.wall.saturating_add(wait) }
     }
 
-    /// The same on the monotonic clock, and never on the wall clock: for an end that nobody is to bring nearer by setting
-    /// that.
-    pub(crate) fn by_monotonic_alone(self) -> Timestamp {
+    /// Returns the same time on the monotonic clock and "never" on the wall clock, for an end that does not move when
+    /// the wall clock is set.
+    pub(crate) fn monotonic_only(self) -> Timestamp {
         Timestamp { wall: u64::MAX, ..self }
     }
 
-    /// The moment `lead` earlier on both clocks.
+    /// Returns the time `lead` earlier on both clocks, zero at the earliest.
     pub(crate) fn before(self, lead: Duration) -> Timestamp {
         let lead = nanoseconds(lead);
         Timestamp { monotonic: self.monotonic.saturating_sub(lead), wall: self.wall.saturating_sub(lead) }
     }
 
-    /// True once either clock has come to `end`.
+    /// True once either clock has reached `end`.
     #[inline]
     pub(crate) fn reaches(self, end: Timestamp) -> bool {
         self.monotonic >= end.monotonic || self.wall >= end.wall
     }
 
-    /// How long it takes until `end`, by the clock that comes there first.
+    /// Returns the time left until `end`, by the clock that reaches it first.
     pub(crate) fn until(self, end: Timestamp) -> Duration {
         let monotonic = end.monotonic.saturating_sub(self.monotonic);
         Duration::from_nanos(monotonic.min(end.wall.saturating_sub(self.wall)))
     }
 
-    /// How long it takes until `end` by the monotonic clock alone.
+    /// Returns the time left until `end` by the monotonic clock alone.
     pub(crate) fn monotonic_until(self, end: Timestamp) -> Duration {
         Duration::from_nanos(end.monotonic.saturating_sub(self.monotonic))
     }
 
-    /// How long ago `start` was, by the clock that thinks it longer.
+    /// Returns the time since `start`, by the clock on which more time has passed.
     pub(crate) fn since(self, start: Timestamp) -> Duration {
         let monotonic = self.monotonic.saturating_sub(start.monotonic);
         Duration::from_nanos(monotonic.max(self.wall.saturating_sub(start.wall)))
     }
 
-    /// True when, of two ends, this one comes first on either clock.
+    /// True if this end comes before `other` on either clock.
     pub(crate) fn ends_before(self, other: Timestamp) -> bool {
         self.monotonic < other.monotonic || self.wall < other.wall
     }
 
-    /// The end that comes first on each clock.
+    /// Returns the earlier end on each clock.
     pub(crate) fn sooner(self, other: Timestamp) -> Timestamp {
         Timestamp { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
     }
 
-    /// The moment that comes last on each clock.
+    /// Returns the later time on each clock.
     pub(crate) fn later(self, other: Timestamp) -> Timestamp {
         Timestamp { monotonic: self.monotonic.max(other.monotonic), wall: self.wall.max(other.wall) }
     }
 
-    /// What the monotonic clock shows.
+    /// Returns the reading of the monotonic clock.
     pub(crate) fn monotonic(self) -> Duration {
         Duration::from_nanos(self.monotonic)
     }
 
-    /// What the wall clock shows.
+    /// What the wall clock shows, in milliseconds since 1970.
+    // Until the driver uses `core`, which is built for tests only.
+    #[cfg(test)]
+    pub(crate) fn epoch_milliseconds(self) -> u64 {
+        self.wall / 1_000_000
+    }
+
+    /// Returns the reading of the wall clock.
     pub(crate) fn wall(self) -> SystemTime {
-        // Cannot overflow: 2^64 nanoseconds are 584 years, and every platform's range is wider.
+        // Cannot overflow: 2^64 nanoseconds are 584 years, and `SystemTime` has a wider range on every platform.
         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.wall)
     }
 }
@@ -135,7 +160,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The clock in use. An enum and not a `dyn Clock`, because the system's is read on every `token()`.
+/// The clock in use. An enum, so that reading the system's clocks in every `token()` needs no dynamic call.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Time {
     #[default]
@@ -144,6 +169,7 @@ pub(crate) enum Time {
 }
 
 impl Time {
+    /// Returns the current time of both clocks.
     #[inline]
     pub(crate) fn now(&self) -> Timestamp {
         match self {
@@ -152,6 +178,7 @@ impl Time {
         }
     }
 
+    /// Registers `notifier` for jumps of a custom clock. The system's clocks do not report jumps.
     pub(crate) fn on_jump(&self, notifier: Notifier) {
         if let Time::Custom(clock) = self {
             clock.on_jump(notifier);
@@ -159,12 +186,12 @@ impl Time {
     }
 }
 
-/// The coarse clocks: 3 ns each where the fine ones take 23. They lag by up to [`COARSE_LAG`].
+/// Reads the coarse clocks: 3 ns each, the precise ones take 23 ns. Both lag by up to [`COARSE_LAG`].
 #[cfg(target_os = "linux")]
 #[inline(always)]
 fn system_now() -> Timestamp {
     use rustix::time::{ClockId, Timespec, clock_gettime};
-    // A clock that shows a time before 1970 is a clock that does not know the time: zero.
+    // A time before 1970 means that the clock has not been set. Use zero.
     let read = |time: Timespec| {
         let seconds = (time.tv_sec.max(0) as u64).saturating_mul(1_000_000_000);
         seconds.saturating_add(time.tv_nsec.max(0) as u64)
@@ -180,42 +207,43 @@ fn system_now() -> Timestamp {
     use once_cell::sync::Lazy;
     static START: Lazy<Instant> = Lazy::new(Instant::now);
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    // From a day rather than from zero, so that a moment a little before the start can be told.
+    // Begin at one day rather than zero, so that times shortly before the start can be represented.
     Timestamp::new(Duration::from_secs(86_400) + START.elapsed(), wall)
 }
 
-/// A moment that all processes of this host tell alike, in milliseconds: by the wall clock, and by the clock that counts from
-/// the start of the host and goes on while it sleeps, where there is one.
+/// A time in milliseconds that all processes of this host agree on: by the wall clock and, on Linux, by the boot clock,
+/// which counts from the start of the host and goes on during suspend.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HostMoment {
+pub(crate) struct HostTimestamp {
     pub(crate) wall: u64,
     pub(crate) boot: Option<u64>,
 }
 
-impl HostMoment {
-    /// How long ago `start` was; by the wall clock where there is no other.
-    pub(crate) fn since(self, start: HostMoment) -> Duration {
+impl HostTimestamp {
+    /// Returns the time since `start`, by the boot clock, or by the wall clock where there is no boot clock.
+    pub(crate) fn since(self, start: HostTimestamp) -> Duration {
         let by_boot = self.boot.zip(start.boot).map(|(now, start)| now.saturating_sub(start));
         Duration::from_millis(by_boot.unwrap_or_else(|| self.wall.saturating_sub(start.wall)))
     }
 }
 
 impl Time {
-    pub(crate) fn on_this_host(&self) -> HostMoment {
+    /// Returns the current time for comparison with other processes of this host.
+    pub(crate) fn host_now(&self) -> HostTimestamp {
         match self {
             Time::System => {
                 let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-                HostMoment { wall: milliseconds(wall), boot: since_boot().map(milliseconds) }
+                HostTimestamp { wall: milliseconds(wall), boot: since_boot().map(milliseconds) }
             }
             Time::Custom(clock) => {
                 let now = clock.now();
                 let wall = Duration::from_nanos(now.wall);
-                HostMoment { wall: milliseconds(wall), boot: Some(milliseconds(now.monotonic())) }
+                HostTimestamp { wall: milliseconds(wall), boot: Some(milliseconds(now.monotonic())) }
             }
         }
     }
 
-    /// Names the start of the host that `boot` counts from.
+    /// Returns the id of the start of the host from which the boot clock counts, on Linux.
     pub(crate) fn boot_id(&self) -> Option<&'static str> {
         use once_cell::sync::Lazy;
         static ID: Lazy<Option<String>> = Lazy::new(|| {
@@ -226,12 +254,12 @@ impl Time {
     }
 }
 
-/// The time that was written down as milliseconds since 1970, whatever the number is.
+/// Converts recorded milliseconds since 1970. Never panics: a number that is too large gives the latest possible time.
 pub(crate) fn system_time(milliseconds: u64) -> SystemTime {
     Timestamp::new(Duration::ZERO, Duration::from_millis(milliseconds)).wall()
 }
 
-/// A duration as it is written down.
+/// Converts a duration to whole milliseconds, for a record. Saturates.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -248,27 +276,31 @@ fn since_boot() -> Option<Duration> {
     None
 }
 
-/// How far the coarse clocks of Linux may be behind: two ticks of the slowest usual kernel (4 ms), rounded up.
+/// How far the coarse clocks of Linux may lag: two ticks of 4 ms, the longest tick of common kernels (`CONFIG_HZ=250`).
 pub(crate) const COARSE_LAG: Duration = Duration::from_millis(8);
 
-/// Until when somebody waits, in real time.
+/// The end of a wait, in real time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline(Instant);
 
 impl Deadline {
-    /// `wait` from now. More than a year is a year: an `Instant` cannot hold every `Duration`.
+    /// Returns a deadline `wait` from now. A wait above one year is cut to a year, because not every `Duration` can be
+    /// added to an `Instant`.
     pub(crate) fn within(wait: Duration) -> Deadline {
-        Deadline(Instant::now() + wait.min(LONGEST_WAIT))
+        Deadline(Instant::now() + wait.min(MAX_WAIT))
     }
 
+    /// Returns a deadline at `instant`.
     pub(crate) fn at(instant: Instant) -> Deadline {
         Deadline(instant)
     }
 
+    /// Returns a deadline `wait` after this one.
     pub(crate) fn later(self, wait: Duration) -> Deadline {
-        Deadline(self.0 + wait.min(LONGEST_WAIT))
+        Deadline(self.0 + wait.min(MAX_WAIT))
     }
 
+    /// Returns the time left, zero once the deadline has passed.
     pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
@@ -282,9 +314,9 @@ impl Deadline {
     }
 }
 
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
+const MAX_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
-/// Measures how long something took, in real time.
+/// Measures elapsed real time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);
 
@@ -302,38 +334,38 @@ impl Stopwatch {
 mod tests {
     use super::*;
 
-    fn moment(monotonic: u64, wall: u64) -> Timestamp {
+    fn timestamp(monotonic: u64, wall: u64) -> Timestamp {
         Timestamp::new(Duration::from_secs(monotonic), Duration::from_secs(wall))
     }
 
     #[test]
-    fn no_time_is_too_late_to_be_told() {
+    fn every_recorded_time_converts_without_a_panic() {
         let _ = system_time(u64::MAX);
     }
 
     #[test]
-    fn a_life_ends_when_either_clock_says_so() {
-        let end = moment(100, 1_100);
-        assert!(!moment(99, 1_099).reaches(end));
-        assert!(moment(100, 1_000).reaches(end), "the wall was set back");
-        assert!(moment(50, 1_100).reaches(end), "the machine slept");
-        assert!(!moment(99, 9_999).reaches(end.by_monotonic_alone()), "the wall was set forward");
-        assert!(moment(100, 1_000).reaches(end.by_monotonic_alone()));
+    fn a_lifetime_ends_when_either_clock_reaches_its_end() {
+        let end = timestamp(100, 1_100);
+        assert!(!timestamp(99, 1_099).reaches(end));
+        assert!(timestamp(100, 1_000).reaches(end), "the wall was set back");
+        assert!(timestamp(50, 1_100).reaches(end), "the machine slept");
+        assert!(!timestamp(99, 9_999).reaches(end.monotonic_only()), "the wall was set forward");
+        assert!(timestamp(100, 1_000).reaches(end.monotonic_only()));
     }
 
     #[test]
-    fn what_remains_is_what_the_faster_clock_leaves() {
-        assert_eq!(moment(90, 1_000).until(moment(100, 1_100)), Duration::from_secs(10));
-        assert_eq!(moment(0, 1_095).until(moment(100, 1_100)), Duration::from_secs(5));
-        assert_eq!(moment(200, 0).until(moment(100, 1_100)), Duration::ZERO);
-        assert_eq!(moment(0, 1_095).until(moment(100, 1_100).by_monotonic_alone()), Duration::from_secs(100));
+    fn the_time_left_is_the_shorter_one_of_both_clocks() {
+        assert_eq!(timestamp(90, 1_000).until(timestamp(100, 1_100)), Duration::from_secs(10));
+        assert_eq!(timestamp(0, 1_095).until(timestamp(100, 1_100)), Duration::from_secs(5));
+        assert_eq!(timestamp(200, 0).until(timestamp(100, 1_100)), Duration::ZERO);
+        assert_eq!(timestamp(0, 1_095).until(timestamp(100, 1_100).monotonic_only()), Duration::from_secs(100));
     }
 
     #[test]
-    fn no_duration_overflows_a_moment_or_a_deadline() {
-        let never = moment(1, 1).after(Duration::MAX);
-        assert!(!moment(1 << 32, 1 << 32).reaches(never));
-        assert_eq!(moment(1, 1).before(Duration::MAX), moment(0, 0));
+    fn the_longest_duration_overflows_neither_timestamp_nor_deadline() {
+        let never = timestamp(1, 1).after(Duration::MAX);
+        assert!(!timestamp(1 << 32, 1 << 32).reaches(never));
+        assert_eq!(timestamp(1, 1).before(Duration::MAX), timestamp(0, 0));
         assert!(Deadline::within(Duration::MAX).remaining() > Duration::from_secs(86_400));
         assert!(Deadline::within(Duration::ZERO).has_passed());
         let _ = never.wall();

@@ -1,4 +1,4 @@
-//! What happened, for those who want to be told.
+//! Events: what a manager reports to its subscribers and to the log.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -9,77 +9,81 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::error::Error;
 use crate::lock::lock;
 
-/// Something that happened to a manager's token.
+/// Something that happened to a manager's token. `Display` is the text of the log line.
+///
+/// [`TokenManager::events`](crate::TokenManager::events) subscribes to events.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, by the manager's wall clock.
+    /// The time of the event on the manager's wall clock.
     pub at: SystemTime,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
-    /// How many events before this one were dropped, because the channel was full.
+    /// How many events directly before this one were dropped, because the channel was full.
     pub missed: u64,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A new token is held.
+    /// The manager has a new current token.
     #[non_exhaustive]
     Granted {
-        /// Names the token without telling it.
+        /// The [fingerprint](crate::Token::fingerprint) of the token.
         fingerprint: String,
-        /// Where it came from.
+        /// Where the token came from.
         origin: TokenOrigin,
-        /// How long it lives from now on.
+        /// How long the token is valid from now on.
         remaining: Duration,
-        /// How long the fetch took.
+        /// How long the refresh took.
         took: Duration,
-        /// True when it was renewed in the background while the one before it was still handed out.
+        /// True when the refresh ran in the background, while callers still got the previous token.
         in_background: bool,
     },
-    /// The provider gave the token that is held already.
+    /// The provider returned the current token again.
     #[non_exhaustive]
     Unchanged {
-        /// When it is asked again, from now.
+        /// How long until the next request.
         retry_in: Duration,
     },
-    /// A fetch failed. Callers get the held token if it is not dead, else this error.
+    /// A fetch failed. Callers get the current token while it has not expired, else this error.
     #[non_exhaustive]
     Failed {
-        /// Why.
+        /// Why the fetch failed.
         error: Error,
-        /// When it is tried again, from now.
+        /// How long until the next request.
         retry_in: Duration,
     },
-    /// The held token was rejected.
+    /// The current token was [rejected](crate::TokenManager::reject), here or by another manager.
     #[non_exhaustive]
     Rejected {
-        /// Names the token without telling it.
+        /// The [fingerprint](crate::Token::fingerprint) of the token.
         fingerprint: String,
     },
-    /// The provider granted a token again that had been rejected, so it is used again.
+    /// The provider returned a rejected token again, so the token is back in use.
     #[non_exhaustive]
     Reinstated {
-        /// Names the token without telling it.
+        /// The [fingerprint](crate::Token::fingerprint) of the token.
         fingerprint: String,
     },
-    /// All was forgotten by `invalidate`.
+    /// [`invalidate`](crate::TokenManager::invalidate) removed the current token.
     Invalidated,
-    /// The shared store cannot be used. Told once, not once a call.
+    /// The shared store cannot be used. Emitted once per outage.
     #[non_exhaustive]
     StoreDown {
-        /// Why.
+        /// Why the store cannot be used.
         error: Error,
     },
     /// The shared store can be used again.
     StoreUp,
-    /// What the provider needs for the next token, a refresh token, could not be stored. It is kept in memory, and
-    /// nothing is fetched until it is stored: should the process end before, somebody has to sign in again.
+    /// The new refresh token could not be stored.
+    ///
+    /// The manager keeps the refresh token in memory and fetches nothing until it has been stored. If the process ends
+    /// before, the person has to sign in again.
     #[non_exhaustive]
     RenewalSecretNotStored {
-        /// Why.
+        /// Why the store did not take the refresh token.
         error: Error,
     },
 }
@@ -88,9 +92,10 @@ pub enum EventKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenOrigin {
-    /// The provider granted it to this manager.
+    /// The provider granted the token to this manager.
     Provider,
-    /// Another manager recorded it in the shared store, or in the one that stands in for that.
+    /// The token was recorded by another manager, in the shared store or in the
+    /// [fallback store](crate::TokenManagerBuilder::fallback_store).
     Store,
 }
 
@@ -107,7 +112,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.missed {
             0 => self.kind.fmt(f),
-            missed => write!(f, "{} (and {missed} events before it were missed)", self.kind),
+            missed => write!(f, "{} ({missed} events before this one were dropped)", self.kind),
         }
     }
 }
@@ -116,33 +121,39 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventKind::Granted { fingerprint, origin, remaining, took, in_background } => {
-                let when = if *in_background { " ahead of time" } else { "" };
-                let (token, took, left) = (short(fingerprint), seconds(*took), seconds(*remaining));
-                write!(f, "token {token} from the {origin}{when}, took {took}, lives {left}")
+                let trigger = if *in_background { "background refresh: " } else { "" };
+                let (token, took, left) =
+                    (short_fingerprint(fingerprint), format_duration(*took), format_duration(*remaining));
+                write!(f, "{trigger}new token {token} from the {origin} in {took}, valid for {left}")
             }
-            EventKind::Unchanged { retry_in } => write!(f, "same token again, next try in {}", seconds(*retry_in)),
-            EventKind::Failed { error, retry_in } => write!(f, "no token: {error}; next try in {}", seconds(*retry_in)),
-            EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short(fingerprint)),
+            EventKind::Unchanged { retry_in } => {
+                write!(f, "the provider returned the unchanged token; next request in {}", format_duration(*retry_in))
+            }
+            EventKind::Failed { error, retry_in } => {
+                write!(f, "the refresh failed: {error}; next request in {}", format_duration(*retry_in))
+            }
+            EventKind::Rejected { fingerprint } => write!(f, "token {} was rejected", short_fingerprint(fingerprint)),
             EventKind::Reinstated { fingerprint } => {
-                write!(f, "rejected token {} was granted again and is used again", short(fingerprint))
+                let token = short_fingerprint(fingerprint);
+                write!(f, "the provider returned the rejected token {token} again, so it is back in use")
             }
-            EventKind::Invalidated => f.write_str("all forgotten"),
+            EventKind::Invalidated => f.write_str("the token was invalidated"),
             EventKind::StoreDown { error } => write!(f, "the shared store cannot be used: {error}"),
             EventKind::RenewalSecretNotStored { error } => {
-                write!(f, "what the next token is asked with could not be stored: {error}")
+                write!(f, "the new refresh token could not be stored and is lost if the process ends: {error}")
             }
             EventKind::StoreUp => f.write_str("the shared store can be used again"),
         }
     }
 }
 
-/// The first characters of a fingerprint: enough to tell tokens apart in a log.
-fn short(fingerprint: &str) -> &str {
+/// Returns the first characters of a fingerprint, which are enough to tell tokens apart in a log.
+fn short_fingerprint(fingerprint: &str) -> &str {
     fingerprint.get(..8).unwrap_or(fingerprint)
 }
 
-/// A duration for people.
-pub(crate) fn seconds(duration: Duration) -> String {
+/// Formats a duration for people: `25 ms`, `3.3 s`, `7200 s`.
+pub(crate) fn format_duration(duration: Duration) -> String {
     match duration.as_secs_f64() {
         time if time < 1.0 => format!("{:.0} ms", time * 1_000.0),
         time if time < 10.0 => format!("{time:.1} s"),
@@ -150,30 +161,32 @@ pub(crate) fn seconds(duration: Duration) -> String {
     }
 }
 
-/// The subscriptions to one manager's events.
+/// The subscriptions to the events of one manager.
 #[derive(Debug, Default)]
 pub(crate) struct Events(Mutex<Vec<Subscription>>);
 
 #[derive(Debug)]
 struct Subscription {
     sender: Sender<Event>,
+    /// How many events have been dropped since the last one that was sent.
     missed: u64,
 }
 
 impl Events {
     pub(crate) fn subscribe(&self) -> Receiver<Event> {
-        let (sender, receiver) = bounded(MOST_EVENTS);
+        let (sender, receiver) = bounded(CHANNEL_CAPACITY);
         let mut subscriptions = lock(&self.0);
-        // A receiver that was dropped shows only when an event comes, and a good token may not bring one for long.
-        if subscriptions.len() >= MOST_SUBSCRIPTIONS {
+        // A dropped receiver is noticed only when an event is sent, and a valid token may cause none for hours. The
+        // limit keeps a program that subscribes again and again from growing.
+        if subscriptions.len() >= MAX_SUBSCRIPTIONS {
             subscriptions.remove(0);
         }
         subscriptions.push(Subscription { sender, missed: 0 });
         receiver
     }
 
-    /// Tells everybody who listens. Never waits: a full channel misses the event and is told so by the next.
-    pub(crate) fn tell(&self, at: SystemTime, kind: &EventKind) {
+    /// Sends an event to every subscription. Never blocks: a full channel loses the event and the next one says so.
+    pub(crate) fn emit(&self, at: SystemTime, kind: &EventKind) {
         lock(&self.0).retain_mut(|subscription| {
             let event = Event { at, kind: kind.clone(), missed: subscription.missed };
             match subscription.sender.try_send(event) {
@@ -186,46 +199,46 @@ impl Events {
     }
 }
 
-/// How many events wait in a channel that nobody reads.
-const MOST_EVENTS: usize = 256;
+/// How many unread events a channel holds.
+const CHANNEL_CAPACITY: usize = 256;
 
-/// How many subscriptions one manager has.
-const MOST_SUBSCRIPTIONS: usize = 64;
+/// How many subscriptions a manager has at most.
+const MAX_SUBSCRIPTIONS: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tell(events: &Events, times: usize) {
-        (0..times).for_each(|_| events.tell(SystemTime::UNIX_EPOCH, &EventKind::Invalidated));
+    fn emit(events: &Events, times: usize) {
+        (0..times).for_each(|_| events.emit(SystemTime::UNIX_EPOCH, &EventKind::Invalidated));
     }
 
     #[test]
     fn a_full_channel_loses_new_events_and_the_next_one_says_how_many() {
         let events = Events::default();
         let receiver = events.subscribe();
-        tell(&events, MOST_EVENTS + 3);
+        emit(&events, CHANNEL_CAPACITY + 3);
         assert_eq!(receiver.try_iter().map(|event| event.missed).sum::<u64>(), 0);
-        tell(&events, 2);
+        emit(&events, 2);
         assert_eq!(receiver.try_iter().map(|event| event.missed).collect::<Vec<_>>(), [3, 0]);
     }
 
     #[test]
-    fn the_oldest_subscription_ends_when_there_are_more_than_sixty_four() {
+    fn the_oldest_subscription_ends_when_a_manager_has_more_than_sixty_four() {
         let events = Events::default();
-        let kept: Vec<_> = (0..=MOST_SUBSCRIPTIONS).map(|_| events.subscribe()).collect();
-        assert_eq!(lock(&events.0).len(), MOST_SUBSCRIPTIONS);
-        tell(&events, 1);
+        let kept: Vec<_> = (0..=MAX_SUBSCRIPTIONS).map(|_| events.subscribe()).collect();
+        assert_eq!(lock(&events.0).len(), MAX_SUBSCRIPTIONS);
+        emit(&events, 1);
         assert_eq!(kept[0].try_recv().err(), Some(crossbeam_channel::TryRecvError::Disconnected));
         assert!(kept[1..].iter().all(|receiver| receiver.len() == 1));
     }
 
     #[test]
-    fn a_subscription_that_nobody_reads_any_more_is_forgotten() {
+    fn a_subscription_whose_receiver_was_dropped_is_removed() {
         let events = Events::default();
         drop(events.subscribe());
         let kept = events.subscribe();
-        tell(&events, 1);
+        emit(&events, 1);
         assert_eq!(lock(&events.0).len(), 1);
         assert_eq!(kept.len(), 1);
     }

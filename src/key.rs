@@ -1,4 +1,17 @@
-//! The name of a credential, without the credential.
+//! The identity of a credential, and the keys of its records in a store. Neither contains a secret.
+//!
+//! A record's key is `<namespace>:{v1:<fingerprint>}`, or chosen by the user. Further records of the same credential,
+//! called *sidecars*, have the record's key with a suffix:
+//!
+//! | suffix | contents |
+//! |---|---|
+//! | `:lock` | the lease (also of a sidecar, as in `:state:lock`) |
+//! | `:state` | the renewal secret: a refresh token or a pushed ticket |
+//! | `:quota` | the calls counted for the provider's quota |
+//! | `:once` | an idempotent operation |
+//!
+//! A store tells from the suffix what it may lose: see [`Key::is_sidecar`] and its neighbours. The suffixes are part of
+//! the format of stores and must not change.
 
 use std::fmt;
 
@@ -7,10 +20,10 @@ use ring::{digest, hmac};
 use crate::error::Error;
 use crate::secret::{Secret, hex, plain_url};
 
-/// What makes a credential this one and no other: provider, endpoint, ids, scope and secret.
+/// Identifies a credential by everything that decides about its tokens: provider, endpoint, ids, scope and secret.
 ///
-/// Two managers whose identities are equal share a token; when any part differs they never do. The secret goes in as
-/// a keyed hash, so that a new secret is a new identity and nothing of it can be read back.
+/// Two managers with equal identities share a token; managers whose identities differ in any part never do. The secret
+/// enters as a keyed hash: a new secret makes a new identity, and nobody can compute the secret from the identity.
 ///
 /// ```
 /// use evertoken::Secret;
@@ -27,19 +40,21 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Starts with the provider's name.
+    /// Returns an identity with the provider's name and no other part.
     pub fn new(provider: impl Into<String>) -> Identity {
         Identity { provider: provider.into(), parts: Vec::new() }
     }
 
-    /// Adds a part that is no secret: an address, an id, a scope. `name` keeps `a=b` and `b=a` apart.
+    /// Adds a part that is no secret: an address, an id, a scope. `Debug` shows it.
+    ///
+    /// The name is part of the identity: the value `x` named `a` differs from the value `x` named `b`.
     #[must_use]
     pub fn part(mut self, name: &'static str, value: impl Into<String>) -> Identity {
         self.parts.push((name, value.into()));
         self
     }
 
-    /// Adds a secret, as a keyed hash of it.
+    /// Adds the secret, as an HMAC keyed with it. `Debug` does not show this part.
     #[must_use]
     pub fn secret(self, secret: &Secret) -> Identity {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
@@ -47,7 +62,8 @@ impl Identity {
         self.part("secret", hex(&tag.as_ref()[..16]))
     }
 
-    /// Hash of all parts, each with its length before it: no two lists of parts run together.
+    /// Returns a hash of all parts. Each has its length in front, so that two different lists of parts never give the
+    /// same input to the hash.
     pub(crate) fn fingerprint(&self) -> String {
         let mut hash = digest::Context::new(&digest::SHA256);
         let mut add = |text: &str| {
@@ -73,92 +89,94 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The name under which a credential's token is recorded in a store. It holds no secret and may be logged.
+/// The name of a record in a store. A key contains no secret and may be logged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
 impl Key {
-    /// `<namespace>:{v1:<hash>}`. The braces keep all keys of a credential in one slot of a Redis cluster.
+    /// Returns the key `<namespace>:{v1:<fingerprint>}`. A Redis cluster chooses the slot by the text in braces, so all
+    /// keys of a credential are in one slot, as scripts with several keys require.
     pub(crate) fn derive(namespace: &str, identity: &Identity) -> Result<Key, Error> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if !(1..=64).contains(&namespace.len()) || !namespace.bytes().all(fits) {
-            return Err(Error::config("the namespace must be 1 to 64 characters out of A-Z a-z 0-9 . _ -"));
+            return Err(Error::config("the namespace must have 1 to 64 characters from A-Z a-z 0-9 . _ -"));
         }
         Ok(Key(format!("{namespace}:{{v1:{}}}", identity.fingerprint())))
     }
 
-    /// A key that the user names in full.
+    /// Returns a key that the user has chosen in full. Fails if it could be mistaken for a sidecar's.
     pub(crate) fn custom(key: &str) -> Result<Key, Error> {
         if !(1..=512).contains(&key.len()) || !key.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-            return Err(Error::config("a key must be 1 to 512 printable ASCII characters without blanks"));
+            return Err(Error::config("the key must have 1 to 512 printable ASCII characters without blanks"));
         }
         let key = Key(key.to_owned());
-        if key.is_beside() {
+        if key.is_sidecar() {
             return Err(Error::config(
-                "a key must not end like those that stand beside one, as in `:lock` or `:state`",
+                "the key must not end in `:lock`, `:state`, `:quota` or `:once`; choose another ending",
             ));
         }
         Ok(key)
     }
 
-    /// The key of a manager whose settings do not make one. Nothing is ever recorded under it.
+    /// Returns the key of a manager whose settings are invalid and give no key. Never used in a store.
     pub(crate) fn unknown() -> Key {
         Key("unknown".to_owned())
     }
 
-    /// The key of something that is kept beside this one.
-    pub(crate) fn beside(&self, what: &str) -> Key {
-        Key(format!("{}:{what}", self.0))
+    /// Returns this key with a suffix.
+    pub(crate) fn sidecar(&self, suffix: &str) -> Key {
+        Key(format!("{}:{suffix}", self.0))
     }
 
-    /// The key of the lease beside this one.
+    /// Returns the key of the lease of this record or sidecar.
     pub(crate) fn lease(&self) -> Key {
-        self.beside(LEASE)
+        self.sidecar(LEASE_SUFFIX)
     }
 
-    /// The key of what the provider needs for the next token.
-    pub(crate) fn state(&self) -> Key {
-        self.beside(STATE)
+    /// Returns the key of the renewal secret of this record.
+    pub(crate) fn renewal_secret(&self) -> Key {
+        self.sidecar(RENEWAL_SECRET_SUFFIX)
     }
 
-    /// The key of what was counted of the provider's quota.
+    /// Returns the key of the quota count of this record.
     pub(crate) fn quota(&self) -> Key {
-        self.beside(QUOTA)
+        self.sidecar(QUOTA_SUFFIX)
     }
 
-    /// The key of something that is to be done once.
-    pub(crate) fn once(&self) -> Key {
-        self.beside(ONCE)
+    /// Returns the key of an idempotent operation.
+    pub(crate) fn operation(&self) -> Key {
+        self.sidecar(OPERATION_SUFFIX)
     }
 
-    /// True for what is not a token's record: nobody waits for news of it.
-    pub(crate) fn is_beside(&self) -> bool {
-        self.split().1.is_some()
+    /// True for every key that is not a token's record. No process waits for changes of a sidecar, and a store should
+    /// rather lose a record, which a fetch replaces, than a sidecar.
+    pub(crate) fn is_sidecar(&self) -> bool {
+        self.split_suffix().1.is_some()
     }
 
-    /// True for what the provider needs for the next token.
-    pub(crate) fn is_state(&self) -> bool {
-        self.split().1 == Some(STATE)
+    /// True for a renewal secret. A lost one may require a person to sign in again.
+    pub(crate) fn is_renewal_secret(&self) -> bool {
+        self.split_suffix().1 == Some(RENEWAL_SECRET_SUFFIX)
     }
 
-    /// True for something that is to be done once.
-    pub(crate) fn is_done_once(&self) -> bool {
-        self.split().1 == Some(ONCE)
+    /// True for an idempotent operation. A lost one may run twice.
+    pub(crate) fn is_operation(&self) -> bool {
+        self.split_suffix().1 == Some(OPERATION_SUFFIX)
     }
 
-    /// The key whose lease this is.
-    pub(crate) fn leased(&self) -> Option<Key> {
-        let (leased, what) = self.split();
-        (what == Some(LEASE)).then(|| Key(leased.to_owned()))
+    /// Returns the key that is leased if this is the key of a lease.
+    pub(crate) fn leased_key(&self) -> Option<Key> {
+        let (leased, suffix) = self.split_suffix();
+        (suffix == Some(LEASE_SUFFIX)).then(|| Key(leased.to_owned()))
     }
 
-    /// What stands before the last part of the name, and that, if it names something beside a record.
-    pub(crate) fn split(&self) -> (&str, Option<&str>) {
-        let beside = self.0.rsplit_once(':').filter(|(_, what)| [LEASE, STATE, QUOTA, ONCE].contains(what));
-        beside.map_or((&self.0, None), |(of, what)| (of, Some(what)))
+    /// Splits off the suffix of a sidecar. The suffix is `None` for a record's key.
+    pub(crate) fn split_suffix(&self) -> (&str, Option<&str>) {
+        let sidecar = self.0.rsplit_once(':').filter(|(_, suffix)| SIDECAR_SUFFIXES.contains(suffix));
+        sidecar.map_or((&self.0, None), |(record, suffix)| (record, Some(suffix)))
     }
 
-    /// The key as a store sees it.
+    /// Returns the key as text: printable ASCII without blanks.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -170,11 +188,12 @@ impl fmt::Display for Key {
     }
 }
 
-/// What the keys beside a record have behind the record's.
-const LEASE: &str = "lock";
-const STATE: &str = "state";
-const QUOTA: &str = "quota";
-const ONCE: &str = "once";
+// The suffixes of sidecar keys, described at the head of this file. Stores contain them: do not change them.
+const LEASE_SUFFIX: &str = "lock";
+const RENEWAL_SECRET_SUFFIX: &str = "state";
+const QUOTA_SUFFIX: &str = "quota";
+const OPERATION_SUFFIX: &str = "once";
+const SIDECAR_SUFFIXES: [&str; 4] = [LEASE_SUFFIX, RENEWAL_SECRET_SUFFIX, QUOTA_SUFFIX, OPERATION_SUFFIX];
 
 #[cfg(test)]
 mod tests {
@@ -185,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn two_secrets_of_one_corp_have_two_keys() {
+    fn another_secret_gives_another_key() {
         let key = |identity| Key::derive("evertoken", &identity).expect("the namespace is right");
         assert_ne!(key(wecom("c", "s1")), key(wecom("c", "s2")));
         assert_eq!(key(wecom("c", "s1")), key(wecom("c", "s1")));
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn different_lists_of_parts_have_different_fingerprints() {
         let of = |parts: &[(&'static str, &str)]| {
             parts.iter().fold(Identity::new("p"), |identity, (name, value)| identity.part(name, *value)).fingerprint()
         };
@@ -202,21 +221,21 @@ mod tests {
     }
 
     #[test]
-    fn neither_key_nor_identity_shows_the_secret() {
+    fn key_and_identity_do_not_show_the_secret() {
         let identity = wecom("corp-id", "hunter2");
         let key = Key::derive("evertoken", &identity).expect("the namespace is right");
-        let shown = format!("{identity:?} {key} {key:?} {:?}", key.beside("lease"));
+        let shown = format!("{identity:?} {key} {key:?} {:?}", key.sidecar("lease"));
         assert!(!shown.contains("hunter2") && shown.contains("corp-id"), "{shown}");
         assert!(key.as_str().starts_with("evertoken:{v1:"));
     }
 
     #[test]
-    fn a_key_of_ones_own_is_not_that_of_something_beside_another() {
+    fn a_custom_key_cannot_be_the_key_of_a_sidecar() {
         let key = Key::custom("access_token:corp").expect("a plain key");
-        for beside in [key.lease(), key.state(), key.quota(), key.once(), key.state().lease()] {
-            assert!(Key::custom(beside.as_str()).is_err() && beside.is_beside(), "{beside}");
+        for sidecar in [key.lease(), key.renewal_secret(), key.quota(), key.operation(), key.renewal_secret().lease()] {
+            assert!(Key::custom(sidecar.as_str()).is_err() && sidecar.is_sidecar(), "{sidecar}");
         }
-        assert!(!key.is_beside());
+        assert!(!key.is_sidecar());
     }
 
     #[test]

@@ -69,9 +69,12 @@
 
 mod builder;
 pub mod clock;
+// Until the driver uses it, only tests are built with it.
+#[cfg(test)]
+#[allow(dead_code)]
+mod core;
 mod error;
 mod event;
-mod flight;
 // Documentation only. The code blocks are tests, some of which need a feature.
 #[cfg(doc)]
 #[cfg(any(
@@ -81,6 +84,7 @@ mod flight;
 pub mod guide;
 mod http;
 pub mod idempotency;
+mod in_flight;
 mod key;
 mod lease;
 mod lock;
@@ -90,15 +94,16 @@ mod name;
 mod policy;
 mod pool;
 pub mod provider;
-mod refresher;
+mod scheduler;
 mod secret;
 mod send;
-mod snapshot;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
 mod token;
+mod token_cache;
+mod version;
 
 pub use builder::TokenManagerBuilder;
 pub use error::{Error, ErrorKind};

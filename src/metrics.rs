@@ -1,4 +1,4 @@
-//! Counters, and the report made of them.
+//! Counters of a manager, and the report made from them.
 
 use std::fmt;
 use std::iter::Sum;
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::lock::lock;
 
-/// What a manager has done since it was built.
+/// Counters of what a manager has done since it was built.
 ///
-/// Adds up over managers with `+` and `sum()`. `Display` is a report for people, [`Serialize`] one for machines
-/// (durations there are seconds and nanoseconds).
+/// `+` and `sum()` add the metrics of several managers. `Display` is a report for people. [`Serialize`] is for
+/// machines: a duration becomes `secs` and `nanos`.
 ///
 /// ```
 /// # use evertoken::Metrics;
@@ -24,60 +24,60 @@ use crate::lock::lock;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Calls answered from memory.
+    /// Calls that got a token from memory at once.
     pub hits: u64,
-    /// Calls that memory could not answer at once.
+    /// Calls that could not get a token from memory at once.
     pub misses: u64,
-    /// Misses that waited for a fetch; the others were answered by a pause after a failure.
+    /// Misses that waited for a refresh. The other misses got the error of a cooldown, or a token without a wait.
     pub waits: u64,
-    /// Fetches from the provider that brought a token, the same one included.
+    /// Fetches from the provider that returned a token, including unchanged tokens.
     pub fetches_ok: u64,
     /// Fetches from the provider that failed.
     pub fetches_failed: u64,
-    /// Renewals in the background that brought a new token.
+    /// Background refreshes that brought a new token.
     pub background_refreshes: u64,
-    /// Fetches that brought the token that was held already.
+    /// Fetches that returned the current token again.
     pub unchanged_tokens: u64,
-    /// Tokens taken over from the shared store.
+    /// Tokens that were read from the shared store.
     pub tokens_from_store: u64,
     /// Rejections that took a token out of use.
     pub rejections: u64,
-    /// Tokens that the provider granted again after they had been rejected.
+    /// Tokens that the provider returned again after their rejection.
     pub reinstated_tokens: u64,
-    /// Operations of the store that failed.
+    /// Operations of the shared store that failed.
     pub store_errors: u64,
-    /// Time that fetches from the provider took.
+    /// How long fetches from the provider took.
     pub fetch_time: Timing,
-    /// Time that callers waited.
+    /// How long callers waited.
     pub wait_time: Timing,
 }
 
-/// How often something was timed, and how long it took.
+/// How often something was measured, and how long it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Timing {
-    /// How often.
+    /// The number of measurements.
     pub count: u64,
-    /// All together.
+    /// The sum of all measurements.
     pub total: Duration,
-    /// The longest.
+    /// The longest measurement.
     pub max: Duration,
 }
 
 impl Metrics {
-    /// The part of all calls that memory answered, from 0 to 1. `None` before the first call.
+    /// Returns the part of all calls that got a token from memory, from 0 to 1. `None` before the first call.
     pub fn hit_rate(&self) -> Option<f64> {
         ratio(self.hits, self.misses)
     }
 
-    /// The part of all fetches that brought a token, from 0 to 1. `None` before the first fetch.
+    /// Returns the part of all fetches that returned a token, from 0 to 1. `None` before the first fetch.
     pub fn success_rate(&self) -> Option<f64> {
         ratio(self.fetches_ok, self.fetches_failed)
     }
 }
 
 impl Timing {
-    /// The average. Zero when nothing was timed.
+    /// Returns the average. Zero when nothing was measured.
     pub fn mean(&self) -> Duration {
         let nanoseconds = self.total.as_nanos() / u128::from(self.count.max(1));
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
@@ -133,13 +133,15 @@ impl fmt::Display for Metrics {
         let calls = self.hits + self.misses;
         let fetches = self.fetches_ok + self.fetches_failed;
         writeln!(f, "token performance report")?;
-        writeln!(f, "  hit rate       {:>7}  {} of {calls} calls from memory", percent(self.hit_rate()), self.hits)?;
-        writeln!(f, "  fetch success  {:>7}  {} of {fetches} fetches", percent(self.success_rate()), self.fetches_ok)?;
-        writeln!(f, "  renewed ahead  {:>7}  {} same token again", self.background_refreshes, self.unchanged_tokens)?;
-        writeln!(f, "  from the store {:>7}  {} store errors", self.tokens_from_store, self.store_errors)?;
-        writeln!(f, "  rejected       {:>7}  {} granted again", self.rejections, self.reinstated_tokens)?;
-        writeln!(f, "  fetching       {}", self.fetch_time)?;
-        write!(f, "  callers waited {}", self.wait_time)
+        let (hit_rate, success_rate) = (percent(self.hit_rate()), percent(self.success_rate()));
+        writeln!(f, "  hit rate              {hit_rate:>7}  {} of {calls} calls answered from memory", self.hits)?;
+        writeln!(f, "  fetch success         {success_rate:>7}  {} of {fetches} fetches", self.fetches_ok)?;
+        writeln!(f, "  background refreshes  {:>7}", self.background_refreshes)?;
+        writeln!(f, "  unchanged tokens      {:>7}", self.unchanged_tokens)?;
+        writeln!(f, "  rejected tokens       {:>7}  {} reinstated", self.rejections, self.reinstated_tokens)?;
+        writeln!(f, "  tokens from store     {:>7}  {} store errors", self.tokens_from_store, self.store_errors)?;
+        writeln!(f, "  fetches               {}", self.fetch_time)?;
+        write!(f, "  waiting callers       {}", self.wait_time)
     }
 }
 
@@ -151,7 +153,7 @@ impl fmt::Display for Timing {
     }
 }
 
-/// Where the slow path counts. The fast path counts in the shards of the snapshot.
+/// The counters of the slow path. The shards of the token cache count hits, without a shared counter.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Metrics>);
 
@@ -160,21 +162,21 @@ impl Recorder {
         change(&mut lock(&self.0));
     }
 
-    pub(crate) fn waited(&self, took: Duration) {
+    pub(crate) fn record_wait(&self, took: Duration) {
         self.count(|metrics| {
             metrics.waits += 1;
             metrics.wait_time.include(took);
         });
     }
 
-    pub(crate) fn fetched(&self, took: Duration, well: bool) {
+    pub(crate) fn record_fetch(&self, took: Duration, succeeded: bool) {
         self.count(|metrics| {
             metrics.fetch_time.include(took);
-            if well { metrics.fetches_ok += 1 } else { metrics.fetches_failed += 1 }
+            if succeeded { metrics.fetches_ok += 1 } else { metrics.fetches_failed += 1 }
         });
     }
 
-    /// All counters, with the hits that the snapshot counted.
+    /// Returns all counters, together with the `hits` of the token cache.
     pub(crate) fn read(&self, hits: u64) -> Metrics {
         Metrics { hits, ..*lock(&self.0) }
     }
@@ -185,7 +187,7 @@ fn ratio(good: u64, bad: u64) -> Option<f64> {
 }
 
 fn percent(ratio: Option<f64>) -> String {
-    // Rounded down: 100 % is said only of all.
+    // Rounded down, so that 100 % means all.
     ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", (ratio * 1_000.0).floor() / 10.0))
 }
 
@@ -194,11 +196,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_add_up_over_managers() {
+    fn metrics_of_managers_can_be_added() {
         let recorder = Recorder::default();
-        recorder.fetched(Duration::from_millis(30), true);
-        recorder.fetched(Duration::from_millis(10), false);
-        recorder.waited(Duration::from_millis(5));
+        recorder.record_fetch(Duration::from_millis(30), true);
+        recorder.record_fetch(Duration::from_millis(10), false);
+        recorder.record_wait(Duration::from_millis(5));
         let sum: Metrics = [recorder.read(3), recorder.read(4)].into_iter().sum();
         assert_eq!((sum.hits, sum.fetches_ok, sum.fetches_failed, sum.waits), (7, 2, 2, 2));
         assert_eq!(sum.fetch_time.max, Duration::from_millis(30));
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_of_an_idle_manager_divides_by_nothing() {
+    fn the_report_of_an_idle_manager_has_no_nan() {
         let report = Metrics::default().to_string();
         assert!(report.contains("hit rate") && report.contains("0 of 0 calls"), "{report}");
         assert!(!report.contains("NaN"));

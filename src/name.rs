@@ -1,16 +1,17 @@
-//! Names that nobody else has.
+//! Names that are unique on all hosts, for lease owners, claims and assertion ids.
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, ErrorKind};
 use crate::secret::hex;
 
-/// A name that is given once, on whatever host: 128 random bits of the system's, in hexadecimal.
+/// Returns a unique name: 128 random bits from the operating system, in hexadecimal.
 ///
-/// Not those of `fastrand`: a program that seeds these, to have the same each time, would be taken for its twin.
+/// `fastrand` does not serve here. Two copies of a program that seeds `fastrand` with a fixed number would get the same
+/// names and take each other's leases for their own.
 pub(crate) fn unique_name() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "this machine has no random numbers"))?;
+    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "the operating system provides no random numbers"))?;
     Ok(hex(&bytes))
 }

@@ -1,4 +1,4 @@
-//! Managers for many tenants.
+//! A pool with one manager for each tenant.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -13,10 +13,10 @@ use crate::manager::TokenManager;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
-/// One manager for each tenant, made when it is first asked for.
+/// Keeps a token manager for each tenant, which is built at the first call for this tenant.
 ///
-/// Bounded: when there are too many, the one that was asked for least recently goes. Its handles that are still in use
-/// keep working. All managers share one background thread and one HTTP client.
+/// The pool is bounded: a new tenant in a full pool evicts the manager whose last call is the longest ago. Handles of
+/// an evicted manager that are still in use keep working. All managers share one scheduler thread and one HTTP agent.
 ///
 /// ```
 /// use evertoken::{TokenPool, WeCom};
@@ -29,125 +29,135 @@ use crate::provider::Provider;
 pub struct TokenPool<K> {
     capacity: usize,
     settings: Settings,
-    shelf: Mutex<Shelf<K>>,
+    entries: Mutex<Entries<K>>,
 }
 
 type Settings = Box<dyn Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync>;
 
-struct Shelf<K> {
-    managers: HashMap<K, Kept>,
-    /// Counts the calls; a manager keeps the number of its last one.
+struct Entries<K> {
+    managers: HashMap<K, PoolEntry>,
+    /// The number of calls so far. Each entry has the number of its last call.
     calls: u64,
-    /// What the managers did that are no longer here.
-    gone: Metrics,
+    /// The sum of the metrics of all managers that were evicted or removed.
+    evicted_metrics: Metrics,
 }
 
-struct Kept {
+struct PoolEntry {
     manager: TokenManager,
-    called: u64,
+    last_call: u64,
 }
 
 impl<K: Eq + Hash + Clone> TokenPool<K> {
-    /// A pool of at most 10,000 managers with the default settings.
+    /// Creates a pool of at most 10,000 managers with default settings.
     pub fn new() -> TokenPool<K> {
         TokenPool::with_settings(|builder| builder)
     }
 
-    /// A pool whose managers are built with these settings: a store, time limits and so on.
+    /// Creates a pool whose managers are built with `settings`, for example with a store and time limits.
+    ///
+    /// `settings` is called once for each new manager.
     pub fn with_settings(
         settings: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync + 'static,
     ) -> TokenPool<K> {
-        let shelf = Shelf { managers: HashMap::new(), calls: 0, gone: Metrics::default() };
-        TokenPool { capacity: CAPACITY, settings: Box::new(settings), shelf: Mutex::new(shelf) }
+        let entries = Entries { managers: HashMap::new(), calls: 0, evicted_metrics: Metrics::default() };
+        TokenPool { capacity: DEFAULT_CAPACITY, settings: Box::new(settings), entries: Mutex::new(entries) }
     }
 
-    /// Holds at most `capacity` managers, and at least one. Default: 10,000.
+    /// Sets how many managers the pool holds at most. Zero counts as one. Default: 10,000.
     #[must_use]
     pub fn capacity(self, capacity: usize) -> TokenPool<K> {
         TokenPool { capacity: capacity.max(1), ..self }
     }
 
-    /// The manager of `tenant`; `provider` is called when there is none yet. Does not block.
+    /// Returns the manager of `tenant`. Calls `provider` to build one if the pool has none. Does not block.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider or the pool's settings are wrong. Nothing is
-    /// kept then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a setting of the provider or of the pool is wrong. The pool
+    /// keeps no manager then, and the next call tries again.
     pub fn manager<Q, P>(&self, tenant: &Q, provider: impl FnOnce() -> P) -> Result<TokenManager, Error>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
         P: Provider,
     {
-        if let Some(manager) = lock(&self.shelf).find(tenant) {
+        if let Some(manager) = lock(&self.entries).find(tenant) {
             return Ok(manager);
         }
-        // Outside the lock: this is the user's code. When two threads come here the second one's work is dropped.
-        let made = (self.settings)(TokenManager::builder(provider())).build()?;
-        let mut shelf = lock(&self.shelf);
-        if let Some(manager) = shelf.find(tenant) {
+        // Built without the lock, because `settings` and `provider` are the user's code. When two threads build a
+        // manager for the same tenant, the second one is dropped.
+        let built = (self.settings)(TokenManager::builder(provider())).build()?;
+        let mut entries = lock(&self.entries);
+        if let Some(manager) = entries.find(tenant) {
             return Ok(manager);
         }
-        let evicted = if shelf.managers.len() >= self.capacity { shelf.evict() } else { None };
-        let called = shelf.calls;
-        shelf.managers.insert(tenant.to_owned(), Kept { manager: made.clone(), called });
-        drop(shelf);
+        let evicted = if entries.managers.len() >= self.capacity { entries.evict() } else { None };
+        let last_call = entries.calls;
+        entries.managers.insert(tenant.to_owned(), PoolEntry { manager: built.clone(), last_call });
+        drop(entries);
+        // Dropped without the lock: this may be the last handle of the manager, whose background work ends then.
         drop(evicted);
-        Ok(made)
+        Ok(built)
     }
 
-    /// Lets the manager of `tenant` go, if there is one: its settings have changed, or it is no longer a tenant.
+    /// Removes the manager of `tenant` and returns it, if the pool has one.
+    ///
+    /// For a tenant whose credentials have changed, or who has left. The next call builds a new manager.
     pub fn remove<Q>(&self, tenant: &Q) -> Option<TokenManager>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let mut shelf = lock(&self.shelf);
-        let kept = shelf.managers.remove(tenant)?;
-        shelf.retire(&kept.manager);
-        Some(kept.manager)
+        let mut entries = lock(&self.entries);
+        let entry = entries.managers.remove(tenant)?;
+        entries.keep_metrics(&entry.manager);
+        Some(entry.manager)
     }
 
-    /// How many managers there are.
+    /// Returns the number of managers in the pool.
     pub fn len(&self) -> usize {
-        lock(&self.shelf).managers.len()
+        lock(&self.entries).managers.len()
     }
 
-    /// True when there is none.
+    /// Returns true when the pool has no manager.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What all managers did together, those included that have gone.
+    /// Returns the sum of the metrics of all managers, including evicted and removed ones.
     pub fn metrics(&self) -> Metrics {
-        let shelf = lock(&self.shelf);
-        shelf.managers.values().map(|kept| kept.manager.metrics()).fold(shelf.gone, |sum, metrics| sum + metrics)
+        let entries = lock(&self.entries);
+        entries
+            .managers
+            .values()
+            .map(|entry| entry.manager.metrics())
+            .fold(entries.evicted_metrics, |sum, metrics| sum + metrics)
     }
 }
 
-impl<K: Eq + Hash + Clone> Shelf<K> {
+impl<K: Eq + Hash + Clone> Entries<K> {
     fn find<Q>(&mut self, tenant: &Q) -> Option<TokenManager>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
         self.calls += 1;
-        let kept = self.managers.get_mut(tenant)?;
-        kept.called = self.calls;
-        Some(kept.manager.clone())
+        let entry = self.managers.get_mut(tenant)?;
+        entry.last_call = self.calls;
+        Some(entry.manager.clone())
     }
 
     fn evict(&mut self) -> Option<TokenManager> {
-        // A look at all of them, which is microseconds, and only when a new tenant comes to a full pool.
-        let (oldest, _) = self.managers.iter().min_by_key(|(_, kept)| kept.called)?;
+        // A scan of all entries takes microseconds, and happens only when a new tenant comes to a full pool.
+        let (oldest, _) = self.managers.iter().min_by_key(|(_, entry)| entry.last_call)?;
         let oldest = oldest.clone();
         let manager = self.managers.remove(&oldest)?.manager;
-        self.retire(&manager);
+        self.keep_metrics(&manager);
         Some(manager)
     }
 
-    fn retire(&mut self, manager: &TokenManager) {
-        self.gone = self.gone + manager.metrics();
+    fn keep_metrics(&mut self, manager: &TokenManager) {
+        self.evicted_metrics = self.evicted_metrics + manager.metrics();
     }
 }
 
@@ -159,9 +169,10 @@ impl<K: Eq + Hash + Clone> Default for TokenPool<K> {
 
 impl<K> fmt::Debug for TokenPool<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let managers = lock(&self.shelf).managers.len();
+        let managers = lock(&self.entries).managers.len();
         f.debug_struct("TokenPool").field("managers", &managers).field("capacity", &self.capacity).finish()
     }
 }
 
-const CAPACITY: usize = 10_000;
+/// The capacity of a new pool.
+const DEFAULT_CAPACITY: usize = 10_000;

@@ -1,4 +1,4 @@
-//! The only type that holds a credential.
+//! The only type that holds a credential, and the functions that show bytes and URLs without one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ring::digest;
 use zeroize::Zeroizing;
 
-/// A credential: an app secret, a client secret, a token's text.
+/// A credential: an app secret, a client secret, a refresh token, the text of a token.
 ///
-/// It hides itself in `Debug`, has neither `Display` nor `Serialize`, and wipes its memory when the last clone goes.
-/// Clones share one copy. Buffers that the text passed through on its way (HTTP, TLS, JSON) are not wiped.
+/// `Debug` shows `Secret(***)`; there is neither `Display` nor `Serialize`. Clones share one copy, whose memory is
+/// wiped when the last clone is dropped. Buffers of HTTP, TLS and JSON through which the text passed are not wiped.
 ///
 /// ```
 /// use evertoken::Secret;
@@ -22,24 +22,32 @@ use zeroize::Zeroizing;
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// Takes over `text`.
+    /// Creates a secret from `text`.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The credential itself. This is the only way in, and the word to search for in a review.
+    /// Returns the text of the credential. No other function does, so a review can search for `expose`.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True when there is nothing in it but white space.
+    /// Returns true when the text is empty or only white space.
     pub fn is_blank(&self) -> bool {
         self.0.trim().is_empty()
     }
 
-    /// Names the credential without telling it: the first half of its SHA-256, in hexadecimal.
+    /// Returns a name that is safe to log: the first half of the SHA-256 of the text, in hexadecimal.
     pub(crate) fn fingerprint(&self) -> String {
         hex(&digest::digest(&digest::SHA256, self.expose().as_bytes()).as_ref()[..16])
+    }
+}
+
+/// For the model of `core`, which compares whole states. No program may put a secret into a hash table.
+#[cfg(test)]
+impl std::hash::Hash for Secret {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
     }
 }
 
@@ -67,8 +75,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What may be shown of an address: neither user and password nor query and fragment. It may be one that nobody has
-/// checked yet, so where it is unclear what is what nothing is shown.
+/// Returns `url` without user, password, query and fragment, for logs and errors.
+///
+/// The URL may be malformed, because this function also shows settings that have not been checked. Where its parts
+/// cannot be told apart for certain, the result is `***`.
 pub(crate) fn plain_url(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (address, rest) = url.split_at(end);
@@ -77,12 +87,12 @@ pub(crate) fn plain_url(url: &str) -> String {
         return "***".to_owned();
     }
     let (scheme, place) = address.find("://").map_or(("", address), |at| address.split_at(at + 3));
-    // The last one: a password may hold an `@` or a `/` that should have been encoded.
+    // The last `@`, because a password may contain an `@` or a `/` that should have been encoded.
     let place = place.rsplit('@').next().unwrap_or(place);
     format!("{scheme}{place}")
 }
 
-/// `bytes` in lower-case hexadecimal.
+/// Returns `bytes` in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
@@ -94,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_without_password_query_and_fragment() {
+    fn a_url_is_shown_without_password_query_and_fragment() {
         for (url, shown) in [
             ("https://host:8443/a/b", "https://host:8443/a/b"),
             ("https://user:hunter2@host/t", "https://host/t"),

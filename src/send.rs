@@ -1,4 +1,18 @@
-//! Using the token: calls, requests and a middleware that know a rejection when they see one.
+//! Using the token: `call`, `send` and a middleware, which notice that a service rejects the token.
+//!
+//! # Theory of operation
+//!
+//! 1. Get a token from the manager and put it where the provider's [`TokenPlacement`] says: into a header or the query.
+//! 2. Send the request. The token goes to HTTPS addresses only, or by plain HTTP to loopback, and never along with a
+//!    redirect.
+//! 3. Decide what the response says about the token. The provider's [`verdict`](crate::provider::Provider::verdict)
+//!    sees status, headers and, for vendors that report an invalid token inside HTTP 200, up to 64 KiB of the body. A
+//!    response that came after a redirect says nothing, because the token was not sent there.
+//! 4. *Rejected*: reject the token, so that the manager fetches a new one, and send the request a second time. There is
+//!    no third time: a service that refuses two tokens in a row has another reason.
+//!
+//! A body is sent again only if its bytes are in memory. The middleware never sends twice, because `ureq` gives it each
+//! request once.
 
 use std::fmt;
 use std::io::{self, Cursor, Read};
@@ -19,14 +33,17 @@ use crate::manager::TokenManager;
 use crate::provider::{JsSignature, ServiceResponse, TokenPlacement, Verdict, nonce, signed_part};
 use crate::token::Token;
 
-/// Using the token. The token goes where the provider wants it, and a rejected one is replaced.
+/// Using the token: these methods replace a token that the service rejects.
 impl TokenManager {
-    /// Calls `f` with a token, and once more with another one when `f` says that the first was refused.
+    /// Calls `f` with a token, and a second time with a new token if `f` returns [`CallError::Rejected`].
     ///
-    /// `f` says so with [`CallError::Rejected`]; [`verdict`](TokenManager::verdict) tells what an answer means. `?`
-    /// turns any error of yours into [`CallError::Failed`], which is returned at once. `f` runs at most twice: a
-    /// service that refuses two tokens in a row refuses for another reason, so the second token is not rejected and
-    /// nothing loops. Blocks as [`token`](TokenManager::token) does, and as long as `f` does.
+    /// `f` sends the request and returns [`CallError::Rejected`] when the service refuses the token;
+    /// [`verdict`](TokenManager::verdict) decides this from the response. The manager then
+    /// [rejects](TokenManager::reject) the token. Any other error of `f` is returned at once; `?` turns your error type
+    /// into [`CallError::Failed`].
+    ///
+    /// `f` runs at most twice. A service that refuses two tokens in a row has another reason, so the second token stays
+    /// in use. Blocks as long as [`token`](TokenManager::token) and `f` do, each at most twice.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -49,90 +66,110 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`CallError::Rejected`] when two tokens were refused, [`CallError::Token`] when there is no token to call with,
-    /// [`CallError::Failed`] with what `f` failed with.
+    /// - [`CallError::Rejected`]: the service refused two tokens.
+    /// - [`CallError::Token`]: the manager has no token; contains the error of [`token`](TokenManager::token).
+    /// - [`CallError::Failed`]: the error of `f`.
     pub fn call<T, E>(&self, mut f: impl FnMut(&Token) -> Result<T, CallError<E>>) -> Result<T, CallError<E>> {
         let token = self.token().map_err(CallError::Token)?;
         match f(&token) {
             Err(CallError::Rejected) => {
-                self.give_up(&token);
+                self.reject_here(&token);
                 f(&self.token().map_err(CallError::Token)?)
             }
-            answer => answer,
+            result => result,
         }
     }
 
-    /// What an answer of the service says about the token that was sent with the request.
+    /// Decides what a response of the service says about the token that was sent with the request.
     ///
-    /// The provider decides: by the status, and where the vendor puts its codes into the body by those. `body` may be
-    /// empty when it was not read. This changes nothing: a refused token is rejected by
-    /// [`reject`](TokenManager::reject).
+    /// The provider knows how its vendor reports a rejected token: by the status, or by a code in the body of HTTP 200.
+    /// Pass an empty `body` if it has not been read. This function only decides; call
+    /// [`reject`](TokenManager::reject) to take a rejected token out of use.
     pub fn verdict(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Verdict {
-        let answer = ServiceResponse::new(status, headers, body);
-        let judged = catch_panic(|| Ok(self.keeper().provider.verdict(&answer)));
-        judged.unwrap_or_else(|_| answer.http_verdict())
+        let response = ServiceResponse::new(status, headers, body);
+        let verdict = catch_panic(|| Ok(self.keeper().provider.verdict(&response)));
+        // A provider whose `verdict` panics is the user's code. HTTP's own rules decide then.
+        verdict.unwrap_or_else(|_| response.http_verdict())
     }
 
-    /// Sends `request` with a token, and once more with another one when the service refuses the first.
+    /// Sends `request` with a token, and a second time with a new token if the service rejects the first.
     ///
-    /// The token goes where the provider wants it; a header or a parameter of the same name that is there already is
-    /// replaced. A refusal is known by the status or by the vendor's code in the body. The request is repeated when its
-    /// body is held as bytes; a [stream](RequestBody::reader) is sent once.
+    /// The token is added where the provider's service expects it, usually as an `Authorization` header or a query
+    /// parameter, and replaces a header or parameter of the same name. The response is returned even when its status is
+    /// an error, and its body can be read from its start.
     ///
-    /// `agent` is used as it is set, except that
-    /// - an error status is an answer: it is returned, for the caller to look at;
-    /// - the token goes to HTTPS addresses, and by plain HTTP to loopback only, past any proxy;
-    /// - when a redirect is followed, the token stays behind, and what comes from there says nothing about it. A token
-    ///   in the query, or in a header of another name than `Authorization`, cannot be left behind: then no redirect is
-    ///   followed, and the redirect is the answer.
+    /// # When the request is sent twice
     ///
-    /// Bodies can be read in full. The first 64 KiB are read ahead if they may hold a code, which is when they are JSON
-    /// or text or do not say what they are. A longer body is not searched for codes, nor is a successful one of unknown
-    /// length that does not begin as a JSON object: it may be a stream. The address that `ureq` keeps with the answer
-    /// (`get_uri`) has the token in it when the query carries it; do not log that.
+    /// A response is a *rejection* if its status or, for vendors that answer with HTTP 200, the vendor's code in its
+    /// body says that the token is invalid; [`verdict`](TokenManager::verdict) decides. After a rejection the token is
+    /// taken out of use and the request is sent once more with a new token. No other failure is repeated: not a lost
+    /// connection, not a 5xx status, not throttling. A body that is a [stream](RequestBody::reader) is sent once.
     ///
-    /// Blocks as [`token`](TokenManager::token) does, and as long as the agent's time limits let it; `ureq` has none
-    /// unless they are set.
+    /// # Differences from the agent's settings
+    ///
+    /// - An error status is not an error: the response is returned.
+    /// - The token is sent to HTTPS addresses only, or by plain HTTP to loopback, without a proxy.
+    /// - The token is not sent along with a redirect, and a response after a redirect is no rejection. `ureq` can drop
+    ///   only the header `Authorization` from a redirected request. With a token in the query or in another header, no
+    ///   redirect is followed and the redirect itself is returned.
+    ///
+    /// # The body of the response
+    ///
+    /// To find a vendor's code, up to 64 KiB of a body that is JSON, text or without a content type are read before
+    /// this function returns. Longer bodies are not searched, nor is a
+    /// successful body of unknown length that does not begin as a JSON object, because that may be an endless stream.
+    ///
+    /// If the token is a query parameter, the address that `ureq` keeps with the response (`get_uri`) contains the
+    /// token. Do not log that address.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks as long as [`token`](TokenManager::token) and the request do, each at most twice. The agent's time limits
+    /// bound the request; `ureq` has none unless you set them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TokenRejected`] when two tokens were refused, or one and the body was a stream: then that token is out
-    /// of use, and the request can be put together again. [`ErrorKind::Throttled`] when there were too many calls; it
-    /// is not sent again. [`ErrorKind::Config`] for an address that a token must not be sent to. Else what
-    /// [`token`](TokenManager::token) fails with, or that there was no proper answer. No error quotes address or
-    /// answer.
+    /// - [`ErrorKind::TokenRejected`]: the service rejected two tokens, or it rejected one and the body was a stream.
+    ///   In the second case the token is out of use, so build the request anew and send it.
+    /// - [`ErrorKind::Throttled`]: too many requests; see [`Error::retry_after`].
+    /// - [`ErrorKind::Config`]: the address may not get a token, or the request cannot be sent as it is.
+    /// - [`ErrorKind::Unavailable`] and [`ErrorKind::InvalidResponse`]: there was no valid HTTP response.
+    /// - The errors of [`token`](TokenManager::token).
+    ///
+    /// Errors name the host. No error quotes a path, a query or a response.
     pub fn send<B: Into<RequestBody>>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
-        let payload = body.into();
+        let body = body.into();
         check_uri(&head.uri).map_err(Error::config)?;
-        let mut sending =
-            Sending { tokens: self, agent, head, placement: self.placement()?, payload, shown: Vec::new() };
+        let mut sender =
+            RequestSender { tokens: self, agent, head, placement: self.placement()?, body, sent: Vec::new() };
         let token = self.token()?;
-        let refusal = match sending.attempt(&token)? {
+        let refusal = match sender.attempt(&token)? {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Refused(refusal) => refusal,
         };
-        self.give_up(&token);
-        if !sending.payload.is_repeatable() {
+        self.reject_here(&token);
+        if !sender.body.is_repeatable() {
             return Err(refusal.recast(ErrorKind::TokenRejected, NOT_REPEATED));
         }
-        match sending.attempt(&self.token()?)? {
+        match sender.attempt(&self.token()?)? {
             Attempt::Answered(response) => Ok(response),
             Attempt::Refused(refusal) => Err(refusal),
         }
     }
 
-    /// A middleware for a `ureq` agent that sends a token with every request. See [`TokenMiddleware`].
+    /// Returns a middleware for a `ureq` agent that sends a token with every request; see [`TokenMiddleware`].
     #[must_use]
     pub fn middleware(&self) -> TokenMiddleware {
         TokenMiddleware(self.clone())
     }
 
-    /// Signs the page at `url` with the held ticket, so that it can call the vendor's JavaScript interface.
+    /// Signs the page at `url` with the current `jsapi_ticket`, so that the page can call the vendor's JavaScript API.
     ///
-    /// For a manager of [`WeComJsTicket`](crate::provider::wecom::WeComJsTicket) or [`WeChatJsTicket`](crate::provider::wechat::WeChatJsTicket). `url` is
-    /// the page's address as the browser shows it, its query included; what follows a `#` is not signed. Blocks as
-    /// [`token`](TokenManager::token) does.
+    /// For managers of [`WeComJsTicket`](crate::provider::wecom::WeComJsTicket) and
+    /// [`WeChatJsTicket`](crate::provider::wechat::WeChatJsTicket). `url` is the address of the page as the browser
+    /// shows it, including the query; the part after a `#` is not signed. Blocks as [`token`](TokenManager::token)
+    /// does.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -147,11 +184,11 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when `url` is not a whole address, or what the provider grants is no ticket but a token
-    /// that travels with requests. Else as `token`.
+    /// [`ErrorKind::Config`] when `url` is not a complete address, or when the provider grants access tokens instead of
+    /// tickets. Otherwise the errors of [`token`](TokenManager::token).
     pub fn js_signature(&self, url: &str) -> Result<JsSignature, Error> {
         if self.placement()? != TokenPlacement::NotSent {
-            return Err(Error::config("only tickets sign pages, and this provider grants tokens"));
+            return Err(Error::config("this provider grants access tokens, and only JavaScript tickets sign pages"));
         }
         let url = signed_part(url)?;
         let ticket = self.token()?;
@@ -163,58 +200,59 @@ impl TokenManager {
         catch_panic(|| Ok(self.keeper().provider.placement()))
     }
 
-    fn give_up(&self, refused: &Token) {
-        // An error means that other processes could not be told. Here the token is out of use, and the store heals.
+    /// Rejects a token without failing when the store cannot be written.
+    fn reject_here(&self, refused: &Token) {
+        // The token is out of use in this process. Other processes meet the rejection by themselves.
         drop(self.reject(refused));
     }
 
-    /// Finds out what an answer says about the token that was sent, and leaves it readable in full.
-    fn judge(&self, response: Response<Body>) -> io::Result<Judged> {
+    /// Decides what a response says about the token that was sent. The body can still be read from its start.
+    fn inspect(&self, response: Response<Body>) -> io::Result<Inspected> {
         if response.get_redirect_history().is_some_and(|way| way.len() > 1) {
-            // Where it came from, the token was not shown.
-            return Ok(Judged { response, verdict: Verdict::Accepted, code: None });
+            // The host at the end of a redirect has not seen the token.
+            return Ok(Inspected { response, verdict: Verdict::Accepted, code: None });
         }
         let (head, body) = response.into_parts();
-        let (body, seen) = peek(&head, body)?;
+        let (body, seen) = read_ahead(&head, body)?;
         let verdict = self.verdict(head.status.as_u16(), &head.headers, &seen);
         let code = if verdict == Verdict::Accepted { None } else { vendor_code(&seen) };
-        Ok(Judged { response: Response::from_parts(head, body), verdict, code })
+        Ok(Inspected { response: Response::from_parts(head, body), verdict, code })
     }
 }
 
-/// A request on its way.
-struct Sending<'a> {
+/// A request that is sent once or twice.
+struct RequestSender<'a> {
     tokens: &'a TokenManager,
     agent: &'a Agent,
     head: request::Parts,
     placement: TokenPlacement,
-    payload: RequestBody,
-    /// The tokens that the service has seen, and could quote.
-    shown: Vec<Token>,
+    body: RequestBody,
+    /// The tokens that were sent to the service, which could quote them in its codes.
+    sent: Vec<Token>,
 }
 
-impl Sending<'_> {
+impl RequestSender<'_> {
     /// Sends the request once.
     fn attempt(&mut self, token: &Token) -> Result<Attempt, Error> {
         let mut head = self.head.clone();
-        load(&mut head, &self.placement, token)?;
-        self.shown.push(token.clone());
+        attach_token(&mut head, &self.placement, token)?;
+        self.sent.push(token.clone());
         let host = host_of(&head.uri);
-        let response = self.payload.run(self.agent, head, &self.placement)?;
+        let response = self.body.run(self.agent, head, &self.placement)?;
         let status = response.status().as_u16();
         let unreadable = |cause: io::Error| error_of_service(&cause.into(), &host).with_status(status);
-        let Judged { response, verdict, code } = self.tokens.judge(response).map_err(unreadable)?;
-        let refused = |kind, text| {
-            let error = Error::new(kind, text).with_status(status);
-            let telling = |code: &String| self.shown.iter().any(|token| code.contains(token.expose()));
-            match code.filter(|code| !telling(code)) {
+        let Inspected { response, verdict, code } = self.tokens.inspect(response).map_err(unreadable)?;
+        let refused = |kind, text: &str| {
+            let error = Error::new(kind, format!("{host} {text}")).with_status(status);
+            let quotes_token = |code: &String| self.sent.iter().any(|token| code.contains(token.expose()));
+            match code.filter(|code| !quotes_token(code)) {
                 Some(code) => error.with_code(code),
                 None => error,
             }
         };
         match verdict {
             Verdict::Accepted => Ok(Attempt::Answered(response)),
-            Verdict::Rejected => Ok(Attempt::Refused(refused(ErrorKind::TokenRejected, REFUSED_TWICE))),
+            Verdict::Rejected => Ok(Attempt::Refused(refused(ErrorKind::TokenRejected, TWO_TOKENS_REFUSED))),
             Verdict::Throttled { retry_after: None } => Err(refused(ErrorKind::Throttled, TOO_MANY)),
             Verdict::Throttled { retry_after: Some(wait) } => {
                 Err(refused(ErrorKind::Throttled, TOO_MANY).with_retry_after(wait))
@@ -225,25 +263,26 @@ impl Sending<'_> {
 
 enum Attempt {
     Answered(Response<Body>),
-    /// The token was refused. The error is for the case that it was the last one.
+    /// The service refused the token. The error is returned if this was the second attempt.
     Refused(Error),
 }
 
-struct Judged {
+/// A response, and what it says about the token.
+struct Inspected {
     response: Response<Body>,
     verdict: Verdict,
-    /// The vendor's own word for it.
+    /// The vendor's code for the refusal.
     code: Option<String>,
 }
 
-/// How a call with a token ends without success. These are all ways there are, so it can be matched in full.
+/// Why [`TokenManager::call`] failed. There will be no further variants, so a `match` can list all.
 #[derive(Debug)]
 pub enum CallError<E> {
-    /// The service refused the token. Returned by the caller's closure, it is tried once more with another one.
+    /// The service refused the token. When the closure returns this the first time, it runs again with a new token.
     Rejected,
-    /// There is no token to call with.
+    /// The manager has no token, for this reason.
     Token(Error),
-    /// The call itself failed, for a reason that is not the token.
+    /// The closure failed with its own error, which is not about the token.
     Failed(E),
 }
 
@@ -253,13 +292,15 @@ impl<E> From<E> for CallError<E> {
     }
 }
 
-impl<E> fmt::Display for CallError<E> {
+impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CallError::Rejected => "the service refused the token",
-            CallError::Token(_) => "there is no token to call with",
-            CallError::Failed(_) => "the call failed",
-        })
+        match self {
+            CallError::Rejected => {
+                f.write_str("the service rejected two tokens in a row; check the credential's rights")
+            }
+            CallError::Token(error) => write!(f, "there is no token to call with: {error}"),
+            CallError::Failed(error) => write!(f, "the call failed: {error}"),
+        }
     }
 }
 
@@ -273,19 +314,22 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
     }
 }
 
-/// The body of a request that [`TokenManager::send`] sends: nothing, bytes or text, which can be sent again, or a
-/// [stream](RequestBody::reader), which cannot.
+/// The body of a request for [`TokenManager::send`]: nothing, bytes, text or a [stream](RequestBody::reader).
+///
+/// `()`, bytes and strings convert into a body. Every body except a stream can be sent twice.
 pub struct RequestBody(Content);
 
 enum Content {
-    Nothing,
+    Empty,
     Bytes(Vec<u8>),
     Stream(Box<dyn Read + Send>),
 }
 
 impl RequestBody {
-    /// A stream, sent in chunks unless the request has a `Content-Length`. It is read once, so a request with it is not
-    /// repeated when the token is refused.
+    /// Creates a body that is read from `reader` while the request is sent.
+    ///
+    /// The body is sent in chunks, unless the request has a `Content-Length`. `reader` can be read once only, so the
+    /// request is not repeated when the service rejects the token.
     pub fn reader(reader: impl Read + Send + 'static) -> RequestBody {
         RequestBody(Content::Stream(Box::new(reader)))
     }
@@ -302,14 +346,14 @@ impl RequestBody {
     ) -> Result<Response<Body>, Error> {
         let wants_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
         match &mut self.0 {
-            Content::Nothing if !wants_body => run(agent, Request::from_parts(head, ()), placement),
-            // So that it is said to be of length zero, which many servers insist on.
-            Content::Nothing => run(agent, Request::from_parts(head, [].as_slice()), placement),
+            Content::Empty if !wants_body => run(agent, Request::from_parts(head, ()), placement),
+            // An empty slice sends `Content-Length: 0`, without which many servers refuse a POST.
+            Content::Empty => run(agent, Request::from_parts(head, [].as_slice()), placement),
             Content::Bytes(bytes) => run(agent, Request::from_parts(head, bytes.as_slice()), placement),
             Content::Stream(reader) => {
-                let mut stream = Watched { reader, failed: false };
+                let mut stream = TrackedReader { reader, failed: false };
                 let outcome = run(agent, Request::from_parts(head, SendBody::from_reader(&mut stream)), placement);
-                if stream.failed { Err(Error::config("the request's body could not be read")) } else { outcome }
+                if stream.failed { Err(Error::config("the reader of the request's body failed")) } else { outcome }
             }
         }
     }
@@ -317,7 +361,7 @@ impl RequestBody {
 
 impl From<()> for RequestBody {
     fn from((): ()) -> RequestBody {
-        RequestBody(Content::Nothing)
+        RequestBody(Content::Empty)
     }
 }
 
@@ -354,41 +398,43 @@ impl From<&str> for RequestBody {
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Content::Nothing => f.write_str("RequestBody(nothing)"),
+            Content::Empty => f.write_str("RequestBody(nothing)"),
             Content::Bytes(bytes) => write!(f, "RequestBody({} bytes)", bytes.len()),
             Content::Stream(_) => f.write_str("RequestBody(stream)"),
         }
     }
 }
 
-/// Remembers that the caller's reader failed: to `ureq` it looks like a failure of the connection.
-struct Watched<'a> {
+/// A reader that remembers its failure, because `ureq` reports a failed reader as a failed connection.
+struct TrackedReader<'a> {
     reader: &'a mut dyn Read,
     failed: bool,
 }
 
-impl Read for Watched<'_> {
+impl Read for TrackedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer).inspect_err(|_| self.failed = true)
     }
 }
 
-/// A middleware that sends a token with every request of an agent, and rejects the token when the service refuses it.
+/// A middleware for a [`ureq::Agent`] that sends a token with every request and rejects the token when the service
+/// refuses it. Created by [`TokenManager::middleware`].
 ///
-/// It cannot repeat a request, because `ureq` hands each one over once: the refusal reaches the caller, and the next
-/// request has another token. [`TokenManager::send`] repeats by itself.
+/// The middleware sends each request once, because `ureq` gives it each request once. A response that rejects the token
+/// therefore reaches the caller, and the next request has a new token. [`TokenManager::send`] repeats the request
+/// itself.
 ///
-/// Where the token goes, which redirects are followed and how answers are read is the same as with `send`. Use the
-/// agent for the service alone: whatever HTTPS address it is asked for is shown the token.
+/// Placement of the token, redirects and reading ahead are the same as with [`TokenManager::send`]. Use the agent for
+/// this service only, because every HTTPS address that the agent is asked for gets the token.
 ///
-/// Answers pass as they are, throttling too. While the agent turns error statuses into errors, as it does unless
-/// `http_status_as_error(false)` is set, such a status is all there is to judge by: neither its headers nor its body
-/// can be seen, nor whether a redirect came before it.
+/// Responses are passed on unchanged, including throttling. `ureq` turns error statuses into errors unless
+/// `http_status_as_error(false)` is set. This error contains only the status, so the middleware decides by the
+/// status alone and does not know whether the response came after a redirect.
 ///
-/// When there is no token, or the address is not one to send it to, the caller gets a `ureq::Error::Other` that holds
-/// our [`Error`]. Errors of `ureq` that quote addresses are replaced in the same way.
+/// When there is no token, or the address may not get one, the caller gets a [`ureq::Error::Other`] that contains an
+/// [`Error`]. Errors of `ureq` that quote an address are replaced in the same way.
 ///
-/// It holds a clone of the manager, which lives as long as the agent.
+/// The middleware keeps a clone of the manager for as long as the agent exists.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -401,50 +447,52 @@ impl Read for Watched<'_> {
 pub struct TokenMiddleware(TokenManager);
 
 impl TokenMiddleware {
-    fn load<'a>(&self, request: Request<SendBody<'a>>) -> Result<(Request<SendBody<'a>>, Token), Error> {
+    fn prepare<'a>(&self, request: Request<SendBody<'a>>) -> Result<(Request<SendBody<'a>>, Token), Error> {
         check_uri(request.uri()).map_err(Error::config)?;
         let placement = self.0.placement()?;
         let token = self.0.token()?;
         let (mut head, body) = request.into_parts();
-        load(&mut head, &placement, &token)?;
-        let plain = is_plain(&head.uri);
+        attach_token(&mut head, &placement, &token)?;
+        let plain_http = is_plain_http(&head.uri);
         let config = Request::from_parts(head, body).middleware_config();
-        let config = config.ok_or_else(|| Error::config("another middleware has dropped the request's extensions"))?;
-        Ok((restrain(config, &placement, plain).build(), token))
+        let config =
+            config.ok_or_else(|| Error::config("another middleware of the agent removed the request's extensions"))?;
+        Ok((limit_exposure(config, &placement, plain_http).build(), token))
     }
 }
 
 impl Middleware for TokenMiddleware {
     fn handle(&self, request: Request<SendBody<'_>>, next: MiddlewareNext<'_>) -> Result<Response<Body>, ureq::Error> {
-        let (request, token) = self.load(request).map_err(ours)?;
+        let (request, token) = self.prepare(request).map_err(into_ureq_error)?;
         match next.handle(request) {
             Ok(response) => {
-                let judged = self.0.judge(response).map_err(|cause| hidden(cause.into()))?;
-                if judged.verdict == Verdict::Rejected {
-                    self.0.give_up(&token);
+                let inspected = self.0.inspect(response).map_err(|cause| redacted(cause.into()))?;
+                if inspected.verdict == Verdict::Rejected {
+                    self.0.reject_here(&token);
                 }
-                Ok(judged.response)
+                Ok(inspected.response)
             }
             Err(ureq::Error::StatusCode(status)) => {
                 if self.0.verdict(status, &HeaderMap::new(), &[]) == Verdict::Rejected {
-                    self.0.give_up(&token);
+                    self.0.reject_here(&token);
                 }
                 Err(ureq::Error::StatusCode(status))
             }
-            Err(cause) => Err(hidden(cause)),
+            Err(cause) => Err(redacted(cause)),
         }
     }
 }
 
-fn ours(error: Error) -> ureq::Error {
+fn into_ureq_error(error: Error) -> ureq::Error {
     ureq::Error::Other(Box::new(error))
 }
 
-/// The error, if it cannot quote the address or what the service sent; else our words for it.
-fn hidden(cause: ureq::Error) -> ureq::Error {
+/// Returns `cause` unless its text could quote the address or the response; then returns an error of this crate
+/// instead.
+fn redacted(cause: ureq::Error) -> ureq::Error {
     use ureq::Error::*;
     match cause {
-        // What is in `Other` was put there by another middleware, which is the program's own.
+        // `Other` comes from another middleware of the program.
         Io(_)
         | Timeout(_)
         | HostNotFound
@@ -458,16 +506,16 @@ fn hidden(cause: ureq::Error) -> ureq::Error {
         | BodyExceedsLimit(_)
         | LargeResponseHeader(..)
         | Other(_) => cause,
-        quoting => ours(error_of(&quoting, "the service")),
+        quoting => into_ureq_error(error_of(&quoting, "the service")),
     }
 }
 
 fn run(agent: &Agent, request: Request<impl AsSendBody>, placement: &TokenPlacement) -> Result<Response<Body>, Error> {
-    let plain = is_plain(request.uri());
+    let plain_http = is_plain_http(request.uri());
     let host = host_of(request.uri());
-    let config = restrain(agent.configure_request(request), placement, plain).http_status_as_error(false);
+    let config = limit_exposure(agent.configure_request(request), placement, plain_http).http_status_as_error(false);
     agent.run(config.build()).map_err(|cause| match cause {
-        // From our own middleware, if the agent has it too.
+        // The agent may have our own middleware as well, which reports its errors like this.
         ureq::Error::Other(other) => match other.downcast::<Error>() {
             Ok(error) => *error,
             Err(other) => error_of(&ureq::Error::Other(other), &host),
@@ -476,7 +524,7 @@ fn run(agent: &Agent, request: Request<impl AsSendBody>, placement: &TokenPlacem
     })
 }
 
-/// Describes why a service sent no response. Time limits of the agent are deadlines of the caller.
+/// Describes why a service sent no response. The time limits of the agent are deadlines of the caller.
 fn error_of_service(cause: &ureq::Error, host: &str) -> Error {
     match cause {
         ureq::Error::Timeout(_) => {
@@ -486,33 +534,34 @@ fn error_of_service(cause: &ureq::Error, host: &str) -> Error {
     }
 }
 
-/// What a request that carries a token needs, whatever the agent is set to.
-fn restrain<S: AsSendBody>(
+/// Applies the settings that protect the token, whatever the agent's own settings are.
+fn limit_exposure<S: AsSendBody>(
     config: ConfigBuilder<HttpCrateScope<S>>,
     placement: &TokenPlacement,
-    plain: bool,
+    plain_http: bool,
 ) -> ConfigBuilder<HttpCrateScope<S>> {
-    // Plain HTTP goes to loopback only; by a proxy it would leave the machine.
-    let config = if plain { config.proxy(None) } else { config };
+    // Plain HTTP is allowed to loopback only. A proxy would take the request off this machine.
+    let config = if plain_http { config.proxy(None) } else { config };
     match placement {
-        // `SameHost` does not look at the port, so a redirect could carry the token to another service.
+        // `SameHost` ignores the port, so a redirect could take the token to another service on the same host.
         TokenPlacement::Header { name, .. } if name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str()) => {
             config.redirect_auth_headers(RedirectAuthHeaders::Never).save_redirect_history(true)
         }
-        // `ureq` would take another header along to any host; a query comes back in the address that a server names.
+        // `ureq` sends all other headers along to any host, and a server may repeat the query in its `Location`.
         _ => config.max_redirects(0).max_redirects_will_error(false),
     }
 }
 
-fn is_plain(uri: &Uri) -> bool {
+fn is_plain_http(uri: &Uri) -> bool {
     uri.scheme_str() == Some("http")
 }
 
-/// Puts the token where the provider wants it.
-fn load(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) -> Result<(), Error> {
+/// Adds the token to the request where the provider's service expects it.
+fn attach_token(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) -> Result<(), Error> {
     match placement {
         TokenPlacement::Header { name, scheme } => {
-            let fault = || Error::config("the provider wants the token in a header that HTTP does not allow");
+            let fault =
+                || Error::config("the provider's placement(..) names a header or scheme that HTTP does not allow");
             let name = HeaderName::try_from(&**name).map_err(|_| fault())?;
             let before = scheme.as_ref().map(|scheme| format!("{scheme} ")).unwrap_or_default();
             let text = Zeroizing::new([&before, token.expose()].concat());
@@ -522,13 +571,13 @@ fn load(head: &mut request::Parts, placement: &TokenPlacement, token: &Token) ->
         }
         TokenPlacement::Query { name } => head.uri = with_parameter(&head.uri, name, token.expose())?,
         TokenPlacement::NotSent => {
-            return Err(Error::config("this token signs pages and does not travel with requests"));
+            return Err(Error::config("the tickets of this provider sign pages and are not sent with requests"));
         }
     }
     Ok(())
 }
 
-/// `uri` with this parameter in its query, in place of any of the same name. All else stays as it is.
+/// Returns `uri` with this query parameter, which replaces parameters of the same name. The rest is unchanged.
 fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Error> {
     let other = |pair: &&str| {
         let known = pair.split_once('=').map_or(*pair, |(known, _)| known);
@@ -540,19 +589,22 @@ fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Error> {
         query.push('&');
     }
     let address = Zeroizing::new([uri.path(), "?", &query, &query_encoded(name), "=", &query_encoded(value)].concat());
-    let fault = |_| Error::config("the URL is too long to take the token");
+    let fault = |_| Error::config("the URL is too long for a token in its query");
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(address.as_str()).map_err(fault)?);
-    Uri::from_parts(parts).map_err(|_| Error::config("the URL cannot take a query"))
+    Uri::from_parts(parts).map_err(|_| Error::config("the URL cannot have a query for the token"))
 }
 
-/// Reads ahead what may hold a vendor's code: the body, readable in full, and all of it when it was read to its end.
-fn peek(head: &response::Parts, body: Body) -> io::Result<(Body, Vec<u8>)> {
+/// Reads a body that may contain a vendor's code.
+///
+/// Returns the body, which can still be read from its start, and its bytes. The bytes are empty when the body was not
+/// read to its end.
+fn read_ahead(head: &response::Parts, body: Body) -> io::Result<(Body, Vec<u8>)> {
     let length = body.content_length();
-    if !may_hold_a_code(&head.headers) || length.is_some_and(|length| length > LONGEST_PEEK as u64) {
+    if !may_hold_a_code(&head.headers) || length.is_some_and(|length| length > MAX_READ_AHEAD as u64) {
         return Ok((body, Vec::new()));
     }
-    let again = shape_of(&body);
+    let again = builder_like(&body);
     let mut reader = body.into_reader();
     let mut seen = Vec::new();
     let mut piece = [0; 4096];
@@ -565,61 +617,64 @@ fn peek(head: &response::Parts, body: Body) -> io::Result<(Body, Vec<u8>)> {
         if read == 0 {
             return Ok((again.data(seen.clone()), seen));
         }
-        // Of unknown length it may be a stream without end, whose reader waits for what is there already.
+        // A body of unknown length may be an endless stream, whose reader waits for the part that has already arrived.
         let stream = length.is_none() && head.status.is_success() && !starts_an_object(&seen);
-        if stream || seen.len() > LONGEST_PEEK {
+        if stream || seen.len() > MAX_READ_AHEAD {
             return Ok((again.reader(Cursor::new(seen).chain(reader)), Vec::new()));
         }
     }
 }
 
-/// A builder for a body like this one, for the bytes that come out of it.
-fn shape_of(body: &Body) -> ureq::BodyBuilder {
+/// Returns a builder for a body with the content type of `body`, to be filled with the bytes that were read from
+/// `body`.
+fn builder_like(body: &Body) -> ureq::BodyBuilder {
     let mut builder = Body::builder();
     let Some(mime) = body.mime_type() else { return builder };
     builder = builder.mime_type(mime);
-    // `ureq` may be built to decode text, and then these bytes are decoded already.
+    // If `ureq` is built to decode text, these bytes are UTF-8 already and must not be decoded a second time.
     match body.charset().filter(|_| !mime.starts_with("text/")) {
         Some(charset) => builder.charset(charset),
         None => builder,
     }
 }
 
+/// Returns true when a body of this content type may contain a vendor's code.
 fn may_hold_a_code(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
     let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    // Events come when they come.
+    // The next event of an event stream may come much later, so reading ahead would block.
     kind == "application/json" || kind.ends_with("+json") || (kind.starts_with("text/") && kind != "text/event-stream")
 }
 
-/// True while it may still be the beginning of a JSON object.
+/// Returns true if `bytes` may be the start of a JSON object.
 fn starts_an_object(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first().is_none_or(|first| *first == b'{')
 }
 
-/// The vendor's code, where vendors put it.
+/// Returns the vendor's code from the fields in which vendors put it.
 fn vendor_code(body: &[u8]) -> Option<String> {
     let json: serde_json::Value = serde_json::from_slice(body).ok()?;
     let flat = ["errcode", "code", "error"].into_iter().find_map(|name| code(json.get(name)?));
     flat.or_else(|| code(json.get("error")?.get("code")?)).filter(|code| code != "0")
 }
 
-const REFUSED_TWICE: &str = "the service refused two tokens in a row, so another one would not help";
+const TWO_TOKENS_REFUSED: &str =
+    "rejected two tokens in a row, so a third would not help; check the credential's rights";
 
-const TOO_MANY: &str = "there were too many calls";
+const TOO_MANY: &str = "reports too many requests";
 
 const NOT_REPEATED: &str =
-    "the service refused the token, and the request's body is a stream that cannot be sent again";
+    "the service rejected the token, and the request's body is a stream that cannot be sent again; send it anew";
 
-/// The longest body that is searched for a code.
-const LONGEST_PEEK: usize = 64 * 1024;
+/// The longest body that is searched for a vendor's code.
+const MAX_READ_AHEAD: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_is_added_or_replaced_and_all_else_stays() {
+    fn a_query_parameter_is_added_or_replaced_and_the_rest_is_unchanged() {
         for (before, after) in [
             ("https://h", "https://h/?to%20ken=a%2Fb%2B"),
             ("https://h/p?", "https://h/p?to%20ken=a%2Fb%2B"),
@@ -632,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vendors_code_is_found_where_vendors_put_it() {
+    fn a_vendors_code_is_found_in_the_fields_of_vendors() {
         for (body, found) in [
             (r#"{"errcode":40014,"errmsg":"invalid"}"#, Some("40014")),
             (r#"{"code":"99991663"}"#, Some("99991663")),
@@ -647,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn only_json_and_text_that_ends_may_hold_a_code() {
+    fn json_and_text_may_hold_a_code_and_event_streams_may_not() {
         let may = |kind: &'static str| {
             may_hold_a_code(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]))
         };
@@ -661,22 +716,22 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_may_be_decoded_already_is_not_decoded_again() {
+    fn text_is_not_decoded_twice() {
         let charset = |mime: &str| {
             let body = Body::builder().mime_type(mime).charset("gbk").data("");
-            shape_of(&body).data("").charset().map(str::to_owned)
+            builder_like(&body).data("").charset().map(str::to_owned)
         };
         assert_eq!((charset("text/plain"), charset("application/json")), (None, Some("gbk".to_owned())));
     }
 
     #[test]
-    fn an_error_of_ureq_that_quotes_an_address_is_replaced() {
+    fn a_ureq_error_that_quotes_an_address_is_replaced() {
         let secret = "https://host/?access_token=hunter2";
         for cause in [ureq::Error::BadUri(secret.into()), ureq::Error::RequireHttpsOnly(secret.into())] {
-            let shown = hidden(cause);
+            let shown = redacted(cause);
             assert!(!format!("{shown} {shown:?}").contains("hunter2"));
             assert!(matches!(shown, ureq::Error::Other(error) if error.is::<Error>()));
         }
-        assert!(matches!(hidden(ureq::Error::HostNotFound), ureq::Error::HostNotFound));
+        assert!(matches!(redacted(ureq::Error::HostNotFound), ureq::Error::HostNotFound));
     }
 }

@@ -1,4 +1,4 @@
-//! Two ways to start a thread.
+//! Starting threads, and waiting for another thread with a deadline.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::Builder;
@@ -7,37 +7,40 @@ use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::lock::{lock, wait};
 
-/// Starts a detached thread. The name tells a debugger whose it is.
+/// Starts a detached thread. Debuggers and the operating system show the name.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    // Boxed, so that what starts a thread is compiled once and not for every closure.
+    // Boxed, so that the code that starts a thread is compiled once and not for every closure.
     let work: Box<dyn FnOnce() + Send> = Box::new(work);
     match Builder::new().name(name.to_owned()).spawn(work) {
         Ok(_detached) => Ok(()),
-        Err(_) => Err(Error::new(ErrorKind::Unavailable, "the system gives this process no more threads")),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "cannot start a thread; check the limits of the operating system for this process",
+        )),
     }
 }
 
-/// Does `work` on a thread of its own and waits for it until `deadline`. `None`: the deadline came first. The work goes
-/// on then, and may never end. It must not panic.
-pub(crate) fn aside<T: Send + 'static>(
+/// Runs `work` on a new thread and waits for the result until `deadline`.
+///
+/// Returns `None` when the deadline comes first. The thread then continues and may never end. `work` must not panic.
+pub(crate) fn run_with_deadline<T: Send + 'static>(
     name: &str,
     deadline: Deadline,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Option<T>, Error> {
-    let slot = Arc::new(Mutex::new(None));
-    let result = slot.clone();
+    let result = Arc::new(Mutex::new(None));
     let done = Arc::new(Done::default());
-    let finished = done.clone();
+    let (result_of_thread, done_of_thread) = (result.clone(), done.clone());
     spawn(name, move || {
         let outcome = work();
-        *lock(&result) = Some(outcome);
-        finished.announce();
+        *lock(&result_of_thread) = Some(outcome);
+        done_of_thread.announce();
     })?;
     done.wait(deadline);
-    Ok(lock(&slot).take())
+    Ok(lock(&result).take())
 }
 
-/// Something that is waited for, and is done once.
+/// A signal that is given once. Any number of threads can wait for it.
 #[derive(Default)]
 pub(crate) struct Done {
     is_done: Mutex<bool>,
@@ -50,7 +53,7 @@ impl Done {
         self.changed.notify_all();
     }
 
-    /// Waits until it is done, or `deadline` comes. True when it is done.
+    /// Waits for the signal until `deadline`. Returns true if the signal has been given.
     pub(crate) fn wait(&self, deadline: Deadline) -> bool {
         let mut is_done = lock(&self.is_done);
         while !*is_done && !deadline.has_passed() {

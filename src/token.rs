@@ -1,4 +1,4 @@
-//! What a caller holds.
+//! The token that callers get, and the source that grants such tokens to derived providers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,46 +9,50 @@ use crate::error::Error;
 use crate::key::Identity;
 use crate::secret::Secret;
 
-/// An access token that was valid when it was handed out.
+/// An access token that was valid when the caller got it.
 ///
-/// Ask the manager for it each time it is needed and do not keep it: asking costs nanoseconds, and a token that is
-/// kept grows old. It hides itself in `Debug`, has neither `Display` nor `Serialize`, and wipes its memory when the
-/// last clone goes.
+/// Ask the manager each time a token is needed and do not keep it: a call costs nanoseconds, and a kept token expires.
+/// `Debug` shows a fingerprint in place of the text; there is neither `Display` nor `Serialize`. The memory is wiped
+/// when the last clone is dropped.
 #[derive(Clone)]
 pub struct Token(Arc<Handle>);
 
-/// A clone counts on its handle, and every shard of the snapshot has a handle of its own, so that threads do not pass
-/// one counter from core to core: that costs more than all the rest of `token()`.
+/// Counts the clones of a token that come from one shard of the token cache.
+///
+/// Every shard has a handle of its own. With a single counter, its cache line would move from core to core at every
+/// call, which costs more than the rest of `token()`.
 struct Handle {
     shared: Arc<Shared>,
-    // Keeps the counters of two handles in two pairs of cache lines, wherever the allocator puts them.
-    _apart: [u64; 13],
+    // Keeps the counters of two handles in different pairs of cache lines, wherever the allocator places them.
+    _padding: [u64; 13],
 }
 
 struct Shared {
     secret: Secret,
     fingerprint: String,
-    end: Timestamp,
+    ends_at: Timestamp,
     time: Time,
 }
 
 impl Token {
-    /// Checks that `secret` can travel in a header or a query and gives it an end.
-    pub(crate) fn new(secret: Secret, end: Timestamp, time: Time) -> Token {
+    /// Creates a token that expires at `ends_at`. The caller has checked the text with [`check_text`].
+    pub(crate) fn new(secret: Secret, ends_at: Timestamp, time: Time) -> Token {
         let fingerprint = secret.fingerprint();
-        Token::over(Arc::new(Shared { secret, fingerprint, end, time }))
+        Token::from_shared(Arc::new(Shared { secret, fingerprint, ends_at, time }))
     }
 
-    fn over(shared: Arc<Shared>) -> Token {
-        Token(Arc::new(Handle { shared, _apart: [0; 13] }))
+    fn from_shared(shared: Arc<Shared>) -> Token {
+        Token(Arc::new(Handle { shared, _padding: [0; 13] }))
     }
 
-    /// The same token, counted apart.
-    pub(crate) fn another_handle(&self) -> Token {
-        Token::over(self.0.shared.clone())
+    /// Returns the same token with a counter of its own.
+    pub(crate) fn new_handle(&self) -> Token {
+        Token::from_shared(self.0.shared.clone())
     }
 
-    /// The token's text, for the place where the service wants it.
+    /// Returns the text of the token, for the request to the service.
+    ///
+    /// Do not log or store this text.
     pub fn expose(&self) -> &str {
         self.0.shared.secret.expose()
     }
@@ -57,22 +61,24 @@ impl Token {
         &self.0.shared.secret
     }
 
-    /// `Bearer` and the token: the value of an `Authorization` header.
+    /// Returns `Bearer` and the text of the token: the value of an `Authorization` header (RFC 6750).
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.expose())
     }
 
-    /// How long the provider will still take it, by the clock that leaves less. Zero when it is over.
+    /// Returns how long the token is still valid. Zero when it has expired.
+    ///
+    /// Measured on the monotonic and on the wall clock; the shorter time counts.
     pub fn remaining(&self) -> Duration {
-        self.0.shared.time.now().until(self.0.shared.end)
+        self.0.shared.time.now().until(self.0.shared.ends_at)
     }
 
-    /// When it ends, by this machine's wall clock.
+    /// Returns the time at which the token expires, on the wall clock of this machine.
     pub fn expires_at(&self) -> SystemTime {
-        self.0.shared.end.wall()
+        self.0.shared.ends_at.wall()
     }
 
-    /// Names the token without telling it: the first half of its SHA-256, in hexadecimal. Fit for logs.
+    /// Returns a name for the token that is safe to log: the first half of its SHA-256, in hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.0.shared.fingerprint
     }
@@ -84,22 +90,24 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Gives tokens: a [`TokenManager`](crate::TokenManager), or what stands for one.
+/// A source of tokens: a [`TokenManager`](crate::TokenManager), or a type of your own in its place.
 ///
-/// Providers whose tokens are granted for another token are built on one. Handing in a clone of the manager is enough:
-/// a manager is a handle.
+/// Some providers get their token in exchange for another one, for example a JavaScript ticket for an access token.
+/// These providers are built on the source of the other token. Pass a clone of the manager: clones share the token.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Whose tokens these are. What is derived from them is somebody else's when this differs.
+    /// Returns the identity of the credential whose tokens these are.
+    ///
+    /// The identity becomes part of the derived provider's own, so that the tokens of two credentials are never mixed.
     fn identity(&self) -> Identity;
 
-    /// A token that is valid now. Blocks up to `wait`.
+    /// Returns a token that is valid now. Blocks for `wait` at most.
     ///
     /// # Errors
     ///
     /// As [`TokenManager::token_within`](crate::TokenManager::token_within).
     fn token_within(&self, wait: Duration) -> Result<Token, Error>;
 
-    /// Takes `token` out of use, because it was refused.
+    /// Takes `token` out of use, because a service refused it.
     ///
     /// # Errors
     ///
@@ -121,41 +129,41 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
     }
 }
 
-/// Says what is wrong with a text that is meant to be a token.
+/// Checks that `secret` can be sent as a token in a header or a query. The error says what is wrong.
 pub(crate) fn check_text(secret: &Secret) -> Result<(), &'static str> {
     let text = secret.expose();
     if secret.is_blank() {
-        Err("the provider granted an empty token")
-    } else if text.len() > LONGEST_TOKEN {
-        Err("the provider granted a token of more than 8 KiB")
+        Err("the provider returned an empty token")
+    } else if text.len() > MAX_TOKEN_LENGTH {
+        Err("the provider returned a token of more than 8 KiB")
     } else if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-        // A line break in here would be a header of its own at the service.
-        Err("the provider granted a token with blanks or characters that are not printable ASCII")
+        // A line break in the token would start another header of the request.
+        Err("the provider returned a token that contains a blank or a character that is not printable ASCII")
     } else {
         Ok(())
     }
 }
 
-/// Tokens of 4 KB are announced by providers; nobody grants larger ones than this.
-const LONGEST_TOKEN: usize = 8 * 1024;
+/// The longest accepted token. Providers document tokens of up to 4 KB.
+const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_printable_ascii_is_a_token() {
-        for good in ["t", "eyJhbGciOi.J9~+/=_-", &"x".repeat(LONGEST_TOKEN)] {
+    fn a_token_is_printable_ascii() {
+        for good in ["t", "eyJhbGciOi.J9~+/=_-", &"x".repeat(MAX_TOKEN_LENGTH)] {
             assert_eq!(check_text(&Secret::from(good)), Ok(()));
         }
-        for bad in ["", "  ", "a b", "a\r\nX-Evil: 1", "a\0", "t\u{e9}", "a\u{7f}", &"x".repeat(LONGEST_TOKEN + 1)] {
+        for bad in ["", "  ", "a b", "a\r\nX-Evil: 1", "a\0", "t\u{e9}", "a\u{7f}", &"x".repeat(MAX_TOKEN_LENGTH + 1)] {
             assert!(check_text(&Secret::from(bad)).is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn handles_of_a_token_lie_in_cache_lines_of_their_own() {
-        // The two counters of an `Arc` come before it.
+    fn a_handle_fills_two_cache_lines() {
+        // An `Arc` puts its two counters before the value.
         assert!(size_of::<Handle>() + 2 * size_of::<usize>() >= 128);
     }
 }

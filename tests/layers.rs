@@ -6,15 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the bottom up. A module imports from the layers below its own.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     // Values: no I/O. `lock` and `thread` are helpers as small as values.
-    &["secret", "error", "key", "clock", "token", "policy", "lock", "thread", "name"],
+    &["secret", "error", "key", "clock", "token", "policy", "lock", "thread", "name", "version"],
     // The edges: one dependency each.
     &["http", "store", "metrics", "event"],
     // Modules that use the edges.
     &["provider", "lease", "idempotency"],
     // Modules that know tokens and time.
-    &["snapshot", "flight", "refresher"],
+    &["token_cache", "in_flight", "scheduler"],
+    // Modules that decide.
+    &["core"],
     // Modules that put everything together.
     &["manager", "builder", "pool", "send", "testing"],
     // Names and documentation only.
@@ -24,11 +26,12 @@ const LAYERS: [&[&str]; 6] = [
 /// Modules of one layer that import each other, in one direction only, so that there is no circle.
 const SAME_LAYER_IMPORTS: &[(&str, &[&str])] = &[
     ("key", &["secret", "error"]),
+    ("version", &["secret"]),
     ("name", &["secret", "error"]),
     ("token", &["secret", "clock", "error", "key"]),
     ("policy", &["error", "clock"]),
     ("thread", &["clock", "error", "lock"]),
-    ("refresher", &["flight"]),
+    ("scheduler", &["in_flight"]),
     ("builder", &["manager"]),
     ("pool", &["builder", "manager"]),
     ("send", &["manager"]),
@@ -50,7 +53,7 @@ fn imports_go_down_the_layers_or_stay_in_their_folder() {
 }
 
 #[test]
-fn snapshot_flight_and_refresher_import_no_provider_no_store_and_no_http() {
+fn token_cache_in_flight_and_scheduler_import_no_provider_no_store_and_no_http() {
     let mut faults = Vec::new();
     for file in sources().iter().filter(|file| layer(&file.module) == 3) {
         let values = |import: &str| LAYERS[0].contains(&import) || LAYERS[3].contains(&import);
@@ -58,6 +61,76 @@ fn snapshot_flight_and_refresher_import_no_provider_no_store_and_no_http() {
         faults.extend(strangers.map(|import| format!("{} imports {import}", file.path.display())));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_core_is_pure() {
+    let impure = [
+        "std::thread",
+        "std::sync",
+        "std::fs",
+        "std::net",
+        "std::io",
+        "std::env",
+        "Instant",
+        "SystemTime",
+        "Mutex",
+        "thread_local",
+        "static ",
+        "fastrand",
+        "log::",
+        "once_cell",
+        "crossbeam",
+        "crate::store",
+        "crate::http",
+        "crate::lease",
+        "crate::manager",
+        "unwrap()",
+        "expect(",
+        "panic!",
+    ];
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|file| file.module == "core") {
+        let said = impure.iter().filter(|word| file.code.contains(**word));
+        faults.extend(said.map(|word| format!("{} says {word}", file.path.display())));
+    }
+    assert!(faults.is_empty(), "the core decides and does nothing else:\n{}", faults.join("\n"));
+    assert!(sources().iter().any(|file| file.module == "core"), "the core was not found");
+}
+
+#[test]
+fn the_core_has_short_functions_and_short_files() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|file| file.module == "core") {
+        let lines =
+            fs::read_to_string(root().join("src").join(&file.path)).expect("a source can be read").lines().count();
+        if lines > 500 {
+            faults.push(format!("{} has {lines} lines", file.path.display()));
+        }
+        let long = functions(&file.code).into_iter().filter(|(_, lines)| *lines > 60);
+        faults.extend(long.map(|(name, lines)| format!("{}: {name} has {lines} lines", file.path.display())));
+    }
+    assert!(faults.is_empty(), "more than 60 lines in a function or 500 in a file:\n{}", faults.join("\n"));
+}
+
+/// Returns the functions of formatted code, and how many lines each has.
+fn functions(code: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = code.lines().collect();
+    for (start, line) in lines.iter().enumerate() {
+        let text = line.trim_start();
+        let indent = line.len() - text.len();
+        let Some((before, name)) = text.split_once("fn ") else { continue };
+        if !before.is_empty() && !before.starts_with("pub") {
+            continue;
+        }
+        let end = format!("{}}}", " ".repeat(indent));
+        let is_one_line = line.ends_with('}') || line.ends_with(';');
+        let length = lines[start..].iter().position(|line| *line == end).map_or(1, |length| length + 1);
+        let length = if is_one_line { 1 } else { length };
+        found.push((name.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect(), length));
+    }
+    found
 }
 
 #[test]

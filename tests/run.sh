@@ -45,7 +45,9 @@ need redis-server redis-server
 # With all features, and with the examples in the documentation and in README.md.
 cargo test --all-features "$@"
 
-# A crate of its own, whose dependencies enable features that must stay off in this one. Runs with all tests only.
+# Crates of their own, which must stay out of this one. They run with all tests only.
 if [ $# -eq 0 ]; then
+    # The model of the core: every order of events, planted faults, random walks.
+    cargo test --locked --manifest-path tests/model/Cargo.toml --target-dir target/model
     cargo test --locked --manifest-path tests/feature_unification/Cargo.toml --target-dir target/feature_unification
 fi

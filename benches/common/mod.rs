@@ -1,4 +1,4 @@
-//! What the benchmarks share: a table that judges, medians, and what the system says about this process.
+//! Shared by the benchmarks: a table that compares results with targets, medians, and figures about this process.
 
 #![allow(dead_code, reason = "every benchmark uses a part of it")]
 
@@ -11,31 +11,31 @@ use std::time::Duration;
 
 use evertoken::idempotency::{Idempotency, Outcome};
 
-/// False when `cargo test --all-targets` starts a benchmark: then it need only start.
+/// Returns false when `cargo test --all-targets` starts a benchmark, which then only has to start and end.
 pub(crate) fn asked_to_measure() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
-/// Rows of what was measured, beside what it is compared with and what it was to be.
+/// A printed table: each row has a measured value, a baseline and a target.
 pub(crate) struct Table {
     missed: usize,
 }
 
 impl Table {
-    /// Begins a table and prints its head.
+    /// Starts a table and prints its head.
     pub(crate) fn new(title: &str) -> Table {
         println!("\n{title}");
         println!("{:<60} {:>12} {:>12} {:>7}   {:<15}", "", "measured", "baseline", "ratio", "target");
         Table { missed: 0 }
     }
 
-    /// A figure that is judged by its ratio to the baseline.
+    /// Prints a value whose target is a ratio to the baseline.
     pub(crate) fn ratio(&mut self, what: &str, measured: impl Display, baseline: impl Display, ratio: f64, most: f64) {
         let (measured, baseline) = (measured.to_string(), baseline.to_string());
         self.row(what, &measured, &baseline, Some(ratio), &format!("ratio <= {most:.2}"), Some(ratio <= most));
     }
 
-    /// A figure that is judged by itself. The baseline only tells where it stands.
+    /// Prints a value with a target of its own. The baseline is for comparison only.
     pub(crate) fn figure(
         &mut self,
         what: &str,
@@ -47,12 +47,12 @@ impl Table {
         self.row(what, &measured.to_string(), &baseline.unwrap_or_default(), None, target, Some(met));
     }
 
-    /// A figure that explains the others.
+    /// Prints a value without a target, which explains the others.
     pub(crate) fn note(&mut self, what: &str, measured: impl Display) {
         self.row(what, &measured.to_string(), "", None, "", None);
     }
 
-    /// The same beside what it is for the baseline.
+    /// Prints a value without a target beside its baseline.
     pub(crate) fn compare(&mut self, what: &str, measured: impl Display, baseline: impl Display) {
         self.row(what, &measured.to_string(), &baseline.to_string(), None, "", None);
     }
@@ -64,27 +64,27 @@ impl Table {
         println!("{what:<60} {measured:>12} {baseline:>12} {ratio:>7}   {target:<15} {verdict}");
     }
 
-    /// Ends the table. A miss does not fail the run, because a busy machine can be the reason.
+    /// Ends the table. A missed target does not fail the run, because a busy machine can be the reason.
     pub(crate) fn end(self) {
         match self.missed {
-            0 => println!("all met"),
-            missed => println!("{missed} MISSED"),
+            0 => println!("all targets met"),
+            missed => println!("{missed} target(s) MISSED"),
         }
     }
 }
 
-/// The value in the middle.
+/// Returns the median: the value in the middle.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The median of what each round's `these` were to its `those`: what slows a whole round down cancels out.
+/// Returns the median of the ratios of `these` to `those`, taken for each round, so that a slow round cancels out.
 pub(crate) fn median_ratio(these: &[f64], those: &[f64]) -> f64 {
     median(these.iter().zip(those).map(|(this, that)| this / that).collect())
 }
 
-/// Begins what nobody has begun, and completes it.
+/// Begins and completes an operation whose key is new.
 pub(crate) fn do_once(once: &Idempotency, key: &str) {
     match once.begin::<String>(key, b"100 EUR").unwrap() {
         Outcome::New(claim) => claim.complete(&"receipt".to_owned()).unwrap(),
@@ -92,16 +92,16 @@ pub(crate) fn do_once(once: &Idempotency, key: &str) {
     }
 }
 
-/// How often a call took how long, to a few percent.
+/// A histogram of call durations, accurate to a few percent.
 #[derive(Default)]
 pub(crate) struct Latencies(HashMap<u64, u64>);
 
 impl Latencies {
     pub(crate) fn add(&mut self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Keeps the five highest bits.
-        let rough = 59_u32.saturating_sub(nanoseconds.leading_zeros());
-        *self.0.entry((nanoseconds >> rough) << rough).or_default() += 1;
+        // Rounds down to the five highest bits.
+        let dropped_bits = 59_u32.saturating_sub(nanoseconds.leading_zeros());
+        *self.0.entry((nanoseconds >> dropped_bits) << dropped_bits).or_default() += 1;
     }
 
     pub(crate) fn merge(&mut self, other: &Latencies) {
@@ -142,24 +142,24 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
 
-/// Cores that this process may use.
+/// Returns the number of cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What the processor calls itself. "processor unknown" where the system does not tell it in Linux' way.
+/// Returns the name of the processor, or "processor unknown" on systems other than Linux.
 pub(crate) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     name.map_or("processor unknown", |(_, name)| name).to_owned()
 }
 
-/// Threads of this process. `None` where the system does not tell it in Linux' way.
+/// Returns the number of threads of this process. `None` on systems other than Linux.
 pub(crate) fn threads() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
-/// Bytes of this process in memory. `None` where the system does not tell it in Linux' way.
+/// Returns the resident memory of this process in bytes. `None` on systems other than Linux.
 pub(crate) fn resident() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -167,11 +167,11 @@ pub(crate) fn resident() -> Option<usize> {
     Some(kibibytes * 1024)
 }
 
-/// Time that the cores spent on this process. `None` where the system does not tell it in Linux' way.
+/// Returns the core time that the threads of this process have used. `None` on systems other than Linux.
 pub(crate) fn core_time() -> Option<Duration> {
     let mut sum = 0;
     for task in fs::read_dir("/proc/self/task").ok()? {
-        // A thread may end while we read.
+        // A thread may have ended since the directory was read.
         let Ok(text) = fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
         sum += text.split(' ').next()?.parse::<u64>().ok()?;
     }

@@ -1,4 +1,4 @@
-//! Builds programs that use the crate as anybody does: without the features that this package's benchmarks switch on.
+//! Builds and runs small programs that use the crate as users do, without the features that the benchmarks need.
 
 use std::env::consts::EXE_SUFFIX;
 use std::ffi::OsString;
@@ -7,15 +7,16 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use std::{env, fs};
 
-/// Writes a package with these programs below the target directory and builds it, in release mode and stripped. Returns
-/// where each program is. `ROOT` in `dependencies` stands for the folder of this crate.
+/// Writes a package with `programs` below the target directory and builds it in release mode, stripped.
+///
+/// Returns a function from a program's name to its path. `ROOT` in `dependencies` stands for the folder of this crate.
 pub(crate) fn build(name: &str, dependencies: &str, programs: &[(&str, &str)]) -> impl Fn(&str) -> PathBuf {
     let folder = target().join(name);
     let package = folder.join("minimal");
     fs::create_dir_all(package.join("src/bin")).unwrap();
     let manifest = MANIFEST.replace("DEPENDENCIES", dependencies).replace("ROOT", &format!("{:?}", root()));
     fs::write(package.join("Cargo.toml"), manifest).unwrap();
-    // The same versions as everywhere.
+    // Use the same versions of all dependencies as the crate itself.
     fs::copy(root().join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
     for (program, text) in programs {
         fs::write(package.join(format!("src/bin/{program}.rs")), text).unwrap();
@@ -31,7 +32,7 @@ pub(crate) fn build(name: &str, dependencies: &str, programs: &[(&str, &str)]) -
     move |program| built.join("release").join(format!("{program}{EXE_SUFFIX}"))
 }
 
-/// Microseconds from the start of the program to its end.
+/// Runs a program and returns the microseconds from its start to its end.
 pub(crate) fn run(command: &mut Command) -> f64 {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let start = Instant::now();
@@ -41,7 +42,7 @@ pub(crate) fn run(command: &mut Command) -> f64 {
     took.as_nanos() as f64 / 1e3
 }
 
-/// What each program took, each time it was run.
+/// Runs each program `starts` times, in turn, and returns the durations for each program.
 pub(crate) fn interleaved<const COUNT: usize>(
     programs: [&str; COUNT],
     starts: usize,
@@ -50,7 +51,7 @@ pub(crate) fn interleaved<const COUNT: usize>(
     let mut times = programs.map(|_| Vec::new());
     for start in 0..starts {
         for turn in 0..COUNT {
-            // In turn, because the one before may leave something warm or cold behind.
+            // The order rotates, because a program may leave caches warm or cold for the next one.
             let program = (start + turn) % COUNT;
             times[program].push(run(programs[program]));
         }
@@ -64,12 +65,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// The folder of this crate.
+/// Returns the folder of this crate.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// This program lies in `<target>/release/deps`.
+/// Returns the target directory: the benchmark's own program is `<target>/release/deps/..`.
 fn target() -> PathBuf {
     env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
 }

@@ -1,4 +1,7 @@
-//! What a program pays that keeps its token in a file, and how soon several of them have it: `cargo bench --bench files`
+//! Programs that keep their token in a file: `cargo bench --bench files`
+//!
+//! Measures the start of a program that finds its token in the file, several programs that start together without a
+//! token, and idempotent operations in a file store.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -27,7 +30,7 @@ fn main() {
     once::measure();
 }
 
-/// The program as it is started by each measurement: with this cache directory.
+/// Returns the command that starts `program` with this cache directory and these arguments.
 fn command(program: &Path, cache: &Path, words: &[String]) -> Command {
     let mut command = Command::new(program);
     command.args(words).env("XDG_CACHE_HOME", cache).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! A thing is done once: `begin` and `complete`.
+//! An idempotent operation: `begin` and `complete` in memory and in files.
 
 use std::fs::{File, rename};
 use std::io::Write;
@@ -12,22 +12,22 @@ use crate::common::{Table, do_once, median, median_ratio};
 
 pub(crate) fn measure() {
     let folder = tempfile::tempdir().unwrap();
-    let mut table = Table::new("begin() and complete() of a thing that is done once");
+    let mut table = Table::new("begin() and complete() of an idempotent operation");
     let show = |times: &[f64]| format!("{:.1} us", median(times.to_vec()));
     let memory = Idempotency::new(MemoryStore::new());
-    // Most of it are two threads: no store is waited for without bound.
-    table.note("on memory", show(&(0..5_000).map(|number| one(&memory, number)).collect::<Vec<_>>()));
+    // Most of this time is the start of two threads, which bound the wait for the store.
+    table.note("in memory", show(&(0..5_000).map(|number| one(&memory, number)).collect::<Vec<_>>()));
     let files = Idempotency::new(FileStore::at(folder.path().join("store")));
-    // In turn, because a disk is faster at one time than at another.
+    // In turn, because the speed of a disk varies over time.
     let both = (0..300).map(|number| (one(&files, number), replacing_twice(folder.path())));
     let (files, plain): (Vec<_>, Vec<_>) = both.unzip();
     let beside = format!("{}, {:.2}", show(&plain), median_ratio(&files, &plain));
     // Both steps are on the disk before they return.
-    table.compare("on files, fsync included (baseline: two files replaced)", show(&files), beside);
+    table.compare("in files, with fsync (baseline: replacing two files)", show(&files), beside);
     table.end();
 }
 
-/// Microseconds of it.
+/// Returns the microseconds of one operation.
 fn one(once: &Idempotency, number: usize) -> f64 {
     let key = format!("order-{number}");
     let start = Instant::now();
@@ -35,7 +35,8 @@ fn one(once: &Idempotency, number: usize) -> f64 {
     start.elapsed().as_nanos() as f64 / 1e3
 }
 
-/// What no store in files can do with less: write beside, sync, rename, sync the directory, twice.
+/// Returns the microseconds of the minimum for a store in files: write a new file, sync it, rename it over the old one,
+/// sync the directory; and all of this twice.
 fn replacing_twice(folder: &Path) -> f64 {
     let (new, place) = (folder.join("new"), folder.join("place"));
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Programs are started together, and no token is kept: one of them fetches, and the others have its token.
+//! Several programs start together, and there is no token yet: one of them fetches, and the others read its token.
 
 use std::collections::HashSet;
 use std::io::read_to_string;
@@ -13,38 +13,44 @@ use crate::common::{Table, median};
 
 pub(crate) fn measure(program: &Path) {
     let title =
-        format!("{PROCESSES} programs started together, nothing is kept, the provider takes 200 ms, {ROUNDS} rounds");
+        format!("{PROCESSES} programs started together, there is no token, a fetch takes 200 ms, {ROUNDS} rounds");
     let mut table = Table::new(&title);
     let rounds: Vec<_> = (0..ROUNDS).map(|_| one_round(program)).collect();
     let fetches = rounds.iter().map(|round| round.fetches).max().unwrap();
-    table.figure("fetches, most of all rounds", fetches, None, "1", fetches == 1);
+    table.figure("fetches per round, at most", fetches, None, "1", fetches == 1);
     let after: Vec<_> = rounds.iter().map(|round| round.after).collect();
     let show = |wait: f64| format!("{wait:.1} ms");
     let worst = after.iter().copied().fold(0.0, f64::max);
     let typical = median(after);
-    table.figure("from the grant to the end of the last, median", show(typical), None, "<= 60 ms", typical <= 60.0);
+    table.figure(
+        "from the grant to the end of the last program, median",
+        show(typical),
+        None,
+        "<= 60 ms",
+        typical <= 60.0,
+    );
     table.figure("the same, in the worst round", show(worst), None, "<= 60 ms", worst <= 60.0);
-    let begun = rounds.iter().map(|round| round.begun).fold(0.0, f64::max);
-    table.note("all were started within, worst round", show(begun));
+    let started = rounds.iter().map(|round| round.started).fold(0.0, f64::max);
+    table.note("time to start all programs, in the worst round", show(started));
     table.end();
 }
 
 struct Round {
     fetches: usize,
     /// Milliseconds from the first start to the last.
-    begun: f64,
+    started: f64,
     /// Milliseconds from the grant to the end of the last process.
     after: f64,
 }
 
 fn one_round(program: &Path) -> Round {
     let (host, cache) = (FakeVendor::oauth2().delay(DELAY), tempfile::tempdir().unwrap());
-    let began = Instant::now();
+    let first_start = Instant::now();
     let start = |_| command(program, cache.path(), &[host.token_url()]).stdout(Stdio::piped()).spawn().unwrap();
     let children: Vec<Child> = (0..PROCESSES).map(start).collect();
-    let begun = milliseconds(began.elapsed());
-    assert!(host.wait_for_calls(1, Duration::from_secs(10)), "somebody fetches");
-    // The host counts a call before it takes its time. It answers no sooner.
+    let started = milliseconds(first_start.elapsed());
+    assert!(host.wait_for_calls(1, Duration::from_secs(10)), "one program fetches");
+    // The server counts a call when it arrives, and answers after `DELAY`.
     let granted = Instant::now() + DELAY;
     let mut outputs = Vec::new();
     for mut child in children {
@@ -53,8 +59,8 @@ fn one_round(program: &Path) -> Round {
     }
     let after = milliseconds(granted.elapsed());
     let tokens: HashSet<_> = outputs.into_iter().map(|output| read_to_string(output).unwrap()).collect();
-    assert_eq!(tokens.len(), 1, "all have the same token");
-    Round { fetches: host.calls(), begun, after }
+    assert_eq!(tokens.len(), 1, "all programs print the same token");
+    Round { fetches: host.calls(), started, after }
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -64,5 +70,5 @@ fn milliseconds(time: Duration) -> f64 {
 const PROCESSES: usize = 8;
 const ROUNDS: usize = 20;
 
-/// Long enough that all are there when the token comes, on a busy machine too.
+/// Long enough for all programs to start before the token arrives, also on a busy machine.
 const DELAY: Duration = Duration::from_millis(200);

@@ -1,7 +1,7 @@
-//! Nobody holds a token: 8 processes with 50 threads each ask for one at the same moment.
+//! There is no token: 8 processes with 50 threads each call `token()` at the same moment.
 //!
-//! Each process is this program, started again. The baseline is a widespread design: no memory, a `GET` for each call,
-//! a lock of 30 s by `SET NX EX`, and a look every 100 to 300 ms while another one has it.
+//! Each process is this program, started again. The baseline is a widespread design: nothing in memory, a `GET` for
+//! each call, a lock of 30 s with `SET NX EX`, and a poll every 100 to 300 ms while another process has the lock.
 
 use std::env;
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
@@ -20,9 +20,8 @@ use crate::plain;
 use crate::redis_server::{Monitor, RedisServer};
 
 pub(crate) fn measure(server: &RedisServer) {
-    let title = format!(
-        "{PROCESSES} processes x {THREADS} threads, nothing is held, the provider takes 100 ms, {ROUNDS} rounds"
-    );
+    let title =
+        format!("{PROCESSES} processes x {THREADS} threads, there is no token, a fetch takes 100 ms, {ROUNDS} rounds");
     let mut table = Table::new(&title);
     let [mut ours, mut theirs, mut least] = [const { Rounds { rounds: Vec::new() } }; 3];
     for round in 0..ROUNDS {
@@ -35,14 +34,14 @@ pub(crate) fn measure(server: &RedisServer) {
     let (fetches, commands, typical) =
         (ours.most(|round| round.fetches), ours.most(|round| round.commands), ours.typical(0.99));
     table.figure(
-        "fetches, most of all rounds (baseline: lock and poll)",
+        "fetches per round, at most (baseline: lock and poll)",
         fetches,
         Some(theirs.most(|round| round.fetches).to_string()),
         "1",
         fetches == 1,
     );
     table.figure(
-        "commands, most of all rounds",
+        "commands per round, at most",
         commands,
         Some(theirs.most(|round| round.commands).to_string()),
         "<= 40",
@@ -56,7 +55,7 @@ pub(crate) fn measure(server: &RedisServer) {
         in_time >= 99.0,
     );
     table.figure(
-        "99 % are served after, median of the rounds",
+        "99 % are served within, median of the rounds",
         show(typical),
         Some(show(theirs.typical(0.99))),
         "<= 15 ms",
@@ -64,12 +63,12 @@ pub(crate) fn measure(server: &RedisServer) {
     );
     let mut both = |name: &str, of: &dyn Fn(&Rounds) -> f64| table.compare(name, show(of(&ours)), show(of(&theirs)));
     both("the same, in the worst round", &|all| all.worst(0.99));
-    both("half are served after, median of the rounds", &|all| all.typical(0.5));
-    both("the last is served after, median of the rounds", &|all| all.typical(1.0));
-    both("the first of another process is served after", &|all| median(all.firsts()));
+    both("half are served within, median of the rounds", &|all| all.typical(0.5));
+    both("all are served within, median of the rounds", &|all| all.typical(1.0));
+    both("first caller of a process without the lease, median", &|all| median(all.firsts()));
     let both = [0.5, 0.99].map(|part| show(least.typical(part))).join(", ");
-    table.note("half and 99 %, with the least that can be done", both);
-    table.note("from the provider's answer to the record, median", show(ours.recording()));
+    table.note("half and 99 % with the simplest possible program", both);
+    table.note("from the provider's reply to the record, median", show(ours.recording()));
     table.end();
 }
 
@@ -80,12 +79,12 @@ struct Rounds {
 struct Round {
     fetches: usize,
     commands: usize,
-    /// Milliseconds from the provider's answer to the record in the Redis.
+    /// Milliseconds from the provider's reply to the record in Redis.
     recording: f64,
-    /// For each caller: milliseconds from the record, the shortest first. A whole millisecond is the finest that Redis
-    /// tells, so it may be one less.
+    /// Milliseconds from the record to the token, for each caller, the shortest first. Redis states whole milliseconds,
+    /// so the true values may be up to one millisecond less.
     waits: Vec<f64>,
-    /// The same for the first caller of each process that did not fetch.
+    /// The same, for the first caller of each process that did not fetch.
     firsts: Vec<f64>,
 }
 
@@ -99,7 +98,7 @@ impl Rounds {
         self.rounds.iter().map(of).max().unwrap()
     }
 
-    /// Percent of all callers.
+    /// Returns the percentage of callers that were served within 15 ms.
     fn in_time(&self) -> f64 {
         let waits: Vec<_> = self.rounds.iter().flat_map(|round| &round.waits).collect();
         100.0 * waits.iter().filter(|wait| ***wait <= 15.0).count() as f64 / waits.len() as f64
@@ -126,7 +125,7 @@ impl Rounds {
     }
 }
 
-/// One round with keys of its own.
+/// Runs one round, with keys of its own.
 fn one_round(server: &RedisServer, way: &str, round: usize) -> Round {
     let host = FakeVendor::oauth2().delay(Duration::from_millis(100));
     let mut members: Vec<_> =
@@ -138,7 +137,7 @@ fn one_round(server: &RedisServer, way: &str, round: usize) -> Round {
     let reports: Vec<_> = members.into_iter().map(Member::report).collect();
     let commands = monitor.commands().len();
     let answered = reports.iter().flat_map(|report| &report.fetched).copied().min().unwrap();
-    // The widespread design writes the record at once.
+    // The baseline design announces nothing, and writes the record at once.
     let recorded = recorded_at(server, way, round).unwrap_or(answered);
     let since = |from: u64, to: u64| (to as f64 - from as f64) / 1e6;
     let wait = |served: &u64| since(recorded, *served);
@@ -152,8 +151,9 @@ fn one_round(server: &RedisServer, way: &str, round: usize) -> Round {
     }
 }
 
-/// When the record was written, by the clock of the Redis, which is this machine's: the name of the news that is told of
-/// it begins with it. `None` when nobody was told.
+/// Returns when the record was written, by the clock of Redis, which is the clock of this machine.
+///
+/// The id of the stream entry that announces the record begins with this time. `None` when nothing was announced.
 fn recorded_at(server: &RedisServer, way: &str, round: usize) -> Option<u64> {
     let streams: Vec<String> = server.ask(&["KEYS", &format!("{way}-{round}:*:news")]).unwrap();
     let news: Vec<(String, Vec<String>)> = server.ask(&["XRANGE", streams.first()?, "-", "+"]).unwrap();
@@ -161,18 +161,18 @@ fn recorded_at(server: &RedisServer, way: &str, round: usize) -> Option<u64> {
     Some(milliseconds * 1_000_000)
 }
 
-// ---- one process, seen from the outside -----------------------------------------------------------------------------
+// ---- a process, controlled from outside -----------------------------------------------------------------------------
 
 struct Member {
     child: Child,
     says: BufReader<ChildStdout>,
 }
 
-/// Nanoseconds since the epoch: the one clock that processes share.
+/// The times that a process reports, in nanoseconds since the epoch, because processes share the wall clock.
 struct Report {
-    /// When this process had an answer of the provider.
+    /// When this process got a reply of the provider.
     fetched: Vec<u64>,
-    /// When each caller had a token.
+    /// When each caller got a token.
     served: Vec<u64>,
 }
 
@@ -204,7 +204,7 @@ impl Member {
     }
 
     fn report(mut self) -> Report {
-        // Only now, when all are served everywhere: ending a process is work that would delay the others.
+        // A process may end only when all callers of all processes are served, because its end would delay the others.
         self.child.stdin.as_mut().unwrap().write_all(b"end\n").unwrap();
         let mut times = || self.line().split_whitespace().map(|time| time.parse().unwrap()).collect();
         let report = Report { fetched: times(), served: times() };
@@ -214,7 +214,7 @@ impl Member {
     }
 }
 
-// ---- one process, from the inside -----------------------------------------------------------------------------------
+// ---- the work of a process ------------------------------------------------------------------------------------------
 
 pub(crate) fn be_a_member(way: &str, redis: &str, host: &str, round: &str) {
     let fetched = Arc::new(Mutex::new(Vec::new()));
@@ -241,7 +241,7 @@ pub(crate) fn be_a_member(way: &str, redis: &str, host: &str, round: &str) {
         }
         _ => {
             let polling = LockAndPoll { key: namespace, fetch };
-            // Connected before the start: connecting is not what is compared.
+            // Connects before the start, because the benchmark does not compare connecting.
             all_at_once(|| plain::connect(redis), |connection| drop(polling.token(connection)))
         }
     };
@@ -251,7 +251,8 @@ pub(crate) fn be_a_member(way: &str, redis: &str, host: &str, round: &str) {
     }
 }
 
-/// Has all threads call at the moment when the parent says so. Returns when each was served, when the parent says so.
+/// Makes all threads call at the moment when the parent process says so. Returns the times at which they were served,
+/// after the parent process has said so.
 fn all_at_once<T>(prepare: impl Fn() -> T + Sync, call: impl Fn(&mut T) + Sync) -> Vec<u64> {
     let (ready, start) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
     let (served, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -282,13 +283,13 @@ fn all_at_once<T>(prepare: impl Fn() -> T + Sync, call: impl Fn(&mut T) + Sync) 
     })
 }
 
-/// To the parent.
+/// Sends a line to the parent process.
 fn say(word: &str) {
     println!("{word}");
     stdout().flush().unwrap();
 }
 
-/// Waits for the parent.
+/// Waits for a line from the parent process.
 fn hear() {
     stdin().read_line(&mut String::new()).unwrap();
 }
@@ -297,7 +298,7 @@ fn now() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 
-/// The widespread design.
+/// The widespread design that serves as the baseline.
 struct LockAndPoll<F> {
     key: String,
     fetch: F,
@@ -324,8 +325,8 @@ impl<F: Fn(&Context) -> Result<Grant, Error>> LockAndPoll<F> {
     }
 }
 
-/// What the machine can do at best, without any care for what may go wrong: in each process one caller asks the Redis,
-/// and waits for the others' record on the connection that it has already.
+/// The best that this machine can do, without any handling of faults: one caller of each process asks Redis, and waits
+/// for the record of another process on the connection that is already open.
 struct Least<F> {
     key: String,
     fetch: F,
@@ -361,7 +362,7 @@ impl<F: Fn(&Context) -> Result<Grant, Error>> Least<F> {
     }
 }
 
-/// The first argument of a process of the crowd.
+/// The first argument of a started process.
 pub(crate) const MEMBER: &str = "member-of-the-crowd";
 const OURS: &str = "ours";
 const LEAST: &str = "least";
@@ -370,5 +371,5 @@ const LOCK_AND_POLL: &str = "lock-and-poll";
 const PROCESSES: usize = 8;
 const THREADS: usize = 50;
 
-/// Odd, so that a median is one of them.
+/// An odd number, so that the median is one of the values.
 const ROUNDS: usize = 21;

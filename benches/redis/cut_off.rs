@@ -1,4 +1,4 @@
-//! The Redis is stopped: its connections stay open, and it answers nothing (SIGSTOP).
+//! An outage: Redis is suspended with SIGSTOP, so its connections stay open and it does not answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,11 +11,11 @@ use evertoken::{Error, RedisStore, TokenManager};
 use crate::common::{Latencies, Table, cores, milliseconds};
 use crate::redis_server::RedisServer;
 
-pub(crate) fn measure_while_held(server: &RedisServer) {
-    let title = format!("{} threads call on and on while the Redis is stopped for {} s", cores(), TIME.as_secs());
+pub(crate) fn measure_with_token(server: &RedisServer) {
+    let title = format!("{} threads call token() in a loop while Redis is suspended for {} s", cores(), TIME.as_secs());
     let mut table = Table::new(&title);
     let slow_from_now_on = (0..20).fold(FakeProvider::new(), |provider, _| provider.then(slow_grant));
-    // It looks at the record ten times a second, and renews each second: the Redis is missed at once.
+    // The manager compares the record ten times a second and refreshes each second, so it meets the outage at once.
     let manager = TokenManager::builder(slow_from_now_on.clone())
         .store(RedisStore::open(&server.url()).unwrap())
         .namespace("cut-off")
@@ -25,17 +25,17 @@ pub(crate) fn measure_while_held(server: &RedisServer) {
         .build()
         .unwrap();
     manager.token().unwrap();
-    let (usual, _) = call_on_and_on(&manager);
+    let (usual, _) = call_in_a_loop(&manager);
     server.stop();
     let (before, fetches) = (manager.metrics(), slow_from_now_on.finished());
-    let (stopped, errors) = call_on_and_on(&manager);
+    let (stopped, errors) = call_in_a_loop(&manager);
     let (after, fetches) = (manager.metrics(), slow_from_now_on.finished() - fetches);
     server.go_on();
     table.figure("errors", errors, None, "0", errors == 0);
     let (p99, waits) = (stopped.quantile(0.99), after.waits - before.waits);
     let show = |took: Duration| format!("{} ns", took.as_nanos());
     table.figure(
-        "99 % of the calls take at most (baseline: it works)",
+        "99 % of the calls take at most (baseline: Redis works)",
         show(p99),
         Some(show(usual.quantile(0.99))),
         "<= 1 ms",
@@ -44,18 +44,18 @@ pub(crate) fn measure_while_held(server: &RedisServer) {
     table.figure("calls that waited", waits, None, "0", waits == 0);
     table.compare("99.99 % take at most", show(stopped.quantile(0.9999)), show(usual.quantile(0.9999)));
     table.compare(
-        "longest (a core may be taken away)",
+        "longest call (other programs may use the core)",
         milliseconds(stopped.quantile(1.0)),
         milliseconds(usual.quantile(1.0)),
     );
     table.compare("calls", stopped.count(), usual.count());
-    table.note("store errors meanwhile", after.store_errors - before.store_errors);
-    table.note("renewals meanwhile", fetches);
+    table.note("store errors during the outage", after.store_errors - before.store_errors);
+    table.note("refreshes during the outage", fetches);
     table.end();
 }
 
-/// Has every core call for [`TIME`]. Returns how long the calls took, and how many failed.
-fn call_on_and_on(manager: &TokenManager) -> (Latencies, usize) {
+/// Calls `token()` on every core for [`TIME`]. Returns the durations of the calls and the number of errors.
+fn call_in_a_loop(manager: &TokenManager) -> (Latencies, usize) {
     let over = AtomicBool::new(false);
     let call = || {
         let (mut latencies, mut errors) = (Latencies::default(), 0);
@@ -81,18 +81,18 @@ fn call_on_and_on(manager: &TokenManager) -> (Latencies, usize) {
     })
 }
 
-pub(crate) fn measure_with_nothing_held(server: &RedisServer) {
-    let title = format!("nothing is held and the Redis is stopped, the provider takes 100 ms, worst of {ROUNDS}");
+pub(crate) fn measure_without_token(server: &RedisServer) {
+    let title = format!("the first token while Redis is suspended, a fetch takes 100 ms, worst of {ROUNDS}");
     let mut table = Table::new(&title);
     for (what, in_use) in
-        [("first token, the Redis was never reached", false), ("first token, the connection was in use", true)]
+        [("first token, without a connection to Redis", false), ("first token, with a connection to Redis", true)]
     {
         let mut times: Vec<_> = (0..ROUNDS).map(|_| first_token(server, in_use)).collect();
         times.sort();
         let (typical, worst) = (times[ROUNDS / 2], times[ROUNDS - 1]);
         let most = FETCH + Duration::from_millis(600);
         table.figure(what, milliseconds(worst), Some(milliseconds(FETCH)), "<= 600 ms more", worst <= most);
-        table.note("its median", milliseconds(typical));
+        table.note("the same, median", milliseconds(typical));
     }
     table.end();
 }

@@ -1,4 +1,4 @@
-//! A token is held: does it matter that there is a store?
+//! The manager has a token: `token()` with a store and without one.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -12,7 +12,7 @@ use crate::common::{Table, median, median_ratio};
 use crate::redis_server::RedisServer;
 
 pub(crate) fn measure(server: &RedisServer) {
-    let mut table = Table::new("a token is held: token(), with a Redis and without");
+    let mut table = Table::new("token() when the manager has a token, with Redis and without a store");
     let provider = || FakeProvider::new().then_grant("t".repeat(157), Duration::from_secs(7200));
     let store = RedisStore::open(&server.url()).unwrap();
     let with = TokenManager::builder(provider()).store(store).namespace("held").build().unwrap();
@@ -20,7 +20,7 @@ pub(crate) fn measure(server: &RedisServer) {
     for threads in [1, 2] {
         let (mut these, mut those) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            // In turn first, because something may change with every other turn.
+            // The order alternates, so that neither always comes first.
             if round % 2 == 0 {
                 these.push(cost(&with, threads));
                 those.push(cost(&without, threads));
@@ -31,13 +31,13 @@ pub(crate) fn measure(server: &RedisServer) {
         }
         let ratio = median_ratio(&these, &those);
         let show = |costs: Vec<f64>| format!("{:.1} ns", median(costs));
-        let what = format!("{threads} thread(s) (baseline: no store)");
+        let what = format!("{threads} thread(s) (baseline: without a store)");
         table.ratio(&what, show(these), show(those), ratio, 1.05);
     }
     table.end();
 }
 
-/// Nanoseconds per call, as each of the threads sees it.
+/// Returns the nanoseconds per call, as each thread measures them.
 fn cost(manager: &TokenManager, threads: usize) -> f64 {
     manager.token().unwrap();
     let barrier = Barrier::new(threads);
@@ -56,5 +56,5 @@ fn cost(manager: &TokenManager, threads: usize) -> f64 {
 
 const CALLS: usize = 1_000_000;
 
-/// Odd, so that a median is one of them.
+/// An odd number, so that the median is one of the values.
 const ROUNDS: usize = 41;

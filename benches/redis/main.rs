@@ -1,6 +1,6 @@
-//! What a shared Redis costs, and what happens when it stops.
+//! A shared Redis: its costs, and an outage: `cargo bench --features redis --bench redis`
 //!
-//! Starts a `redis-server` of its own and ends it: `cargo bench --features redis --bench redis`.
+//! Starts a `redis-server` of its own, and ends it.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -36,12 +36,12 @@ fn main() {
     let version = field(&info, "redis_version").unwrap_or_default();
     println!("cargo bench --features redis --bench redis");
     println!("{} cores, {}, {}, Redis {version} on 127.0.0.1", cores(), processor(), env::consts::OS);
-    // Before all others: its first round is to meet a server that does not know our scripts yet.
+    // First, because its first round measures a server that does not know our scripts yet.
     crowd::measure(&server);
     held::measure(&server);
     new_process::measure(&server);
     renewal::measure(&server);
     once::measure(&server);
-    cut_off::measure_while_held(&server);
-    cut_off::measure_with_nothing_held(&server);
+    cut_off::measure_with_token(&server);
+    cut_off::measure_without_token(&server);
 }

@@ -1,4 +1,4 @@
-//! A program starts, gets the token that others have put into the Redis, and exits.
+//! A program starts, reads the token that another process has stored in Redis, and exits.
 
 use std::process::Command;
 
@@ -19,13 +19,13 @@ pub(crate) fn measure(server: &RedisServer) {
     let run = |program: &str| programs::run(Command::new(built(program)).args(&words));
 
     let mut table =
-        Table::new(&format!("a new process with a warm Redis, from start to exit, {STARTS} interleaved starts"));
+        Table::new(&format!("a new process, token in Redis, from start to exit, {STARTS} interleaved starts"));
     let [token, plain, idle] = programs::interleaved(["token", "plain", "idle"], STARTS, run);
     let show = |times: &[f64]| format!("{:.0} us", median(times.to_vec()));
     let ratio = median_ratio(&token, &plain);
     table.ratio("one token() (baseline: connect and GET, redis crate)", show(&token), show(&plain), ratio, 1.25);
     table.note("fn main() {}", show(&idle));
-    table.note("what token() takes beyond it, in those of connect and GET", {
+    table.note("token() / connect and GET, both less fn main() {}", {
         let beyond = |times: &[f64]| median(times.iter().zip(&idle).map(|(time, idle)| time - idle).collect());
         format!("{:.2}", beyond(&token) / beyond(&plain))
     });
@@ -39,7 +39,7 @@ pub(crate) fn measure(server: &RedisServer) {
         let monitor = Monitor::of(server);
         run(program);
         let commands = monitor.commands().len();
-        // The second look, the monitor and its mark are not the program's.
+        // Three connections are not the program's: the second `INFO`, the monitor and its mark.
         (connections() - before - 3, commands)
     };
     let (ours, theirs) = (asked("token"), asked("plain"));

@@ -1,4 +1,4 @@
-//! A thing is done once: what `begin` and `complete` take beside two bare round trips.
+//! An idempotent operation: `begin` and `complete`, compared with two plain round trips.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::plain;
 use crate::redis_server::RedisServer;
 
 pub(crate) fn measure(server: &RedisServer) {
-    let title = format!("begin() and complete() of a thing that is done once, {THINGS} things");
+    let title = format!("begin() and complete() of an idempotent operation, {OPERATIONS} operations");
     let mut table = Table::new(&title);
     let once = Idempotency::new(RedisStore::open(&server.url()).unwrap());
     let (mut connection, record) = (plain::connect(&server.url()), "x".repeat(RECORD));
@@ -23,23 +23,27 @@ pub(crate) fn measure(server: &RedisServer) {
         work(key);
         start.elapsed().as_nanos() as f64 / 1e3
     };
-    // The first one connects, and hands the server its script.
+    // The first operation connects and loads the script into the server.
     do_once(&once, "first");
     let (mut these, mut those) = (Vec::new(), Vec::new());
-    for number in 0..THINGS {
+    for number in 0..OPERATIONS {
         let key = format!("order-{number}");
         these.push(timed(&mut |key| do_once(&once, key), &key));
         those.push(timed(&mut set_twice, &key));
     }
     let ratio = median_ratio(&these, &those);
     let show = |times: Vec<f64>| format!("{:.1} us", median(times));
-    // Above it are two threads, for no store is waited for without bound, and two scripts.
-    table.compare("both, and SET NX and SET with its ratio", show(these), format!("{}, {ratio:.2}", show(those)));
+    // The difference is the start of two threads, which bound the wait for the store, and two scripts.
+    table.compare(
+        "both (baseline: SET NX and SET, and the ratio)",
+        show(these),
+        format!("{}, {ratio:.2}", show(those)),
+    );
     table.end();
 }
 
-/// As many bytes as are recorded of a thing.
+/// The size of an operation's record in bytes.
 const RECORD: usize = 300;
 
-/// Odd, so that a median is one of them.
-const THINGS: usize = 2_001;
+/// An odd number, so that the median is one of the values.
+const OPERATIONS: usize = 2_001;

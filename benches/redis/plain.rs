@@ -1,10 +1,10 @@
-//! What one would write with the `redis` crate alone.
+//! The same work with the `redis` crate alone, for comparison.
 
 use std::time::Duration;
 
 use redis::{Client, Connection, IntoConnectionInfo, cmd};
 
-/// A connection with time limits, without telling the server the name of the client: that is a round trip.
+/// Connects with time limits, and without sending the client's name to the server, which would be a round trip.
 pub(crate) fn connect(url: &str) -> Connection {
     let info = url.into_connection_info().unwrap();
     let quiet = info.redis_settings().clone().set_skip_set_lib_name();
@@ -24,12 +24,12 @@ pub(crate) fn set(connection: &mut Connection, key: &str, value: &str, seconds: 
     cmd("SET").arg(key).arg(value).arg("EX").arg(seconds).query(connection).unwrap()
 }
 
-/// `SET key value NX EX seconds`: false when there is such a key.
+/// `SET key value NX EX seconds`. Returns false when the key exists.
 pub(crate) fn set_new(connection: &mut Connection, key: &str, value: &str, seconds: u64) -> bool {
     let answer: Option<String> =
         cmd("SET").arg(key).arg(value).arg("NX").arg("EX").arg(seconds).query(connection).unwrap();
     answer.is_some()
 }
 
-/// Many commands may wait for a core at once.
+/// Generous, because many commands may wait for a core at once.
 const LIMIT: Duration = Duration::from_secs(5);

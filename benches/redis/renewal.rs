@@ -1,4 +1,4 @@
-//! A held token is due and renewed in the background: what the Redis adds to the fetch.
+//! A background refresh: the time that Redis adds to the fetch.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use crate::plain;
 use crate::redis_server::{Monitor, RedisServer};
 
 pub(crate) fn measure(server: &RedisServer) {
-    let title = format!("a due token is renewed in the background, the provider takes 50 ms, {RENEWALS} times");
+    let title = format!("a background refresh, the fetch takes 50 ms, {REFRESHES} times");
     let mut table = Table::new(&title);
     let fetches = Arc::new(Mutex::new(Vec::new()));
     let note = fetches.clone();
@@ -33,31 +33,31 @@ pub(crate) fn measure(server: &RedisServer) {
     manager.token().unwrap();
     let mut connection = plain::connect(&server.url());
     let (events, monitor) = (manager.events(), Monitor::of(server));
-    let (mut asked, mut commands, mut renewals, mut baselines, mut beyond, mut trips) =
+    let (mut asked, mut commands, mut refreshes, mut baselines, mut beyond, mut trips) =
         (0, 0, vec![], vec![], vec![], vec![]);
-    while renewals.len() < RENEWALS {
+    while refreshes.len() < REFRESHES {
         let event = events.recv_timeout(Duration::from_secs(30)).unwrap();
         let EventKind::Granted { took, in_background: true, .. } = event.kind else { continue };
         commands = commands.max(monitor.commands().len() - asked);
-        // Just as long after the last use as the renewal was.
+        // The connection has been idle for as long as the manager's connection before its refresh.
         let start = Instant::now();
         (0..2).for_each(|_| drop(plain::get(&mut connection, manager.key().as_str())));
         let two_gets = start.elapsed();
         asked = monitor.commands().len();
         let fetch = *fetches.lock().unwrap().last().unwrap();
-        renewals.push(took.as_secs_f64() * 1e3);
+        refreshes.push(took.as_secs_f64() * 1e3);
         baselines.push((fetch + two_gets).as_secs_f64() * 1e3);
         beyond.push((took - fetch).as_secs_f64() * 1e6);
         trips.push(two_gets.as_secs_f64() * 1e6);
     }
-    table.figure("commands, at most", commands, None, "2", commands == 2);
-    let ratio = median_ratio(&renewals, &baselines);
+    table.figure("commands per refresh, at most", commands, None, "2", commands == 2);
+    let ratio = median_ratio(&refreshes, &baselines);
     let show = |times: Vec<f64>| format!("{:.2} ms", median(times));
-    table.ratio("the whole renewal (baseline: the fetch and two GETs)", show(renewals), show(baselines), ratio, 1.05);
+    table.ratio("the whole refresh (baseline: the fetch and two GETs)", show(refreshes), show(baselines), ratio, 1.05);
     let show = |times: Vec<f64>| format!("{:.0} us", median(times));
     table.compare("without the fetch", show(beyond), show(trips));
     table.end();
 }
 
-/// Odd, so that a median is one of them.
-const RENEWALS: usize = 11;
+/// An odd number, so that the median is one of the values.
+const REFRESHES: usize = 11;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::policy::LONGEST_LIFETIME;
+use crate::policy::MAX_LIFETIME;
 use crate::secret::Secret;
 
 /// A JSON object from a response. Numbers may be numbers or strings. `Debug` shows the names of the fields only.
@@ -61,7 +61,7 @@ impl Json {
         };
         match seconds {
             Some(seconds) if seconds >= 1.0 => {
-                Ok(Some(Duration::from_secs(seconds.min(LONGEST_LIFETIME.as_secs_f64()) as u64)))
+                Ok(Some(Duration::from_secs(seconds.min(MAX_LIFETIME.as_secs_f64()) as u64)))
             }
             Some(_) => {
                 Err(Error::invalid_response(format!("the provider granted a token that has expired already ({name})")))

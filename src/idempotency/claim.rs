@@ -1,4 +1,4 @@
-//! The right to do a thing: whoever holds it alone may say what came of it.
+//! A claim: the exclusive right to run an operation, and to record its result.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,50 +9,54 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::wire::{Head, epoch_milliseconds, same_result};
-use super::{LONGEST_STEP, MOST_TRIES, OperationStatus};
+use super::record::{Header, epoch_milliseconds, same_result};
+use super::{CONTENDED, MAX_ATTEMPTS, OperationStatus, STORE_TIMEOUT};
 use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
-use crate::store::{BoundedStore, Entry, Expected, SwapOutcome, Version};
+use crate::store::{Entry, Expected, SwapOutcome, TimeoutStore, Version};
 
-/// The right to do a thing, held by whoever got it from [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
+/// The exclusive right to run an operation, returned by [`Idempotency::begin`](crate::idempotency::Idempotency::begin).
 ///
-/// It lasts for [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl), by the store's clock, unless it is
-/// [extended](Claim::extend). Do the thing, and [complete](Claim::complete) the claim with what came of it; or
-/// [abandon](Claim::abandon) it, when nothing was done. A claim that is merely dropped runs out: nobody can tell whether the
-/// thing was done, so nobody else is let at it before.
+/// The claim lasts for [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl), by the store's clock, unless the
+/// holder [extends](Claim::extend) it. Run the operation, then [complete](Claim::complete) the claim with the result.
+/// If nothing was done, [abandon](Claim::abandon) the claim instead. A claim that is only dropped stays in the store
+/// until it expires: the operation may have happened, so no other holder may start it earlier.
 ///
-/// Each method is one operation of the store, and a second one when the answer to the one before was lost. Each blocks for
+/// Each method is one store operation, and a second one when the reply to the first was lost. Each method blocks for
 /// three seconds at most.
-#[must_use = "a claim keeps all others out until it is completed, abandoned or has run out"]
+#[must_use = "a claim keeps all other holders out until it is completed, abandoned or expires"]
 pub struct Claim<T> {
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<HeldClaim>,
     pub(super) result: PhantomData<fn(&T)>,
 }
 
 impl<T> Claim<T> {
-    /// Makes the claim last for its whole [lifetime](crate::idempotency::Idempotency::claim_ttl) again, from now on.
+    /// Extends the claim: it lasts for its whole [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl) again,
+    /// counted from now.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ClaimLost`] when it is over: run out, completed or abandoned. Stop what you do if you can; another may
-    /// do it by now. [`ErrorKind::Store`] when the store cannot be used: try again while the claim may last.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned. Stop the operation if possible;
+    ///   another holder may be running it by now.
+    /// - [`ErrorKind::Store`] when the store cannot be used. Try again until the claim would have expired.
     pub fn extend(&self) -> Result<(), Error> {
         self.held.extend()
     }
 
-    /// Records what came of it, for as long as [results are kept](crate::idempotency::Idempotency::result_ttl). From now on everybody
-    /// who begins this gets `result`.
+    /// Records `result` for [`result_ttl`](crate::idempotency::Idempotency::result_ttl) and ends the claim. From now on
+    /// every `begin` of this operation returns `result`.
     ///
     /// # Errors
     ///
-    /// With all of these but the first the claim is as it was, and can be completed again:
-    /// - [`ErrorKind::ClaimLost`] when it is over. Nothing is written: what is there, if anything, is another's.
-    /// - [`ErrorKind::Store`] when the store cannot be used. If the result was recorded nevertheless, the next try notices.
-    /// - [`ErrorKind::Config`] when `result` is larger than 63 KiB of JSON, or cannot be written as JSON and read back. JSON has
-    ///   no word for a number that is none: where it may be missing (`Option<f64>`), it is missing then.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned. Nothing is written; a record in
+    ///   the store belongs to another holder.
+    /// - [`ErrorKind::Store`] when the store cannot be used. The claim is unchanged: call `complete` again. If the
+    ///   result was written although the reply was lost, the next call notices that and succeeds.
+    /// - [`ErrorKind::Config`] when `result` is larger than 63 KiB of JSON, or cannot be serialized as JSON and read
+    ///   back. The claim is unchanged. JSON has no form for NaN and infinity: an `Option<f64>` that holds one is
+    ///   recorded as `None`.
     pub fn complete(&self, result: &T) -> Result<(), Error>
     where
         T: Serialize + DeserializeOwned,
@@ -60,11 +64,12 @@ impl<T> Claim<T> {
         self.held.complete(result)
     }
 
-    /// Gives the claim back, because nothing was done: another may have it at once.
+    /// Removes the claim, because nothing was done. Another holder may begin the operation at once.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ClaimLost`] when it is over, and [`ErrorKind::Store`] when the store cannot be used; then it runs out.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned.
+    /// - [`ErrorKind::Store`] when the store cannot be used. The claim then stays until it expires.
     pub fn abandon(&self) -> Result<(), Error> {
         self.held.abandon()
     }
@@ -72,146 +77,156 @@ impl<T> Claim<T> {
 
 impl<T> fmt::Debug for Claim<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim").field("key", &self.held.key).field("owner", &self.held.head.owner).finish()
+        f.debug_struct("Claim").field("key", &self.held.key).field("owner", &self.held.header.owner).finish()
     }
 }
 
-/// A claim, whatever its result will be.
-pub(super) struct Held {
-    store: Arc<BoundedStore>,
+/// A claim without the type of its result, so that the thread that extends it needs no type parameter.
+pub(super) struct HeldClaim {
+    store: Arc<TimeoutStore>,
     time: Time,
     key: Key,
     pub(super) lifetime: Duration,
-    keep: Duration,
-    /// As it was written first.
-    head: Head,
+    result_ttl: Duration,
+    /// The header as `begin` wrote it. Later records differ in status, revision and `updated_ms` only.
+    header: Header,
     state: Mutex<State>,
 }
 
-/// What is known of the claim. It may be behind what another thread has just written; then the store says what is there,
-/// and that it is this claim's.
+/// The last known state of the claim's record.
+///
+/// Another thread that uses the same claim may have written a newer record. The store then reports a conflict, and
+/// `replace_record` recognizes the record by its owner and takes over its version.
 struct State {
     version: Version,
-    turn: u64,
-    over: Option<&'static str>,
+    revision: u64,
+    /// Why the claim ended, if this process knows that it did. Each later call returns this text.
+    ended: Option<&'static str>,
 }
 
-enum Replaced {
-    Done(Option<Version>),
-    /// This claim has been completed before, with this.
-    Completed(Entry),
+enum ReplaceOutcome {
+    /// The new record was written, or the claim was removed. The version is the new record's.
+    Written(Option<Version>),
+    /// The record is already a result of this claim's owner: this entry.
+    AlreadyCompleted(Entry),
 }
 
-impl Held {
+impl HeldClaim {
     pub(super) fn new(
-        store: Arc<BoundedStore>,
+        store: Arc<TimeoutStore>,
         time: Time,
         key: Key,
-        (lifetime, keep): (Duration, Duration),
-        head: Head,
+        (lifetime, result_ttl): (Duration, Duration),
+        header: Header,
         version: Version,
-    ) -> Held {
-        let state = Mutex::new(State { version, turn: head.turn, over: None });
-        Held { store, time, key, lifetime, keep, head, state }
+    ) -> HeldClaim {
+        let state = Mutex::new(State { version, revision: header.revision, ended: None });
+        HeldClaim { store, time, key, lifetime, result_ttl, header, state }
     }
 
     pub(super) fn extend(&self) -> Result<(), Error> {
-        let bytes = self.next(OperationStatus::InProgress)?.to_bytes();
-        match self.replace(Some((Arc::new(bytes), self.lifetime)))? {
-            Replaced::Done(version) => {
+        let bytes = self.next_header(OperationStatus::InProgress)?.to_bytes();
+        match self.replace_record(Some((Arc::new(bytes), self.lifetime)))? {
+            ReplaceOutcome::Written(version) => {
                 if let Some(version) = version {
                     lock(&self.state).version = version;
                 }
                 Ok(())
             }
-            Replaced::Completed(_) => Err(lost(COMPLETED)),
+            ReplaceOutcome::AlreadyCompleted(_) => Err(claim_lost(COMPLETED)),
         }
     }
 
     pub(super) fn complete<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<(), Error> {
-        let bytes = Arc::new(self.next(OperationStatus::Completed)?.with_result(result)?);
-        match self.replace(Some((bytes.clone(), self.keep)))? {
-            Replaced::Done(_) => {}
-            // The answer to the try before was lost.
-            Replaced::Completed(entry) if same_result(entry.bytes(), &bytes) => {}
-            Replaced::Completed(_) => return Err(lost(COMPLETED)),
+        let bytes = Arc::new(self.next_header(OperationStatus::Completed)?.with_result(result)?);
+        match self.replace_record(Some((bytes.clone(), self.result_ttl)))? {
+            ReplaceOutcome::Written(_) => {}
+            // An earlier call wrote this result, and the reply to that write was lost.
+            ReplaceOutcome::AlreadyCompleted(entry) if same_result(entry.bytes(), &bytes) => {}
+            ReplaceOutcome::AlreadyCompleted(_) => return Err(claim_lost(COMPLETED)),
         }
-        self.end(COMPLETED);
+        self.mark_ended(COMPLETED);
         Ok(())
     }
 
     pub(super) fn abandon(&self) -> Result<(), Error> {
-        match self.replace(None)? {
-            Replaced::Done(_) => {
-                self.end(ABANDONED);
+        match self.replace_record(None)? {
+            ReplaceOutcome::Written(_) => {
+                self.mark_ended(ABANDONED);
                 Ok(())
             }
-            Replaced::Completed(_) => Err(lost(COMPLETED)),
+            ReplaceOutcome::AlreadyCompleted(_) => Err(claim_lost(COMPLETED)),
         }
     }
 
-    /// The record to write next.
-    fn next(&self, status: OperationStatus) -> Result<Head, Error> {
+    /// Returns the header of the next record to write, with a revision of its own.
+    fn next_header(&self, status: OperationStatus) -> Result<Header, Error> {
         let updated_ms = epoch_milliseconds(self.time.now());
         let mut state = lock(&self.state);
-        state.check()?;
-        state.turn += 1;
-        Ok(Head { status, turn: state.turn, updated_ms, ..self.head.clone() })
+        state.ensure_live()?;
+        state.revision += 1;
+        Ok(Header { status, revision: state.revision, updated_ms, ..self.header.clone() })
     }
 
-    /// Writes in the place of the claim, or removes it. Whatever else is there stays.
-    fn replace(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<Replaced, Error> {
-        let deadline = Deadline::within(LONGEST_STEP);
-        for _ in 0..MOST_TRIES {
+    /// Replaces the claim's record by `new`, or removes it when `new` is `None`. A record of another owner stays.
+    fn replace_record(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<ReplaceOutcome, Error> {
+        let deadline = Deadline::within(STORE_TIMEOUT);
+        for _ in 0..MAX_ATTEMPTS {
             let version = {
                 let state = lock(&self.state);
-                state.check()?;
+                state.ensure_live()?;
                 state.version.clone()
             };
             let (key, new) = (self.key.clone(), new.clone());
-            let swap = self.store.ask_until(deadline, move |store| {
+            let swap = self.store.run_until(deadline, move |store| {
                 let new = new.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
                 store.compare_and_swap(&key, Expected::Version(&version), new)
             })?;
             let entry = match swap {
-                SwapOutcome::Done(version) => return Ok(Replaced::Done(version)),
+                SwapOutcome::Done(version) => return Ok(ReplaceOutcome::Written(version)),
                 SwapOutcome::Conflict(None) => {
-                    self.end(RUN_OUT);
-                    return Err(lost(RUN_OUT));
+                    self.mark_ended(EXPIRED);
+                    return Err(claim_lost(EXPIRED));
                 }
                 SwapOutcome::Conflict(Some(entry)) => entry,
             };
-            let own = Head::from_bytes(entry.bytes(), &self.head.id).filter(|head| head.owner == self.head.owner);
-            match own.map(|head| head.status) {
-                // Extended by another thread, or by a try whose answer was lost.
+            let own =
+                Header::from_bytes(entry.bytes(), &self.header.id).filter(|header| header.owner == self.header.owner);
+            match own.map(|header| header.status) {
+                // Another thread extended the claim, or this process did in a write whose reply was lost. The claim is
+                // still this owner's: use the version in the store for the next attempt.
                 Some(OperationStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
-                Some(OperationStatus::Completed) => return Ok(Replaced::Completed(entry)),
+                Some(OperationStatus::Completed) => return Ok(ReplaceOutcome::AlreadyCompleted(entry)),
                 None => {
-                    self.end(TAKEN);
-                    return Err(lost(TAKEN));
+                    self.mark_ended(TAKEN_OVER);
+                    return Err(claim_lost(TAKEN_OVER));
                 }
             }
         }
-        Err(Error::new(ErrorKind::Store, "the claim changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, CONTENDED))
     }
 
-    /// Notes that the claim is over. Not when it is only found completed: whoever did that, and has not heard so, still is to.
-    fn end(&self, why: &'static str) {
-        lock(&self.state).over = Some(why);
+    /// Marks the claim as ended, so that later calls fail without asking the store.
+    ///
+    /// Finding a result of this owner in the store does not mark the claim: the thread whose `complete` wrote it may
+    /// have lost the reply, and its next call must still be able to find the same result and succeed.
+    fn mark_ended(&self, why: &'static str) {
+        lock(&self.state).ended = Some(why);
     }
 }
 
-fn lost(why: &'static str) -> Error {
+fn claim_lost(why: &'static str) -> Error {
     Error::new(ErrorKind::ClaimLost, why)
 }
 
 impl State {
-    fn check(&self) -> Result<(), Error> {
-        self.over.map_or(Ok(()), |why| Err(lost(why)))
+    fn ensure_live(&self) -> Result<(), Error> {
+        self.ended.map_or(Ok(()), |why| Err(claim_lost(why)))
     }
 }
 
-const RUN_OUT: &str = "the claim has run out; extend it in time, or give it a longer lifetime";
-const TAKEN: &str = "the claim has run out, and somebody else has taken over";
-const COMPLETED: &str = "the claim has been completed before";
-const ABANDONED: &str = "the claim has been abandoned before";
+const EXPIRED: &str = "the claim expired before this call; extend it in time, or set a longer claim_ttl";
+const TAKEN_OVER: &str = "the claim expired, and another holder has claimed the operation since; extend it in time, or \
+                          set a longer claim_ttl";
+const COMPLETED: &str = "the claim was already completed";
+const ABANDONED: &str = "the claim was already abandoned";

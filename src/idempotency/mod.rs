@@ -1,8 +1,45 @@
-//! Doing a thing once: a claim on it first, what came of it afterwards.
+//! Runs an operation once among all processes that share a store: a claim first, the result afterwards.
+//!
+//! # Theory of operation
+//!
+//! An **operation** is named by a key of the caller's and by a request, the data that the operation is about. The store
+//! has at most one record per operation, and the record is in one of three states:
+//!
+//! - *Absent*: nothing is recorded. `begin` writes a **claim** with a compare-and-swap that expects no record. The
+//!   first process becomes the **holder**; the operation is then in progress.
+//! - *In progress*: the record is a claim, which names its holder and expires after `claim_ttl`. `extend` replaces the
+//!   claim by one with its whole lifetime ahead. `abandon` removes the claim, and when it expires the store removes it;
+//!   both lead back to *absent*. `complete` replaces the claim by the **result**; the operation is then completed.
+//! - *Completed*: the record holds the result, as JSON, for `result_ttl`. `begin` returns the result and runs nothing.
+//!   After `result_ttl` the operation is *absent* again.
+//!
+//! A record with another request is reported as a mismatch, in either state. Each step is one compare-and-swap against
+//! the version that was seen last, so a step never overwrites a record that another process has written in the
+//! meantime. A holder whose claim expired can neither extend nor complete it.
+//!
+//! **Lost replies.** A store may perform a write and lose the reply. Each attempt and each claim therefore has a random
+//! owner name in its records, and each write a revision of its own. When a step conflicts with a record of the same
+//! owner, the write before it did succeed: `begin` and `extend` write again with the version found, and `complete`
+//! succeeds if the same result is recorded.
+//!
+//! **An operation runs twice** only when
+//!
+//! - the holder works on after its claim expired, because `claim_ttl` was too short, the process was suspended, or the
+//!   store was unreachable and the claim could not be extended. The late holder gets `ClaimLost`;
+//! - the holder dies, or cannot reach the store, between the effect of the operation and the write of the result;
+//! - the store loses or evicts the record, or the record cannot be read (written with an encryption key that this
+//!   process does not have, or damaged). An unreadable record counts as absent;
+//! - `result_ttl` has passed.
+//!
+//! Lifetimes are measured by the store's clock, so the clocks of the hosts need not agree. The timestamps in a record
+//! are information for people.
+//!
+//! `record` defines the record's JSON, `claim` what a holder does, and `run` a closure with a thread that extends its
+//! claim.
 
 mod claim;
+mod record;
 mod run;
-mod wire;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,21 +52,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::claim::Claim;
-use self::claim::Held;
+use self::claim::HeldClaim;
+use self::record::{Header, VERSION, epoch_milliseconds, keyed_hash, parse_result};
 pub use self::run::RunError;
-use self::wire::{Head, VERSION, epoch_milliseconds, name_of, result_of};
 use crate::clock::{Clock, Deadline, Time, system_time};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Identity, Key};
 use crate::name::unique_name;
-use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
+use crate::store::{Entry, Expected, Store, SwapOutcome, TimeoutStore, Version};
 
-/// Does things once: keeps on a [`Store`] who does what, and what came of it.
+/// Runs operations once among all programs that share a [`Store`].
 ///
-/// Whoever [begins](Idempotency::begin) a thing first has a [`Claim`] on it; the others hear that it is in progress, and
-/// later what came of it. The claim is short, so that the thing is not lost with a program that dies; the result is kept
-/// long. [`run`](Idempotency::run) does it all. Programs that share the store and the
-/// [namespace](Idempotency::namespace) do each thing once among them.
+/// The first caller that [begins](Idempotency::begin) an operation gets a [`Claim`] and is its holder. Other callers
+/// are told that the operation is in progress, and later get its result. Claims are short, so that an operation whose
+/// holder dies becomes available again; results are kept long. [`run`](Idempotency::run) does all steps around a
+/// closure. Programs that share the store and the [namespace](Idempotency::namespace) share their operations.
 ///
 /// ```
 /// use evertoken::MemoryStore;
@@ -41,47 +78,52 @@ use crate::store::{BoundedStore, Entry, Expected, Store, SwapOutcome, Version};
 ///         // Charge the customer here.
 ///         claim.complete(&"receipt-1".to_owned())?;
 ///     }
-///     Outcome::InProgress { remaining } => println!("another does it, for {remaining:?} or longer"),
-///     Outcome::Completed(receipt) => println!("it has been done: {receipt}"),
-///     Outcome::Mismatch => println!("order-17 was another one"),
+///     Outcome::InProgress { remaining } => println!("another holder is at work, for {remaining:?} or longer"),
+///     Outcome::Completed(receipt) => println!("already charged: {receipt}"),
+///     Outcome::Mismatch => println!("order-17 was used for another amount"),
 /// }
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
-/// **What it promises.** Of all who begin a thing one has the claim, for as long as it lasts. A claim that has run out can
-/// neither be extended nor completed. So a thing is done twice only when its doer outlives its own claim, or dies before it
-/// has said what came of it; where that matters, let what the thing is done with know the key too.
+/// **Promise.** At any time at most one caller holds a valid claim on an operation. A claim that expired can neither be
+/// extended nor completed. The operation can run twice only if the holder outlives its claim, or dies before recording
+/// the result. Pass the key on to the downstream service if that matters.
 ///
-/// Of key and request only hashes stand in the store; the result stands there as JSON. Every call takes three seconds at
-/// most, if nothing else is said; a store that does not answer is an error. A store that forgets, such as a Redis that evicts
-/// keys or a cache directory that is cleared, lets things be done again, and so does one whose records cannot be read any more:
-/// they count as none, are reported once and replaced. So give all programs a new sealing key to read with before any of them
-/// writes with it.
+/// **The store must keep its records.** A store that loses them lets operations run again: a Redis that evicts keys, a
+/// cache directory that is cleared, a record that can no longer be decrypted. An unreadable record counts as absent, is
+/// logged once and replaced. So give all programs a new [encryption key](crate::EncryptedStore::also_decrypt_with) to
+/// read with before any of them writes with it.
 ///
-/// Clones are cheap and work on the same things. A wrong setting is kept, and returned by every call.
+/// **Secrets.** The store gets hashes of key and request, and the result as JSON; use an
+/// [`EncryptedStore`](crate::EncryptedStore) if results are confidential.
+///
+/// Each call takes three seconds at most unless its documentation says otherwise; a store that does not answer within
+/// them is an error. Clones are cheap and share their operations. A wrong setting is returned as an error by every
+/// call.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
-    store: Arc<BoundedStore>,
+    store: Arc<TimeoutStore>,
     namespace: Arc<str>,
     result_ttl: Duration,
     claim_ttl: Duration,
     time: Time,
-    /// Whether an unreadable record has been reported.
+    /// Whether an unreadable record has been logged.
     reported: Arc<AtomicBool>,
 }
 
-/// How things stand with a thing that is to be done once. These are all ways there are, so it can be matched in full.
+/// The state of an operation, as [`Idempotency::begin`] found or changed it. No variant will be added, so a `match` can
+/// be exhaustive.
 pub enum Outcome<T> {
-    /// It is for the caller to do. Nobody else has begun it.
+    /// The caller holds the claim and runs the operation. No record existed before.
     New(Claim<T>),
-    /// Another does it.
+    /// Another holder has a claim.
     InProgress {
-        /// How long the other's claim lasts if it is not extended.
+        /// How long the claim lasts if its holder does not extend it.
         remaining: Duration,
     },
-    /// It has been done, and this is what came of it.
+    /// The operation was completed earlier, with this result.
     Completed(T),
-    /// The key was used for another request.
+    /// The key was used for another request. Nothing is run.
     Mismatch,
 }
 
@@ -90,14 +132,14 @@ impl<T> fmt::Debug for Outcome<T> {
         match self {
             Outcome::New(claim) => f.debug_tuple("New").field(claim).finish(),
             Outcome::InProgress { remaining } => f.debug_struct("InProgress").field("remaining", remaining).finish(),
-            // The result may be a secret.
+            // The result may be a secret, so `Debug` hides it.
             Outcome::Completed(_) => f.write_str("Completed(..)"),
             Outcome::Mismatch => f.write_str("Mismatch"),
         }
     }
 }
 
-/// What is recorded of a thing that is to be done once.
+/// The stored record of an operation, returned by [`Idempotency::get`].
 pub struct OperationRecord<T> {
     status: OperationStatus,
     created: SystemTime,
@@ -106,43 +148,44 @@ pub struct OperationRecord<T> {
     result: Option<T>,
 }
 
-/// How far a thing has come that is to be done once.
+/// The status in the record of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationStatus {
-    /// Somebody holds a claim on it.
+    /// A holder has a claim on the operation.
     InProgress,
-    /// It has been done.
+    /// The operation has a result.
     Completed,
 }
 
 impl<T> OperationRecord<T> {
-    /// How far it has come.
+    /// Returns whether the operation is in progress or completed.
     pub fn status(&self) -> OperationStatus {
         self.status
     }
 
-    /// When it was begun, by the wall clock of whoever did.
+    /// Returns when the claim was taken, by the holder's wall clock.
     pub fn created(&self) -> SystemTime {
         self.created
     }
 
-    /// When it was begun, extended or completed last, by the wall clock of whoever did.
+    /// Returns when the record was last written, by the holder's wall clock: the claim was taken, extended or
+    /// completed.
     pub fn updated(&self) -> SystemTime {
         self.updated
     }
 
-    /// How long the claim lasts if it is not extended, or the result is kept.
+    /// Returns how long the claim lasts if it is not extended, or how long the result is kept.
     pub fn remaining(&self) -> Duration {
         self.remaining
     }
 
-    /// What came of it, once it has been done.
+    /// Returns the result of a completed operation.
     pub fn result(&self) -> Option<&T> {
         self.result.as_ref()
     }
 
-    /// What came of it, once it has been done.
+    /// Returns the result of a completed operation, by value.
     pub fn into_result(self) -> Option<T> {
         self.result
     }
@@ -155,16 +198,16 @@ impl<T> fmt::Debug for OperationRecord<T> {
             .field("created", &self.created)
             .field("updated", &self.updated)
             .field("remaining", &self.remaining)
-            // The result may be a secret.
+            // The result may be a secret, so `Debug` hides it.
             .finish_non_exhaustive()
     }
 }
 
 impl Idempotency {
-    /// Keeps what is done on `store`. Opens no connection.
+    /// Creates a handle that records operations in `store`. Opens no connection.
     pub fn new(store: impl Store) -> Idempotency {
         Idempotency {
-            store: Arc::new(BoundedStore::new(Arc::new(store), LONGEST_STEP)),
+            store: Arc::new(TimeoutStore::new(Arc::new(store), STORE_TIMEOUT)),
             namespace: "evertoken".into(),
             result_ttl: Duration::from_secs(24 * 3600),
             claim_ttl: Duration::from_secs(30),
@@ -173,43 +216,48 @@ impl Idempotency {
         }
     }
 
-    /// What all keys in the store begin with: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. The default is `evertoken`.
-    /// The same key in two namespaces is two things.
+    /// Sets the prefix of all keys in the store: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`. The default is
+    /// `evertoken`. The same key in two namespaces names two operations.
     #[must_use]
     pub fn namespace(self, namespace: impl Into<String>) -> Idempotency {
         Idempotency { namespace: namespace.into().into(), ..self }
     }
 
-    /// How long a result is kept; later the thing can be done again. The default is a day. Redis keeps nothing for longer
-    /// than a year.
+    /// Sets how long a result is kept. Afterwards the operation can run again. The default is 24 hours. On Redis the
+    /// longest time is a year.
     #[must_use]
     pub fn result_ttl(self, lifetime: Duration) -> Idempotency {
         Idempotency { result_ttl: lifetime, ..self }
     }
 
-    /// How long a claim lasts if it is not extended: so long a thing waits whose doer has died. The default is 30 s. Below
-    /// some seconds a slow store can outlast it.
+    /// Sets how long a claim lasts if it is not extended, which is also how long an operation stays blocked after its
+    /// holder died. The default is 30 s. With less than a few seconds, one slow store operation can outlast the claim.
     #[must_use]
     pub fn claim_ttl(self, lifetime: Duration) -> Idempotency {
         Idempotency { claim_ttl: lifetime, ..self }
     }
 
-    /// Tells the times of a [`OperationRecord`]. Claims and results end by the store's clock, and waiting goes by real time.
+    /// Sets the clock for the timestamps of an [`OperationRecord`]; for tests. Claims and results expire by the store's
+    /// clock, and waiting takes real time.
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Idempotency {
         Idempotency { time: Time::Custom(Arc::new(clock)), ..self }
     }
 
-    /// Begins the thing that `key` names, if nobody has: one atomic operation of the store.
+    /// Claims the operation that `key` names if it has no record, in one atomic store operation; otherwise returns its
+    /// state.
     ///
-    /// `key` is any text of 1 to 1024 bytes, and `request` what is asked for under it: an order and what it is about. With
-    /// another request the key is a [mismatch](Outcome::Mismatch).
+    /// `key` is any text of 1 to 1024 bytes, such as an order number. `request` is the data that the operation is
+    /// about, such as the amount; a later call with the same key and another request gets [`Outcome::Mismatch`]. Blocks
+    /// for three seconds at most.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`] when the store cannot be used. If a claim was recorded nevertheless it runs out.
-    /// [`ErrorKind::InvalidResponse`] when there is a result that is no `T`; it stays. [`ErrorKind::Config`] for a wrong setting
-    /// or key. [`ErrorKind::Unavailable`] where the system gives no random numbers.
+    /// - [`ErrorKind::Store`] when the store cannot be used. If the claim was written although the reply was lost, the
+    ///   claim expires after [`claim_ttl`](Idempotency::claim_ttl).
+    /// - [`ErrorKind::Config`] when a setting or the key is wrong, or when the stored result has another type than `T`.
+    ///   The stored result stays as it is.
+    /// - [`ErrorKind::Unavailable`] when the system provides no random numbers.
     pub fn begin<T: DeserializeOwned>(
         &self,
         key: impl AsRef<str>,
@@ -218,14 +266,15 @@ impl Idempotency {
         self.attempt(key.as_ref(), request.as_ref())?.begin()
     }
 
-    /// As [`begin`](Idempotency::begin), but while another does it waits for that, up to `wait`: for its result, or to begin
-    /// when its claim is abandoned or runs out.
+    /// As [`begin`](Idempotency::begin), but waits up to `wait` while another holder has the claim: for its result, or
+    /// to take the claim when the other one is abandoned or expires.
     ///
-    /// Looks 4 to 50 times a second. Still [in progress](Outcome::InProgress) when `wait` is over.
+    /// Asks the store 4 to 50 times a second. Returns [`Outcome::InProgress`] when `wait` has passed.
     ///
     /// # Errors
     ///
-    /// As [`begin`](Idempotency::begin). A store that fails while this waits is asked again until `wait` is over.
+    /// As [`begin`](Idempotency::begin). A store that fails at the first attempt is an error; a store that fails later,
+    /// while this call waits, is asked again until `wait` has passed.
     pub fn begin_within<T: DeserializeOwned>(
         &self,
         key: impl AsRef<str>,
@@ -234,157 +283,184 @@ impl Idempotency {
     ) -> Result<Outcome<T>, Error> {
         let deadline = Deadline::within(wait);
         let mut attempt = self.attempt(key.as_ref(), request.as_ref())?;
-        let (mut pause, mut is_waiting) = (FIRST_PAUSE, false);
+        let (mut pause, mut is_waiting) = (INITIAL_PAUSE, false);
         loop {
             let outcome = attempt.begin();
             let longest = match &outcome {
-                Ok(Outcome::InProgress { remaining }) => (*remaining).max(SHORTEST_PAUSE),
-                Err(error) if is_waiting && error.kind() == ErrorKind::Store => LONGEST_PAUSE,
+                Ok(Outcome::InProgress { remaining }) => (*remaining).max(MIN_PAUSE),
+                Err(error) if is_waiting && error.kind() == ErrorKind::Store => MAX_PAUSE,
                 _ => return outcome,
             };
             if deadline.has_passed() {
                 return outcome;
             }
             thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(longest).min(deadline.remaining()));
-            (pause, is_waiting) = ((pause * 2).min(LONGEST_PAUSE), true);
+            (pause, is_waiting) = ((pause * 2).min(MAX_PAUSE), true);
         }
     }
 
-    /// What is recorded under `key`. `None` when nobody has begun it, or nothing is left of it.
+    /// Returns the record of the operation that `key` names, and changes nothing. `None` when there is no record: the
+    /// operation was never begun, or its claim or result has expired. Blocks for three seconds at most.
     ///
     /// # Errors
     ///
-    /// As [`begin`](Idempotency::begin).
+    /// - [`ErrorKind::Store`] when the store cannot be used.
+    /// - [`ErrorKind::Config`] when a setting or the key is wrong, or when the stored result has another type than `T`.
     pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<OperationRecord<T>>, Error> {
-        let (key, id) = self.place(key.as_ref())?;
+        let (key, id) = self.locate(key.as_ref())?;
         let place = key.clone();
-        let entry = self.store.ask(move |store| store.read(&place))?;
+        let entry = self.store.run(move |store| store.read(&place))?;
         let Some(entry) = entry else { return Ok(None) };
-        let Some(head) = self.decode(&entry, &key, &id).filter(|head| !is_over(head, &entry)) else { return Ok(None) };
-        let result = match head.status {
+        let Some(header) = self.decode(&entry, &key, &id).filter(|header| !is_claim_without_expiry(header, &entry))
+        else {
+            return Ok(None);
+        };
+        let result = match header.status {
             OperationStatus::InProgress => None,
-            OperationStatus::Completed => Some(recorded(&entry)?),
+            OperationStatus::Completed => Some(stored_result(&entry)?),
         };
         Ok(Some(OperationRecord {
-            status: head.status,
-            created: system_time(head.created_ms),
-            updated: system_time(head.updated_ms),
+            status: header.status,
+            created: system_time(header.created_ms),
+            updated: system_time(header.updated_ms),
             remaining: entry.remaining(),
             result,
         }))
     }
 
     fn attempt(&self, text: &str, request: &[u8]) -> Result<Attempt<'_>, Error> {
-        let (key, id) = self.place(text)?;
-        let request = name_of(text, "request", request);
+        let (key, id) = self.locate(text)?;
+        let request = keyed_hash(text, "request", request);
         let owner = unique_name()?;
         let (status, now) = (OperationStatus::InProgress, epoch_milliseconds(self.time.now()));
-        let head = Head { v: VERSION, id, request, owner, status, turn: 0, created_ms: now, updated_ms: now };
-        Ok(Attempt { once: self, key, head })
+        let header = Header { v: VERSION, id, request, owner, status, revision: 0, created_ms: now, updated_ms: now };
+        Ok(Attempt { idempotency: self, key, header })
     }
 
-    /// Where the thing is recorded, and how its records name it.
-    fn place(&self, text: &str) -> Result<(Key, String), Error> {
+    /// Returns the store key of an operation, and the id that its records must have.
+    fn locate(&self, text: &str) -> Result<(Key, String), Error> {
         if self.claim_ttl.is_zero() || self.result_ttl.is_zero() {
-            return Err(Error::config("a claim and a result must have a lifetime above zero"));
+            return Err(Error::config("claim_ttl and result_ttl must be longer than zero"));
         }
-        if !(1..=LONGEST_KEY).contains(&text.len()) {
-            return Err(Error::config("the key of a thing to be done once must have 1 to 1024 bytes"));
+        if !(1..=MAX_KEY_LENGTH).contains(&text.len()) {
+            return Err(Error::config("the idempotency key must be 1 to 1024 bytes"));
         }
-        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.once();
-        let id = name_of(text, "deed", key.as_str().as_bytes());
+        let key = Key::derive(&self.namespace, &Identity::new("idempotency").part("key", text))?.operation();
+        let id = keyed_hash(text, "deed", key.as_str().as_bytes());
         Ok((key, id))
     }
 
-    /// The record in `entry`. What cannot be read, or belongs to another key, is as good as nothing.
-    fn decode(&self, entry: &Entry, key: &Key, id: &str) -> Option<Head> {
-        let head = Head::from_bytes(entry.bytes(), id);
-        if head.is_none() && !self.reported.swap(true, Ordering::Relaxed) {
-            log::warn!(target: "evertoken", "{key}: the record in the store cannot be read; it counts as absent");
+    /// Returns the header of the record in `entry`. `None` for a record that is unreadable or belongs to another key.
+    /// The record then counts as absent, and the first one is logged.
+    fn decode(&self, entry: &Entry, key: &Key, id: &str) -> Option<Header> {
+        let header = Header::from_bytes(entry.bytes(), id);
+        if header.is_none() && !self.reported.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                target: "evertoken",
+                "{key}: the idempotency record in the store cannot be read and counts as absent, so the operation can run \
+                 again; check which encryption key and which programs use this store"
+            );
         }
-        head
+        header
     }
 }
 
-/// True for a claim without end, which nobody can have made. A result without end is a result.
-fn is_over(head: &Head, entry: &Entry) -> bool {
-    head.status == OperationStatus::InProgress && entry.remaining().is_zero()
+/// Returns whether the entry is a claim without an expiry. No holder writes such a claim, and it would block the
+/// operation for ever, so it counts as absent. A result without an expiry stays valid.
+fn is_claim_without_expiry(header: &Header, entry: &Entry) -> bool {
+    header.status == OperationStatus::InProgress && entry.remaining().is_zero()
 }
 
-fn recorded<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
-    result_of(entry.bytes())
-        .ok_or_else(|| Error::invalid_response("it has been done, and its result is of another type"))
+fn stored_result<T: DeserializeOwned>(entry: &Entry) -> Result<T, Error> {
+    parse_result(entry.bytes()).ok_or_else(|| Error::config(OTHER_TYPE))
 }
 
-/// One who wants to do a thing. It has one name however often it asks, so that it knows a claim of its own.
+/// A call of `begin` or `begin_within`. The attempts of one call share an owner name, so that a claim whose reply was
+/// lost is recognized as its own.
 struct Attempt<'a> {
-    once: &'a Idempotency,
+    idempotency: &'a Idempotency,
     key: Key,
-    head: Head,
+    header: Header,
 }
 
 impl Attempt<'_> {
     fn begin<T: DeserializeOwned>(&mut self) -> Result<Outcome<T>, Error> {
-        let (mut replaced, deadline): (Option<Version>, _) = (None, Deadline::within(LONGEST_STEP));
-        for _ in 0..MOST_TRIES {
-            let asked_at = self.once.time.now();
-            (self.head.created_ms, self.head.updated_ms) = (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
+        let (mut replaced, deadline): (Option<Version>, _) = (None, Deadline::within(STORE_TIMEOUT));
+        for _ in 0..MAX_ATTEMPTS {
+            let asked_at = self.idempotency.time.now();
+            (self.header.created_ms, self.header.updated_ms) =
+                (epoch_milliseconds(asked_at), epoch_milliseconds(asked_at));
             let entry = match self.claim(replaced.take(), deadline)? {
-                // Slept through, on a laptop or in a stopped process: somebody else may have done it meanwhile.
-                SwapOutcome::Done(_) if self.once.time.now().since(asked_at) >= self.once.claim_ttl => continue,
-                SwapOutcome::Done(version) => return Ok(Outcome::New(self.claimed(version))),
-                // It went between two looks, and nothing has been recorded yet.
+                // The process was suspended during the write for longer than the claim lasts. Another holder may have
+                // completed the operation since, so look again.
+                SwapOutcome::Done(_) if self.idempotency.time.now().since(asked_at) >= self.idempotency.claim_ttl => {
+                    continue;
+                }
+                SwapOutcome::Done(version) => return Ok(Outcome::New(self.new_claim(version))),
+                // The record that was to be replaced expired or was removed. Claim the absent record instead.
                 SwapOutcome::Conflict(None) => continue,
                 SwapOutcome::Conflict(Some(entry)) => entry,
             };
-            match self.once.decode(&entry, &self.key, &self.head.id) {
-                // Recorded before by this one, when the answer was lost. Its lifetime is counted from now.
-                Some(head) if head.owner == self.head.owner && head.status == OperationStatus::InProgress => {}
-                Some(head) if is_over(&head, &entry) => {}
-                Some(head) if head.request != self.head.request => return Ok(Outcome::Mismatch),
-                Some(head) => {
-                    return match head.status {
+            match self.idempotency.decode(&entry, &self.key, &self.header.id) {
+                // This attempt wrote the claim before, and the reply was lost. Write it again, so that its lifetime
+                // counts from now.
+                Some(header) if header.owner == self.header.owner && header.status == OperationStatus::InProgress => {}
+                Some(header) if is_claim_without_expiry(&header, &entry) => {}
+                Some(header) if header.request != self.header.request => return Ok(Outcome::Mismatch),
+                Some(header) => {
+                    return match header.status {
                         OperationStatus::InProgress => Ok(Outcome::InProgress { remaining: entry.remaining() }),
-                        OperationStatus::Completed => recorded(&entry).map(Outcome::Completed),
+                        OperationStatus::Completed => stored_result(&entry).map(Outcome::Completed),
                     };
                 }
                 None => {}
             }
             replaced = Some(entry.version().clone());
         }
-        Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, CONTENDED))
     }
 
-    /// Writes the claim in the place of what was seen; `None`: of nothing.
+    /// Writes the claim if the record still has version `seen`; `None` expects that there is no record.
     fn claim(&mut self, seen: Option<Version>, deadline: Deadline) -> Result<SwapOutcome, Error> {
-        self.head.turn += 1;
-        let (key, bytes, lifetime) = (self.key.clone(), self.head.to_bytes(), self.once.claim_ttl);
-        self.once.store.ask_until(deadline, move |store| {
+        self.header.revision += 1;
+        let (key, bytes, lifetime) = (self.key.clone(), self.header.to_bytes(), self.idempotency.claim_ttl);
+        self.idempotency.store.run_until(deadline, move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.compare_and_swap(&key, expected, Some((&bytes, lifetime)))
         })
     }
 
-    fn claimed<T>(&self, version: Option<Version>) -> Claim<T> {
-        let once = self.once;
-        let version = version.unwrap_or_else(|| Version::of_bytes(&self.head.to_bytes()));
-        let lifetimes = (once.claim_ttl, once.result_ttl);
-        let held =
-            Held::new(once.store.clone(), once.time.clone(), self.key.clone(), lifetimes, self.head.clone(), version);
+    fn new_claim<T>(&self, version: Option<Version>) -> Claim<T> {
+        let idempotency = self.idempotency;
+        let version = version.unwrap_or_else(|| Version::of_bytes(&self.header.to_bytes()));
+        let lifetimes = (idempotency.claim_ttl, idempotency.result_ttl);
+        let held = HeldClaim::new(
+            idempotency.store.clone(),
+            idempotency.time.clone(),
+            self.key.clone(),
+            lifetimes,
+            self.header.clone(),
+            version,
+        );
         Claim { held: Arc::new(held), result: PhantomData }
     }
 }
 
-const LONGEST_KEY: usize = 1024;
+const OTHER_TYPE: &str = "the stored result has another type than the one asked for; ask for the type that was \
+                          recorded, or use another key or namespace for this type";
 
-/// How long the store is waited for in a step, all in all. Longer than for a token, because there is no going on without the
-/// store, and some disks take their time.
-const LONGEST_STEP: Duration = Duration::from_secs(3);
+const MAX_KEY_LENGTH: usize = 1024;
 
-/// How often a step starts over because something came first.
-const MOST_TRIES: usize = 8;
+/// How long one step waits for the store, all attempts together. Longer than for tokens: an operation cannot run
+/// without the store, and some disks are slow.
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two looks.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How often a step starts over because another writer changed the record first.
+const MAX_ATTEMPTS: usize = 8;
+
+const CONTENDED: &str = "other writers changed the record of the operation at each attempt to write it; try again";
+
+/// The pauses of `begin_within` between two attempts.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const INITIAL_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(250);

@@ -1,4 +1,11 @@
-//! A closure that runs once, and a claim that lasts as long as it runs.
+//! Runs a closure under a claim: takes the claim, extends it while the closure runs, and records the result.
+//!
+//! 1. `begin_within` claims the operation, or returns its result, and then the closure is not called.
+//! 2. A thread extends the claim every third of its lifetime. After a failure of the store it retries sooner, because a
+//!    store that works for a moment is enough to keep the claim. The thread stops when the closure ends or the claim is
+//!    lost.
+//! 3. The closure's `Ok` is recorded, for up to five seconds while the store fails. Its `Err` abandons the claim. After
+//!    a panic the claim is neither completed nor abandoned and expires, because the operation may have happened.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,23 +15,24 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::claim::{Claim, Held};
-use super::{FIRST_PAUSE, Idempotency, LONGEST_PAUSE, Outcome};
+use super::claim::{Claim, HeldClaim};
+use super::{INITIAL_PAUSE, Idempotency, MAX_PAUSE, Outcome};
 use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::thread::{Done, spawn};
 
 impl Idempotency {
-    /// Runs `work` unless it has been done, and returns its result in either case.
+    /// Runs `work` if the operation has no result yet, and returns the result, new or recorded.
     ///
-    /// The claim is extended from a thread of its own until `work` returns, however long that takes. Then
-    /// - `Ok` is recorded, and everybody who comes later gets it;
-    /// - `Err` abandons the claim: nothing was done, and another may try at once. So return `Ok` when the thing may have been
-    ///   done nevertheless, for example after a request whose answer was lost, and let `T` say so;
-    /// - a panic goes on, and the claim runs out.
+    /// A thread extends the claim until `work` returns, however long that takes. Then
+    /// - `Ok` is recorded, and later callers get the same result;
+    /// - `Err` abandons the claim: nothing was done, and another caller may try at once. So return `Ok` when the
+    ///   operation may have happened all the same, for example after a request whose reply was lost, and let `T` say
+    ///   so;
+    /// - a panic propagates, and the claim stays until it expires.
     ///
-    /// Blocks as long as `work` does, and three seconds for the store before; afterwards up to eight, while the store does not
-    /// take the result.
+    /// Blocks for as long as `work` runs, up to three seconds before that to ask the store, and up to eight seconds
+    /// afterwards while the store does not take the result.
     ///
     /// ```
     /// use evertoken::MemoryStore;
@@ -33,13 +41,14 @@ impl Idempotency {
     /// let once = Idempotency::new(MemoryStore::new());
     /// let charge = || once.run("order-17", "100 EUR", || Ok::<_, std::io::Error>("receipt-1".to_owned()));
     /// assert_eq!(charge()?, "receipt-1");
-    /// assert_eq!(charge()?, "receipt-1"); // nothing was charged this time
+    /// assert_eq!(charge()?, "receipt-1"); // the recorded result; the closure did not run
     /// # Ok::<(), evertoken::idempotency::RunError<String, std::io::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`RunError`] tells what was done and what was not.
+    /// Each variant of [`RunError`] says whether the operation ran. [`RunError::NotBegun`] contains the errors of
+    /// [`begin`](Idempotency::begin), such as [`ErrorKind::Config`] when the stored result has another type than `T`.
     pub fn run<T, E>(
         &self,
         key: impl AsRef<str>,
@@ -52,8 +61,8 @@ impl Idempotency {
         self.run_within(key, request, Duration::ZERO, work)
     }
 
-    /// As [`run`](Idempotency::run), but while another does it waits for that, up to `wait`: for its result, or to take
-    /// over when its claim is abandoned or runs out.
+    /// As [`run`](Idempotency::run), but waits up to `wait` while another holder has the claim: for its result, or to
+    /// run the operation when the other claim is abandoned or expires.
     ///
     /// # Errors
     ///
@@ -74,8 +83,8 @@ impl Idempotency {
             Outcome::InProgress { remaining } => return Err(RunError::InProgress { remaining }),
             Outcome::Mismatch => return Err(RunError::Mismatch),
         };
-        let extender = Extender::start(claim.held.clone()).map_err(|error| {
-            // If that fails too it runs out.
+        let extender = ClaimExtender::start(claim.held.clone()).map_err(|error| {
+            // If the store refuses this as well, the claim expires by itself.
             let _ = claim.abandon();
             RunError::NotBegun(error)
         })?;
@@ -94,72 +103,77 @@ impl Idempotency {
     }
 }
 
-/// The thing is done, and to do it again is what must not happen: so this does not give up at once.
+/// Records the result, and retries while the store fails: the operation has happened, and without its result another
+/// holder would run it again.
 fn complete<T: Serialize + DeserializeOwned>(claim: &Claim<T>, result: &T) -> Result<(), Error> {
-    let deadline = Deadline::within(LONGEST_COMPLETION);
-    let mut pause = FIRST_PAUSE;
+    let deadline = Deadline::within(MAX_COMPLETION_TIME);
+    let mut pause = INITIAL_PAUSE;
     loop {
         match claim.complete(result) {
             Err(error) if error.kind() == ErrorKind::Store && !deadline.has_passed() => {}
             outcome => return outcome,
         }
         thread::sleep(pause.min(deadline.remaining()));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-/// Extends a claim as long as it lifetimes, in which it does not depend on how the closure ends.
-struct Extender(Arc<Done>);
+/// A thread that extends a claim until this guard is dropped, which a panic of the closure does as well.
+struct ClaimExtender(Arc<Done>);
 
-impl Extender {
-    fn start(held: Arc<Held>) -> Result<Extender, Error> {
+impl ClaimExtender {
+    fn start(held: Arc<HeldClaim>) -> Result<ClaimExtender, Error> {
         let done = Arc::new(Done::default());
-        let told = done.clone();
-        let pace = (held.lifetime / 3).max(SHORTEST_PACE);
+        let stop_signal = done.clone();
+        let interval = (held.lifetime / 3).max(MIN_EXTENSION_INTERVAL);
         spawn("evertoken-claim", move || {
-            let (mut next, mut pause) = (Deadline::within(pace), FIRST_RETRY);
-            while !told.wait(next) {
-                next = Deadline::within(pace);
+            let (mut next, mut pause) = (Deadline::within(interval), INITIAL_RETRY_DELAY);
+            while !stop_signal.wait(next) {
+                next = Deadline::within(interval);
                 match held.extend() {
-                    Ok(()) => pause = FIRST_RETRY,
+                    Ok(()) => pause = INITIAL_RETRY_DELAY,
                     Err(error) if error.kind() == ErrorKind::ClaimLost => return,
-                    // Soon, and again and again: the claim still lifetimes, and a store that is back for a moment is enough.
+                    // The claim has not expired yet. Retry soon: a store that works for a moment is enough.
                     Err(_) => {
-                        next = Deadline::within(pause.min(pace));
-                        pause = (pause * 2).min(LONGEST_RETRY);
+                        next = Deadline::within(pause.min(interval));
+                        pause = (pause * 2).min(MAX_RETRY_DELAY);
                     }
                 }
             }
         })?;
-        Ok(Extender(done))
+        Ok(ClaimExtender(done))
     }
 }
 
-impl Drop for Extender {
+impl Drop for ClaimExtender {
     fn drop(&mut self) {
         self.0.announce();
     }
 }
 
-/// How [`Idempotency::run`] ends without a result that everybody will get. These are all ways there are, so it can be
-/// matched in full.
+/// Why [`Idempotency::run`] did not return a recorded result.
+///
+/// `Display` includes the text of the cause, which [`source`](std::error::Error::source) returns as well. No variant
+/// will be added, so a `match` can be exhaustive.
 pub enum RunError<T, E> {
-    /// Another does it. Nothing was done here.
+    /// Another holder has the claim. The closure was not called.
     InProgress {
-        /// How long the other's claim lasts if it is not extended.
+        /// How long the claim lasts if its holder does not extend it.
         remaining: Duration,
     },
-    /// The key was used for another request. Nothing was done here.
+    /// The key was used for another request. The closure was not called.
     Mismatch,
-    /// The store could not be asked, the settings are wrong, or what is recorded is no `T`. Nothing was done here.
+    /// The store cannot be used, a setting is wrong, or the stored result has another type than `T`. The closure was
+    /// not called.
     NotBegun(Error),
-    /// The closure failed, with this. Another may try at once.
+    /// The closure returned this error. The claim was abandoned, so another caller may try at once.
     Failed(E),
-    /// It was done, and could not be recorded: once the claim has run out another may do it again.
+    /// The closure succeeded, but its result was not recorded. When the claim expires, another caller may run the
+    /// operation again.
     Unrecorded {
-        /// What came of it.
+        /// The closure's result.
         result: T,
-        /// Why it was not recorded.
+        /// Why the result was not recorded.
         error: Error,
     },
 }
@@ -171,7 +185,7 @@ impl<T, E: fmt::Debug> fmt::Debug for RunError<T, E> {
             RunError::Mismatch => f.write_str("Mismatch"),
             RunError::NotBegun(error) => f.debug_tuple("NotBegun").field(error).finish(),
             RunError::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-            // The result may be a secret.
+            // The result may be a secret, so `Debug` hides it.
             RunError::Unrecorded { error, .. } => {
                 f.debug_struct("Unrecorded").field("error", error).finish_non_exhaustive()
             }
@@ -179,15 +193,19 @@ impl<T, E: fmt::Debug> fmt::Debug for RunError<T, E> {
     }
 }
 
-impl<T, E> fmt::Display for RunError<T, E> {
+impl<T, E: fmt::Display> fmt::Display for RunError<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RunError::InProgress { .. } => "another does it already",
-            RunError::Mismatch => "the key was used for another request",
-            RunError::NotBegun(_) => "it was not begun",
-            RunError::Failed(_) => "it failed",
-            RunError::Unrecorded { .. } => "it was done, and could not be recorded",
-        })
+        match self {
+            RunError::InProgress { remaining } => {
+                write!(f, "another holder runs the operation; its claim lasts {remaining:.1?} unless it is extended")
+            }
+            RunError::Mismatch => f.write_str("the idempotency key was used for another request; use a new key"),
+            RunError::NotBegun(error) => write!(f, "the operation was not started: {error}"),
+            RunError::Failed(error) => write!(f, "the operation failed: {error}"),
+            RunError::Unrecorded { error, .. } => {
+                write!(f, "the operation ran, but its result was not recorded: {error}")
+            }
+        }
     }
 }
 
@@ -201,11 +219,12 @@ impl<T, E: std::error::Error + 'static> std::error::Error for RunError<T, E> {
     }
 }
 
-/// How long a store that does not take the result is asked again.
-const LONGEST_COMPLETION: Duration = Duration::from_secs(5);
+/// How long `run` retries to record the result while the store fails.
+const MAX_COMPLETION_TIME: Duration = Duration::from_secs(5);
 
-const SHORTEST_PACE: Duration = Duration::from_millis(1);
+/// The shortest time between two extensions, for claims of a few milliseconds.
+const MIN_EXTENSION_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Before an extension that failed is tried again.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// How long the extending thread waits after a failure, at first and at most.
+const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -113,7 +113,7 @@ impl Sharing {
         // It is ended when what came of the fetch is stored, for which there is time to look and to write.
         let lease = limit.saturating_add(LONGEST_OPERATION).saturating_add(LONGEST_STATE_WRITE);
         let asked = lock.clone();
-        let swap = self.store.ask(move |store| {
+        let swap = self.store.run(move |store| {
             let mine = Some((owner.as_bytes(), lease));
             match store.compare_and_swap(&asked, Expected::Absent, mine)? {
                 SwapOutcome::Conflict(Some(held)) if held.bytes() == owner.as_bytes() => {
@@ -130,7 +130,7 @@ impl Sharing {
 
     /// Ends a turn. Left alone it runs out.
     pub(crate) fn end_turn(&self, turn: StateTurn) -> Result<(), Error> {
-        self.store.ask(move |store| {
+        self.store.run(move |store| {
             let expected = turn.version.as_ref().map_or(Expected::Any, Expected::Version);
             store.compare_and_swap(&turn.lock, expected, None).map(drop)
         })

@@ -20,17 +20,17 @@ use crate::error::{Error, ErrorKind, catch_panic};
 use crate::key::Key;
 use crate::lock::lock;
 use crate::name::unique_name;
-use crate::policy::{LONGEST_LIFETIME, Lifetime};
+use crate::policy::{Lifetime, MAX_LIFETIME};
 use crate::secret::Secret;
 use crate::store::{
-    BoundedStore, Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome,
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, TimeoutStore,
     Version,
 };
 
 /// The part of a manager that talks with the others that hold the same credential.
 #[derive(Debug)]
 pub(crate) struct Sharing {
-    store: BoundedStore,
+    store: TimeoutStore,
     key: Key,
     /// Recorded with the token and compared on reading, so that no mix-up of keys or connections hands out another
     /// credential's token. `None` for a key of the user's own.
@@ -149,7 +149,7 @@ impl Sharing {
         let owner = unique_name().unwrap_or_else(|_| format!("{:032x}", fastrand::u128(..)));
         let lease = lease_of(fetch_limit);
         let (number, state, foreign) = (AtomicU64::new(0), Arc::default(), Mutex::default());
-        let (store, reported) = (BoundedStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));
+        let (store, reported) = (TimeoutStore::new(store, LONGEST_OPERATION), AtomicBool::new(false));
         let stands_in = None;
         Sharing { store, key, identity, owner, lease, time, number, state_of, state, foreign, reported, stands_in }
     }
@@ -189,7 +189,7 @@ impl Sharing {
         let (key, not, owner, lease, time) =
             (self.key.clone(), not.cloned(), self.owner(), self.lease, self.time.clone());
         // All on one thread aside, because whoever has waited is not to wait for another thread to start.
-        let (leasing, leased_until, known_at) = self.store.ask_until(limit, move |store| {
+        let (leasing, leased_until, known_at) = self.store.run_until(limit, move |store| {
             if let Some(wait) = wait {
                 wait.on(store, &key);
             }
@@ -212,8 +212,8 @@ impl Sharing {
     }
 
     /// True when the log is told of the store's trouble by the store.
-    pub(crate) fn logs_its_trouble(&self) -> bool {
-        catch_panic(|| Ok(self.store.store().logs_its_trouble())).unwrap_or_default()
+    pub(crate) fn logs_outages(&self) -> bool {
+        catch_panic(|| Ok(self.store.store().logs_outages())).unwrap_or_default()
     }
 
     /// What is recorded, if the store can tell it without any waiting.
@@ -234,7 +234,7 @@ impl Sharing {
     pub(crate) fn publish(&self, record: &Record) -> Result<Published, Error> {
         let encoded = self.encode(record);
         let (key, owner, seen, time) = (self.key.clone(), self.owner(), record.version.clone(), self.time.clone());
-        let published = self.store.ask(move |store| {
+        let published = self.store.run(move |store| {
             let known_at = time.now();
             let published = store.publish(&key, &owner, seen.as_ref(), &encoded.bytes, encoded.rest(known_at))?;
             Ok((published, known_at))
@@ -248,7 +248,7 @@ impl Sharing {
     /// Frees the lease, if it is still this one's, and leaves the record as it is.
     pub(crate) fn release(&self) -> Result<(), Error> {
         let (lease, owner) = (self.key.lease(), self.owner());
-        self.store.ask(move |store| {
+        self.store.run(move |store| {
             if let Some(held) = store.read(&lease)?.filter(|held| held.bytes() == owner.as_bytes()) {
                 store.compare_and_swap(&lease, Expected::Version(held.version()), None)?;
             }
@@ -307,7 +307,7 @@ impl Sharing {
     /// Removes a record, if it is still this one.
     pub(crate) fn remove(&self, version: &Version) -> Result<(), Error> {
         let (key, version) = (self.key.clone(), version.clone());
-        self.store.ask(move |store| store.compare_and_swap(&key, Expected::Version(&version), None).map(drop))
+        self.store.run(move |store| store.compare_and_swap(&key, Expected::Version(&version), None).map(drop))
     }
 
     /// Records that a failure of this kind is over.
@@ -331,7 +331,7 @@ impl Sharing {
 
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let key = key.clone();
-        self.store.ask(move |store| store.read(&key))
+        self.store.run(move |store| store.read(&key))
     }
 
     /// Writes in the place of what was seen; `None`: of nothing.
@@ -347,7 +347,7 @@ impl Sharing {
         new: Encoded,
     ) -> Result<SwapOutcome, Error> {
         let (key, seen, time) = (key.clone(), seen.cloned(), self.time.clone());
-        self.store.ask_until(Deadline::within(limit), move |store| {
+        self.store.run_until(Deadline::within(limit), move |store| {
             let expected = seen.as_ref().map_or(Expected::Absent, Expected::Version);
             store.compare_and_swap(&key, expected, Some((&new.bytes, new.rest(time.now()))))
         })
@@ -370,9 +370,9 @@ impl Sharing {
             id: self.identity.clone().unwrap_or_default(),
             access_token: token.map_or_else(String::new, |token| token.secret.expose().to_owned()),
             expires_at: token.map_or(0, |_| epoch_seconds(now.after(remaining))),
-            life_ms: token.map_or(0, |token| milliseconds(token.life.whole)),
+            life_ms: token.map_or(0, |token| milliseconds(token.life.total)),
             left_ms: milliseconds(remaining),
-            renew_ms: token.and_then(|token| token.life.renew_in).map(milliseconds),
+            renew_ms: token.and_then(|token| token.life.refresh_in).map(milliseconds),
             kept_ms: milliseconds(kept),
             number: record.number,
             state: self.state_of.clone().map(|of| StateMark { of, number: self.state_number() }),
@@ -411,7 +411,7 @@ impl Sharing {
     /// A record of another program. All that is known of its life is what the store says remains of it.
     fn decode_foreign(&self, entry: &Entry) -> Option<Wire> {
         let Foreign { access_token, v: None, .. } = from_object(entry.bytes())? else { return None };
-        let left_ms = milliseconds(entry.remaining().min(LONGEST_LIFETIME));
+        let left_ms = milliseconds(entry.remaining().min(MAX_LIFETIME));
         let mut last = lock(&self.foreign);
         let known = last.as_ref().filter(|(version, _)| version == entry.version()).map(|(_, number)| *number);
         let number = known.unwrap_or_else(|| next_number(self.number.load(Ordering::Relaxed)));

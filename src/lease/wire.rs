@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Failure, MOST_REJECTED, Record, RecordedToken, RejectedToken};
 use crate::clock::{Timestamp, milliseconds};
 use crate::error::{Error, ErrorKind};
-use crate::policy::{LONGEST_LIFETIME, LONGEST_PAUSE, Lifetime};
+use crate::policy::{Lifetime, MAX_COOLDOWN, MAX_LIFETIME};
 use crate::secret::Secret;
 use crate::token::check_text;
 
@@ -171,7 +171,7 @@ impl Wire {
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Wire> {
         let wire: Wire = from_object(bytes)?;
         let sound =
-            wire.v == WIRE_VERSION && wire.life_ms <= milliseconds(LONGEST_LIFETIME) && wire.left_ms <= wire.life_ms;
+            wire.v == WIRE_VERSION && wire.life_ms <= milliseconds(MAX_LIFETIME) && wire.left_ms <= wire.life_ms;
         sound.then_some(wire)
     }
 
@@ -188,19 +188,19 @@ impl Wire {
         let token = left(self.left_ms).filter(|_| check_text(&secret).is_ok()).map(|remaining| RecordedToken {
             fingerprint: secret.fingerprint(),
             life: Lifetime {
-                whole: Duration::from_millis(self.life_ms),
-                renew_in: self.renew_ms.map(Duration::from_millis),
+                total: Duration::from_millis(self.life_ms),
+                refresh_in: self.renew_ms.map(Duration::from_millis),
             },
             remaining,
             known_at,
             secret,
         });
         let failure = self.failure.and_then(|failure| {
-            let retry_in = left(failure.retry_ms.min(milliseconds(LONGEST_PAUSE)))?;
+            let retry_in = left(failure.retry_ms.min(milliseconds(MAX_COOLDOWN)))?;
             Some(Failure { error: failure.to_error(), retry_in, count: failure.count })
         });
         let rejected = self.rejected.into_iter().rev().take(MOST_REJECTED).rev().map(|rejected| {
-            let left = Duration::from_millis(rejected.left_ms).min(LONGEST_LIFETIME).saturating_sub(age);
+            let left = Duration::from_millis(rejected.left_ms).min(MAX_LIFETIME).saturating_sub(age);
             RejectedToken { fingerprint: rejected.token, end: known_at.after(left) }
         });
         let rejected = rejected.collect();

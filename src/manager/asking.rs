@@ -76,9 +76,9 @@ impl Keeper {
         let watch = Stopwatch::start();
         let mut forced = call == Call::Forced;
         let granted = self.ask_with_state(asking, &mut forced).and_then(|grant| grant.into_parts(&self.profile));
-        self.recorder.fetched(watch.elapsed(), granted.is_ok());
+        self.recorder.record_fetch(watch.elapsed(), granted.is_ok());
         let (secret, life) = granted?;
-        let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life.whole));
+        let (fingerprint, told) = (secret.fingerprint(), asked_at.after(life.total));
         let again = Known::end_of(&fingerprint, &asking.known(), asked_at, told);
         let end = again.filter(|_| !self.profile.unchanged_token_extends).unwrap_or(told);
         let (same, number) = (again.is_some(), asking.seen.number.max(asking.ticket.number));

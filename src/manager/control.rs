@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::TokenOrigin;
-use crate::flight::Flight;
+use crate::in_flight::InFlight;
 use crate::lease::{MOST_REJECTED, StateTurn};
 use crate::manager::quota::Day;
 use crate::manager::state::HeldState;
@@ -38,9 +38,9 @@ pub(crate) struct Control {
     pub(crate) young_at: Option<Timestamp>,
     /// A token that was granted again after its rejection, and until when further rejections of it are ignored.
     pub(crate) granted_again: Option<(String, Timestamp)>,
-    pub(crate) flight: Option<Arc<Flight<Landed>>>,
+    pub(crate) flight: Option<Arc<InFlight<Landed>>>,
     /// Flights that were given up and may still be flying.
-    pub(crate) lost: Vec<Weak<Flight<Landed>>>,
+    pub(crate) lost: Vec<Weak<InFlight<Landed>>>,
     /// Counts invalidations: what a flight brings that started before one is not kept.
     pub(crate) generation: u64,
     /// Counts tokens that differ from the one before.
@@ -79,7 +79,7 @@ pub(crate) struct Held {
     pub(crate) version: Option<Version>,
     /// The record that it is later than for certain: its own, or that of the token before it.
     pub(crate) base: Option<Version>,
-    /// The snapshot's hits when it came: more hits mean that it is in use.
+    /// The cache's reads when it came: more hits mean that it is in use.
     pub(crate) hits: u64,
     /// Handed out to a caller that waited.
     pub(crate) taken: bool,
@@ -120,7 +120,7 @@ pub(crate) struct StoreState {
     pub(crate) down: Option<Down>,
     /// When the record is to be read again. `None`: at the next use.
     pub(crate) look_at: Option<Timestamp>,
-    /// The snapshot's hits when it was read last.
+    /// The cache's reads when it was read last.
     pub(crate) hits: u64,
     /// When this manager last fetched without the store.
     pub(crate) unshared_at: Option<Timestamp>,
@@ -228,8 +228,8 @@ impl Control {
     }
 
     /// The flight under way. One that was started before a fork is not.
-    pub(crate) fn in_the_air(&self) -> Option<Arc<Flight<Landed>>> {
-        self.flight.clone().filter(|flight| !flight.has_landed() && flight.is_of_this_process())
+    pub(crate) fn in_the_air(&self) -> Option<Arc<InFlight<Landed>>> {
+        self.flight.clone().filter(|flight| !flight.is_complete() && flight.belongs_to_this_process())
     }
 
     /// True when so many flights that were given up still hold a thread that there should be no more.
@@ -245,7 +245,7 @@ impl Control {
     }
 
     fn drop_those_that_returned(&mut self) {
-        self.lost.retain(|flight| flight.upgrade().is_some_and(|flight| flight.is_of_this_process()));
+        self.lost.retain(|flight| flight.upgrade().is_some_and(|flight| flight.belongs_to_this_process()));
     }
 
     pub(crate) fn ticket(&self, purpose: Purpose) -> Ticket {
@@ -342,9 +342,9 @@ impl Held {
     /// granted without the store does not say so, but its end; of two that end together all take the recorded one.
     pub(crate) fn is_older_than(&self, number: u64, end: Timestamp) -> bool {
         if self.version.is_none() {
-            return !end.after(TOLERANCE).ends_before(self.schedule.end);
+            return !end.after(TOLERANCE).ends_before(self.schedule.ends_at);
         }
-        number > self.number || number == self.number && self.schedule.end.ends_before(end)
+        number > self.number || number == self.number && self.schedule.ends_at.ends_before(end)
     }
 
     /// True when somebody got it since it came.

@@ -10,7 +10,7 @@ use crate::manager::asking::Asking;
 use crate::manager::control::{Down, Pause, Purpose, Ticket};
 use crate::manager::keeper::Keeper;
 use crate::manager::state::SOON;
-use crate::policy::{Lifetime, Phase, store_pause};
+use crate::policy::{Lifetime, Phase, store_backoff};
 use crate::secret::Secret;
 use crate::store::Version;
 
@@ -180,7 +180,7 @@ impl Keeper {
             return false;
         }
         ticket.held.as_ref().is_none_or(|held| {
-            held.token.fingerprint() != token.fingerprint && held.is_older_than(number, schedule.end)
+            held.token.fingerprint() != token.fingerprint && held.is_older_than(number, schedule.ends_at)
         })
     }
 
@@ -343,10 +343,10 @@ impl Keeper {
             secret: held.token.secret().clone(),
             fingerprint: name.to_owned(),
             life: held.life,
-            remaining: now.until(held.schedule.end),
+            remaining: now.until(held.schedule.ends_at),
             known_at: now,
         };
-        let (number, end) = (held.number.max(record.number), held.schedule.end);
+        let (number, end) = (held.number.max(record.number), held.schedule.ends_at);
         let version = record.version.take().filter(|_| certain || record.token.is_none());
         if let Some(token) = record.token.take().filter(|token| ticket.rejected.contains(&token.fingerprint)) {
             record.reject(&token.fingerprint, token.end());
@@ -408,7 +408,7 @@ impl Keeper {
                     let failures = failures.saturating_add(1);
                     // A store that counts its own failures knows better.
                     let told = error.retry_after().map(|wait| wait.clamp(SHORTEST_STORE_PAUSE, LONGEST_STORE_PAUSE));
-                    let retry_at = now.after(told.unwrap_or_else(|| store_pause(failures, fastrand::f64())));
+                    let retry_at = now.after(told.unwrap_or_else(|| store_backoff(failures, fastrand::f64())));
                     control.store.down = Some(Down { since, error: error.clone(), failures, retry_at });
                     // What must not be lost is not left for long.
                     let soon = control.has_state_to_store().then(|| now.after(SOON));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::clock::{Deadline, Stopwatch, Time, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventKind, Events};
-use crate::flight::{Flight, is_aboard};
 use crate::http::Http;
+use crate::in_flight::{InFlight, is_reentrant};
 use crate::key::{Identity, Key};
 use crate::lease::{Place, Sharing};
 use crate::lock::lock;
@@ -17,13 +17,13 @@ use crate::manager::state::Keeping;
 use crate::metrics::{Metrics, Recorder};
 use crate::policy::{Phase, Policy};
 use crate::provider::{Profile, Provider};
-use crate::refresher::{self, ResidentId};
-use crate::snapshot::Snapshot;
+use crate::scheduler::{self, TaskId};
 use crate::token::Token;
+use crate::token_cache::TokenCache;
 
 /// Everything that one manager knows and may do. Its public face is [`TokenManager`](crate::TokenManager).
 pub(crate) struct Keeper {
-    pub(crate) id: ResidentId,
+    pub(crate) id: TaskId,
     pub(crate) me: Weak<Keeper>,
     pub(crate) provider: Box<dyn Provider>,
     pub(crate) profile: Profile,
@@ -44,7 +44,7 @@ pub(crate) struct Keeper {
     pub(crate) recorder: Recorder,
     /// A setting that is wrong. Every call returns it.
     pub(crate) fault: Option<Error>,
-    pub(crate) snapshot: Snapshot,
+    pub(crate) cache: TokenCache,
     pub(crate) control: Mutex<Control>,
 }
 
@@ -76,7 +76,7 @@ impl Settings {
 /// What a call does next.
 enum Step {
     Answer(Result<Token, Error>),
-    Board(Arc<Flight<Landed>>),
+    Board(Arc<InFlight<Landed>>),
     /// The provider is asked again then.
     Rest(Deadline),
 }
@@ -92,7 +92,7 @@ impl Keeper {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        self.recorder.read(self.snapshot.hits())
+        self.recorder.read(self.cache.reads())
     }
 
     /// A token for a caller that memory could not answer.
@@ -106,7 +106,7 @@ impl Keeper {
         let mut waited = false;
         let result = self.obtain_by(deadline, &mut waited);
         if waited {
-            self.recorder.waited(watch.elapsed());
+            self.recorder.record_wait(watch.elapsed());
         }
         result
     }
@@ -128,11 +128,11 @@ impl Keeper {
         let arrival = self.use_record(&sharing.look_at_once()?, &ticket)?.ok()?;
         self.settle(None, &ticket, Ok(arrival), watch.elapsed()).ok()?;
         if self.settings.works_unasked() {
-            refresher::ensure_running();
+            scheduler::ensure_running();
             self.watch_record();
         } else {
             // Whoever asks again has it looked after.
-            self.snapshot.arm();
+            self.cache.notify_on_next_read();
         }
         let mut control = self.lock();
         let now = self.now();
@@ -253,7 +253,7 @@ impl Keeper {
 
     /// Why no flight may be started or boarded, if so.
     fn refusal(&self, control: &mut Control, now: Timestamp) -> Option<Error> {
-        if is_aboard(self.id.number()) {
+        if is_reentrant(self.id.number()) {
             return Some(Error::config(
                 "the provider calls its own manager, which is waiting for the provider; give it another manager",
             ));
@@ -269,10 +269,10 @@ impl Keeper {
     }
 
     /// Waits for a flight until the caller's deadline, and gives it up at its own.
-    fn ride(&self, flight: &Arc<Flight<Landed>>, deadline: Deadline) -> Result<Landed, Error> {
-        match flight.wait(deadline.min(flight.limit())) {
+    fn ride(&self, flight: &Arc<InFlight<Landed>>, deadline: Deadline) -> Result<Landed, Error> {
+        match flight.wait(deadline.min(flight.deadline())) {
             Some(outcome) => outcome,
-            None if !flight.limit().has_passed() => Err(timed_out()),
+            None if !flight.deadline().has_passed() => Err(timed_out()),
             None => {
                 self.give_up(flight);
                 flight.wait(deadline).unwrap_or_else(|| Err(timed_out()))
@@ -315,7 +315,7 @@ impl Keeper {
         now: Timestamp,
     ) -> Vec<EventKind> {
         let held = control.held.take();
-        self.snapshot.clear();
+        self.cache.clear();
         control.note_rejected(fingerprint, end, now);
         control.poll = None;
         // That the same token would come again is a reason to leave the provider alone only while it is good.
@@ -327,7 +327,7 @@ impl Keeper {
         control.young_rejections = u32::from(young) * (1 + if in_a_row { control.young_rejections } else { 0 });
         control.young_at = Some(now);
         let Some(surplus) = control.young_rejections.checked_sub(MOST_YOUNG_REJECTIONS) else { return news };
-        let retry_in = self.policy.pause(surplus + 1, &refused(), fastrand::f64());
+        let retry_in = self.policy.cooldown(surplus + 1, &refused(), fastrand::f64());
         let until = now.after(retry_in);
         // What the provider asked for may be longer.
         if control.pause.as_ref().is_none_or(|pause| pause.until.ends_before(until)) {
@@ -348,9 +348,9 @@ impl Keeper {
             control.poll = None;
             control.failures = 0;
             control.young_rejections = 0;
-            self.snapshot.clear();
+            self.cache.clear();
             let now = self.now();
-            let held = control.held.take().map(|held| (held.token.fingerprint().to_owned(), held.schedule.end));
+            let held = control.held.take().map(|held| (held.token.fingerprint().to_owned(), held.schedule.ends_at));
             if let Some((name, end)) = held.as_ref().filter(|_| self.sharing.is_some()) {
                 // Until the others are told it is still recorded, and must not come back from there.
                 control.note_forgotten(name, *end, now);

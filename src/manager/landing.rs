@@ -6,25 +6,25 @@ use std::time::Duration;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::error::{Error, ErrorKind, catch_panic};
 use crate::event::{EventKind, TokenOrigin};
-use crate::flight::Flight;
+use crate::in_flight::InFlight;
 use crate::lease::{Failure, OPERATION, RecordedToken, lease_of};
 use crate::manager::control::{Control, Held, Known, Landed, Pause, Poll, Purpose, Rejected, TOLERANCE, Ticket};
 use crate::manager::journey::{Arrival, Granted, Trouble};
 use crate::manager::keeper::Keeper;
 use crate::manager::state::SOON;
 use crate::policy::{Lifetime, Phase, Schedule};
-use crate::refresher;
+use crate::scheduler;
 use crate::store::Version;
 use crate::token::Token;
 
 impl Keeper {
     /// Takes the seat for a new flight. Nobody may be in the air.
-    pub(crate) fn take_seat(&self, control: &mut Control, purpose: Purpose) -> (Arc<Flight<Landed>>, Ticket) {
-        let flight = Flight::new(Deadline::within(self.flight_limit()));
+    pub(crate) fn take_seat(&self, control: &mut Control, purpose: Purpose) -> (Arc<InFlight<Landed>>, Ticket) {
+        let flight = InFlight::new(Deadline::within(self.flight_limit()));
         control.flight = Some(flight.clone());
         if purpose == Purpose::Look {
             control.store.look_at = Some(self.now().after(self.settings.store_check_interval));
-            control.store.hits = self.snapshot.hits();
+            control.store.hits = self.cache.reads();
             control.store.news = false;
         }
         (flight, control.ticket(purpose))
@@ -43,7 +43,7 @@ impl Keeper {
         if self.is_used_by_one_alone() { lease.saturating_mul(2) } else { lease }.saturating_add(OPERATION)
     }
 
-    pub(crate) fn launch(&self, flight: &Arc<Flight<Landed>>, ticket: Ticket) {
+    pub(crate) fn launch(&self, flight: &Arc<InFlight<Landed>>, ticket: Ticket) {
         let Some(keeper) = self.me.upgrade() else { return };
         let (mine, after) = (flight.clone(), self.me.clone());
         let fly = move || {
@@ -52,8 +52,8 @@ impl Keeper {
             keeper.settle(Some(&mine), &ticket, arrival, watch.elapsed())
         };
         // Started only now, because a thread takes as long to start as all the rest, and callers wait for the rest.
-        flight.launch(self.id.number(), fly, move || {
-            refresher::ensure_running();
+        flight.start(self.id.number(), fly, move || {
+            scheduler::ensure_running();
             if let Some(keeper) = after.upgrade() {
                 keeper.watch_record();
             }
@@ -61,7 +61,7 @@ impl Keeper {
     }
 
     /// Leaves a flight that is over its limit to itself and frees its seat: what it does may never end.
-    pub(crate) fn give_up(&self, flight: &Arc<Flight<Landed>>) {
+    pub(crate) fn give_up(&self, flight: &Arc<InFlight<Landed>>) {
         let mut news = Vec::new();
         let error = {
             let mut control = self.lock();
@@ -77,13 +77,13 @@ impl Keeper {
             error
         };
         self.tell(news);
-        flight.land(Err(error));
+        flight.complete(Err(error));
     }
 
     /// Takes in what a flight brought, or what was found without one, and tells about it.
     pub(crate) fn settle(
         &self,
-        flight: Option<&Arc<Flight<Landed>>>,
+        flight: Option<&Arc<InFlight<Landed>>>,
         ticket: &Ticket,
         arrival: Result<Arrival, Trouble>,
         took: Duration,
@@ -132,7 +132,7 @@ impl Keeper {
     ) -> Error {
         let (retry_in, failures) = trouble
             .settled
-            .unwrap_or_else(|| self.policy.next_pause(control.failures, &trouble.error, fastrand::f64()));
+            .unwrap_or_else(|| self.policy.next_cooldown(control.failures, &trouble.error, fastrand::f64()));
         let error = trouble.error;
         control.failures = failures;
         control.pause = Some(Pause { until: now.after(retry_in), error: Some(error.clone()) });
@@ -148,7 +148,7 @@ impl Keeper {
     /// What the others are told of a failed fetch.
     pub(crate) fn next_failure(&self, error: Error) -> Failure {
         let failures = self.lock().failures;
-        let (retry_in, count) = self.policy.next_pause(failures, &error, fastrand::f64());
+        let (retry_in, count) = self.policy.next_cooldown(failures, &error, fastrand::f64());
         Failure { error, retry_in, count }
     }
 
@@ -158,8 +158,8 @@ impl Keeper {
 
     /// Tells those who listen, and the log. Never called under a lock: the logger is the user's.
     pub(crate) fn announce(&self, kind: &EventKind) {
-        self.events.tell(self.now().wall(), kind);
-        let is_told = || self.sharing.as_ref().is_some_and(|sharing| sharing.logs_its_trouble());
+        self.events.emit(self.now().wall(), kind);
+        let is_told = || self.sharing.as_ref().is_some_and(|sharing| sharing.logs_outages());
         let level = match kind {
             EventKind::StoreDown { .. } | EventKind::StoreUp if is_told() => log::Level::Debug,
             EventKind::Failed { .. }
@@ -242,7 +242,7 @@ impl Landing<'_> {
         if schedule.phase(self.now) == Phase::Expired {
             return if same { Ok(self.wait_for_another(control, end)) } else { Err(self.dead_on_arrival(control)) };
         }
-        let better = |held: &Held| held.token.fingerprint() != name && !held.schedule.end.ends_before(end);
+        let better = |held: &Held| held.token.fingerprint() != name && !held.schedule.ends_at.ends_before(end);
         if !self.aboard && control.held.as_ref().is_some_and(better) {
             return Ok(Landed::Nothing);
         }
@@ -282,15 +282,15 @@ impl Landing<'_> {
         let worse = control
             .held
             .as_ref()
-            .is_some_and(|held| held.token.fingerprint() == name || !held.is_older_than(number, schedule.end));
+            .is_some_and(|held| held.token.fingerprint() == name || !held.is_older_than(number, schedule.ends_at));
         if control.is_rejected(name) || worse || schedule.phase(self.now) == Phase::Expired {
             return Landed::Nothing;
         }
         self.keeper.recorder.count(|metrics| metrics.tokens_from_store += 1);
-        let token = Token::new(recorded.secret, schedule.end, self.keeper.time.clone());
+        let token = Token::new(recorded.secret, schedule.ends_at, self.keeper.time.clone());
         let ahead = self.is_ahead(control);
         self.tell_granted(&token, TokenOrigin::Store, ahead);
-        let (life, end) = (recorded.life, schedule.end);
+        let (life, end) = (recorded.life, schedule.ends_at);
         self.hold(control, token, schedule, Origin { life, source: TokenOrigin::Store, number, version, end });
         control.tokens += 1;
         Landed::New
@@ -298,8 +298,8 @@ impl Landing<'_> {
 
     fn hold(&self, control: &mut Control, token: Token, schedule: Schedule, origin: Origin) {
         let Origin { life, source, number, version, end } = origin;
-        let hits = self.keeper.snapshot.hits();
-        self.keeper.snapshot.set(&token, schedule.late.sooner(schedule.dead));
+        let hits = self.keeper.cache.reads();
+        self.keeper.cache.set(&token, schedule.expiring_at.sooner(schedule.expired_at));
         let name = token.fingerprint();
         let before = control.held.as_ref().filter(|held| held.token.fingerprint() == name);
         let since = before.map_or(self.now, |held| held.since);
@@ -327,8 +327,9 @@ impl Landing<'_> {
             asked == Some(held.token.fingerprint())
         };
         let Some(held) = control.held.clone().filter(ours) else { return };
-        let sooner = held.schedule.end.sooner(end);
-        if sooner == held.schedule.end || self.now.until(sooner) + TOLERANCE > self.now.until(held.schedule.end) {
+        let sooner = held.schedule.ends_at.sooner(end);
+        if sooner == held.schedule.ends_at || self.now.until(sooner) + TOLERANCE > self.now.until(held.schedule.ends_at)
+        {
             if let Some(held) = &mut control.held {
                 (held.version, held.base, held.number) = (version.clone(), version, number);
             }
@@ -337,7 +338,7 @@ impl Landing<'_> {
         let schedule = self.keeper.policy.schedule(self.now, held.life, self.now.until(sooner), fastrand::f64());
         let token = Token::new(held.token.secret().clone(), sooner, self.keeper.time.clone());
         let Held { life, source, .. } = held;
-        self.hold(control, token, schedule, Origin { life, source, number, version, end: schedule.end });
+        self.hold(control, token, schedule, Origin { life, source, number, version, end: schedule.ends_at });
     }
 
     /// True when the flight was started in the background and lands while the token before it is still handed out.
@@ -357,7 +358,7 @@ impl Landing<'_> {
 
     /// When it makes sense to ask again: when the token is due, if it was asked for sooner; else when it is over.
     fn next_change(&self, schedule: &Schedule) -> Timestamp {
-        if self.now.reaches(schedule.due) { schedule.end } else { schedule.due }
+        if self.now.reaches(schedule.refresh_at) { schedule.ends_at } else { schedule.refresh_at }
     }
 
     /// The provider gives the token that nobody gets any more, and callers wait for the next one.
@@ -395,7 +396,7 @@ impl Landing<'_> {
         if self.ticket.held.as_ref().is_some_and(|ours| ours.token.fingerprint() == name)
             && control.heeds_rejection_of(&held.token, self.now)
         {
-            self.news.extend(self.keeper.drop_rejected(control, name, held.schedule.end, self.now));
+            self.news.extend(self.keeper.drop_rejected(control, name, held.schedule.ends_at, self.now));
             self.keeper.recorder.count(|metrics| metrics.rejections += 1);
         }
     }

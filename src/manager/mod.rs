@@ -1,4 +1,4 @@
-//! The manager: a handle through which callers get their token.
+//! The token manager: the public handle through which callers get the token of one credential.
 
 mod asking;
 mod control;
@@ -34,8 +34,12 @@ use crate::token::{Token, TokenSource};
 
 /// Always has a valid token of one credential ready.
 ///
-/// A handle: clones share the token, and dropping the last one ends the background work at once. It can be used from
-/// any number of threads. Ask it for the token each time one is needed, and do not keep the token.
+/// A manager fetches the token when the first caller needs one, keeps the token in memory, refreshes it in the
+/// background before it expires, and replaces it when a service rejects it. Call [`token`](TokenManager::token) each
+/// time a token is needed, and do not keep the token.
+///
+/// A manager is a handle that any number of threads can use. Clones share the token, and dropping the last clone ends
+/// the background work at once.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -50,17 +54,20 @@ use crate::token::{Token, TokenSource};
 ///
 /// # Blocking, and async programs
 ///
-/// Calls block the thread, never longer than they say. In an async program put them where blocking work goes
-/// (`spawn_blocking`), or use [`try_token`](TokenManager::try_token), which does not block.
+/// Calls block the calling thread, and the docs of each method say for how long at most. In an async program, call them
+/// where blocking work is allowed (`spawn_blocking`), or use [`try_token`](TokenManager::try_token), which does not
+/// block.
 ///
 /// # Fork
 ///
-/// A forked child keeps the held token and starts connections, fetches and the refresher anew. Forking while another
-/// thread is inside this library is not supported: as everywhere, a lock may stay taken for ever.
+/// A forked child keeps the current token and opens its own connections, starts its own fetches and its own scheduler
+/// thread. Do not fork while another thread is inside this library: the child would inherit a lock that is never
+/// released.
 #[derive(Clone)]
 pub struct TokenManager(Arc<Handle>);
 
-/// What all clones share. Its end is the end of the background work, even while a flight still holds the keeper.
+/// The part that all clones share. Dropping it ends the background work, even while the thread of a refresh still has a
+/// reference to the keeper.
 struct Handle {
     keeper: Arc<Keeper>,
 }
@@ -82,27 +89,39 @@ impl TokenManager {
 
     /// Returns a token that is valid now.
     ///
-    /// Reads memory when it can: nanoseconds, no lock that other threads wait for, no I/O. Otherwise the token is
-    /// fetched once for everybody who asks, and this blocks meanwhile, up to
-    /// [`max_wait`](crate::TokenManagerBuilder::max_wait). A token that is late but not dead is better than an error:
-    /// it is returned when the fetch fails.
+    /// While the manager has a token that is not about to expire, this function reads memory only, which takes
+    /// nanoseconds. Otherwise the token is read from the store or fetched from the provider, once for all callers. The
+    /// call blocks meanwhile, for [`max_wait`](crate::TokenManagerBuilder::max_wait) at most.
+    ///
+    /// If the fetch fails while the current token is [expiring](TokenState::Expiring), the call returns the current
+    /// token.
     ///
     /// # Errors
     ///
-    /// Only when no usable token is held. A failed fetch answers every call until its retry time, without another
-    /// fetch; see [`ErrorKind`](crate::ErrorKind) for what helps.
+    /// An error is returned only when the manager has no valid token. After a failed fetch there is a cooldown, during
+    /// which every call returns the error of that fetch at once.
+    ///
+    /// - [`ErrorKind::InvalidCredentials`](crate::ErrorKind::InvalidCredentials): the provider refused the id or the
+    ///   secret. A retry cannot help.
+    /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and
+    ///   [`Throttled`](crate::ErrorKind::Throttled): try again after [`Error::retry_after`].
+    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): `max_wait` ended before there was a token. The fetch
+    ///   continues, and a later call may get its token.
+    ///
+    /// The other kinds are listed at [`ErrorKind`](crate::ErrorKind).
     #[inline]
     pub fn token(&self) -> Result<Token, Error> {
         self.token_within(self.0.keeper.settings.max_wait)
     }
 
-    /// Like [`token`](TokenManager::token), but blocks no longer than `wait`, all in all.
+    /// Like [`token`](TokenManager::token), but blocks for `wait` at most.
     ///
-    /// A fetch that is under way by then goes on and serves later calls.
+    /// A fetch that is in flight when `wait` ends continues, and a later call may get its token.
     ///
     /// # Errors
     ///
-    /// As `token`; [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) when the time was over first.
+    /// The same as [`token`](TokenManager::token). [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) means that
+    /// `wait` ended before there was a token.
     #[inline]
     pub fn token_within(&self, wait: Duration) -> Result<Token, Error> {
         match self.held() {
@@ -111,11 +130,11 @@ impl TokenManager {
         }
     }
 
-    /// Returns the held token, if there is one that is not dead. Never blocks, so it fits a thread that draws a user
-    /// interface.
+    /// Returns the current token, or `None` if there is none or it has expired. Never blocks, so user interface threads
+    /// can call it.
     ///
-    /// When nothing usable is held, a fetch is started in the background; [`events`](TokenManager::events) tells when
-    /// it is there.
+    /// If there is no token, or the token is about to expire, a fetch is started in the background. Subscribe to
+    /// [`events`](TokenManager::events) to learn when the new token is there.
     #[inline]
     pub fn try_token(&self) -> Option<Token> {
         self.held().or_else(|| self.0.keeper.try_obtain())
@@ -124,107 +143,126 @@ impl TokenManager {
     #[inline(always)]
     fn held(&self) -> Option<Token> {
         let keeper = &self.0.keeper;
-        let hit = keeper.snapshot.get(keeper.now())?;
-        if hit.alarm {
-            keeper.nudge();
+        let hit = keeper.cache.get(keeper.now())?;
+        if hit.notify {
+            keeper.on_read();
         }
         Some(hit.token)
     }
 
-    /// Starts a fetch if nothing usable is held, and returns at once: the first call will find the token there.
+    /// Starts a fetch in the background if there is no valid token, and returns at once.
+    ///
+    /// Call this function at program start, so that the first call of [`token`](TokenManager::token) need not wait as
+    /// long.
     pub fn warm_up(&self) {
         self.0.keeper.warm_up();
     }
 
-    /// Takes `token` out of use, because a service refused it. It is out of use here whatever this returns: an error says that
-    /// other processes do not know, and is nothing to end a request for.
+    /// Takes `token` out of use, because a service refused it. The next call of [`token`](TokenManager::token) fetches
+    /// a new one.
     ///
-    /// Takes effect here before this returns, and for other managers on the same store within their
-    /// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval), while they are in use; one that was idle compares
-    /// at its first use. The next call fetches another one; a token that has been replaced already costs nothing,
-    /// however often it is rejected. Blocks for the store only.
+    /// [`send`](TokenManager::send) and [`call`](TokenManager::call) reject refused tokens by themselves.
     ///
-    /// When the provider grants the very same token again, it is used again, and further rejections of it are ignored
-    /// for 30 s. When three new tokens in a row are rejected within 10 s of their grant, another one would not help:
-    /// fetching then pauses, with growing pauses.
+    /// The rejection takes effect in this manager before this function returns, also when it returns an error. Other
+    /// managers on the same store follow within their
+    /// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval), or at their first call after an idle
+    /// time. Blocks for a store operation only; without a store, not at all.
+    ///
+    /// - Rejecting a token that has been replaced already changes nothing, so any number of threads can reject the same
+    ///   token, and one fetch follows.
+    /// - If the provider returns the rejected token again, the token is reinstated, and further rejections of it are
+    ///   ignored for 30 s.
+    /// - If three new tokens in a row are rejected within 10 s of their grant, a new token does not help. Fetching
+    ///   stops for a cooldown that grows with each further rejection.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the other managers could not be told. Here the token is out
-    /// of use all the same.
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written, so that other processes do
+    /// not know about the rejection yet. The token is out of use in this process, so there is no reason to fail a
+    /// request.
     pub fn reject(&self, token: &Token) -> Result<(), Error> {
         self.0.keeper.reject(token)
     }
 
-    /// Asks for a new token even though one is held, and blocks until it is there, up to
-    /// [`max_wait`](crate::TokenManagerBuilder::max_wait).
+    /// Fetches a new token although the current one is valid, and returns it.
     ///
-    /// Calls at the same time share one fetch. The pause after a failure is respected, and so is the time that the
-    /// provider wants between forced refreshes. A provider that gives the same token back, as WeCom does within its
-    /// life, cannot be forced: then that is returned, and ends when it ended before.
+    /// Blocks until the fetch has ended, for [`max_wait`](crate::TokenManagerBuilder::max_wait) at most. Calls at the
+    /// same time share one fetch.
+    ///
+    /// Returns the current token if the provider returned it unchanged, as WeCom does during the token's lifetime, or
+    /// if the provider's minimum time between two forced refreshes has not passed. The expiry of the token does not
+    /// change then.
     ///
     /// # Errors
     ///
-    /// When there is no other token. The held one stays in use.
+    /// The same as [`token`](TokenManager::token), and the error of a cooldown. The current token stays in use.
     pub fn force_refresh(&self) -> Result<Token, Error> {
         self.0.keeper.obtain_another(self.0.keeper.settings.max_wait)
     }
 
-    /// Forgets the token, here and in the store, and the pause after a failure, if there is one: the next call fetches.
+    /// Removes the token from this manager and from the store, and ends a cooldown. The next call fetches.
     ///
-    /// For a credential whose rights have changed. For a token that a service refused use
-    /// [`reject`](TokenManager::reject), which does not fetch twice. Blocks for the store only.
+    /// Use this function when the rights of the credential have changed. For a token that a service refused, use
+    /// [`reject`](TokenManager::reject): any number of rejections of a token cause one fetch, but each `invalidate`
+    /// causes another. Blocks for a store operation only.
     ///
     /// # Errors
     ///
-    /// As `reject`.
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written. The token is out of use in
+    /// this process then.
     pub fn invalidate(&self) -> Result<(), Error> {
         self.0.keeper.invalidate()
     }
 
-    /// Hands in a ticket that the vendor has pushed to the program's callback. Providers of vendors that do so ask with
-    /// the latest one.
+    /// Passes on a ticket that the vendor has pushed to your callback URL, for example `suite_ticket` or
+    /// `component_verify_ticket`.
     ///
-    /// It is stored for all managers that share it; a pause because there was none ends. Without a shared store this
-    /// manager alone has it. Blocks for the store only.
+    /// These vendors want the latest ticket with each request for a token. The ticket is stored for all managers of the
+    /// credential on the same store; without a store, only this manager has it. A cooldown that began because the
+    /// ticket was missing ends. Blocks for a store operation only.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider takes no ticket, or this is none.
-    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the other managers could not be told; they are told later,
-    /// and this one has it all the same.
+    /// - [`ErrorKind::Config`](crate::ErrorKind::Config) when the provider needs no ticket, or the ticket is empty or
+    ///   longer than 4 KiB.
+    /// - [`ErrorKind::Store`](crate::ErrorKind::Store) when the store could not be written. This manager uses the
+    ///   ticket, and writes it to the store later.
     pub fn set_ticket(&self, ticket: impl Into<Secret>) -> Result<(), Error> {
         self.0.keeper.set_ticket(ticket.into())
     }
 
-    /// How things stand, for people and programs. `Display` explains it in a few lines.
+    /// Returns the present state: the phase of the token, the last error, the store. `Display` prints a few lines for
+    /// people. Does not block.
     pub fn status(&self) -> Status {
         self.0.keeper.status()
     }
 
-    /// What has happened since the manager was built, in numbers. `Display` is a report.
+    /// Returns counters of what has happened since the manager was built. `Display` prints a report. Does not block.
     pub fn metrics(&self) -> Metrics {
         self.0.keeper.metrics()
     }
 
-    /// Subscribes to what happens from now on. Each call is a subscription of its own; drop the receiver to end it.
+    /// Subscribes to all events from now on, through a channel of [`crossbeam_channel`](crate::crossbeam_channel).
     ///
-    /// At most 256 events wait in it. When it is full new events are dropped, and the next one that fits says how many.
-    /// A manager has at most 64 subscriptions: one more ends the oldest, whose receiver is then disconnected.
+    /// Each call creates a subscription of its own; drop the receiver to end it. The channel holds 256 unread events.
+    /// When the channel is full, new events are dropped, and the next event that fits says how many in
+    /// [`Event::missed`]. A manager has 64 subscriptions at most. A further one ends the oldest and disconnects its
+    /// receiver.
     pub fn events(&self) -> Receiver<Event> {
         self.0.keeper.events.subscribe()
     }
 
-    /// The name under which the token is recorded in a store. It holds no secret.
+    /// Returns the key of the token's record in a store. A key contains no secret.
     pub fn key(&self) -> &Key {
         &self.0.keeper.key
     }
 
-    /// Ends all fetching, for every clone, and waits up to `wait` for a fetch that is under way. True when none is
-    /// left.
+    /// Ends all fetching, for every clone, and waits for the fetch that is in flight, for `wait` at most.
     ///
-    /// A fetch that was given up, because it never returned, does not count as one. Afterwards a held token is still
-    /// returned as long as it lives. What would have to fetch gives
+    /// Returns true when no fetch is in flight any more. A fetch that the manager abandoned, because it did not return
+    /// within its deadline, does not count.
+    ///
+    /// Afterwards, calls return the current token until it expires. Then they return
     /// [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown).
     pub fn shutdown(&self, wait: Duration) -> bool {
         self.0.keeper.shut_down(wait)
@@ -245,7 +283,7 @@ impl TokenSource for TokenManager {
     }
 }
 
-// A panic of the user's code is caught where it is called, and leaves no lock with half a change under it.
+// Panics of the user's code are caught where that code is called, and leave the values under all locks consistent.
 impl UnwindSafe for TokenManager {}
 impl RefUnwindSafe for TokenManager {}
 

@@ -11,7 +11,7 @@ use crate::manager::control::Control;
 use crate::manager::keeper::Keeper;
 use crate::provider::RenewalProfile;
 use crate::secret::Secret;
-use crate::thread::{aside, spawn};
+use crate::thread::{run_with_deadline, spawn};
 
 /// How and where a provider's state is kept.
 #[derive(Debug)]
@@ -315,7 +315,7 @@ impl Keeper {
     /// The same, and waits for it.
     pub(crate) fn leave_state_until(&self, deadline: Deadline) {
         if let Some(work) = self.last_words() {
-            drop(aside("evertoken-state", deadline, work));
+            drop(run_with_deadline("evertoken-state", deadline, work));
         }
     }
 

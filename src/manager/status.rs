@@ -1,91 +1,93 @@
-//! How things stand with one token, for people and programs.
+//! The status of a manager, for people and for programs.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::event::{TokenOrigin, seconds};
+use crate::event::{TokenOrigin, format_duration};
 use crate::key::Key;
 use crate::lease::DAY;
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
 
-/// How things stand with a manager's token. `Display` explains it.
+/// The status of a manager, from [`TokenManager::status`](crate::TokenManager::status). `Display` prints a few lines
+/// for people.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// The provider's name.
+    /// The name of the provider.
     pub provider: String,
-    /// The name under which the token is recorded.
+    /// The key of the token's record in a store.
     pub key: Key,
-    /// Where the held token is in its life.
+    /// The phase of the current token.
     pub state: TokenState,
-    /// Where the held token came from.
+    /// Where the current token came from. `None` without a token.
     pub origin: Option<TokenOrigin>,
-    /// Names the held token without telling it.
+    /// The [fingerprint](crate::Token::fingerprint) of the current token.
     pub fingerprint: Option<String>,
-    /// How long it has been held.
+    /// How long the manager has had the current token.
     pub held_for: Option<Duration>,
-    /// When it is renewed in the background. Zero: now.
+    /// How long until the current token is refreshed in the background. Zero: now.
     pub refresh_in: Option<Duration>,
-    /// When the provider stops taking it.
+    /// How long until the current token expires at the provider.
     pub expires_in: Option<Duration>,
-    /// True while a fetch is under way.
+    /// True while a fetch is in flight.
     pub fetching: bool,
-    /// When the provider is asked again, if it is left alone for now.
+    /// How long the cooldown lasts, in which nothing is sent to the provider. `None` outside a cooldown.
     pub retry_in: Option<Duration>,
-    /// The last failure since the manager was built, and how long ago it was. A wrong setting counts as one, just now.
+    /// The last failure since the manager was built, and how long ago it was. A wrong setting is a failure of zero ago.
     pub last_error: Option<(Error, Duration)>,
-    /// How old the ticket or the refresh token is that the provider is asked with. `None` as well for the refresh token
-    /// that the program brought.
+    /// The age of the pushed ticket or refresh token. `None` also for the refresh token that the program supplied.
     pub renewal_secret_age: Option<Duration>,
-    /// What was counted of the provider's quota, when it has one and something was counted here.
+    /// The use of the provider's quota, as counted by all managers on the store. `None` if the provider has no quota,
+    /// or this manager has counted nothing.
     pub quota: Option<QuotaStatus>,
-    /// How long the shared store has been out of use.
+    /// How long the shared store has been unavailable. `None` while the store works.
     pub store_down_for: Option<Duration>,
-    /// What the shared store failed with last, while it is out of use.
+    /// The last error of the shared store, while the store is unavailable.
     pub store_error: Option<Error>,
-    /// True after `shutdown`.
+    /// True after [`shutdown`](crate::TokenManager::shutdown).
     pub shut_down: bool,
 }
 
-/// What was used of a provider's quota in the 24 hours that began with the first call.
+/// The use of a provider's quota in the 24 hours since the first counted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
-    /// How many tokens were asked for.
+    /// The number of requests for a token.
     pub calls: u32,
-    /// How many may be asked for, those included that are kept for the replacement of rejected tokens.
+    /// The allowed number of requests, including the reserved ones.
     pub calls_limit: Option<u32>,
-    /// How many of these are kept for the replacement of rejected tokens.
+    /// How many of the allowed requests are reserved for the replacement of rejected tokens.
     pub calls_reserved: Option<u32>,
-    /// How often another token was forced.
+    /// The number of forced refreshes.
     pub forced: u32,
-    /// How often one may be.
+    /// The allowed number of forced refreshes.
     pub forced_limit: Option<u32>,
-    /// When the count begins anew.
+    /// How long until the count starts again at zero.
     pub resets_in: Duration,
 }
 
-/// Where a token is in its life.
+/// The phase of a manager's current token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenState {
-    /// No token is held.
+    /// The manager has no token.
     Empty,
-    /// Good, and not yet to be renewed.
+    /// The token is valid. No refresh is due.
     Fresh,
-    /// Good, and to be renewed in the background.
+    /// The token is valid and is being refreshed in the background. Callers get it without waiting.
     RefreshDue,
-    /// Inside the safety margin: callers ask for a new one, and get this if there is none.
+    /// The token is inside the [safety margin](crate::TokenManagerBuilder::safety_margin). Callers wait for a new
+    /// token, and get this one if the fetch fails.
     Expiring,
-    /// Nobody gets it any more.
+    /// The token has expired, or expires within the next 5 s (or a hundredth of its lifetime). No caller gets it.
     Expired,
 }
 
 impl Keeper {
     pub(crate) fn status(&self) -> Status {
-        // The user's code, so it is called before the lock is taken.
+        // Called before the lock is taken, because a provider is the user's code.
         let provider = self.provider.name().to_owned();
         let fault = self.fault.clone().map(|fault| (fault, Duration::ZERO));
         let control = self.lock();
@@ -98,8 +100,8 @@ impl Keeper {
             origin: held.map(|held| held.source),
             fingerprint: held.map(|held| held.token.fingerprint().to_owned()),
             held_for: held.map(|held| now.since(held.since)),
-            refresh_in: held.map(|held| now.until(held.schedule.due)),
-            expires_in: held.map(|held| now.until(held.schedule.end)),
+            refresh_in: held.map(|held| now.until(held.schedule.refresh_at)),
+            expires_in: held.map(|held| now.until(held.schedule.ends_at)),
             fetching: control.in_the_air().is_some(),
             retry_in: control.pause_at(now).map(|pause| now.until(pause.until)),
             last_error: fault
@@ -134,11 +136,11 @@ impl From<Phase> for TokenState {
 impl fmt::Display for TokenState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TokenState::Empty => "no token is held",
+            TokenState::Empty => "none",
             TokenState::Fresh => "fresh",
-            TokenState::RefreshDue => "due: it is being renewed",
-            TokenState::Expiring => "late: callers wait for a new one",
-            TokenState::Expired => "dead: nobody gets it",
+            TokenState::RefreshDue => "refresh due",
+            TokenState::Expiring => "expiring (callers wait for a new one)",
+            TokenState::Expired => "expired",
         })
     }
 }
@@ -148,12 +150,12 @@ impl fmt::Display for QuotaStatus {
         let of = |limit: Option<u32>| limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
         write!(f, "{}{} calls", self.calls, of(self.calls_limit))?;
         if let Some(reserved) = self.calls_reserved {
-            write!(f, " ({reserved} of them for rejected tokens)")?;
+            write!(f, " ({reserved} reserved to replace rejected tokens)")?;
         }
         if self.forced_limit.is_some() {
             write!(f, ", {}{} forced", self.forced, of(self.forced_limit))?;
         }
-        write!(f, ", anew in {}", seconds(self.resets_in))
+        write!(f, ", resets in {}", format_duration(self.resets_in))
     }
 }
 
@@ -162,29 +164,29 @@ impl fmt::Display for Status {
         writeln!(f, "{} {}", self.provider, self.key)?;
         write!(f, "  token       {}", self.state)?;
         if let (Some(source), Some(age)) = (self.origin, self.held_for) {
-            write!(f, ", from the {source} {} ago", seconds(age))?;
+            write!(f, ", from the {source} {} ago", format_duration(age))?;
         }
         if let (Some(due), Some(end)) = (self.refresh_in, self.expires_in) {
-            write!(f, "\n  renewal     in {}, the token ends in {}", seconds(due), seconds(end))?;
+            write!(f, "\n  refresh     in {}, the token expires in {}", format_duration(due), format_duration(end))?;
         }
         if self.fetching {
-            f.write_str("\n  fetching    now")?;
+            f.write_str("\n  fetch       in flight")?;
         }
         if let Some(retry) = self.retry_in {
-            write!(f, "\n  next try    in {}", seconds(retry))?;
+            write!(f, "\n  cooldown    next request in {}", format_duration(retry))?;
         }
         if let Some((error, ago)) = &self.last_error {
             let since = if self.held_for.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };
-            write!(f, "\n  last error  {} ago{since}: {error}", seconds(*ago))?;
+            write!(f, "\n  last error  {} ago{since}: {error}", format_duration(*ago))?;
         }
         if let Some(age) = self.renewal_secret_age {
-            write!(f, "\n  asked with  a ticket or refresh token that came {} ago", seconds(age))?;
+            write!(f, "\n  renewal     the refresh token or ticket is {} old", format_duration(age))?;
         }
         if let Some(quota) = &self.quota {
             write!(f, "\n  quota       {quota}")?;
         }
         if let Some(down) = self.store_down_for {
-            write!(f, "\n  store       out of use for {}", seconds(down))?;
+            write!(f, "\n  store       unavailable for {}", format_duration(down))?;
         }
         if let Some(error) = &self.store_error {
             write!(f, ": {error}")?;

@@ -7,7 +7,7 @@ use crate::clock::{Notifier, Timestamp};
 use crate::manager::control::{Control, Purpose};
 use crate::manager::keeper::Keeper;
 use crate::policy::Phase;
-use crate::refresher::{self, Next, Resident};
+use crate::scheduler::{self, Next, Task};
 use crate::store::Subscription;
 
 impl Keeper {
@@ -15,22 +15,22 @@ impl Keeper {
     /// the later one has the last word.
     pub(crate) fn look_again(&self, control: &Control, now: Timestamp) {
         self.note_when_to_look(control, now);
-        refresher::ensure_running();
+        scheduler::ensure_running();
     }
 
     /// The same where the refresher is started later.
     pub(crate) fn note_when_to_look(&self, control: &Control, now: Timestamp) {
         let ended = control.retired || control.shut_down;
         match self.next_moment(control, now).filter(|_| !ended) {
-            Some(at) => refresher::enlist(self.id, self.me.clone(), &self.time, at),
-            None => refresher::remove(self.id),
+            Some(at) => scheduler::register(self.id, self.me.clone(), &self.time, at),
+            None => scheduler::remove(self.id),
         }
     }
 
     /// A token that was due and unused is in use again.
     #[cold]
-    pub(crate) fn nudge(&self) {
-        refresher::schedule(self.id, self.me.clone(), &self.time, self.now());
+    pub(crate) fn on_read(&self) {
+        scheduler::schedule(self.id, self.me.clone(), &self.time, self.now());
     }
 
     /// Has the store tell when the record of the held token changes, if that is wanted and the store can; and no longer
@@ -80,7 +80,7 @@ impl Keeper {
     fn next_moment(&self, control: &Control, now: Timestamp) -> Option<Timestamp> {
         if let Some(flight) = control.in_the_air() {
             // It looks again when it lands; this is for one that does not.
-            return Some(now.after(flight.limit().remaining()));
+            return Some(now.after(flight.deadline().remaining()));
         }
         let waits = control.renewal_waits_until(now);
         let Some(held) = &control.held else {
@@ -88,10 +88,10 @@ impl Keeper {
             let look_at = self.state_look_at(control, now);
             return warm.into_iter().chain(look_at).reduce(Timestamp::sooner);
         };
-        let renewal = waits.map_or(held.schedule.due, |at| held.schedule.due.later(at));
+        let renewal = waits.map_or(held.schedule.refresh_at, |at| held.schedule.refresh_at.later(at));
         let look_at = if control.store.has_news() { Some(now) } else { control.store.look_at };
         let look_at = look_at.filter(|_| self.sharing.is_some());
-        let others = [Some(held.schedule.dead), look_at, self.state_look_at(control, now), control.report_at];
+        let others = [Some(held.schedule.expired_at), look_at, self.state_look_at(control, now), control.report_at];
         Some(others.into_iter().flatten().fold(renewal, Timestamp::sooner))
     }
 
@@ -103,22 +103,22 @@ impl Keeper {
 
     /// Starts a flight in the background, if there is room.
     fn take_off(&self, mut control: MutexGuard<'_, Control>, purpose: Purpose) -> Next {
-        let Some(slot) = refresher::slot() else { return Next::WhenThereIsRoom(self.now()) };
+        let Some(permit) = scheduler::try_permit() else { return Next::WhenPermitFree(self.now()) };
         let (flight, ticket) = self.take_seat(&mut control, purpose);
         drop(control);
-        flight.carry(Box::new(slot));
+        flight.attach_permit(Box::new(permit));
         self.launch(&flight, ticket);
-        Next::At(self.now().after(flight.limit().remaining()))
+        Next::At(self.now().after(flight.deadline().remaining()))
     }
 
     fn rest_or_leave(&self, control: &Control, now: Timestamp) -> Next {
-        self.next_moment(control, now).map_or(Next::Leave, Next::At)
+        self.next_moment(control, now).map_or(Next::Done, Next::At)
     }
 
-    /// Has the next reader call [`nudge`](Keeper::nudge); true when one came while that was being arranged.
+    /// Has the next reader call [`on_read`](Keeper::on_read); true when one came while that was being arranged.
     fn is_read_after_arming(&self, hits: u64) -> bool {
-        self.snapshot.arm();
-        self.snapshot.hits() > hits
+        self.cache.notify_on_next_read();
+        self.cache.reads() > hits
     }
 
     fn report(&self, now: Timestamp) {
@@ -137,8 +137,8 @@ impl Keeper {
     }
 }
 
-impl Resident for Keeper {
-    fn look(self: Arc<Self>) -> Next {
+impl Task for Keeper {
+    fn run(self: Arc<Self>) -> Next {
         let now = self.now();
         self.report(now);
         let mut ended = None;
@@ -153,20 +153,20 @@ impl Keeper {
     fn do_what_is_due(&self, now: Timestamp, ended: &mut Option<(u32, Subscription)>) -> Next {
         let mut control = self.lock();
         if control.retired || control.shut_down {
-            return Next::Leave;
+            return Next::Done;
         }
         if let Some(flight) = control.in_the_air() {
-            if flight.limit().has_passed() {
+            if flight.deadline().has_passed() {
                 drop(control);
                 self.give_up(&flight);
                 return Next::At(now);
             }
-            return self.next_moment(&control, now).map_or(Next::Leave, Next::At);
+            return self.next_moment(&control, now).map_or(Next::Done, Next::At);
         }
         if control.held.as_ref().is_some_and(|held| held.schedule.phase(now) == Phase::Expired) {
             // Nobody gets it any more, so it need not lie about.
             control.held = None;
-            self.snapshot.clear();
+            self.cache.clear();
             *ended = control.store.watch.take();
         }
         if control.too_many_lost() {
@@ -178,7 +178,7 @@ impl Keeper {
         if control.held.is_some() && control.store.has_news() {
             return self.take_off(control, Purpose::Look);
         }
-        let hits = self.snapshot.hits();
+        let hits = self.cache.reads();
         let keep_warm = self.settings.keep_warm;
         let waits = control.renewal_waits_until(now).is_some();
         let Some(held) = &control.held else {
@@ -191,7 +191,7 @@ impl Keeper {
         };
         let phase = held.schedule.phase(now);
         if phase >= Phase::RefreshDue && !waits {
-            let dead = held.schedule.dead;
+            let dead = held.schedule.expired_at;
             if held.is_used(hits) || keep_warm || self.is_read_after_arming(hits) {
                 return self.take_off(control, Purpose::Ahead);
             }

@@ -71,7 +71,7 @@ impl ErrorTable {
             None => UNKNOWN_CODE,
         };
         let error = match address_in_message(json).filter(|_| kind == ErrorKind::Forbidden) {
-            Some(address) => Error::new(kind, format!("{advice}; the address is {address}")),
+            Some(address) => Error::new(kind, format!("{advice}; the vendor sees this machine as {address}")),
             None => Error::new(kind, advice),
         };
         // The wait of a throttle code is a guess that doubles while failures go on; a longer `Retry-After` is exact.
@@ -192,6 +192,6 @@ fn address_in_message(json: &Json) -> Option<IpAddr> {
 
 /// The meaning of a code that no table has. The error may pass, so the kind is a retryable one with growing cooldown.
 pub(super) const UNKNOWN_CODE: (ErrorKind, &str) =
-    (ErrorKind::InvalidResponse, "the token was refused with a code that is not known here");
+    (ErrorKind::InvalidResponse, "the token endpoint refused the request with a code that is unknown to this crate");
 
-const TOO_MANY_CALLS: (ErrorKind, &str) = (ErrorKind::Throttled, "there were too many calls");
+const TOO_MANY_CALLS: (ErrorKind, &str) = (ErrorKind::Throttled, "there were too many requests");

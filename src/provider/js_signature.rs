@@ -49,7 +49,9 @@ pub(crate) fn signed_part(url: &str) -> Result<&str, Error> {
     let after = part.strip_prefix("https://").or_else(|| part.strip_prefix("http://"));
     match after.filter(|rest| !rest.is_empty()) {
         Some(_) => Ok(part),
-        None => Err(Error::config("the page's URL must be the whole one that a browser shows, from http on")),
+        None => Err(Error::config(
+            "the page's URL must be complete, as a browser shows it, and begin with http:// or https://",
+        )),
     }
 }
 

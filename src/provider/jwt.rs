@@ -2,8 +2,8 @@
 //!
 //! A signed assertion proves who a client is (`private_key_jwt`, `client_secret_jwt`: RFC 7523, section 2.2) or is the
 //! grant itself (JWT bearer: RFC 7523, section 2.1). The algorithm follows from the key: RS256 or PS256 for RSA, ES256
-//! for P-256, HS256 for a shared secret (RFC 7518). Each request gets an assertion of its own, because servers accept an
-//! assertion once.
+//! for P-256, HS256 for a shared secret (RFC 7518). Each request gets an assertion of its own, because servers accept
+//! an assertion once.
 //!
 //! Private keys are read from PEM and checked at once, so that a wrong file is an error when the program starts.
 
@@ -31,8 +31,8 @@ use crate::secret::{Secret, hex};
 /// A private key that signs assertions (`private_key_jwt`, JWT bearer): RSA of 2048 to 4096 bits, or EC on the curve
 /// P-256.
 ///
-/// An RSA key signs with RS256, or with PS256 after [`pss`](SigningKey::pss). An EC key signs with ES256. `Debug` does not
-/// show the key. The PEM text is wiped from memory when its last [`Secret`] is dropped.
+/// An RSA key signs with RS256, or with PS256 after [`pss`](SigningKey::pss). An EC key signs with ES256. `Debug` does
+/// not show the key. The PEM text is wiped from memory when its last [`Secret`] is dropped.
 ///
 /// ```no_run
 /// use evertoken::OAuth2;
@@ -86,7 +86,7 @@ impl SigningKey {
     ///
     /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`SigningKey::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<SigningKey, Error> {
-        SigningKey::from_pem(read_file(path.as_ref(), "the file of the private key")?)
+        SigningKey::from_pem(read_file(path.as_ref(), "the private key file")?)
     }
 
     /// Sets the id under which the server knows the key. Each assertion names it as `kid`.
@@ -133,7 +133,7 @@ impl SigningKey {
             }
             Pair::P256(pair) => pair.sign(&random, text).map(|signature| signature.as_ref().to_vec()),
         };
-        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "the assertion cannot be signed"))
+        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "signing the assertion failed"))
     }
 
     fn public_key(&self) -> &[u8] {
@@ -183,7 +183,7 @@ impl Certificate {
                 return Ok(Certificate { der: der.as_slice().into() });
             }
         }
-        Err(Error::config("there is no readable certificate in the PEM text (CERTIFICATE)"))
+        Err(Error::config("the PEM text has no readable certificate (-----BEGIN CERTIFICATE-----)"))
     }
 
     /// Reads the first certificate in a PEM file.
@@ -192,7 +192,7 @@ impl Certificate {
     ///
     /// [`ErrorKind::Config`] when the file cannot be read, and the errors of [`Certificate::from_pem`].
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Certificate, Error> {
-        Certificate::from_pem(read_file(path.as_ref(), "the file of the certificate")?.expose())
+        Certificate::from_pem(read_file(path.as_ref(), "the certificate file")?.expose())
     }
 
     /// Returns the SHA-256 of the certificate in base64url, as the header field `x5t#S256` has it.
@@ -260,8 +260,8 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Makes the time claims of an assertion that expires `lifetime` after its issue. The issue is dated [`SKEW`] before
-    /// `now`, because the server's clock may be behind the clock of this machine.
+    /// Makes the time claims of an assertion that expires `lifetime` after its issue. The issue is dated [`SKEW`]
+    /// before `now`, because the server's clock may be behind the clock of this machine.
     pub(super) fn new(now: SystemTime, lifetime: Duration) -> Result<Times, Error> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_err(|_| Error::config("this machine's clock shows a time before 1970; set it"))?.as_secs();
@@ -298,7 +298,8 @@ pub(super) fn sign(signer: Signer<'_>, thumbprint: Option<&str>, claims: &Claims
 }
 
 fn encoded(part: &impl Serialize) -> Result<Zeroizing<String>, Error> {
-    let json = serde_json::to_vec(part).map_err(|_| Error::config("the assertion cannot be written as JSON"))?;
+    let json =
+        serde_json::to_vec(part).map_err(|_| Error::config("the claims of the assertion cannot be written as JSON"))?;
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(json)))
 }
 
@@ -320,11 +321,11 @@ fn pkcs8(der: &[u8]) -> Result<Pair, Error> {
 /// Returns the error for a key that `ring` rejected. `ring` gives its reasons as words only.
 fn rejected(cause: ring::error::KeyRejected) -> Error {
     Error::config(match cause.to_string().as_str() {
-        "TooSmall" => "the RSA key is too small; it must have 2048 bits or more",
-        "TooLarge" => "the RSA key is too large; it must have 4096 bits or less",
-        "PrivateModulusLenNotMultipleOf512Bits" => "the RSA key has a size that is not supported; take 2048 bits",
+        "TooSmall" => "the RSA key is too small; use one of 2048 to 4096 bits",
+        "TooLarge" => "the RSA key is too large; use one of 2048 to 4096 bits",
+        "PrivateModulusLenNotMultipleOf512Bits" => "the size of the RSA key is not supported; use 2048 bits",
         "WrongAlgorithm" => "the private key is neither an RSA key nor an EC key on the curve P-256",
-        _ => "the private key cannot be read; it is damaged, or of a kind that is not supported",
+        _ => "the private key cannot be read; it is damaged or of an unsupported kind",
     })
 }
 
@@ -335,14 +336,14 @@ fn no_key(pem: &str, found: Option<SectionKind>) -> Error {
         _ if pem.contains("ENCRYPTED") => {
             "the private key is encrypted; decrypt it first (openssl pkey -in .. -out ..)"
         }
-        _ if pem.contains(r"-----\n") => "the PEM text has \\n where its lines should break",
-        Some(SectionKind::Certificate) => "this is a certificate; the private key that belongs to it is wanted",
-        Some(SectionKind::PublicKey) => "this is a public key; the private key is wanted",
+        _ if pem.contains(r"-----\n") => "the PEM text has the characters \\n instead of line breaks; replace them",
+        Some(SectionKind::Certificate) => "this is a certificate; pass the private key that belongs to it",
+        Some(SectionKind::PublicKey) => "this is a public key; pass the private key",
         Some(SectionKind::EcPrivateKey) => {
-            "an EC key must be in the form PKCS#8 (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
+            "an EC key must be in PKCS#8 form; convert it (openssl pkcs8 -topk8 -nocrypt -in .. -out ..)"
         }
-        Some(_) => "there is no private key in the PEM text",
-        None => "the private key is not readable PEM (-----BEGIN PRIVATE KEY-----)",
+        Some(_) => "the PEM text has no private key",
+        None => "the private key is not readable PEM; the text begins with -----BEGIN PRIVATE KEY-----",
     })
 }
 

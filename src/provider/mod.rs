@@ -4,21 +4,20 @@
 //!
 //! A manager holds one provider and calls it in this order:
 //!
-//! 1. [`Provider::check`] once, when the manager is built. A wrong setting is then the error of every call.
-//! 2. [`Provider::identity`], [`Provider::profile`] and [`Provider::renewal`] once: where the token is recorded, when it
-//!    is refreshed, and which refresh token or ticket is kept beside it.
+//! 1. [`Provider::check`] once, when the manager is built. `build()` returns the error of a wrong setting, and a
+//!    manager from [`TokenManager::new`](crate::TokenManager::new) returns it from every call.
+//! 2. [`Provider::identity`], [`Provider::profile`] and [`Provider::renewal`] once: where the token is recorded, when
+//!    it is refreshed, and which refresh token or ticket is kept beside it.
 //! 3. [`Provider::fetch`] on a thread of its own, each time a new token is needed, one call at a time. The [`Context`]
 //!    brings the HTTP client, the deadline, the [renewal secret](Context::renewal_secret) and the
 //!    [token of the parent](Context::parent).
 //! 4. A [`Grant`] becomes the current token. A renewal secret in the grant is stored before callers get the token.
 //!    An [`Error`] starts a cooldown, whose length depends on the [kind](crate::ErrorKind).
 //! 5. [`Provider::placement`] and [`Provider::verdict`] for each request that is sent with the token.
-//!
-//! # Modules
-//!
-//! The providers of one vendor stand in one folder. The vendor's error codes are tables in that folder, and `errors.rs`
-//! reads the tables. `placement.rs` and `service_response.rs` are about requests that carry a token; `config/` builds
-//! providers from a configuration file or from the environment.
+
+// The providers of one vendor stand in one folder, with the vendor's error codes as tables; `errors.rs` reads the
+// tables. `placement.rs` and `service_response.rs` are about requests that carry a token. `config/` builds providers
+// from a configuration file or from the environment. `base_url.rs` and `settings.rs` check settings for all providers.
 
 mod base_url;
 mod config;
@@ -58,7 +57,7 @@ pub(crate) use service_response::Verdict;
 use crate::clock::{Deadline, Time};
 use crate::error::Error;
 use crate::http::HttpConfig;
-use crate::policy::{LONGEST_LIFETIME, Lifetime};
+use crate::policy::{Lifetime, MAX_LIFETIME};
 use crate::secret::Secret;
 use crate::token::{Token, check_text};
 
@@ -69,8 +68,9 @@ use crate::token::{Token, check_text};
 /// both ways in [extending](crate::guide::extending), and `examples/custom_provider.rs` runs one.
 ///
 /// The manager calls [`fetch`](Provider::fetch) on a thread of its own, one call at a time. `fetch` may block, fail and
-/// even panic: callers wait for their own deadlines only. `fetch` must not ask its own manager for a token; the manager
-/// answers such a call with an error instead of a deadlock.
+/// even panic: callers wait until their own deadlines only. A call that does not return after its deadline is
+/// abandoned, and the next one runs beside it. `fetch` must not ask its own manager for a token; the manager answers
+/// such a call with an error instead of a deadlock.
 ///
 /// ```
 /// use evertoken::provider::{Context, Grant, Identity, Provider};
@@ -213,7 +213,7 @@ impl Provider for Box<dyn Provider> {
     }
 }
 
-/// What a fetch gets from the manager: the HTTP client, the deadline, the renewal secret, the parent's token.
+/// The inputs of a fetch: the HTTP client, the deadline, the renewal secret, the parent's token.
 ///
 /// The manager makes a context for each fetch. A test of a provider makes its own with [`Context::new`].
 #[derive(Debug)]
@@ -269,7 +269,9 @@ impl Context {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the context has no parent's token. The manager always
     /// brings one to a provider that has a parent.
     pub fn parent(&self) -> Result<&Token, Error> {
-        self.parent.as_ref().ok_or_else(|| Error::config("there is no token to ask with"))
+        self.parent
+            .as_ref()
+            .ok_or_else(|| Error::config("the context has no token of the parent; add one with `with_parent`"))
     }
 
     /// True when the fetch has to bring another token although the one granted before has not expired.
@@ -372,11 +374,11 @@ impl Grant {
     /// of zero are errors.
     pub(crate) fn into_parts(self, profile: &Profile) -> Result<(Secret, Lifetime), Error> {
         check_text(&self.token).map_err(Error::invalid_response)?;
-        let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(LONGEST_LIFETIME);
+        let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(MAX_LIFETIME);
         if lifetime.is_zero() {
-            return Err(Error::invalid_response("the provider granted a token whose lifetime is over"));
+            return Err(Error::invalid_response("the provider granted a token that has expired"));
         }
-        Ok((self.token, Lifetime { whole: lifetime, renew_in: self.refresh_in }))
+        Ok((self.token, Lifetime { total: lifetime, refresh_in: self.refresh_in }))
     }
 }
 
@@ -395,8 +397,8 @@ fn parse_grant_fields(mut json: Json, token: &str, lifetime: &str) -> Result<Gra
 /// Reads the grant as [`parse_grant_fields`] does, and the renewal secret for the next fetch from a third field.
 ///
 /// A reply with a renewal secret always makes a grant, even if the token or the lifetime is unusable: the provider may
-/// have invalidated the previous renewal secret, so the manager has to store the new one first. The manager then reports
-/// the token as invalid.
+/// have invalidated the previous renewal secret, so the manager has to store the new one first. The manager then
+/// reports the token as invalid.
 fn parse_grant_with_renewal_secret(
     mut json: Json,
     token: &str,

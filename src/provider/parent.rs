@@ -20,8 +20,8 @@ impl Parent {
         &*self.0
     }
 
-    /// Returns the fingerprint of the parent's identity, as a part of the derived provider's identity: another parent
-    /// makes another token.
+    /// Returns the fingerprint of the parent's identity, as a part of the derived provider's identity, because a
+    /// token that is derived from another parent's token is another token.
     pub(super) fn fingerprint(&self) -> String {
         self.0.identity().fingerprint()
     }

@@ -30,8 +30,8 @@ pub struct Profile {
     /// token, so the manager does not refresh earlier. Default: `None`, the provider grants another token at any time.
     pub earliest_refresh: Option<Duration>,
     /// True when the provider, returning a token that it granted before, names the true remaining lifetime or extends
-    /// it. Then the lifetime in the reply counts. Default: false; the end that was seen first stays, because a token must
-    /// not be used after its end.
+    /// it. Then the lifetime in the reply counts. Default: false; the end that was seen first stays, because a token
+    /// must not be used after its end.
     pub unchanged_token_extends: bool,
     /// True when a new token invalidates the previous one. Then processes that cannot reach their shared store fetch
     /// rarely, because each fetch would invalidate the token of the other processes. Default: false.
@@ -43,10 +43,10 @@ pub struct Profile {
     /// Default: zero.
     pub min_forced_interval: Duration,
     /// How many times in 24 hours the provider can be forced to grant another token before the current one expires.
-    /// [`Context::is_forced`](crate::provider::Context::is_forced) marks such a fetch. All processes that share a store
+    /// [`Context::is_forced`](crate::provider::Context::is_forced) marks such a fetch. Processes that share a store
     /// count together. Default: `None`, the provider cannot be forced.
     pub forced_quota: Option<u32>,
-    /// How many tokens may be fetched in 24 hours. All processes that share a store count together. Default: `None`, no
+    /// How many tokens may be fetched in 24 hours. Processes that share a store count together. Default: `None`, no
     /// limit.
     pub daily_quota: Option<DailyQuota>,
 }
@@ -103,8 +103,8 @@ impl Profile {
         Profile { forced_quota: Some(times), ..self }
     }
 
-    /// Sets [`daily_quota`](Profile#structfield.daily_quota): the fetches in 24 hours, and how many of them are reserved
-    /// for replacing rejected tokens.
+    /// Sets [`daily_quota`](Profile#structfield.daily_quota): the fetches in 24 hours, and how many of them are
+    /// reserved for replacing rejected tokens.
     #[must_use]
     pub fn daily_quota(self, calls: u32, reserve: u32) -> Profile {
         Profile { daily_quota: Some(DailyQuota { calls, reserve }), ..self }
@@ -143,21 +143,23 @@ impl Default for Profile {
 /// | | [`refresh_token`](RenewalProfile::refresh_token) | [`ticket`](RenewalProfile::ticket) |
 /// |---|---|---|
 /// | first one | the program brings it | [`set_ticket`](crate::TokenManager::set_ticket) |
-/// | next one | [`Grant::with_renewal_secret`](crate::provider::Grant::with_renewal_secret) | [`set_ticket`](crate::TokenManager::set_ticket) |
+/// | next one | [`Grant::with_renewal_secret`] | [`set_ticket`](crate::TokenManager::set_ticket) |
 /// | used by | one fetch at a time across all processes | any number of fetches |
 /// | shared store down | no fetch, because a replaced refresh token could be lost | fetches go on |
+///
+/// [`Grant::with_renewal_secret`]: crate::provider::Grant::with_renewal_secret
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RenewalProfile {
-    /// Whose renewal secret this is. Providers of one app that share a ticket return the same identity here.
+    /// The owner of the renewal secret. Providers of one app that share a ticket return the same identity here.
     pub identity: Identity,
     /// How long a renewal secret is usable after it arrived.
     pub lifetime: Duration,
     /// The renewal secret until another one is recorded.
     pub initial: Option<Secret>,
     /// True when a use may replace the renewal secret: only one fetch may use it at a time, its replacement must not be
-    /// lost, and no fetch runs while the shared store cannot be used. False when the program hands each renewal secret to
-    /// [`set_ticket`](crate::TokenManager::set_ticket).
+    /// lost, and no fetch runs while the shared store cannot be used. False when the program hands each renewal secret
+    /// to [`set_ticket`](crate::TokenManager::set_ticket).
     pub rotates: bool,
 }
 

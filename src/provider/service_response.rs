@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::http::HeaderMap;
 
-/// The response of a service to a request that carried a token. [`Provider::verdict`](crate::provider::Provider::verdict)
-/// reads it.
+/// The response of a service to a request that carried a token.
+/// [`Provider::verdict`](crate::provider::Provider::verdict) reads it.
 #[derive(Clone, Copy)]
 pub struct ServiceResponse<'a> {
     status: u16,
@@ -29,7 +29,7 @@ impl<'a> ServiceResponse<'a> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// All headers.
+    /// The headers.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
@@ -41,7 +41,8 @@ impl<'a> ServiceResponse<'a> {
 
     /// The body as a JSON object, or `None` if it is none.
     ///
-    /// Control characters that JSON does not allow are replaced by blanks, because vendors put them into their messages.
+    /// Control characters that JSON does not allow are replaced by blanks, because vendors put them into their
+    /// messages.
     pub fn json(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
         serde_json::from_slice(self.body).ok().or_else(|| {
             let text = String::from_utf8_lossy(self.body).replace(char::is_control, " ");
@@ -59,7 +60,7 @@ impl<'a> ServiceResponse<'a> {
     /// | Response | Verdict |
     /// |---|---|
     /// | 401 | [`Rejected`](Verdict::Rejected) |
-    /// | 401 with `insufficient_scope`, `insufficient_claims` or the like in `WWW-Authenticate` | [`Accepted`](Verdict::Accepted) |
+    /// | 401 with `insufficient_scope` or `insufficient_claims` in `WWW-Authenticate` | [`Accepted`](Verdict::Accepted) |
     /// | 400 or 403 with `invalid_token` in `WWW-Authenticate` | [`Rejected`](Verdict::Rejected) |
     /// | 429 | [`Throttled`](Verdict::Throttled) |
     /// | anything else | [`Accepted`](Verdict::Accepted) |
@@ -78,7 +79,7 @@ impl<'a> ServiceResponse<'a> {
     }
 }
 
-/// What a response of the service says about the token.
+/// The judgement about a token that a response of the service allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {

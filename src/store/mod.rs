@@ -1,48 +1,114 @@
-//! Where managers share a token: bytes with a lifetime, changed one at a time.
+//! The [`Store`] trait: shared records with a lifetime, changed by compare-and-swap.
+//!
+//! # Theory of operation
+//!
+//! A store maps a [`Key`] to an [`Entry`]: bytes, the rest of their lifetime, and a [`Version`]. The bytes mean nothing
+//! to a store. A credential has one *record* (its token and what is known about it) under its key, and *sidecars*
+//! under keys derived from that one: the lease (`<key>:lock`), the renewal secret (`<key>:state`) and the quota count
+//! (`<key>:quota`). An idempotent operation has one entry, under a key that ends in `:once`.
+//!
+//! A *lease* is an entry whose bytes name its holder. Only the holder fetches, so that processes that share a store
+//! fetch once. A refresh uses a store in these steps:
+//!
+//! 1. [`Store::read_or_lease`] returns a usable record (*found*: the refresh ends here), or gives the lease to the
+//!    caller (*leased*: go to 3), or says that another process holds the lease (*busy*: go to 2).
+//! 2. [`Store::wait`] blocks until the record changes, the lease is free or the deadline passes. Then step 1 again.
+//! 3. The holder fetches from the provider.
+//! 4. [`Store::publish`] writes the new record and releases the lease. If the fetch failed, the manager adds the
+//!    failure to the record and releases the lease with [`Store::compare_and_swap`].
+//!
+//! Failures, and what follows from them:
+//!
+//! - *The holder dies.* The lease ends with its lifetime, and a process that waits gets the next one.
+//! - *The holder is suspended for longer than its lease.* Another process has fetched meanwhile. `publish` then finds
+//!   another version than the one the suspended holder started from, and keeps the entry that expires later.
+//! - *A reply is lost after the store has acted.* `read_or_lease` gives the same owner its lease again. A repeated
+//!   `compare_and_swap` reports a conflict, and the current entry holds the caller's own bytes.
+//! - *The store fails.* Managers go on without it, see [`ErrorKind::Store`]. A store needs no retries of its
+//!   own.
 
-mod bounded;
 #[cfg(feature = "encryption")]
 pub(crate) mod encrypted;
 pub(crate) mod file;
+mod io_reason;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-mod watch;
+mod subscriptions;
+mod timeout;
 
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ring::digest;
 use zeroize::Zeroizing;
 
-pub use self::watch::Subscription;
+pub use self::subscriptions::Subscription;
 pub use crate::key::Key;
+pub use crate::version::Version;
 
-pub(crate) use self::bounded::BoundedStore;
+pub(crate) use self::timeout::TimeoutStore;
 
 use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
-use crate::secret::hex;
 
-/// Keeps bytes under keys for a while, and changes them atomically.
+/// Keeps bytes under keys, each for a limited time, and changes them by compare-and-swap.
 ///
-/// Two operations are enough for a backend. [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and
-/// [`wait`](Store::wait) are made of them and overridden where a backend does one in a single round trip;
-/// [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_its_trouble`](Store::logs_its_trouble) and
-/// [`is_encrypted`](Store::is_encrypted) are optional. Managers whose stores hold the same bytes act as one: they share the
-/// token, and one of them fetches. Apart from `wait`, no operation may take longer than half a second or so: a manager
-/// waits for a second, or two to store a refresh token, and treats a slower store as one that is down.
+/// Managers whose stores hold the same bytes share their tokens, and one of them fetches for all.
+///
+/// # Writing a store
+///
+/// Implement [`read`](Store::read) and [`compare_and_swap`](Store::compare_and_swap). The other methods have defaults:
+///
+/// - [`read_or_lease`](Store::read_or_lease), [`publish`](Store::publish) and [`wait`](Store::wait) are built from the
+///   two required methods. Override them when the backend can do one of them in a single round trip.
+/// - [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_outages`](Store::logs_outages) and
+///   [`is_encrypted`](Store::is_encrypted) describe optional abilities. The defaults say that the store has none of
+///   them.
+///
+/// The store promises managers:
+///
+/// - **Atomic changes.** Of several calls of `compare_and_swap` that expect the same version of one key, exactly one
+///   succeeds, in all threads, processes and hosts that use the backend. Nothing need be atomic across two keys.
+/// - **Visible changes.** After `compare_and_swap` returns, every `read` sees its result. A store that returns older
+///   bytes, for example from a replica, costs duplicate fetches.
+/// - **Versions.** While the bytes under a key stay the same, so does their [`Version`]; other bytes have another one.
+///   [`Entry::new`] uses a hash of the bytes, which is enough.
+/// - **Lifetimes.** An entry is absent once its lifetime has passed. The store measures lifetimes by its own clock,
+///   from the moment of the write. [`Entry::remaining`] must not be longer than what is left, because a manager
+///   believes it.
+/// - **Opaque bytes.** An entry may hold any bytes, up to 64 KiB. Entries contain tokens: keep them private.
+///
+/// # Time limits
+///
+/// Managers call the methods on helper threads, several at once, and wait at most one second for each (two seconds when
+/// a refresh token is written, three for an idempotent operation). A store that takes longer counts as failed, and a
+/// late result is dropped. While such a call has not returned, the manager makes no other. So each method should return
+/// within half a second, with an error if need be. Exceptions: `wait` may block until its deadline; `read_at_once`,
+/// `watch`, `logs_outages` and `is_encrypted` are called without a helper thread and must not block at all.
+///
+/// A panic in a method counts as a failure of the store.
+///
+/// # Errors
+///
+/// Managers treat every error of a store as [`ErrorKind::Store`], and show its text in the log and in
+/// [`Status`](crate::Status). An error may be returned although the change was made: callers compare versions to find
+/// out.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// What is under `key`. `None` when there is nothing or its lifetime is over.
+    /// Returns the entry under `key`, or `None` when there is none or its lifetime has passed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`] when the backend cannot be used, here and below.
+    /// [`ErrorKind::Store`] when the backend fails. This holds for the other methods as well.
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error>;
 
-    /// Replaces what is under `key`, or removes it when `new` is `None`, if it is what was `expected`. Atomic.
+    /// Writes `new` (bytes and their lifetime) under `key`, or removes the entry when `new` is `None`, provided that
+    /// the current entry is what the caller `expected`.
+    ///
+    /// The comparison and the change are one atomic step. Returns [`SwapOutcome::Conflict`] with the current entry, and
+    /// changes nothing, when the entry is not the expected one. [`Expected::matches`] does the comparison. An entry
+    /// whose lifetime has passed counts as absent.
     fn compare_and_swap(
         &self,
         key: &Key,
@@ -50,37 +116,45 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error>;
 
-    /// Reads a record other than version `not` with `at_least` left of its lifetime; when there is none, takes the lease of
-    /// `key` for `lease`, so that its holder alone fetches. Asking again with the same `owner` gives the lease again,
-    /// for the whole time.
+    /// Returns a usable record, or else takes the lease of `key`, or else says that another owner holds it.
+    ///
+    /// A record is usable when its version differs from `other_than` (the one that the caller already has and wants
+    /// replaced) and at least `min_remaining` of its lifetime is left. When there is none and the lease is free,
+    /// `owner` gets it for the time `lease`. An owner that asks again while it holds the lease gets it again, for the
+    /// full time.
+    ///
+    /// The promise that matters: two owners never hold the lease of a key at once. The default takes the lease first
+    /// and reads again, so that a record written in between is found and not fetched again.
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let fits = |entry: &Entry| entry.serves(not, at_least);
+        let qualifies = |entry: &Entry| entry.qualifies(other_than, min_remaining);
         let entry = self.read(key)?;
-        if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
+        if let Some(entry) = entry.as_ref().filter(|entry| qualifies(entry)) {
             return Ok(LeaseOutcome::Found(entry.clone()));
         }
         let cursor = Cursor::new(entry.map(|entry| entry.version));
-        let lock = key.lease();
-        match self.compare_and_swap(&lock, Expected::Absent, Some((owner.as_bytes(), lease)))? {
-            SwapOutcome::Done(version) => match self.read(key)?.filter(fits) {
-                // It came between the two looks: to fetch now would be to fetch twice.
+        let lease_key = key.lease();
+        match self.compare_and_swap(&lease_key, Expected::Absent, Some((owner.as_bytes(), lease)))? {
+            SwapOutcome::Done(version) => match self.read(key)?.filter(qualifies) {
+                // Another process published between the two reads and released its lease. Give the lease back, or
+                // this caller would fetch a second time.
                 Some(entry) => {
-                    self.compare_and_swap(&lock, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
+                    self.compare_and_swap(&lease_key, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
                     Ok(LeaseOutcome::Found(entry))
                 }
                 None => Ok(LeaseOutcome::Leased),
             },
             SwapOutcome::Conflict(Some(holder)) if holder.bytes() == owner.as_bytes() => {
-                // Its owner counts on a whole lease from now.
+                // The same owner asks again, perhaps because it never saw the first reply. Extend the lease: the
+                // owner assumes the full time from now on.
                 match self.compare_and_swap(
-                    &lock,
+                    &lease_key,
                     Expected::Version(&holder.version),
                     Some((owner.as_bytes(), lease)),
                 )? {
@@ -95,21 +169,27 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Writes a record and frees the lease. `seen` is the version that the record was made from. Whoever holds
-    /// the lease writes in any case; anyone else replaces what was written since only with something that lives longer.
+    /// Writes a record and releases the lease if `owner` holds it.
+    ///
+    /// `supersedes` is the version from which the caller made the new record, `None` if there was none. When the
+    /// current record is another one by now, the holder of the lease overwrites it. A caller without the lease (it
+    /// expired while the caller was suspended, or was never needed) overwrites only a record with less remaining time
+    /// than `lifetime`; otherwise the result is [`PublishOutcome::Conflict`] with the current record.
+    ///
+    /// The lease is released even when the write fails, so that another process can try.
     fn publish(
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        let lock = key.lease();
-        let lease = self.read(&lock)?.filter(|holder| holder.bytes() == owner.as_bytes());
-        let mut expected = seen.cloned();
-        let mut outcome = Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"));
-        for _ in 0..MOST_TRIES {
+        let lease_key = key.lease();
+        let lease = self.read(&lease_key)?.filter(|holder| holder.bytes() == owner.as_bytes());
+        let mut expected = supersedes.cloned();
+        let mut outcome = Err(Error::new(ErrorKind::Store, TOO_MANY_CHANGES));
+        for _ in 0..MAX_ATTEMPTS {
             let now = expected.as_ref().map_or(Expected::Absent, Expected::Version);
             outcome = match self.compare_and_swap(key, now, Some((bytes, lifetime))) {
                 Ok(SwapOutcome::Conflict(Some(entry))) if lease.is_some() || lifetime > entry.remaining => {
@@ -122,73 +202,88 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
                 }
                 Ok(SwapOutcome::Conflict(Some(entry))) => Ok(PublishOutcome::Conflict(entry)),
                 Ok(SwapOutcome::Done(version)) => Ok(PublishOutcome::Done(version)),
-                // Whoever cannot write must not keep the others from trying.
+                // Release the lease all the same, because another process may be able to write.
                 Err(error) => Err(error),
             };
             break;
         }
         if let Some(lease) = lease {
-            // Compared, because it may have run out and be another's by now.
-            self.compare_and_swap(&lock, Expected::Version(&lease.version), None)?;
+            // Compare: the lease may have expired meanwhile and belong to another owner.
+            self.compare_and_swap(&lease_key, Expected::Version(&lease.version), None)?;
         }
         outcome
     }
 
-    /// Waits until there is something newer than `cursor`, or the lease is free, or `deadline` comes. May return
-    /// sooner; the caller looks again.
+    /// Blocks until the record under `key` is not the one that `cursor` saw, or the lease is free, or `deadline`
+    /// passes.
+    ///
+    /// May return sooner for any reason, because the caller reads again. Must not keep other calls from working. The
+    /// default reads the record and the lease every 20 to 250 ms.
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
         let deadline = Deadline::at(deadline);
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = INITIAL_BACKOFF;
         loop {
-            thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
-            if deadline.has_passed() || has_moved(self, key, cursor)? {
+            thread::sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
+            if deadline.has_passed() || has_changed(self, key, cursor)? {
                 return Ok(());
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
-    /// Reads what is under `key`, if that takes microseconds: no network, no lock that another holds, nobody to wait for.
-    /// Else `None`, as when there is nothing: the caller then asks in another way.
+    /// Returns the entry under `key` if reading takes microseconds: no network and no lock that another process may
+    /// hold.
     ///
-    /// A manager that holds nothing yet asks so on the thread of its caller, before it starts a thread to read, and perhaps
-    /// to fetch.
+    /// `None` means that there is no entry, or that this store cannot read so fast (the default). A manager without a
+    /// token calls this on its caller's thread, and starts a thread for [`read_or_lease`](Store::read_or_lease) only
+    /// after `None`. So a short program that finds a token in a file needs no second thread.
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
         let _ = key;
         None
     }
 
-    /// Calls `notifier` soon after a manager has changed what is under `key`, as long as the [`Subscription`] lives; also
-    /// when changes may have been missed. `None`: this store cannot tell.
+    /// Calls `notifier` soon after the entry under `key` has changed, until the returned [`Subscription`] is dropped.
     ///
-    /// Must not block, and neither does `notifier`.
+    /// `None` means that this store does not report changes (the default); managers then read it every
+    /// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval). A store should also call `notifier`
+    /// when it may have missed a change, for example after a lost connection. This method must not block. `notifier`
+    /// does not block either, and may be called on any thread.
     fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
         let _ = (key, notifier);
         None
     }
 
-    /// True when the store itself logs that it cannot be used, and that it can again. Else every manager on it does.
-    fn logs_its_trouble(&self) -> bool {
+    /// Returns true if the store itself logs when it fails and when it works again.
+    ///
+    /// The managers on such a store do not log its outages, so that one outage gives one warning for all of them.
+    /// Default: false.
+    fn logs_outages(&self) -> bool {
         false
     }
 
-    /// True when what it keeps can be read by nobody who does not have its key. A manager with a
-    /// [key of the user's own](crate::TokenManagerBuilder::key), which is for sharing with other programs, refuses it.
+    /// Returns true if the store encrypts records, so that only programs with its encryption key can read them.
+    ///
+    /// A manager with a [key chosen by the user](crate::TokenManagerBuilder::key) refuses such a store, because that
+    /// setting is for sharing a token with programs that read the record without this crate. Default: false.
     fn is_encrypted(&self) -> bool {
         false
     }
 }
 
-/// True when the record is not what `cursor` saw, or nobody holds the lease.
-fn has_moved(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Result<bool, Error> {
+/// True if the record is not the one that `cursor` saw, or the lease is free.
+fn has_changed(store: &(impl Store + ?Sized), key: &Key, cursor: &Cursor) -> Result<bool, Error> {
     Ok(store.read(key)?.map(|entry| entry.version) != cursor.version || store.read(&key.lease())?.is_none())
 }
 
-/// How often a write starts over because another one came first.
-const MOST_TRIES: usize = 16;
+/// How often `publish` compares anew after another write came first.
+const MAX_ATTEMPTS: usize = 16;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The text of the error after [`MAX_ATTEMPTS`] comparisons that all came too late.
+const TOO_MANY_CHANGES: &str = "other processes kept changing the record while it was written; try again";
+
+/// Between two reads of the default `wait`: doubles from the first to the second, with 25 % jitter.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
 impl<S: Store + ?Sized> Store for Arc<S> {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
@@ -207,23 +302,23 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        (**self).read_or_lease(key, not, at_least, owner, lease)
+        (**self).read_or_lease(key, other_than, min_remaining, owner, lease)
     }
 
     fn publish(
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        (**self).publish(key, owner, seen, bytes, lifetime)
+        (**self).publish(key, owner, supersedes, bytes, lifetime)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
@@ -238,8 +333,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        (**self).logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        (**self).logs_outages()
     }
 
     fn is_encrypted(&self) -> bool {
@@ -247,28 +342,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
 }
 
-/// Names one state of what is under a key: a hash of the stored bytes, unless the backend has versions of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Version(String);
-
-impl Version {
-    /// The version that `bytes` have, in stores that do not count versions in a way of their own.
-    pub fn of_bytes(bytes: &[u8]) -> Version {
-        Version(hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]))
-    }
-
-    /// A version by the name that the backend has for it.
-    pub fn new(name: impl Into<String>) -> Version {
-        Version(name.into())
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// What is under a key. Hides its bytes in `Debug` and wipes them when it goes.
+/// The bytes under a key, with the rest of their lifetime and their version.
+///
+/// `Debug` does not show the bytes, and `Drop` wipes them.
 #[derive(Clone)]
 pub struct Entry {
     bytes: Zeroizing<Vec<u8>>,
@@ -277,35 +353,35 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Bytes that live for `remaining`, by the store's own clock.
+    /// Returns an entry with `remaining` of its lifetime left, by the store's own clock, and a hash as its version.
     pub fn new(bytes: Vec<u8>, remaining: Duration) -> Entry {
         let version = Version::of_bytes(&bytes);
         Entry::with_version(bytes, remaining, version)
     }
 
-    /// As [`new`](Entry::new), with the version that the backend has for them.
+    /// Returns an entry as [`new`](Entry::new) does, with a version from the backend.
     pub fn with_version(bytes: Vec<u8>, remaining: Duration, version: Version) -> Entry {
         Entry { bytes: Zeroizing::new(bytes), remaining, version }
     }
 
-    /// The bytes.
+    /// Returns the stored bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What is left of their lifetime.
+    /// Returns what is left of the lifetime at the time of the read.
     pub fn remaining(&self) -> Duration {
         self.remaining
     }
 
-    /// Their version.
+    /// Returns the version of the bytes.
     pub fn version(&self) -> &Version {
         &self.version
     }
 
-    /// True for whoever asks for [another version than `not` with `at_least` left](Store::read_or_lease).
-    fn serves(&self, not: Option<&Version>, at_least: Duration) -> bool {
-        Some(&self.version) != not && self.remaining >= at_least
+    /// True if this record is usable in the sense of [`Store::read_or_lease`].
+    fn qualifies(&self, other_than: Option<&Version>, min_remaining: Duration) -> bool {
+        Some(&self.version) != other_than && self.remaining >= min_remaining
     }
 }
 
@@ -315,19 +391,19 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// What has to be under a key for a [swap](Store::compare_and_swap) to happen.
+/// The requirement of [`Store::compare_and_swap`] on the current entry.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected<'a> {
-    /// Nothing.
+    /// There is no entry.
     Absent,
-    /// This version.
+    /// The entry has this version.
     Version(&'a Version),
-    /// Anything or nothing.
+    /// No requirement: the change happens in any case.
     Any,
 }
 
 impl Expected<'_> {
-    /// True when this is what was expected. For backends.
+    /// Returns true if `current`, the entry under the key, meets this requirement. For implementations of [`Store`].
     pub fn matches(&self, current: Option<&Entry>) -> bool {
         match (self, current) {
             (Expected::Any, _) | (Expected::Absent, None) => true,
@@ -337,41 +413,44 @@ impl Expected<'_> {
     }
 }
 
-/// What became of a [swap](Store::compare_and_swap).
+/// The result of [`Store::compare_and_swap`].
 #[derive(Clone, Debug)]
 pub enum SwapOutcome {
-    /// Done. The version is the new one's; `None` after a removal.
+    /// The change was made. Contains the version of the new entry, or `None` after a removal.
     Done(Option<Version>),
-    /// Something else was there: this.
+    /// Nothing was changed. Contains the current entry, `None` if there is none.
     Conflict(Option<Entry>),
 }
 
-/// What [`Store::read_or_lease`] found.
+/// The result of [`Store::read_or_lease`].
 #[derive(Clone, Debug)]
 pub enum LeaseOutcome {
-    /// A record that fits.
+    /// A usable record. The caller does not hold the lease.
     Found(Entry),
-    /// None; the lease is the caller's.
+    /// There is no usable record, and the caller now holds the lease.
     Leased,
-    /// None, and another holds the lease.
+    /// There is no usable record, and another owner holds the lease.
     Busy {
-        /// How long the other may still hold it.
+        /// The time after which the lease expires if its holder does not release it. Zero if it may be free already.
         remaining: Duration,
-        /// From where to [wait](Store::wait).
+        /// The record that this call saw, for [`Store::wait`].
         cursor: Cursor,
     },
 }
 
-/// What became of a [publication](Store::publish).
+/// The result of [`Store::publish`].
 #[derive(Clone, Debug)]
 pub enum PublishOutcome {
-    /// It is written. The version is its own.
+    /// The record was written. Contains its version, if the backend tells.
     Done(Option<Version>),
-    /// Another wrote something that lives longer: this.
+    /// Nothing was written, because the current record, contained here, expires later.
     Conflict(Entry),
 }
 
-/// A place in a key's history: what was seen last.
+/// The record that a caller last saw under a key: the point from which [`Store::wait`] looks for a change.
+///
+/// A cursor holds the version of the record. A backend with a log of changes adds its own position in that log, so that
+/// `wait` misses no change that happens between the two calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     version: Option<Version>,
@@ -379,39 +458,39 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// After this version was seen; `None`: nothing was there.
+    /// Returns a cursor for a caller that has seen this version, or no record (`None`).
     pub fn new(version: Option<Version>) -> Cursor {
         Cursor { version, position: None }
     }
 
-    /// With the name that the backend has for the place.
+    /// Returns this cursor with the backend's own position, such as the id of an entry of a Redis stream.
     #[must_use]
     pub fn with_position(self, position: impl Into<String>) -> Cursor {
         Cursor { position: Some(position.into()), ..self }
     }
 
-    /// What was seen.
+    /// Returns the version that the caller has seen, `None` if there was no record.
     pub fn version(&self) -> Option<&Version> {
         self.version.as_ref()
     }
 
-    /// The backend's name for the place, if it has one.
+    /// Returns the backend's own position, if it set one.
     pub fn position(&self) -> Option<&str> {
         self.position.as_deref()
     }
 }
 
-/// Who holds a lease: a random name, one for each manager and process.
+/// The name of a lease's holder: random, different for each manager and process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseOwner(String);
 
 impl LeaseOwner {
-    /// An owner of this name. Managers name themselves; this is for tests of stores.
+    /// Returns an owner with this name. Managers choose names of their own; this is for tests of stores.
     pub fn new(name: impl Into<String>) -> LeaseOwner {
         LeaseOwner(name.into())
     }
 
-    /// The name, as it is recorded.
+    /// Returns the name as it is stored in the lease.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }

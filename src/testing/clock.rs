@@ -1,4 +1,17 @@
-//! A clock that a test moves.
+//! `FakeClock`, a clock that a test moves.
+//!
+//! The clock keeps three durations. The *monotonic* and the *wall* time are what a manager reads. The *true* time is
+//! what passed for the rest of the world; a fake vendor reads it, because a suspended client or a wrong wall clock does
+//! not change the age of a token at the vendor.
+//!
+//! | Move | monotonic | wall | true |
+//! |---|---|---|---|
+//! | `advance` | + | + | + |
+//! | `suspend` | | + | + |
+//! | `step_back`, `step_forward` | | - or + | |
+//!
+//! After each move the clock notifies every manager and scheduler that uses it, so that work that is due by then
+//! starts.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -7,19 +20,30 @@ use std::time::Duration;
 use crate::clock::{Clock, Notifier, Timestamp};
 use crate::lock::lock;
 
-/// A [`Clock`] that stands still until the test moves it. Clones are the same clock.
+/// A [`Clock`] that stands still until the test moves it. Clones share one clock.
 ///
-/// It starts on the first of January 2026, on a machine that has been up for five days. Every move notifiers whoever
-/// sleeps until a moment of this clock, so that what is due by then happens now.
+/// Give a clone to [`TokenManagerBuilder::clock`](crate::TokenManagerBuilder::clock), and another one to
+/// [`FakeVendor::clock`](super::FakeVendor::clock) if the test has a fake vendor. Each move wakes the background
+/// threads that wait for a time of this clock. Their work then happens on their own threads: wait for its effect, for
+/// example with [`FakeProvider::wait_for_finished`](super::FakeProvider::wait_for_finished).
+///
+/// A new clock shows 2026-01-01 00:00:00 UTC, on a machine that started five days earlier.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use evertoken::testing::FakeClock;
+/// use evertoken::TokenManager;
+/// use evertoken::testing::{FakeClock, FakeProvider};
 ///
 /// let clock = FakeClock::new();
+/// let provider = FakeProvider::new().lifetime(Duration::from_secs(7200));
+/// let manager = TokenManager::builder(provider).clock(clock.clone()).build()?;
+/// assert_eq!(manager.token()?.expose(), "token-1");
+///
 /// clock.advance(Duration::from_secs(7200));
+/// assert_eq!(manager.token()?.expose(), "token-2");
 /// assert_eq!(clock.elapsed(), Duration::from_secs(7200));
+/// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct FakeClock(Arc<Mutex<State>>);
@@ -27,57 +51,61 @@ pub struct FakeClock(Arc<Mutex<State>>);
 struct State {
     monotonic: Duration,
     wall: Duration,
-    passed: Duration,
-    // One for each manager or refresher that uses the clock, so it stays short.
+    true_elapsed: Duration,
+    // One for each manager or scheduler that uses the clock, and never removed: a test has few of them.
     notifiers: Vec<Notifier>,
 }
 
 impl FakeClock {
-    /// What its wall clock shows at the start: 2026-01-01 00:00:00 UTC.
+    /// Wall time of a new clock: 2026-01-01 00:00:00 UTC.
     pub(super) const START: Duration = Duration::from_secs(1_767_225_600);
 
-    /// A clock that stands still.
+    /// Returns a clock that stands still.
     pub fn new() -> FakeClock {
-        let state =
-            State { monotonic: START_MONOTONIC, wall: FakeClock::START, passed: Duration::ZERO, notifiers: Vec::new() };
+        let state = State {
+            monotonic: START_MONOTONIC,
+            wall: FakeClock::START,
+            true_elapsed: Duration::ZERO,
+            notifiers: Vec::new(),
+        };
         FakeClock(Arc::new(Mutex::new(state)))
     }
 
-    /// Time passes: both clocks move on.
+    /// Lets time pass: the monotonic and the wall clock move forward, and tokens at a fake vendor age.
     pub fn advance(&self, time: Duration) {
         self.change(|state| {
             state.monotonic = state.monotonic.saturating_add(time);
             state.wall = state.wall.saturating_add(time);
-            state.passed = state.passed.saturating_add(time);
+            state.true_elapsed = state.true_elapsed.saturating_add(time);
         });
     }
 
-    /// The machine sleeps: time passes, but only the wall clock moves on, as on Linux.
+    /// Suspends the machine for this long: time passes, but the monotonic clock stands still, as on Linux.
     pub fn suspend(&self, time: Duration) {
         self.change(|state| {
             state.wall = state.wall.saturating_add(time);
-            state.passed = state.passed.saturating_add(time);
+            state.true_elapsed = state.true_elapsed.saturating_add(time);
         });
     }
 
-    /// Somebody sets the wall clock back. No time passes.
+    /// Sets the wall clock back. No time passes, so tokens at a fake vendor do not age.
     pub fn step_back(&self, step: Duration) {
         self.change(|state| state.wall = state.wall.saturating_sub(step));
     }
 
-    /// Somebody sets the wall clock forward. No time passes.
+    /// Sets the wall clock forward. No time passes, so tokens at a fake vendor do not age.
     pub fn step_forward(&self, step: Duration) {
         self.change(|state| state.wall = state.wall.saturating_add(step));
     }
 
-    /// How far the monotonic clock has moved since the start: time that was slept through is not in it.
+    /// Returns how far the monotonic clock has moved since the start. [`suspend`](FakeClock::suspend) does not count.
     pub fn elapsed(&self) -> Duration {
         lock(&self.0).monotonic.saturating_sub(START_MONOTONIC)
     }
 
-    /// How much time has passed for the rest of the world, whatever this machine's clocks say about it.
-    pub(super) fn passed(&self) -> Duration {
-        lock(&self.0).passed
+    /// Returns the time that has passed for the rest of the world, whatever this machine's clocks show.
+    pub(super) fn true_elapsed(&self) -> Duration {
+        lock(&self.0).true_elapsed
     }
 
     fn change(&self, edit: impl FnOnce(&mut State)) {
@@ -86,7 +114,7 @@ impl FakeClock {
             edit(&mut state);
             state.notifiers.clone()
         };
-        // Outside the lock: whoever is woken reads this clock.
+        // Notify outside the lock, because the notified code reads this clock.
         notifiers.iter().for_each(Notifier::notify);
     }
 }
@@ -114,7 +142,7 @@ impl fmt::Debug for FakeClock {
     }
 }
 
-/// Five days: not zero, so that a moment before the start can be told.
+/// Monotonic time of a new clock. Not zero, so that times before the start can be represented.
 const START_MONOTONIC: Duration = Duration::from_secs(5 * 86_400);
 
 #[cfg(test)]
@@ -126,7 +154,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn it_stands_still_until_it_is_moved() {
+    fn a_clock_stands_still_until_it_is_moved() {
         let clock = FakeClock::new();
         assert_eq!(clock.now(), clock.now());
         assert_eq!(clock.clone().elapsed(), Duration::ZERO);
@@ -138,17 +166,17 @@ mod tests {
         let start = clock.now();
         clock.clone().advance(HOUR);
         assert_eq!(clock.now(), start.after(HOUR));
-        assert_eq!((clock.elapsed(), clock.passed()), (HOUR, HOUR));
+        assert_eq!((clock.elapsed(), clock.true_elapsed()), (HOUR, HOUR));
     }
 
     #[test]
-    fn a_machine_that_sleeps_moves_its_wall_clock_only() {
+    fn a_suspended_machine_moves_its_wall_clock_only() {
         let clock = FakeClock::new();
         let start = clock.now();
         clock.suspend(HOUR);
         assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START + HOUR));
         assert_eq!(clock.now().since(start), HOUR);
-        assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, HOUR));
+        assert_eq!((clock.elapsed(), clock.true_elapsed()), (Duration::ZERO, HOUR));
     }
 
     #[test]
@@ -158,17 +186,17 @@ mod tests {
         assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START - HOUR));
         clock.step_forward(2 * HOUR);
         assert_eq!(clock.now(), Timestamp::new(START_MONOTONIC, FakeClock::START + HOUR));
-        assert_eq!((clock.elapsed(), clock.passed()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((clock.elapsed(), clock.true_elapsed()), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]
-    fn every_move_wakes_everybody_after_the_clock_has_moved() {
+    fn every_move_calls_all_notifiers_after_the_clock_has_moved() {
         let clock = FakeClock::new();
         let woken = Arc::new(AtomicUsize::new(0));
         for _ in 0..2 {
             let (woken, seen, start) = (woken.clone(), clock.clone(), clock.now());
             clock.on_jump(Notifier::new(move || {
-                assert_ne!(seen.now(), start, "it would deadlock, or see the old time");
+                assert_ne!(seen.now(), start, "a notifier must see the new time");
                 woken.fetch_add(1, Ordering::Relaxed);
             }));
         }

@@ -1,38 +1,60 @@
-//! For tests of programs that use this crate: a clock that a test moves, a provider that it scripts, and a vendor on a
-//! loopback port. Behind the feature `testing`, which belongs into `[dev-dependencies]`.
+//! A test kit: a clock that the test moves, a provider that the test scripts, and HTTP servers that play the vendors.
 //!
-//! - [`FakeClock`] moves when the test says so. Two hours pass in no time, a laptop sleeps, a wall clock is set back.
-//! - [`FakeProvider`] grants what the test scripts, when the test lets it. No network is involved.
-//! - [`FakeVendor`] is an HTTP server that answers as the vendor does, judges tokens as the vendor does, and breaks
-//!   in all the ways that networks break. There is one for each vendor: [`wecom`](FakeVendor::wecom),
-//!   [`wechat`](FakeVendor::wechat), [`feishu`](FakeVendor::feishu), [`dingtalk`](FakeVendor::dingtalk),
-//!   [`entra`](FakeVendor::entra), [`managed_identity`](FakeVendor::managed_identity) and
-//!   [`oauth2`](FakeVendor::oauth2).
-//! - [`context`] is what a provider of your own is called with, to test it alone.
+//! Feature `testing`; add it to `[dev-dependencies]`. Without it the crate contains none of this:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! evertoken = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! # Which fake for which test
+//!
+//! | Use | to test |
+//! |---|---|
+//! | [`FakeProvider`]: a script of tokens and errors, no network | code that calls a `TokenManager` |
+//! | [`FakeVendor`]: an HTTP server on `127.0.0.1` | requests, error codes and tokens of a vendor, end to end |
+//! | [`FakeClock`], for the manager and the fake vendor | expiry, background refresh, cooldowns, suspended machines |
+//! | [`context`]: the argument of `Provider::fetch` | a provider of your own, without a manager |
+//!
+//! # A first test
+//!
+//! The test starts a fake WeCom server and gives its address to the real provider and a fake clock to both sides. The
+//! credential `corp` and `secret` is the one that [`FakeVendor::wecom`] accepts from the start.
 //!
 //! ```
 //! use std::time::Duration;
 //!
-//! use evertoken::{TokenManager, WeCom};
-//! use evertoken::testing::{FakeClock, FakeVendor};
+//! use evertoken::{ErrorKind, TokenManager, WeCom};
+//! use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 //!
+//! // 1. Set up: the vendor, the provider that calls it, and the manager under test.
 //! let clock = FakeClock::new();
-//! let host = FakeVendor::wecom().clock(&clock);
-//! let provider = WeCom::new("corp", "secret").base_url(host.url());
-//! let tokens = TokenManager::builder(provider).clock(clock.clone()).build()?;
+//! let vendor = FakeVendor::wecom().granting("first", 7200).clock(&clock);
+//! let provider = WeCom::new("corp", "secret").base_url(vendor.url());
+//! let manager = TokenManager::builder(provider).clock(clock.clone()).build()?;
 //!
-//! let first = tokens.token()?;
-//! assert!(host.is_valid(first.expose()));
+//! // 2. The first token comes from the vendor, the second one from memory.
+//! assert_eq!(manager.token()?.expose(), "first");
+//! assert_eq!(manager.token()?.expose(), "first");
+//! assert_eq!(vendor.calls(), 1);
 //!
+//! // 3. Two hours later the token has expired, at the vendor and at the manager.
 //! clock.advance(Duration::from_secs(7200));
-//! assert!(!host.is_valid(first.expose()));
-//! assert_ne!(tokens.token()?.expose(), first.expose());
-//! assert_eq!(host.calls(), 2);
+//! assert!(!vendor.is_valid("first"));
+//! assert_eq!(manager.token()?.expose(), "token-1");
+//!
+//! // 4. A vendor that fails. Code 40001 of WeCom means a wrong secret.
+//! vendor.fail_with(VendorFault::Code(40001));
+//! clock.advance(Duration::from_secs(7200));
+//! assert_eq!(manager.token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
 //! # Ok::<(), evertoken::Error>(())
 //! ```
 //!
-//! Tests wait for events, with `wait_for_calls` and the like, and never sleep. All of it is made for tests: a misuse
-//! panics, and nothing here is meant for a program that runs.
+//! # Rules for tests
+//!
+//! Tests wait for events with [`FakeVendor::wait_for_calls`] or [`FakeProvider::wait_for_finished`], and move the
+//! clock; a test that sleeps is slow or unreliable. A misuse of the kit panics with the reason. The kit is not meant
+//! for programs in production.
 
 mod clock;
 mod fake_vendor;
@@ -47,8 +69,9 @@ pub use provider::FakeProvider;
 use crate::http::HttpConfig;
 use crate::provider::Context;
 
-/// What a provider is called with: an HTTP client, and `wait` from now as the deadline. With it a provider of your own
-/// is tested without a manager.
+/// Returns a context for [`Provider::fetch`](crate::provider::Provider::fetch), to test a provider without a manager.
+///
+/// The context has an HTTP client with the default settings, and its deadline is `wait` from now.
 ///
 /// ```
 /// use std::time::Duration;

@@ -321,7 +321,8 @@ fn a_credential_is_not_sent_without_https() {
     for url in ["http://host.invalid", "ftp://localhost", "host.invalid", "http://127.0.0.1@host.invalid", ""] {
         for error in [wecom(url).fetch(&context()).unwrap_err(), wecom(url).check().unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
-            assert!(!error.to_string().contains("host.invalid"), "{error}");
+            // The host is no secret; a user name before it may be one.
+            assert!(!error.to_string().contains('@'), "{error}");
             assert_silent(&error);
         }
     }

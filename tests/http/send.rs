@@ -626,19 +626,19 @@ fn a_closure_that_panics_leaves_the_manager_usable() {
 }
 
 #[test]
-fn a_call_error_has_its_cause_as_source() {
+fn a_call_error_quotes_its_cause_and_returns_it_as_source() {
     let failed = CallError::Failed(io::Error::other("the reason"));
     assert_eq!(
         (failed.to_string(), failed.source().unwrap().to_string()),
-        ("the call failed".into(), "the reason".into())
+        ("the call failed: the reason".into(), "the reason".into())
     );
     let token = CallError::<io::Error>::Token(Error::new(ErrorKind::InvalidCredentials, "refused"));
     assert_eq!(
         (token.to_string(), token.source().unwrap().to_string()),
-        ("there is no token to call with".into(), "refused".into())
+        ("there is no token to call with: refused".into(), "refused".into())
     );
     let rejected = CallError::<io::Error>::Rejected;
-    assert!(rejected.to_string() == "the service refused the token" && rejected.source().is_none());
+    assert!(rejected.to_string().starts_with("the service rejected two tokens") && rejected.source().is_none());
 }
 
 #[test]

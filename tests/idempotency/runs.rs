@@ -101,6 +101,13 @@ fn the_errors_of_a_run_show_their_cause() {
     assert_eq!(cause(RunError::Failed(io::Error::other("it"))).as_deref(), Some("it"));
     assert_eq!(cause(RunError::Mismatch), None);
     assert_eq!(cause(RunError::InProgress { remaining: SECOND }), None);
+    let text = |error: RunError<(), io::Error>| error.to_string();
+    assert_eq!(text(RunError::NotBegun(broken())), "the operation was not started: broken on purpose");
+    assert_eq!(text(RunError::Failed(io::Error::other("it"))), "the operation failed: it");
+    assert_eq!(
+        text(RunError::Unrecorded { result: (), error: broken() }),
+        "the operation ran, but its result was not recorded: broken on purpose"
+    );
     // `anyhow` and similar crates need these bounds.
     let _: Box<dyn std::error::Error + Send + Sync> = RunError::<String, io::Error>::Mismatch.into();
 }

@@ -334,9 +334,43 @@ fn an_unknown_field_and_a_missing_one_are_refused() {
         assert!(error.contains("unknown field `secert`"), "{json}: {error}");
     }
     let error = read(r#"{"provider": "wecom", "corp_id": "c"}"#).unwrap_err().to_string();
-    assert!(error.contains("missing field `secret`"), "{error}");
+    assert!(error.contains("missing field `secret`, which `wecom` requires"), "{error}");
     let error = read(r#"{"corp_id": "c", "secret": SECRET}"#).unwrap_err().to_string();
     assert!(error.contains("`provider`"), "{error}");
+}
+
+#[test]
+fn a_misspelled_name_in_a_configuration_is_answered_with_the_nearest_known_one() {
+    for (json, told) in [
+        (
+            r#"{"provider": "wecon", "corp_id": "c", "secret": SECRET}"#,
+            "unknown provider `wecon`; did you mean `wecom`?",
+        ),
+        (r#"{"provider": "WeChat_Classic"}"#, "unknown provider `WeChat_Classic`; did you mean `wechat-classic`?"),
+        (r#"{"provider": "wecom", "corpid": "c"}"#, "unknown field `corpid`; did you mean `corp_id`?"),
+        (r#"{"provider": "wecom", "colour": "c"}"#, "unknown field `colour`, expected one of `corp_id`, `secret`, "),
+        (
+            r#"{"provider": "feishu", "app_id": "a", "secret": SECRET, "region": "larc"}"#,
+            "unknown region `larc`; did you mean `lark`?",
+        ),
+        (
+            r#"{"provider": "feishu", "app_id": "a", "secret": SECRET, "region": "hunter2"}"#,
+            "unknown region, expected one of `feishu`, `lark`",
+        ),
+        (
+            r#"{"provider": "wecom-js-ticket", "kind": "corp", "parent": {"provider": "wecm"}}"#,
+            "unknown provider `wecm`; did you mean `wecom`?",
+        ),
+        (r#"{"provider": "wecom", "corp_id": 48274827, "secret": SECRET}"#, "`corp_id` is wrong; expected a string"),
+        (r#"{"provider": "wecom", "corp_id": "c", "corp_id": "d"}"#, "duplicate field `corp_id`"),
+        (r#"{"corp_id": "c"}"#, "missing field `provider`, which names the kind of token, such as `wecom`"),
+        ("48274827", "expected"),
+    ] {
+        let error = read(json).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(error.to_string().contains(told), "{json}: {error}");
+        assert!(!shown.contains("hunter2") && !shown.contains("48274827"), "{json}: {shown}");
+    }
 }
 
 #[test]
@@ -360,7 +394,7 @@ fn a_secret_that_is_written_down_is_refused_and_not_quoted() {
                     let json = format!("{}{pasted}{}", &json[..at], &json[at + mark.len()..]);
                     let error = read(&json).unwrap_err();
                     let shown = format!("{error} {error:?}");
-                    assert!(shown.contains("a secret is not written down here"), "{json}: {shown}");
+                    assert!(shown.contains("a configuration must not contain a secret"), "{json}: {shown}");
                     assert!(!shown.contains("hunter2") && !shown.contains("48274827"), "{shown}");
                 }
                 places += 1;
@@ -396,7 +430,7 @@ fn one_line_break_at_the_end_of_a_file_is_cut_off() {
     assert!(fault(&with("two_lines")).contains("line breaks around it"));
     assert!(built(&with("full")).is_ok());
     for (name, told) in [
-        ("missing", "cannot be read: entity not found"),
+        ("missing", "does not exist"),
         ("large", "is larger than 64 KiB"),
         ("latin1", "is not UTF-8"),
         ("empty", "is empty"),
@@ -418,13 +452,13 @@ fn settings_that_exclude_each_other_are_refused() {
     for (json, told) in [
         (
             client(r#""scope": "s""#),
-            "neither a secret nor a key; for a public client, which has neither, set `auth` to `none`",
+            "set `secret` or `key`; for a public client, which has neither, set `auth` to `none`",
         ),
-        (client(r#""secret": SECRET, "key": KEY"#), "has no secret"),
-        (client(r#""key": KEY, "auth": "post""#), "its auth is private-key-jwt"),
-        (client(r#""secret": SECRET, "key_id": "k""#), "there is none"),
+        (client(r#""secret": SECRET, "key": KEY"#), "remove `secret`"),
+        (client(r#""key": KEY, "auth": "post""#), "unless it is private-key-jwt"),
+        (client(r#""secret": SECRET, "key_id": "k""#), "no key is set"),
         (client(r#""secret": SECRET, "auth": "private-key-jwt""#), "no key to sign with"),
-        (client(r#""key": KEY, "algorithm": "es256""#), "algorithm: the key signs by RS256"),
+        (client(r#""key": KEY, "algorithm": "es256""#), "algorithm: this key signs with RS256"),
         (client(r#""secret": SECRET, "default_lifetime": 0"#), "default lifetime of zero"),
         (client(r#""key": SECRET"#), "key: the private key is not readable PEM"),
         (r#"{"provider": "bot-framework", "app_id": "a", "secret": SECRET, "cloud": "china"}"#.to_owned(), "cloud: "),
@@ -456,14 +490,14 @@ fn a_parent_must_be_of_a_kind_that_fits() {
         (r#"{"provider": "feishu-tenant", "tenant_key": "t", "parent": WECOM}"#, "feishu-store-app"),
     ] {
         let error = fault(&json.replace("WECOM", wecom).replace("WECHAT", wechat));
-        assert_eq!(error, format!("the parent must be of the kind {wanted}"));
+        assert_eq!(error, format!("parent: the provider must be {wanted}"));
     }
     // However long the chain is, it never has more than three managers.
     let mut json = wecom.to_owned();
     for _ in 0..20 {
         json = format!(r#"{{"provider": "wecom-js-ticket", "kind": "corp", "parent": {json}}}"#);
     }
-    assert!(fault(&json).contains("must be of the kind"));
+    assert!(fault(&json).contains("the provider must be"));
 }
 
 #[test]

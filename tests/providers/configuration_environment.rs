@@ -133,26 +133,49 @@ fn an_error_in_the_environment_names_the_variable() {
     let mut many: Vec<_> = levels.iter().map(|name| (name.as_str(), "wecom-js-ticket")).collect();
     many.push((&deep, "wecom"));
     for (variables, told) in [
-        (vec![], "EVERTOKEN_PROVIDER is not set or is empty; it names the kind of token, such as wecom or oauth2"),
+        (vec![], "EVERTOKEN_PROVIDER is not set or is empty; set it to the kind of token, such as wecom or oauth2"),
         (vec![("EVERTOKEN_PROVIDER", "")], "EVERTOKEN_PROVIDER is not set or is empty; "),
         (vec![("EVERTOKEN_CORP_ID", "c")], "EVERTOKEN_PROVIDER is not set or is empty; "),
+        (vec![("EVERTOKEN_PROVIDER", "wechta")], "EVERTOKEN_PROVIDER has an unknown value; did you mean wechat?"),
         (
-            vec![("EVERTOKEN_PROVIDER", "wechta")],
-            "EVERTOKEN_PROVIDER is wrong: it is one of wecom, wecom-service-provider, wecom-suite, ",
+            vec![("EVERTOKEN_PROVIDER", "salesforce")],
+            "EVERTOKEN_PROVIDER has an unknown value, expected one of wecom, wecom-service-provider, wecom-suite, ",
         ),
+        (vec![("EVERTOKEN_PROVDER", "wecom")], "EVERTOKEN_PROVDER is not a setting; did you mean EVERTOKEN_PROVIDER?"),
         (WECOM[..2].to_vec(), "EVERTOKEN_SECRET (or EVERTOKEN_SECRET_FILE) is not set or is empty; wecom needs it"),
         (WECOM[..1].to_vec(), "EVERTOKEN_CORP_ID is not set or is empty; wecom needs it"),
         (
             [&WECOM[..], &[("EVERTOKEN_CORP_IP", "c")]].concat(),
-            "EVERTOKEN_CORP_IP is not known; wecom has EVERTOKEN_CORP_ID, EVERTOKEN_SECRET, EVERTOKEN_BASE_URL",
+            "EVERTOKEN_CORP_IP is not a setting of wecom; did you mean EVERTOKEN_CORP_ID?",
         ),
-        ([&WECOM[..], &[("EVERTOKEN_TICKET", "hunter2")]].concat(), "EVERTOKEN_TICKET is not known; wecom has "),
-        ([&WECOM[..], &[("EVERTOKEN_KEY_FILE", "k")]].concat(), "EVERTOKEN_KEY_FILE is not known; wecom has "),
-        ([&WECOM[..], &[("EVERTOKEN_corp_ID", "c")]].concat(), "EVERTOKEN_corp_ID is not known here"),
-        ([&WECOM[..], &[("EVERTOKEN_PARENT", "c")]].concat(), "EVERTOKEN_PARENT is not known here"),
+        (
+            [&WECOM[..2], &[("EVERTOKEN_SECERT_FILE", "f")]].concat(),
+            "EVERTOKEN_SECERT_FILE is not a setting of wecom; did you mean EVERTOKEN_SECRET_FILE?",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_COLOUR", "red")]].concat(),
+            "EVERTOKEN_COLOUR is not a setting of wecom, which has EVERTOKEN_CORP_ID, EVERTOKEN_SECRET, \
+             EVERTOKEN_BASE_URL",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_TICKET", "hunter2")]].concat(),
+            "EVERTOKEN_TICKET is not a setting of wecom, which has ",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_KEY_FILE", "k")]].concat(),
+            "EVERTOKEN_KEY_FILE is not a setting of wecom, which has ",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_corp_ID", "c")]].concat(),
+            "EVERTOKEN_corp_ID is not a setting; write the name in capital letters, EVERTOKEN_CORP_ID",
+        ),
+        (
+            [&WECOM[..], &[("EVERTOKEN_PARENT", "c")]].concat(),
+            "EVERTOKEN_PARENT is not a setting; the settings of the parent begin with EVERTOKEN_PARENT_, such as ",
+        ),
         (
             [&WECOM[..], &[("EVERTOKEN_SECRET_FILE", "f")]].concat(),
-            "EVERTOKEN_SECRET and EVERTOKEN_SECRET_FILE are both set; which of them counts?",
+            "EVERTOKEN_SECRET and EVERTOKEN_SECRET_FILE are both set; unset one of them",
         ),
         (js_ticket.to_vec(), "EVERTOKEN_PARENT_PROVIDER is not set or is empty; wecom-js-ticket needs it"),
         (
@@ -173,21 +196,24 @@ fn an_error_in_the_environment_names_the_variable() {
                 ],
             ]
             .concat(),
-            "EVERTOKEN_PARENT_PROVIDER is not known; wecom has ",
+            "EVERTOKEN_PARENT_PROVIDER is not a setting of wecom, which has ",
         ),
-        (many, "EVERTOKEN_PARENT_..: there are more than 8 parents in a row"),
+        (many, "EVERTOKEN_PARENT_..: more than 8 parents are nested in each other"),
         (
             [&feishu[..], &[("EVERTOKEN_REGION", "moon")]].concat(),
-            "EVERTOKEN_REGION is wrong: it is one of feishu, lark",
+            "EVERTOKEN_REGION has an unknown value, expected one of feishu, lark",
         ),
         (
             [&client[..], &[("EVERTOKEN_DEFAULT_LIFETIME", "soon")]].concat(),
-            "EVERTOKEN_DEFAULT_LIFETIME is wrong: it is a whole number of seconds",
+            "EVERTOKEN_DEFAULT_LIFETIME is wrong; expected a whole number of seconds",
         ),
-        ([&client[..], &[("EVERTOKEN_PARAMS", "a=b")]].concat(), "EVERTOKEN_PARAMS is wrong: it is a map"),
+        (
+            [&client[..], &[("EVERTOKEN_PARAMS", "a=b")]].concat(),
+            "EVERTOKEN_PARAMS cannot be set in the environment; use a configuration file",
+        ),
         (
             [&WECOM[..2], &[("EVERTOKEN_SECRET_FILE", "/missing/file")]].concat(),
-            "secret: the file \"/missing/file\" cannot be read: entity not found",
+            "secret: the file \"/missing/file\" does not exist",
         ),
     ] {
         let outcome = child(name, &variables);
@@ -276,7 +302,7 @@ fn the_program_prints_the_token_and_nothing_else() {
     ];
     let (code, out, err) = said(&cli_token(&["--status"], &variables));
     assert_eq!((code, out.as_str()), (Some(0), "t-hunter2\n"), "{err}");
-    assert!(err.contains("wecom") && err.contains("cli_token: lives "), "{err}");
+    assert!(err.contains("wecom") && err.contains("cli_token: valid for "), "{err}");
     // As above, from a file.
     let config = serde_json::json!({"provider": "wecom", "corp_id": "c", "secret": {"file": secret}, "base_url": url});
     let path = FILES.join("config.json");
@@ -304,7 +330,7 @@ fn the_exit_code_of_the_program_depends_on_the_kind_of_error() {
     assert!(is_quiet(&cli_token(&["--stauts"], &[]), 2).contains("--status"));
     let path = FILES.join("pasted.json");
     fs::write(&path, r#"{"provider": "wecom", "corp_id": "c", "secret": "hunter2"}"#).unwrap();
-    assert!(is_quiet(&cli_token(&["--config", path.to_str().unwrap()], &[]), 2).contains("not written down"));
+    assert!(is_quiet(&cli_token(&["--config", path.to_str().unwrap()], &[]), 2).contains("must not contain a secret"));
     let err = is_quiet(&cli_token(&["--status"], &wecom("hunter2-wrong", &url)), 3);
     assert!(err.contains("wecom"), "{err}");
     host.fail_with(VendorFault::Status(503));

@@ -390,10 +390,10 @@ fn errors_of_dingtalk_show_the_request_id_and_the_client_address() {
     let untrusted =
         r#"{"code":"Forbidden.AccessDenied.IpNotInWhiteList","message":"不在白名单,request ip=1.2.3.4 appKey(key)"}"#;
     let error = refusal(&reply("403 Forbidden", "", untrusted));
-    assert!(error.to_string().contains("the address is 1.2.3.4"), "{error}");
+    assert!(error.to_string().contains("the vendor sees this machine as 1.2.3.4"), "{error}");
     let old = r#"{"errcode":60020,"errmsg":"访问ip不在白名单之中,request ip=1.2.3.4","request_id":"r-1"}"#;
     let error = refusal(&reply("200 OK", "", old));
-    assert!(error.to_string().contains("the address is 1.2.3.4"), "{error}");
+    assert!(error.to_string().contains("the vendor sees this machine as 1.2.3.4"), "{error}");
     assert_eq!(error.request_id(), Some("r-1"));
 }
 

@@ -465,7 +465,8 @@ fn a_wrong_secret_costs_one_call_per_cooldown_and_is_named() {
         let tokens = (kind.wrong)(&vendor);
         for _ in 0..20 {
             let error = tokens.token().unwrap_err();
-            let fits = matches!(error.kind(), ErrorKind::InvalidCredentials | ErrorKind::Forbidden | ErrorKind::Config);
+            use ErrorKind::{Config, Forbidden, InvalidCredentials, SignInRequired};
+            let fits = matches!(error.kind(), InvalidCredentials | SignInRequired | Forbidden | Config);
             assert!(fits && error.code().is_some(), "{}: {error:?}", kind.name);
             assert!(!error.is_retryable() && error.retry_after().is_some(), "{}: {error:?}", kind.name);
         }
@@ -564,9 +565,9 @@ fn no_refresh_token_is_used_twice_and_a_used_one_advises_to_sign_in_again() {
     // A program with a store of its own uses the first refresh token, which ends the whole sign-in.
     let lonely = vendor.manage(RefreshToken::new(OAuth2::public(vendor.host.token_url(), "client"), "refresh-1"));
     let error = lonely.token().unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidCredentials, Some("invalid_grant")));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::SignInRequired, Some("invalid_grant")));
     assert!(error.to_string().contains("sign in again"), "{error}");
-    assert_eq!(manager().token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
+    assert_eq!(manager().token().unwrap_err().kind(), ErrorKind::SignInRequired);
 }
 
 #[test]
@@ -711,7 +712,7 @@ fn a_ticket_of_another_app_is_refused_as_stale() {
         let error = tokens.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TicketRequired, "{}: {error}", kind.name);
         assert!(error.code().is_some(), "{}: {error}", kind.name);
-        for told in ["that of another", "`set_ticket`"] {
+        for told in ["of another", "`set_ticket`"] {
             assert!(error.to_string().contains(told), "{}: {error}", kind.name);
         }
         assert!(!format!("{error:?}").contains("ticket-of-another"), "{}: {error:?}", kind.name);

@@ -397,12 +397,16 @@ fn a_wrong_setting_is_named_and_not_quoted() {
         (&WeCom::new("c", ""), "app secret"),
         (&WeCom::new("c", " \n"), "app secret"),
         (&WeCom::new("c", "hunter2\n"), "line breaks"),
-        (&WeCom::new("c", "s").base_url("http://hunter2.example"), "https"),
+        (&WeCom::new("c", "s").base_url("http://host.example"), "write https://host.example"),
         (&WeCom::new("c", "s").base_url("https://hunter2.example?a=b"), "query"),
         (&OAuth2::new(https, "", "hunter2"), "client id"),
         (&OAuth2::new(https, "c", " "), "client secret"),
-        (&OAuth2::new("http://hunter2.example", "c", "s"), "https"),
-        (&OAuth2::new("hunter2", "c", "s"), "https"),
+        (
+            &OAuth2::new("http://host.example/token?k=hunter2", "c", "s"),
+            "token_url \"http://host.example/token\" would send a ",
+        ),
+        (&OAuth2::new("host.example/token?k=hunter2", "c", "s"), "has no scheme; write https://host.example/token"),
+        (&OAuth2::new("hunter2", "c", "s"), "token_url has no scheme; write https://"),
         (&OAuth2::new(https, "c", "s").default_lifetime(Duration::ZERO), "default lifetime"),
     ] {
         let error = provider.check().unwrap_err();

@@ -245,7 +245,7 @@ fn says_what_is_missing(kind: &Kind) {
         let parent = kind.needs_parent.then(|| parent("hunter2-parent"));
         let error = (kind.provider)(&host.url()).fetch(&context().with_parent(parent)).unwrap_err();
         assert!(
-            matches!(error.kind(), ErrorKind::TicketRequired | ErrorKind::InvalidCredentials),
+            matches!(error.kind(), ErrorKind::TicketRequired | ErrorKind::SignInRequired),
             "{}: {error}",
             kind.name
         );

@@ -372,9 +372,9 @@ fn errors_advise_what_a_person_can_do() {
     };
     let app: &dyn Fn(&str) -> Box<dyn Provider> = &|url| Box::new(entra(url, "s"));
     for (word, number, told) in [
-        ("invalid_client", 7000215, "value is wanted, not its id"),
+        ("invalid_client", 7000215, "use the secret's value, not its id"),
         ("invalid_client", 7000222, "has expired"),
-        ("invalid_client", 700027, "certificate is one of the app's and has not expired"),
+        ("invalid_client", 700027, "certificate is registered for the app and has not expired"),
         ("invalid_client", 700027, "clock"),
         ("invalid_client", 700024, "clock"),
         ("invalid_request", 700213, "federated credential"),
@@ -388,7 +388,7 @@ fn errors_advise_what_a_person_can_do() {
     }
     let bot = |url: &str| BotFramework::new("app", "s").authority(url);
     let text = advice(&|url| Box::new(bot(url)), "unauthorized_client", 700016);
-    assert!(text.contains("single-tenant bot names its own with `tenant`"), "{text}");
+    assert!(text.contains("set `tenant` for a single-tenant bot"), "{text}");
     let text = advice(&|url| Box::new(bot(url).tenant("contoso.example")), "unauthorized_client", 700016);
     assert!(!text.contains("single-tenant"), "{text}");
 }
@@ -527,7 +527,7 @@ fn the_error_of_a_machine_outside_azure_asks_whether_it_runs_there() {
     let url = format!("http://127.0.0.1:{}", closed_port());
     let error = ManagedIdentity::new("r").base_url(url).fetch(&context()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("is this machine in Azure?"), "{error}");
+    assert!(error.to_string().contains("runs in Azure"), "{error}");
 }
 
 #[test]
@@ -546,8 +546,8 @@ fn an_expiry_in_place_of_a_lifetime_counts_from_now() {
         ((START - 60).to_string(), "this machine's clock"),
         ("0".to_owned(), "this machine's clock"),
         ("\"-5\"".to_owned(), "this machine's clock"),
-        ("\"soon\"".to_owned(), "no number"),
-        ("\"1/1/2026 12:00:00 AM +00:00\"".to_owned(), "no number"),
+        ("\"soon\"".to_owned(), "is not a number"),
+        ("\"1/1/2026 12:00:00 AM +00:00\"".to_owned(), "is not a number"),
     ] {
         let error = ask(&end).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{end}");

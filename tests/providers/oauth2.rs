@@ -392,7 +392,7 @@ fn the_error_for_an_unusable_key_names_its_fault() {
         (String::new(), "not readable PEM"),
         ("hunter2".to_owned(), "not readable PEM"),
         (RSA[..600].to_owned(), "not readable PEM"),
-        (RSA.replace('\n', r"\n"), "lines"),
+        (RSA.replace('\n', r"\n"), "line breaks"),
         (block("PRIVATE KEY", "*hunter2*"), "not readable PEM"),
         (block("PRIVATE KEY", "aHVudGVyMg=="), "cannot be read"),
         (block("RSA PRIVATE KEY", "aHVudGVyMg=="), "cannot be read"),
@@ -414,24 +414,34 @@ fn the_error_for_an_unusable_key_names_its_fault() {
 }
 
 #[test]
-fn an_unreadable_key_file_is_an_error_without_its_path() {
+fn an_unreadable_key_file_is_named_and_a_key_given_as_its_path_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("hunter2");
+    let missing = folder.path().join("missing");
     let garbled = folder.path().join("garbled");
     fs::write(&garbled, [0xff, 0xfe]).unwrap();
     let good = folder.path().join("key.pem");
     fs::write(&good, RSA).unwrap();
     assert!(SigningKey::from_pem_file(&good).is_ok());
     for error in [
-        SigningKey::from_pem_file(&missing).unwrap_err(),
-        SigningKey::from_pem_file(&garbled).unwrap_err(),
-        SigningKey::from_pem_file(folder.path()).unwrap_err(),
-        GoogleServiceAccount::from_file(&missing).unwrap_err(),
+        SigningKey::from_pem_file(RSA).unwrap_err(),
+        SigningKey::from_pem_file(RSA.replace('\n', "")).unwrap_err(),
+        GoogleServiceAccount::from_file(account("a@project.example", RSA)).unwrap_err(),
         GoogleServiceAccount::from_file(&good).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        assert!(error.to_string().len() < 200 && !error.to_string().contains(&RSA[40..60]), "{error}");
     }
+    for (error, text) in [
+        (SigningKey::from_pem_file(&missing), format!("the private key file {missing:?} does not exist")),
+        (SigningKey::from_pem_file(&garbled), format!("the private key file {garbled:?} is not UTF-8")),
+        (SigningKey::from_pem_file(folder.path()), "the private key file ".to_owned()),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().starts_with(&text), "{error}");
+    }
+    let error = GoogleServiceAccount::from_file(&missing).unwrap_err().to_string();
+    assert_eq!(error, format!("google: the service account file {missing:?} does not exist"));
     let json = folder.path().join("account.json");
     fs::write(&json, account("a@project.example", RSA)).unwrap();
     assert!(GoogleServiceAccount::from_file(&json).unwrap().scope("s").check().is_ok());
@@ -517,7 +527,15 @@ const REFRESH: &[Kind] = &[Kind {
     granting: r#"{"access_token":"TOKEN","token_type":"Bearer","expires_in":LIFETIME,"refresh_token":"next"}"#,
     odd_life: false,
     refusals: &[
-        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
+        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::SignInRequired, Some("invalid_grant"), None),
+        ("200 OK", r#"{"error":"bad_refresh_token"}"#, ErrorKind::SignInRequired, Some("bad_refresh_token"), None),
+        (
+            "400 Bad Request",
+            r#"{"error":"interaction_required"}"#,
+            ErrorKind::SignInRequired,
+            Some("interaction_required"),
+            None,
+        ),
         ("200 OK", r#"{"error":"invalid_client"}"#, ErrorKind::InvalidCredentials, Some("invalid_client"), None),
         ("400 Bad Request", r#"{"error":"invalid_scope"}"#, ErrorKind::Config, Some("invalid_scope"), None),
         ("429 Too Many Requests", r#"{"error":"slow_down"}"#, ErrorKind::Throttled, Some("slow_down"), Some(5)),

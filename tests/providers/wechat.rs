@@ -116,8 +116,8 @@ const KINDS: &[Kind] = &[
             ("200 OK", r#"{"errcode":"40014"}"#, ErrorKind::TokenRejected, Some("40014"), None),
             ("200 OK", r#"{"errcode":42001}"#, ErrorKind::TokenRejected, Some("42001"), None),
             ("200 OK", r#"{"errcode":40013}"#, ErrorKind::InvalidCredentials, Some("40013"), None),
-            ("200 OK", r#"{"errcode":61003}"#, ErrorKind::InvalidCredentials, Some("61003"), None),
-            ("200 OK", r#"{"errcode":61023}"#, ErrorKind::InvalidCredentials, Some("61023"), None),
+            ("200 OK", r#"{"errcode":61003}"#, ErrorKind::SignInRequired, Some("61003"), None),
+            ("200 OK", r#"{"errcode":61023}"#, ErrorKind::SignInRequired, Some("61023"), None),
             ("200 OK", r#"{"errcode":61007}"#, ErrorKind::Forbidden, Some("61007"), None),
             ("200 OK", r#"{"errcode":61024}"#, ErrorKind::Forbidden, Some("61024"), None),
             ("200 OK", r#"{"errcode":61004}"#, ErrorKind::Forbidden, Some("61004"), None),
@@ -314,7 +314,7 @@ fn a_code_of_the_token_endpoint_says_what_to_do() {
             r#"{"errcode":40164,"errmsg":"invalid ip 101.45.43.1 ipv6 ::ffff:101.45.43.1, not in whitelist rid: 654d-f3"}"#,
             ["whitelist", "101.45.43.1", "request 654d-f3"],
         ),
-        (r#"{"errcode":40243}"#, ["frozen", "thaw", "ten minutes"]),
+        (r#"{"errcode":40243}"#, ["frozen", "unfreeze", "ten minutes"]),
         (r#"{"errcode":45009,"errmsg":"api freq out of limit"}"#, ["used up", "next day", "quota"]),
         (r#"{"errcode":89503}"#, ["administrator", "confirm", "89503"]),
         (r#"{"errcode":89506}"#, ["administrator", "twice", "24 hours"]),
@@ -334,21 +334,21 @@ fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
     let host = canned(reply("200 OK", "", body));
     let derived = || context().with_parent(Some(parent("hunter2-parent"))).with_renewal_secret(Some("r".into()));
     let kinds: [(Result<Grant, Error>, ErrorKind, &str); 5] = [
-        (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::InvalidCredentials, "appsecret"),
+        (WeChat::new("a", "s").base_url(host.url()).fetch(&context()), ErrorKind::InvalidCredentials, "AppSecret"),
         (
             WeChatClassic::new("a", "s").base_url(host.url()).fetch(&context()),
             ErrorKind::InvalidCredentials,
-            "appsecret",
+            "AppSecret",
         ),
         (
             WeChatComponent::new("a", "s").base_url(host.url()).fetch(&derived()),
             ErrorKind::InvalidCredentials,
-            "appsecret",
+            "AppSecret",
         ),
         (
             authorizer("c", "c", "a", "r").base_url(host.url()).fetch(&derived()),
             ErrorKind::TokenRejected,
-            "component's token",
+            "component_access_token",
         ),
         (
             WeChatJsTicket::new(Source("a")).base_url(host.url()).fetch(&derived()),
@@ -409,7 +409,7 @@ fn an_account_without_a_refresh_token_must_be_authorized_again_and_nothing_is_se
     let host = answering(r#"{"authorizer_access_token":"t-1","expires_in":7200}"#);
     let provider = authorizer("c", "c", "a", "refresh-1").base_url(host.url());
     let error = provider.fetch(&context().with_parent(Some(parent("p")))).unwrap_err();
-    assert_eq!((error.kind(), host.calls()), (ErrorKind::InvalidCredentials, 0));
+    assert_eq!((error.kind(), host.calls()), (ErrorKind::SignInRequired, 0));
     assert!(error.to_string().contains("authorize again"), "{error}");
 }
 

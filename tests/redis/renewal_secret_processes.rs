@@ -170,7 +170,7 @@ pub(crate) fn tag(key: &str) -> &str {
 
 /// Whether a result is an error that a caller can handle.
 pub(crate) fn is_typed(answer: &str) -> bool {
-    ["InvalidCredentials: ", "Store: ", "TimedOut: "].iter().any(|kind| answer.starts_with(kind))
+    ["SignInRequired: ", "InvalidCredentials: ", "Store: ", "TimedOut: "].iter().any(|kind| answer.starts_with(kind))
 }
 
 /// The manager of a process: its store and its credential.
@@ -410,8 +410,8 @@ impl Store for StoppingStore {
         self.inner.watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        self.inner.logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        self.inner.logs_outages()
     }
 }
 

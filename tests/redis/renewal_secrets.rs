@@ -114,11 +114,11 @@ fn a_process_that_is_killed_with_the_next_refresh_token_in_hand_costs_one_sign_i
         holder.stop_with_the_next_token("ask");
         holder.kill();
         for answer in each(&mut processes, "ask") {
-            assert!(answer.starts_with("InvalidCredentials: ") && answer.contains("sign in again"), "{answer}");
+            assert!(answer.starts_with("SignInRequired: ") && answer.contains("sign in again"), "{answer}");
         }
         for _ in 0..20 {
             let answers = each(&mut processes, "ask");
-            assert!(answers.iter().all(|answer| answer.starts_with("InvalidCredentials: ")), "{answers:?}");
+            assert!(answers.iter().all(|answer| answer.starts_with("SignInRequired: ")), "{answers:?}");
         }
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-1"]);
         assert_eq!(host.calls(), 2);
@@ -186,7 +186,7 @@ fn the_refresh_token_of_a_stopped_process_is_stored_unless_there_is_a_newer_one(
         let (mut other, mut holder) = (processes.remove(1), processes.remove(0));
         holder.stop_with_the_next_token("ask");
         let answer = other.ask("ask");
-        assert!(answer.starts_with("InvalidCredentials: "), "{answer}");
+        assert!(answer.starts_with("SignInRequired: "), "{answer}");
         holder.go_on();
         let (went_on, late) = (Instant::now(), holder.read_line());
         assert!(late == "token-1" || is_typed(&late), "{late}");
@@ -229,7 +229,7 @@ fn a_redis_that_was_flushed_gets_the_latest_refresh_token_from_the_process_that_
         other.end();
         stage.server.ask::<()>(&["FLUSHALL"]).unwrap();
         let answer = stage.sharing(1, &share).remove(0).ask("ask");
-        assert!(answer.starts_with("InvalidCredentials: ") && answer.contains("sign in again"), "{answer}");
+        assert!(answer.starts_with("SignInRequired: ") && answer.contains("sign in again"), "{answer}");
         assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-3", "refresh-1"]);
         assert_eq!(host.calls(), 4);
     });

@@ -127,7 +127,7 @@ fn promise_6_a_wrong_password_is_a_store_error_and_is_not_retried_endlessly() {
     assert_eq!(text(&tokens), "token-1");
     let error = wait_for_trouble(&events);
     assert_eq!(error.kind(), ErrorKind::Store);
-    assert!(error.to_string().contains("refuses the user, the password"), "{error}");
+    assert!(error.to_string().contains("rejected the user or the password"), "{error}");
     for _ in 0..100 {
         assert!(store.read(&key("any")).is_err());
         assert!(tokens.token().is_ok());

@@ -58,14 +58,14 @@ fn the_status_shows_why_the_store_is_down() {
     group.store.broken.store(true, Ordering::SeqCst);
     tokens.invalidate().unwrap_err();
     let status = tokens.status();
-    assert!(status.to_string().contains("store       out of use for 0 ms: broken on purpose"), "{status}");
+    assert!(status.to_string().contains("store       unavailable for 0 ms: broken on purpose"), "{status}");
     // The cause of the outage has changed by now.
     group.store.panics.store(true, Ordering::SeqCst);
     group.clock.advance(60 * SECOND);
     tokens.invalidate().unwrap_err();
     let status = tokens.status();
     assert_eq!(status.store_error.as_ref().map(Error::kind), Some(ErrorKind::Store));
-    assert!(status.to_string().contains("store       out of use for 60 s: the shared store panicked"), "{status}");
+    assert!(status.to_string().contains("store       unavailable for 60 s: the shared store panicked"), "{status}");
     group.store.broken.store(false, Ordering::SeqCst);
     group.store.panics.store(false, Ordering::SeqCst);
     group.clock.advance(60 * SECOND);

@@ -132,7 +132,7 @@ fn a_record_encrypted_with_another_key_is_absent_is_reported_once_and_is_replace
         let logged = logged();
         assert!(!logged.contains("token-1") && !logged.contains("token-2"));
         let mine = logged.lines().filter(|line| line.starts_with(&format!("evertoken {key}: ")));
-        mine.filter(|line| line.contains("cannot be opened") && line.contains(why)).count()
+        mine.filter(|line| line.contains("cannot be decrypted") && line.contains(why)).count()
     };
     let store = encrypted(&inner, 4);
     assert_not_decrypted(&store, &key);
@@ -152,7 +152,7 @@ fn a_record_encrypted_with_another_key_is_absent_is_reported_once_and_is_replace
     assert_eq!(reports(""), 1);
     let another = encrypted(&inner, 4);
     (0..3).for_each(|_| drop(another.clone().read(&key).unwrap()));
-    assert_eq!((reports(""), reports("it is not sealed")), (2, 1));
+    assert_eq!((reports(""), reports("it is not encrypted")), (2, 1));
 }
 
 /// Frees the lease of `owner`.
@@ -537,7 +537,7 @@ mod over_redis {
     #[test]
     fn an_encrypted_store_leaves_logging_to_the_inner_store() {
         let server = RedisServer::start();
-        assert!(store(&server).logs_its_trouble());
+        assert!(store(&server).logs_outages());
     }
 
     /// All keys and values on the server.

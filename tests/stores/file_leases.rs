@@ -154,7 +154,10 @@ fn a_waiter_for_a_removed_lock_file_takes_the_new_one() {
     let held = File::open(&path).unwrap();
     held.lock().unwrap();
     let error = store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))).unwrap_err();
-    assert!(error.kind() == ErrorKind::Store && error.to_string().contains("does not let go"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Store && error.to_string().contains("another process holds the lock"),
+        "{error}"
+    );
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"one", "reading needs no lock");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| store.compare_and_swap(&key, Expected::Any, Some((b"two", HOUR))));

@@ -87,10 +87,10 @@ const IN_THE_WAY: [(&str, &str); 9] = [
     ("a directory", "remove it"),
     ("a symbolic link", "remove it"),
     ("a link to nowhere", "remove it"),
-    ("of mode 622", "`chmod 600` mends it"),
-    ("of mode 640", "`chmod 600` mends it"),
-    ("of mode 604", "`chmod 600` mends it"),
-    ("of mode 644", "`chmod 600` mends it"),
+    ("of mode 622", "run `chmod 600` on it"),
+    ("of mode 640", "run `chmod 600` on it"),
+    ("of mode 604", "run `chmod 600` on it"),
+    ("of mode 644", "run `chmod 600` on it"),
     ("another user's", "remove it"),
 ];
 
@@ -175,7 +175,7 @@ fn a_directory_of_another_user_is_refused_with_advice_and_callers_still_get_a_to
         ("a file", "is no directory; remove it"),
         ("a symbolic link", "name the directory that it leads to"),
         ("a link to nowhere", "name the directory that it leads to"),
-        ("open to others", "`chmod 700` mends it"),
+        ("open to others", "run `chmod 700` on it"),
         ("another user's", "name a directory of your own"),
     ] {
         let place = Place::new();

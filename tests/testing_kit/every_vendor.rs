@@ -195,7 +195,7 @@ fn a_fake_vendor_without_tenants_has_none() {
 }
 
 #[test]
-#[should_panic(expected = "nobody grants tokens at /cgi-bin/message/send")]
+#[should_panic(expected = "this vendor has no token endpoint at /cgi-bin/message/send")]
 fn a_credential_is_for_a_path_that_grants_tokens() {
     drop(FakeVendor::wecom().another_credential_at("/cgi-bin/message/send", "corp", "secret"));
 }

@@ -1,4 +1,4 @@
-//! Every kind of token that can be configured, and the provider that each makes.
+//! The kinds of tokens that can be configured: fields of each kind, and the provider that the kind makes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::provider::wecom::{WeCom, WeComAuthorizedCorp, WeComJsTicket, WeComSer
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
-/// A kind of token, named by `provider`, and its fields.
+/// A kind of token, selected by the field `provider`, and the fields of the kind.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "provider", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Kind {
@@ -78,10 +78,10 @@ pub(super) enum Kind {
         base_url: Option<Url>,
     },
 
-    Feishu(FeishuApp),
-    FeishuAppToken(FeishuApp),
+    Feishu(FeishuFields),
+    FeishuAppToken(FeishuFields),
     #[serde(rename = "feishu-oauth")]
-    FeishuOAuth(FeishuApp),
+    FeishuOAuth(FeishuFields),
     FeishuStoreApp {
         app_id: String,
         secret: SecretFrom,
@@ -163,9 +163,9 @@ pub(super) enum Kind {
         base_url: Option<Url>,
     },
 
-    Oauth2(Box<Client>),
-    RefreshToken(Box<SignedIn>),
-    JwtBearer(Box<Signer>),
+    Oauth2(Box<OAuth2Fields>),
+    RefreshToken(Box<RefreshTokenFields>),
+    JwtBearer(Box<JwtBearerFields>),
     Google {
         credentials: SecretFrom,
         scope: String,
@@ -178,16 +178,16 @@ pub(super) type Parent = Box<ProviderConfig>;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FeishuApp {
+pub(super) struct FeishuFields {
     app_id: String,
     secret: SecretFrom,
     region: Option<Region>,
     base_url: Option<Url>,
 }
 
-/// A client of an OAuth 2.0 server. A macro, because `serde` cannot refuse unknown fields where one struct is made part
-/// of another.
-macro_rules! client {
+/// The fields of a client of an OAuth 2.0 server, and further fields. A macro, because `serde` cannot refuse unknown
+/// fields of a struct that is flattened into another.
+macro_rules! client_fields {
     ($name:ident { $($more:ident: $kind:ty),* }) => {
         #[derive(Clone, Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -212,33 +212,34 @@ macro_rules! client {
 
         impl $name {
             fn client(&self) -> Result<OAuth2, Error> {
-                let client = self.with_proof()?;
+                let client = self.with_authentication()?;
                 let client = with(client, &self.assertion_audience, OAuth2::assertion_audience);
                 let client = with(client, &self.scope, OAuth2::scope);
                 let client = with(client, &self.audience, OAuth2::audience);
                 let client = self.resource.0.iter().fold(client, |client, url| client.resource(url));
-                let client = with(client, &self.default_lifetime, |client, lifetime| client.default_lifetime(lifetime.0));
+                let client =
+                    with(client, &self.default_lifetime, |client, lifetime| client.default_lifetime(lifetime.0));
                 self.params.iter().try_fold(client, |client, (name, value)| {
                     Ok(client.param(name, value.read(&format!("params.{name}"))?))
                 })
             }
 
-            fn with_proof(&self) -> Result<OAuth2, Error> {
+            fn with_authentication(&self) -> Result<OAuth2, Error> {
                 let Some(key) = &self.key else {
                     if self.key_id.is_some() || self.algorithm.is_some() {
-                        return Err(Error::config("key_id and algorithm are said of a key, and there is none"));
+                        return Err(Error::config("key_id and algorithm belong to a key, and no key is set; set `key`"));
                     }
                     let auth = self.auth.unwrap_or_default();
                     return match &self.secret {
                         None if auth == ClientAuth::None => Ok(OAuth2::public(&self.token_url, &self.client_id)),
-                        None => Err(Error::config(NO_PROOF)),
+                        None => Err(Error::config(NO_AUTHENTICATION)),
                         Some(secret) => {
                             Ok(OAuth2::new(&self.token_url, &self.client_id, secret.read("secret")?).auth(auth))
                         }
                     };
                 };
                 if self.secret.is_some() || self.auth.is_some_and(|auth| auth != ClientAuth::PrivateKeyJwt) {
-                    return Err(Error::config("a client that has a key has no secret, and its auth is private-key-jwt"));
+                    return Err(Error::config(KEY_EXCLUDES_SECRET));
                 }
                 let key = signing_key(key, &self.key_id, self.algorithm)?;
                 Ok(OAuth2::private_key_jwt(&self.token_url, &self.client_id, key))
@@ -247,12 +248,12 @@ macro_rules! client {
     };
 }
 
-client!(Client {});
-client!(SignedIn { refresh_token: SecretFrom });
+client_fields!(OAuth2Fields {});
+client_fields!(RefreshTokenFields { refresh_token: SecretFrom });
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Signer {
+pub(super) struct JwtBearerFields {
     token_url: Url,
     key: SecretFrom,
     key_id: Option<String>,
@@ -268,7 +269,7 @@ pub(super) struct Signer {
     default_lifetime: Option<Seconds>,
 }
 
-impl Signer {
+impl JwtBearerFields {
     fn provider(&self) -> Result<JwtBearer, Error> {
         let key = signing_key(&self.key, &self.key_id, self.algorithm)?;
         let provider = JwtBearer::new(&self.token_url, key).issuer(&self.issuer);
@@ -314,7 +315,7 @@ pub(super) enum Algorithm {
 }
 
 impl Kind {
-    /// The provider. One arm for each kind.
+    /// Reads the secrets and builds the provider.
     pub(super) fn provider(&self, parents: Parents<'_>) -> Result<Box<dyn Provider>, Error> {
         match self {
             Kind::Wecom { corp_id, secret, base_url } => {
@@ -415,10 +416,12 @@ impl Kind {
             Kind::EntraCertificate { tenant, client_id, certificate, key, scope, cloud, authority } => {
                 let certificate = Certificate::from_pem(certificate.read("certificate")?.expose());
                 let certificate = certificate.map_err(|error| error.of("certificate"))?;
+                // Entra prescribes PS256 and identifies the key by its certificate, so neither is a setting.
                 let key = signing_key(key, &None, None)?;
                 entra(Entra::certificate(tenant, client_id, certificate, key), scope, *cloud, authority)
             }
             Kind::EntraFederated { tenant, client_id, assertion, scope, cloud, authority } => {
+                // Read on each fetch: the file of an assertion is replaced before the assertion expires.
                 let assertion = assertion.clone();
                 let provider = Entra::federated(tenant, client_id, move || assertion.read("assertion"));
                 entra(provider, scope, *cloud, authority)
@@ -428,7 +431,11 @@ impl Kind {
                 let provider = match cloud {
                     Some(Cloud::Public) | None => provider,
                     Some(Cloud::UsGovernment) => provider.us_government(),
-                    Some(Cloud::China) => return Err(Error::config("cloud: there are no bots of this kind in China")),
+                    Some(Cloud::China) => {
+                        return Err(Error::config(
+                            "cloud: Bot Framework does not exist in china; use public or us-government",
+                        ));
+                    }
                 };
                 boxed(with(with(provider, tenant, BotFramework::tenant), authority, BotFramework::authority))
             }
@@ -438,10 +445,10 @@ impl Kind {
             }
 
             Kind::Oauth2(client) => boxed(client.client()?),
-            Kind::RefreshToken(signed_in) => {
-                boxed(RefreshToken::new(signed_in.client()?, signed_in.refresh_token.read("refresh_token")?))
+            Kind::RefreshToken(fields) => {
+                boxed(RefreshToken::new(fields.client()?, fields.refresh_token.read("refresh_token")?))
             }
-            Kind::JwtBearer(signer) => boxed(signer.provider()?),
+            Kind::JwtBearer(fields) => boxed(fields.provider()?),
             Kind::Google { credentials, scope, subject, token_url } => {
                 let provider = GoogleServiceAccount::from_json(credentials.read("credentials")?)?.scope(scope);
                 let provider = with(provider, subject, GoogleServiceAccount::subject);
@@ -450,7 +457,7 @@ impl Kind {
         }
     }
 
-    /// The ticket, of a kind that is granted for one.
+    /// Reads the ticket, for a kind that needs one.
     pub(super) fn ticket(&self) -> Result<Option<Secret>, Error> {
         match self {
             Kind::WecomSuite { ticket, .. }
@@ -464,7 +471,7 @@ impl Kind {
         }
     }
 
-    /// What it is called, of a kind that others are derived from.
+    /// Returns the name of a kind that can be a parent.
     fn name(&self) -> &'static str {
         match self {
             Kind::Wecom { .. } => "wecom",
@@ -495,18 +502,19 @@ impl Kind {
     }
 }
 
-/// What a derived kind takes from its parent.
+/// Access to the configuration of a parent, for a derived kind.
 impl ProviderConfig {
-    /// The source of its tokens, if it is of one of the `wanted` kinds. That bounds how many parents there can be in a
-    /// row, too.
-    fn source(&self, wanted: &[&str], parents: Parents<'_>) -> Result<Arc<dyn TokenSource>, Error> {
-        if !wanted.contains(&self.0.name()) {
-            return Err(Error::config(format!("the parent must be of the kind {}", wanted.join(" or "))));
+    /// Returns the source of the parent's tokens. Only the `expected` kinds can be the parent, which bounds the number
+    /// of nested parents, too.
+    fn source(&self, expected: &[&str], parents: Parents<'_>) -> Result<Arc<dyn TokenSource>, Error> {
+        if !expected.contains(&self.0.name()) {
+            return Err(Error::config(format!("parent: the provider must be {}", expected.join(" or "))));
         }
         parents(self)
     }
 
-    /// A token is shown to the host that granted it, and to no other unless that is said.
+    /// Returns the base URL of the derived kind, or else of its parent: the parent's token must not be sent to another
+    /// host unless the configuration says so.
     fn url_or(&self, own: &Option<Url>) -> Option<Url> {
         own.clone().or_else(|| self.0.base_url())
     }
@@ -526,7 +534,7 @@ impl ProviderConfig {
     }
 }
 
-/// The provider with a setting, where there is one.
+/// Applies an optional setting to a provider.
 fn with<'a, P, T>(provider: P, setting: &'a Option<T>, set: impl FnOnce(P, &'a T) -> P) -> P {
     match setting {
         Some(setting) => set(provider, setting),
@@ -555,16 +563,21 @@ fn entra(
 fn signing_key(key: &SecretFrom, key_id: &Option<String>, algorithm: Option<Algorithm>) -> Result<SigningKey, Error> {
     let key = SigningKey::from_pem(key.read("key")?).map_err(|error| error.of("key"))?;
     let key = if algorithm == Some(Algorithm::Ps256) { key.pss() } else { key };
-    let wanted = algorithm.map(|algorithm| match algorithm {
+    let expected = algorithm.map(|algorithm| match algorithm {
         Algorithm::Rs256 => "RS256",
         Algorithm::Ps256 => "PS256",
         Algorithm::Es256 => "ES256",
     });
-    if wanted.is_some_and(|wanted| wanted != key.algorithm()) {
-        return Err(Error::config(format!("algorithm: the key signs by {}", key.algorithm())));
+    if expected.is_some_and(|expected| expected != key.algorithm()) {
+        return Err(Error::config(format!(
+            "algorithm: this key signs with {}; set that algorithm or none",
+            key.algorithm()
+        )));
     }
     Ok(with(key, key_id, SigningKey::key_id))
 }
 
-const NO_PROOF: &str =
-    "there is neither a secret nor a key; for a public client, which has neither, set `auth` to `none`";
+const KEY_EXCLUDES_SECRET: &str = "a client with a `key` authenticates with private-key-jwt; remove `secret`, and \
+                                   `auth` unless it is private-key-jwt";
+
+const NO_AUTHENTICATION: &str = "set `secret` or `key`; for a public client, which has neither, set `auth` to `none`";

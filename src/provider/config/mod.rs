@@ -1,23 +1,32 @@
-//! Providers out of a configuration, so that a program needs no code for each vendor.
+//! Providers from a configuration file or from the environment, so that a program needs no code for each vendor.
+//!
+//! `kind.rs` lists the kinds of tokens with their fields and builds the providers. `setting.rs` has the types of
+//! fields, such as the place of a secret. `value.rs` reads any format and describes wrong fields, `suggest.rs` finds
+//! the name that a misspelled one was meant to be, and `environment.rs` maps environment variables to fields.
 
 mod environment;
 mod kind;
 mod setting;
+mod suggest;
+mod value;
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error as _};
 
 use crate::error::Error;
 use crate::provider::Provider;
 use crate::provider::config::kind::Kind;
+use crate::provider::config::value::ConfigValue;
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
 pub use environment::from_env;
 
-/// A provider as a configuration describes it: JSON, TOML, YAML, whatever `serde` reads, or the environment with
-/// [`from_env`]. [`TokenManager::from_config`](crate::TokenManager::from_config) makes a manager of it.
+/// A provider as a configuration describes it, in JSON, TOML, YAML or any other self-describing format of `serde`.
+///
+/// [`from_env`] reads the same from environment variables.
+/// [`TokenManager::from_config`](crate::TokenManager::from_config) makes a manager from the configuration.
 ///
 /// ```
 /// use evertoken::provider::ProviderConfig;
@@ -30,7 +39,8 @@ pub use environment::from_env;
 ///
 /// # Kinds
 ///
-/// `provider` names the kind of token. A field in brackets may be left out; a field that is not listed is refused.
+/// `provider` names the kind of token. A field in brackets is optional. A field that is not listed is an error, and the
+/// error suggests the nearest known name.
 ///
 /// | `provider` | fields |
 /// |---|---|
@@ -66,42 +76,56 @@ pub use environment::from_env;
 ///
 /// - A client has `token_url`, `client_id`, \[*`secret`*\], \[`auth`\], \[*`key`*\], \[`key_id`\], \[`algorithm`\],
 ///   \[`assertion_audience`\], \[`scope`\], \[`audience`\], \[`resource`\], \[`params`\] and \[`default_lifetime`\].
-/// - `auth` is `basic`, `basic-raw`, `post`, `client-secret-jwt` or `none` ([`ClientAuth`](crate::provider::oauth2::ClientAuth)), which
-///   is said where there is no `secret`. With a `key` it is `private-key-jwt` and need not be said.
-/// - A `key` is a private key in PEM, a `certificate` too. `algorithm` is `rs256`, `ps256` or `es256`, where the key's
-///   own choice will not do.
-/// - `region` is `feishu` (default) or `lark`; `cloud` is `public` (default), `us-government` or `china`.
-/// - `resource` of a client may be a list; `params` is an object of secrets, `claims` one of texts; `default_lifetime` is
-///   in seconds.
+/// - `auth` is `basic` (default), `basic-raw`, `post`, `client-secret-jwt` or `none`, as in
+///   [`ClientAuth`](crate::provider::oauth2::ClientAuth). A public client, which has no `secret`, sets `none`. With a
+///   `key`, `auth` is `private-key-jwt` and may be left out.
+/// - A `key` is a private key in PEM, and a `certificate` is a certificate in PEM. `algorithm` is `rs256`, `ps256` or
+///   `es256`; the default follows from the key.
+/// - `region` is `feishu` (default) or `lark`. `cloud` is `public` (default), `us-government` or `china`.
+/// - `resource` of a client may be a list. `params` is an object of secrets, `claims` an object of texts.
+///   `default_lifetime` is in seconds.
 ///
 /// # Secrets
 ///
-/// What is *slanted* above is a secret, and a secret is never written down in a configuration: it is `{"env": "NAME"}`
-/// or `{"file": "path"}`. Anything else is refused, and not quoted. It is read when the manager is built; an
-/// `assertion` on each fetch, because it is short-lived. A file has up to 64 KiB of UTF-8, and one line break at its
-/// end is cut off. (Some parsers, that of TOML among them, show the line of the text that they refuse: that is not in
-/// our hands.)
+/// The *slanted* fields are secrets. A configuration never contains a secret but its place: `{"env": "NAME"}` or
+/// `{"file": "path"}`. Anything else is an error that does not quote the value. (Some parsers, such as that of TOML,
+/// show the line of the text that they refuse.) A secret is read when the manager is built; an `assertion` is read on
+/// each fetch, because it is short-lived. A file has up to 64 KiB of UTF-8, and one line break at its end is cut off.
 ///
 /// # Parents and tickets
 ///
-/// A kind that is granted for another token has `parent`: the whole configuration of that one. Where it says no
-/// `base_url` of its own it asks where its parent asks. A `ticket` is handed in once, as by
-/// [`set_ticket`](crate::TokenManager::set_ticket), when the manager is built; it counts as the latest, so leave it out
-/// where a callback hands tickets in through a shared store.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
+/// A kind whose token is derived from another token has a `parent`: the whole configuration of the other kind. Without
+/// a `base_url` of its own it uses that of its parent.
+///
+/// A `ticket` is handed in once, when the manager is built, as by [`set_ticket`](crate::TokenManager::set_ticket). This
+/// ticket counts as the latest one, so leave the field out where a callback hands tickets in through a shared store.
+#[derive(Clone, Debug)]
 pub struct ProviderConfig(Kind);
 
-/// Gives the source of the tokens of a parent.
+impl<'de> Deserialize<'de> for ProviderConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ProviderConfig, D::Error> {
+        let value = ConfigValue::deserialize(deserializer)?;
+        if !matches!(value, ConfigValue::Fields(_)) {
+            return Err(D::Error::custom("expected an object with the field `provider`"));
+        }
+        // A copy, because the error needs the fields that the first one is taken apart into.
+        match Kind::deserialize(value.clone()) {
+            Ok(kind) => Ok(ProviderConfig(kind)),
+            Err(error) => Err(D::Error::custom(error.describe(&value))),
+        }
+    }
+}
+
+/// Returns the source of the tokens of a parent.
 pub(crate) type Parents<'a> = &'a dyn Fn(&ProviderConfig) -> Result<Arc<dyn TokenSource>, Error>;
 
 impl ProviderConfig {
-    /// The provider itself. Reads its secrets.
+    /// Reads the secrets and builds the provider.
     pub(crate) fn provider(&self, parents: Parents<'_>) -> Result<Box<dyn Provider>, Error> {
         self.0.provider(parents)
     }
 
-    /// The ticket that the configuration names.
+    /// Reads the ticket that the configuration names.
     pub(crate) fn ticket(&self) -> Result<Option<Secret>, Error> {
         self.0.ticket()
     }

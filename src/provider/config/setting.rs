@@ -1,4 +1,4 @@
-//! The settings that a configuration has: where a secret is, an address, a lifetime.
+//! The types of the fields of a configuration: the place of a secret, URLs, a lifetime, a claim.
 
 use std::env;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::provider::settings::read_file;
 use crate::secret::{Secret, plain_url};
 
-/// Where a secret is: `{"env": "NAME"}` or `{"file": "path"}`. It is read when it is needed, and never written down.
+/// The place of a secret: `{"env": "NAME"}` or `{"file": "path"}`. The configuration never contains the secret itself.
 #[derive(Clone, Debug)]
 pub(super) enum SecretFrom {
     Env(String),
@@ -20,28 +20,27 @@ pub(super) enum SecretFrom {
 }
 
 impl SecretFrom {
-    /// Reads the secret. `field` is its name in the configuration.
+    /// Reads the secret. `field` is the name of the field, for error texts.
     pub(super) fn read(&self, field: &str) -> Result<Secret, Error> {
-        let fault = |text: String| Error::config(format!("{field}: {text}"));
+        let config_error = |text: String| Error::config(format!("{field}: {text}"));
         let secret = match self {
             SecretFrom::Env(name) => match env::var(name) {
                 Ok(value) => Secret::new(value),
                 Err(env::VarError::NotPresent) => Secret::from(""),
                 Err(env::VarError::NotUnicode(_)) => {
-                    return Err(fault(format!("the environment variable {name} is not UTF-8")));
+                    return Err(config_error(format!("the environment variable {name} is not UTF-8")));
                 }
             },
             SecretFrom::File(path) => {
-                // In quotes, with escapes: a path may hold a line break.
-                let text = read_file(path, &format!("the file {path:?}")).map_err(|error| fault(error.to_string()))?;
-                // Editors put one there, and `echo` does.
+                let text = read_file(path, "the file").map_err(|error| config_error(error.to_string()))?;
+                // Editors and `echo` end a file with a line break.
                 let text = text.expose();
                 let cut = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
                 Secret::from(cut)
             }
         };
         if secret.is_blank() {
-            return Err(fault(match self {
+            return Err(config_error(match self {
                 SecretFrom::Env(name) => format!("the environment variable {name} is not set or is empty"),
                 SecretFrom::File(path) => format!("the file {path:?} is empty"),
             }));
@@ -52,30 +51,29 @@ impl SecretFrom {
 
 impl<'de> Deserialize<'de> for SecretFrom {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SecretFrom, D::Error> {
-        // Read whole before anything is said about it, because what stands here may be the secret itself: an error of
-        // `serde` would quote it.
+        // The value may be the secret itself, which an error of `serde` would quote. So any value is accepted first.
         let Value::Object(entries) = Value::deserialize(deserializer)? else {
-            return Err(de::Error::custom(WRITTEN_DOWN));
+            return Err(de::Error::custom(SECRET_IN_CONFIGURATION));
         };
         let mut entries = entries.into_iter();
         match (entries.next(), entries.next()) {
             (Some((way, Value::String(name))), None) if way == "env" => match is_variable(&name) {
                 true => Ok(SecretFrom::Env(name)),
-                false => Err(de::Error::custom(NO_VARIABLE)),
+                false => Err(de::Error::custom(NOT_A_VARIABLE)),
             },
             (Some((way, Value::String(path))), None) if way == "file" => Ok(SecretFrom::File(path.into())),
-            _ => Err(de::Error::custom(WRITTEN_DOWN)),
+            _ => Err(de::Error::custom(SECRET_IN_CONFIGURATION)),
         }
     }
 }
 
-/// True for what may be the name of an environment variable. Most secrets that are pasted in its place may not.
+/// Returns true for a text that can be the name of an environment variable. Most secrets that are pasted there cannot.
 fn is_variable(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     !name.is_empty() && name.bytes().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit())
 }
 
-/// Text that may be an address, so it is shown as one.
+/// A text that may be a URL. `Debug` shows no user name, password or query.
 #[derive(Clone, serde::Deserialize)]
 #[serde(transparent)]
 pub(super) struct Url(String);
@@ -92,7 +90,7 @@ impl fmt::Debug for Url {
     }
 }
 
-/// Several addresses, or one text with blanks between them.
+/// Several URLs: a list, or one text with blanks between the URLs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Urls(pub(super) Vec<Url>);
 
@@ -124,7 +122,7 @@ impl<'de> Deserialize<'de> for Urls {
     }
 }
 
-/// How long something lifetimes, in seconds: a number, or its digits.
+/// A duration in seconds: a number, or a text with its digits, because environment variables are texts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seconds(pub(super) Duration);
 
@@ -153,7 +151,7 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// The value of a claim, which may be personal: it is not shown.
+/// The value of a claim. `Debug` does not show it, because claims may be personal data.
 #[derive(Clone, serde::Deserialize)]
 #[serde(transparent)]
 pub(super) struct Claim(String);
@@ -170,8 +168,8 @@ impl fmt::Debug for Claim {
     }
 }
 
-const WRITTEN_DOWN: &str =
-    "a secret is not written down here; name it by {\"env\": \"NAME\"} or {\"file\": \"path\"}, and nothing else";
+const SECRET_IN_CONFIGURATION: &str = "a configuration must not contain a secret; write its place instead, \
+                                       {\"env\": \"NAME\"} or {\"file\": \"path\"}";
 
-const NO_VARIABLE: &str = "what stands after \"env\" is not the name of an environment variable (letters, digits and _); a secret is not \
-     written down here";
+const NOT_A_VARIABLE: &str = "the text after \"env\" is not the name of an environment variable (letters, digits and \
+                              _); a configuration must not contain a secret";

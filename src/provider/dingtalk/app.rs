@@ -1,4 +1,4 @@
-//! DingTalk: the token of an app that a company made for itself, from three endpoints.
+//! DingTalk (钉钉): the token of an internal app, from three endpoints.
 
 use serde::Serialize;
 
@@ -6,22 +6,33 @@ use crate::error::Error;
 use crate::http::{Http, query_encoded};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
-use crate::provider::dingtalk::{CLASSIC, NEW, TWO_HOURS, accept, app_profile, header, verdict};
+use crate::provider::dingtalk::{
+    API_BASE_URL, LIFETIME, OAPI_BASE_URL, accept, app_profile, header_placement, verdict,
+};
 use crate::provider::settings::check_texts;
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant, parse_grant_fields,
 };
 use crate::secret::Secret;
 
-/// Grants the token of an own app (企业内部应用) for the new interfaces, those of `api.dingtalk.com`.
+/// Fetches the `accessToken` of an internal app (企业内部应用)
+/// (`POST https://api.dingtalk.com/v1.0/oauth2/accessToken` with `appKey` and `appSecret`).
 ///
-/// An app has one token. Asked for again it is given back, and lives on for the whole time.
+/// The token is for the newer APIs, those of `api.dingtalk.com`, which take the token in the header
+/// `x-acs-dingtalk-access-token` only.
+///
+/// - *Lifetime*: 7200 s (`expireIn`).
+/// - *A second request* returns the same token, valid for 7200 s from then on. An app has one token.
+/// - *Refused* with HTTP 400 and `code` `InvalidAuthentication`.
+/// - *Limits*: DingTalk throttles frequent requests and publishes no number for this one. The
+///   [module page](crate::provider::dingtalk) has more, and the sources.
 ///
 /// ```
-/// use evertoken::DingTalk;
+/// use evertoken::{DingTalk, TokenManager};
 ///
 /// let provider = DingTalk::new("dingabc", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));
+/// let tokens = TokenManager::new(provider);
 /// ```
 #[derive(Clone, Debug)]
 pub struct DingTalk {
@@ -32,25 +43,26 @@ pub struct DingTalk {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NewBody<'a> {
+struct AccessTokenBody<'a> {
     app_key: &'a str,
     app_secret: &'a str,
 }
 
 impl DingTalk {
-    /// The app `app_key`, which DingTalk also calls its client id.
+    /// Makes a provider for one app. `app_key` and `app_secret` are from 凭证与基础信息 in the developer console, which
+    /// also calls them Client ID and Client Secret.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalk {
-        DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(NEW) }
+        DingTalk { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(API_BASE_URL) }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalk {
         DingTalk { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let body = NewBody { app_key: &self.app_key, app_secret: self.secret.expose() };
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        let body = AccessTokenBody { app_key: &self.app_key, app_secret: self.secret.expose() };
         let reply = http.post_json(&self.host.join("/v1.0/oauth2/accessToken"), &body).send()?;
         parse_grant_fields(accept(&reply, &[&self.secret])?, "accessToken", "expireIn")
     }
@@ -58,21 +70,21 @@ impl DingTalk {
 
 impl Provider for DingTalk {
     fn name(&self) -> &str {
-        APP
+        NAME
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(APP).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
+        Identity::new(NAME).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(APP))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("app key", &self.app_key), ("app secret", self.secret.expose())])
             .and_then(|()| self.host.check())
-            .map_err(|error| error.of(APP))
+            .map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
@@ -80,7 +92,7 @@ impl Provider for DingTalk {
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -88,9 +100,15 @@ impl Provider for DingTalk {
     }
 }
 
-/// Grants the token of an own app for the old interfaces, those of `oapi.dingtalk.com`.
+/// Fetches the `access_token` of an internal app (企业内部应用) for the older APIs
+/// (`GET https://oapi.dingtalk.com/gettoken` with `appkey` and `appsecret`).
 ///
-/// An app has one token. Asked for again it is given back, and lives on for the whole time.
+/// The token is for the APIs of `oapi.dingtalk.com`, such as `/topapi/`, which take the token as the query parameter
+/// `access_token` only.
+///
+/// - *Lifetime*: 7200 s (`expires_in`).
+/// - *A second request* returns the same token, valid for 7200 s from then on. An app has one token.
+/// - *Refused* with HTTP 200 and `errcode` 88 with `sub_code` 40014, 40001 or 42001.
 ///
 /// ```
 /// use evertoken::provider::dingtalk::DingTalkClassic;
@@ -106,18 +124,20 @@ pub struct DingTalkClassic {
 }
 
 impl DingTalkClassic {
-    /// The app `app_key`.
+    /// Makes a provider for one app. `app_key` and `app_secret` are from 凭证与基础信息 in the developer console, which
+    /// also calls them Client ID and Client Secret.
     pub fn new(app_key: impl Into<String>, app_secret: impl Into<Secret>) -> DingTalkClassic {
-        DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(CLASSIC) }
+        DingTalkClassic { app_key: app_key.into(), secret: app_secret.into(), host: BaseUrl::new(OAPI_BASE_URL) }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://oapi.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://oapi.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkClassic {
         DingTalkClassic { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        // The secret is part of the URL here, so neither an error nor a log line may quote the URL.
         let reply = http
             .get(&self.host.join("/gettoken"))
             .query("appkey", &self.app_key)
@@ -129,21 +149,21 @@ impl DingTalkClassic {
 
 impl Provider for DingTalkClassic {
     fn name(&self) -> &str {
-        OLD
+        CLASSIC_NAME
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(OLD).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
+        Identity::new(CLASSIC_NAME).part("url", self.host.as_str()).part("app", &self.app_key).secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(OLD))
+        self.request_token(context.http()).map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("app key", &self.app_key), ("app secret", self.secret.expose())])
             .and_then(|()| self.host.check())
-            .map_err(|error| error.of(OLD))
+            .map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn profile(&self) -> Profile {
@@ -151,7 +171,7 @@ impl Provider for DingTalkClassic {
     }
 
     fn placement(&self) -> TokenPlacement {
-        // The old interfaces look nowhere else.
+        // The older APIs ignore the header of the newer ones.
         TokenPlacement::query("access_token")
     }
 
@@ -160,11 +180,16 @@ impl Provider for DingTalkClassic {
     }
 }
 
-/// Grants the token of an app in one corp by the unified endpoint (`/v1.0/oauth2/{corpId}/token`), for the new
-/// interfaces.
+/// Fetches the `access_token` of an app in one corp (`POST https://api.dingtalk.com/v1.0/oauth2/{corpId}/token` with
+/// `client_id`, `client_secret` and `grant_type=client_credentials`).
 ///
-/// DingTalk answers a wrong corp id as it does an internal fault, so the error is
-/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), with the code `unknownError`.
+/// The token is for the newer APIs, those of `api.dingtalk.com`, in the header `x-acs-dingtalk-access-token`.
+///
+/// - *Lifetime*: 7200 s (`expires_in`). DingTalk does not document what a second request returns; the crate expects
+///   both tokens to stay valid.
+/// - *Refused* with HTTP 400 and `code` `InvalidAuthentication`.
+/// - *A wrong corp id* gets HTTP 500 and `unknownError`, like an internal error of DingTalk. The error is therefore the
+///   retryable [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// ```
 /// use evertoken::provider::dingtalk::DingTalkUnified;
@@ -188,7 +213,8 @@ struct UnifiedBody<'a> {
 }
 
 impl DingTalkUnified {
-    /// The app `client_id` in the corp `corp_id`.
+    /// Makes a provider for the app `client_id` in the corp `corp_id`. Client ID and Client Secret are from
+    /// 凭证与基础信息 in the developer console, and CorpId from its front page.
     pub fn new(
         corp_id: impl Into<String>,
         client_id: impl Into<String>,
@@ -198,22 +224,23 @@ impl DingTalkUnified {
             corp_id: corp_id.into(),
             client_id: client_id.into(),
             secret: client_secret.into(),
-            host: BaseUrl::new(NEW),
+            host: BaseUrl::new(API_BASE_URL),
         }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkUnified {
         DingTalkUnified { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let body = UnifiedBody {
             client_id: &self.client_id,
             client_secret: self.secret.expose(),
             grant_type: "client_credentials",
         };
+        // Encoded, because a corp id with a slash would be another path.
         let path = format!("/v1.0/oauth2/{}/token", *query_encoded(&self.corp_id));
         let reply = http.post_json(&self.host.join(&path), &body).send()?;
         parse_grant(accept(&reply, &[&self.secret])?)
@@ -222,11 +249,11 @@ impl DingTalkUnified {
 
 impl Provider for DingTalkUnified {
     fn name(&self) -> &str {
-        UNIFIED
+        UNIFIED_NAME
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(UNIFIED)
+        Identity::new(UNIFIED_NAME)
             .part("url", self.host.as_str())
             .part("corp", &self.corp_id)
             .part("app", &self.client_id)
@@ -234,7 +261,7 @@ impl Provider for DingTalkUnified {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(UNIFIED))
+        self.request_token(context.http()).map_err(|error| error.of(UNIFIED_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -244,17 +271,17 @@ impl Provider for DingTalkUnified {
             ("client secret", self.secret.expose()),
         ])
         .and_then(|()| self.host.check())
-        .map_err(|error| error.of(UNIFIED))
+        .map_err(|error| error.of(UNIFIED_NAME))
     }
 
     fn profile(&self) -> Profile {
-        // Nobody tells what comes back when it is asked again. If it is the same token, the end that is known stays.
-        // That a new one leaves the old one alone is taken for granted, as it is the app's own token, like those above.
-        Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
+        // DingTalk does not document what a second request returns. An unchanged token keeps its known end. A new token
+        // is taken to leave the old one valid, because the token belongs to the app, like those of the providers above.
+        Profile { default_lifetime: LIFETIME, ..Profile::default() }
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -262,6 +289,6 @@ impl Provider for DingTalkUnified {
     }
 }
 
-const APP: &str = "dingtalk";
-const OLD: &str = "dingtalk classic";
-const UNIFIED: &str = "dingtalk unified";
+const NAME: &str = "dingtalk";
+const CLASSIC_NAME: &str = "dingtalk classic";
+const UNIFIED_NAME: &str = "dingtalk unified";

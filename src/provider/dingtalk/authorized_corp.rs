@@ -1,20 +1,32 @@
-//! DingTalk: the token of a corp that has installed a suite.
+//! DingTalk (钉钉): the `accessToken` of a corp that has installed a suite, from `corpAccessToken`.
 
 use crate::error::Error;
 use crate::key::Identity;
-use crate::provider::dingtalk::suite::{Suite, ticket_of};
-use crate::provider::dingtalk::{accept, header, suite_profile, verdict};
+use crate::provider::dingtalk::suite::{Suite, latest_ticket};
+use crate::provider::dingtalk::{accept, header_placement, suite_profile, verdict};
 use crate::provider::settings::check_texts;
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
-/// Grants the token of a corp that has installed a suite (第三方企业应用), for the ticket that DingTalk pushes to the suite.
+/// Fetches the `accessToken` of a corp that has installed a suite (第三方企业应用)
+/// (`POST https://api.dingtalk.com/v1.0/oauth2/corpAccessToken` with `suiteKey`, `suiteSecret`, `authCorpId` and
+/// `suiteTicket`).
 ///
-/// The ticket is handed in with [`set_ticket`](crate::TokenManager::set_ticket), as for
-/// [`DingTalkSuite`](crate::provider::dingtalk::DingTalkSuite). In a shared store one manager of the suite is enough for it; all other
-/// corps of the suite find it there. Without a store each manager has to be told.
+/// The token is for the suite's calls in that corp, in the header `x-acs-dingtalk-access-token`.
+///
+/// The `suiteTicket` is that of [`DingTalkSuite`](crate::provider::dingtalk::DingTalkSuite): the program passes it to
+/// [`set_ticket`](crate::TokenManager::set_ticket). With a shared [`Store`](crate::store::Store) one call on one
+/// manager of the suite serves all its corps. Without a store each manager needs a call. Without a ticket a fetch fails
+/// with [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired) and sends no request.
+///
+/// - *Lifetime*: 7200 s (`expireIn`).
+/// - *A second request* returns a new token. DingTalk does not document whether the old one stays valid.
+/// - *Refused* with HTTP 400 and `code` `InvalidAuthentication`.
+/// - *A wrong corp id*: the crate expects HTTP 500 and `unknownError`, as from the endpoint of
+///   [`DingTalkUnified`](crate::provider::dingtalk::DingTalkUnified), and so the error
+///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// ```
 /// use evertoken::provider::dingtalk::DingTalkAuthorizedCorp;
@@ -38,7 +50,8 @@ struct Body<'a> {
 }
 
 impl DingTalkAuthorizedCorp {
-    /// The corp `auth_corp_id`, which has installed the suite `suite_key`.
+    /// Makes a provider for the corp `auth_corp_id`, which has installed the suite. `suite_key` and `suite_secret` are
+    /// from the app's page in the developer console.
     pub fn new(
         suite_key: impl Into<String>,
         suite_secret: impl Into<Secret>,
@@ -47,15 +60,15 @@ impl DingTalkAuthorizedCorp {
         DingTalkAuthorizedCorp { suite: Suite::new(suite_key, suite_secret), corp_id: auth_corp_id.into() }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://api.dingtalk.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://api.dingtalk.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> DingTalkAuthorizedCorp {
-        DingTalkAuthorizedCorp { suite: self.suite.at(url), ..self }
+        DingTalkAuthorizedCorp { suite: self.suite.with_host(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let Suite { key, secret, host } = &self.suite;
-        let ticket = ticket_of(context)?;
+        let ticket = latest_ticket(context)?;
         let body = Body {
             suite_key: key,
             suite_secret: secret.expose(),
@@ -77,7 +90,7 @@ impl Provider for DingTalkAuthorizedCorp {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -92,11 +105,11 @@ impl Provider for DingTalkAuthorizedCorp {
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        Some(self.suite.ticket())
+        Some(self.suite.renewal())
     }
 
     fn placement(&self) -> TokenPlacement {
-        header()
+        header_placement()
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {

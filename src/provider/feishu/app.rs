@@ -1,23 +1,34 @@
-//! Feishu and Lark: the tokens of an app that a company made for itself.
+//! Feishu (飞书) and Lark: the `tenant_access_token` and the `app_access_token` of a custom app (`auth/v3`,
+//! `internal`).
 
 use crate::error::Error;
 use crate::http::Http;
 use crate::key::Identity;
-use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, TENANT_REJECTIONS, profile, verdict};
+use crate::provider::feishu::{
+    APP_REJECTIONS, App, ERRORS, FEISHU_BASE_URL, LARK_BASE_URL, TENANT_REJECTIONS, profile, verdict,
+};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
 use crate::secret::Secret;
 
-/// Grants the tenant token of an own app (企业自建应用): what nearly every call of Feishu and Lark wants.
+/// Fetches the `tenant_access_token` of a custom app (企业自建应用)
+/// (`POST /open-apis/auth/v3/tenant_access_token/internal` with `app_id` and `app_secret`).
 ///
-/// Asked while more than half an hour is left, Feishu gives the same token back and says what is left of it; later it
-/// gives a new one, and the old one works on beside it.
+/// The token is for the app's calls in the company that made it: messages, documents, contacts and nearly every other
+/// API.
+///
+/// - *Lifetime*: at most 2 hours; `expire` is the time left.
+/// - *A second request* returns the same token while 30 minutes or more are left, then a new one. Both stay valid.
+/// - *Refused* with HTTP 400 and `code` 99991663, 99991665, 99991671 or 20013.
+/// - *Limits*: a service answers HTTP 429 with `x-ogw-ratelimit-reset`. The [module page](crate::provider::feishu) has
+///   more, and the sources.
 ///
 /// ```
-/// use evertoken::Feishu;
+/// use evertoken::{Feishu, TokenManager};
 ///
 /// let feishu = Feishu::new("cli_a1b2c3", "app-secret");
 /// let lark = Feishu::new("cli_d4e5f6", "app-secret").lark();
 /// assert!(!format!("{feishu:?} {lark:?}").contains("app-secret"));
+/// let tokens = TokenManager::new(feishu);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Feishu {
@@ -25,44 +36,45 @@ pub struct Feishu {
 }
 
 impl Feishu {
-    /// The app `app_id`, in the company that made it.
+    /// Makes a provider for one app. `app_id` and `app_secret` are App ID and App Secret from 凭证与基础信息
+    /// (Credentials & Basic Info) in the developer console.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> Feishu {
-        Feishu { app: App::new(app_id, app_secret, FEISHU) }
+        Feishu { app: App::new(app_id, app_secret, FEISHU_BASE_URL) }
     }
 
-    /// The app is one of Lark, and `https://open.larksuite.com` is asked.
+    /// Fetches from Lark, at `https://open.larksuite.com`, for an app that is registered there.
     #[must_use]
     pub fn lark(self) -> Feishu {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Feishu {
-        Feishu { app: self.app.at(url) }
+        Feishu { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let reply = self.app.ask(http, "/open-apis/auth/v3/tenant_access_token/internal")?;
-        parse_grant_fields(CODES.accept(&reply, &[&self.app.secret])?, "tenant_access_token", "expire")
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        let reply = self.app.post_credentials(http, "/open-apis/auth/v3/tenant_access_token/internal")?;
+        parse_grant_fields(ERRORS.accept(&reply, &[&self.app.secret])?, "tenant_access_token", "expire")
     }
 }
 
 impl Provider for Feishu {
     fn name(&self) -> &str {
-        TENANT
+        NAME
     }
 
     fn identity(&self) -> Identity {
-        self.app.identity(TENANT)
+        self.app.identity(NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(TENANT))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.app.check(TENANT)
+        self.app.check(NAME)
     }
 
     fn profile(&self) -> Profile {
@@ -74,10 +86,14 @@ impl Provider for Feishu {
     }
 }
 
-/// Grants the app token of an own app, for the few calls that want it (signing users in, for one). For all others there
-/// is [`Feishu`].
+/// Fetches the `app_access_token` of a custom app (企业自建应用)
+/// (`POST /open-apis/auth/v3/app_access_token/internal` with `app_id` and `app_secret`).
 ///
-/// It is granted and renewed as the tenant token is.
+/// A few APIs want this token in place of the `tenant_access_token`, such as the older ones for user sign-in. For all
+/// other APIs use [`Feishu`](crate::Feishu).
+///
+/// - *Lifetime* and *a second request*: as for the `tenant_access_token`.
+/// - *Refused* with HTTP 400 and `code` 99991664, 20014 or 99991671.
 ///
 /// ```
 /// use evertoken::provider::feishu::FeishuAppToken;
@@ -91,45 +107,46 @@ pub struct FeishuAppToken {
 }
 
 impl FeishuAppToken {
-    /// The app `app_id`.
+    /// Makes a provider for one app. `app_id` and `app_secret` are App ID and App Secret from 凭证与基础信息
+    /// (Credentials & Basic Info) in the developer console.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> FeishuAppToken {
-        FeishuAppToken { app: App::new(app_id, app_secret, FEISHU) }
+        FeishuAppToken { app: App::new(app_id, app_secret, FEISHU_BASE_URL) }
     }
 
-    /// The app is one of Lark, and `https://open.larksuite.com` is asked.
+    /// Fetches from Lark, at `https://open.larksuite.com`, for an app that is registered there.
     #[must_use]
     pub fn lark(self) -> FeishuAppToken {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuAppToken {
-        FeishuAppToken { app: self.app.at(url) }
+        FeishuAppToken { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        let reply = self.app.ask(http, "/open-apis/auth/v3/app_access_token/internal")?;
-        // A tenant token comes with it, which is not wanted here.
-        parse_grant_fields(CODES.accept(&reply, &[&self.app.secret])?, "app_access_token", "expire")
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        let reply = self.app.post_credentials(http, "/open-apis/auth/v3/app_access_token/internal")?;
+        // The reply also has a `tenant_access_token`, which is ignored.
+        parse_grant_fields(ERRORS.accept(&reply, &[&self.app.secret])?, "app_access_token", "expire")
     }
 }
 
 impl Provider for FeishuAppToken {
     fn name(&self) -> &str {
-        APP
+        APP_TOKEN_NAME
     }
 
     fn identity(&self) -> Identity {
-        self.app.identity(APP)
+        self.app.identity(APP_TOKEN_NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(APP))
+        self.request_token(context.http()).map_err(|error| error.of(APP_TOKEN_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.app.check(APP)
+        self.app.check(APP_TOKEN_NAME)
     }
 
     fn profile(&self) -> Profile {
@@ -141,5 +158,5 @@ impl Provider for FeishuAppToken {
     }
 }
 
-const TENANT: &str = "feishu";
-const APP: &str = "feishu app token";
+const NAME: &str = "feishu";
+const APP_TOKEN_NAME: &str = "feishu app token";

@@ -1,4 +1,51 @@
-//! Feishu and Lark (飞书).
+//! Feishu (飞书) and Lark: the tokens that `open.feishu.cn` and `open.larksuite.com` grant.
+//!
+//! | Token | Provider | Requested with |
+//! |---|---|---|
+//! | `tenant_access_token` of a custom app | [`Feishu`] | `tenant_access_token/internal`: `app_id`, `app_secret` |
+//! | `app_access_token` of a custom app | [`FeishuAppToken`] | `app_access_token/internal`: `app_id`, `app_secret` |
+//! | OAuth 2.0 `access_token` of a custom app | [`FeishuOAuth`] | `/oauth/v3/token`: `client_credentials` |
+//! | `app_access_token` of a store app | [`FeishuStoreApp`] | `app_access_token`: a pushed `app_ticket` |
+//! | `tenant_access_token` of a store app's tenant | [`FeishuTenant`] | `tenant_access_token`: `tenant_key` |
+//!
+//! A custom app (企业自建应用) belongs to one company; a store app (应用商店应用) is installed by many. Nearly every
+//! API takes the `tenant_access_token`. An app of Lark calls `lark()` on its provider; Feishu and Lark know nothing of
+//! each other's apps. Tokens are sent as `Authorization: Bearer`.
+//!
+//! # Lifetime, and what a second request returns
+//!
+//! The numbers are those of Feishu's pages on [`tenant_access_token`][tenant] and `app_access_token` of a custom app
+//! (`auth/v3`). The crate expects the same for the `app_access_token` of a store app.
+//!
+//! - A token is valid for at most 2 hours. `expire` in the reply is the time that is left.
+//! - With 30 minutes or more left, a request returns the same token. With less, a request returns a new token, and both
+//!   are valid until their own ends.
+//! - So a refresh earlier than 30 minutes before the end would be useless, and a forced refresh mostly brings the same
+//!   token.
+//!
+//! For a token of `/oauth/v3/token` only the lifetime is documented: at most 2 hours.
+//!
+//! # When a service refuses a token
+//!
+//! Feishu answers with HTTP 400 and a `code`. For these codes [`verdict`](crate::TokenManager::verdict) is
+//! `Verdict::Rejected`, and [`send`](crate::TokenManager::send) rejects the token and tries once more:
+//!
+//! | Token | `code` |
+//! |---|---|
+//! | `tenant_access_token` | 99991663 (invalid), 99991665, 99991671 (wrong format), 20013 |
+//! | `app_access_token` | 99991664 (invalid), 20014, 99991671 (wrong format) |
+//!
+//! A missing permission scope (99991672, 99991676, 99991679) does not reject: another token has the same permissions.
+//!
+//! # Limits
+//!
+//! - HTTP 429 or `code` 99991400 throttles for as long as the header `x-ogw-ratelimit-reset` says, else for 1 s.
+//! - 99991403 (the quota of the month) throttles for an hour at a time, because more quota may be bought at any time.
+//! - `/oauth/v3/token`: 1000 requests per minute, 50 per second (Feishu's page of that endpoint).
+//! - The IP whitelist of an app does not hold for the token endpoints: a token is granted, and the service answers
+//!   99991401.
+//!
+//! [tenant]: https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal
 
 pub(crate) mod app;
 mod oauth;
@@ -23,10 +70,10 @@ use crate::provider::settings::check_texts;
 use crate::provider::{Profile, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
-const FEISHU: &str = "https://open.feishu.cn";
-const LARK: &str = "https://open.larksuite.com";
+const FEISHU_BASE_URL: &str = "https://open.feishu.cn";
+const LARK_BASE_URL: &str = "https://open.larksuite.com";
 
-/// An app, and where it is registered.
+/// The credential of an app, and the host on which the app is registered.
 #[derive(Clone, Debug)]
 struct App {
     id: String,
@@ -34,9 +81,9 @@ struct App {
     host: BaseUrl,
 }
 
-/// What an app shows of itself at each endpoint.
+/// The fields that authenticate an app in a JSON body.
 #[derive(serde::Serialize)]
-struct Shown<'a> {
+struct AppCredentials<'a> {
     app_id: &'a str,
     app_secret: &'a str,
 }
@@ -46,20 +93,20 @@ impl App {
         App { id: id.into(), secret: secret.into(), host: BaseUrl::new(url) }
     }
 
-    fn at(self, url: impl Into<String>) -> App {
+    fn with_host(self, url: impl Into<String>) -> App {
         App { host: BaseUrl::new(url), ..self }
     }
 
-    fn shown(&self) -> Shown<'_> {
-        Shown { app_id: &self.id, app_secret: self.secret.expose() }
+    fn credentials(&self) -> AppCredentials<'_> {
+        AppCredentials { app_id: &self.id, app_secret: self.secret.expose() }
     }
 
-    /// Asks with what the app shows of itself and nothing else.
-    fn ask(&self, http: &Http, path: &str) -> Result<TokenResponse, Error> {
-        post(http, &self.host, path, &self.shown())
+    /// Sends a request whose body is the credential and nothing else.
+    fn post_credentials(&self, http: &Http, path: &str) -> Result<TokenResponse, Error> {
+        post(http, &self.host, path, &self.credentials())
     }
 
-    /// Whose tokens those of the kind `name` are.
+    /// Returns the identity of the app's tokens of one kind. `name` is the name of the provider.
     fn identity(&self, name: &str) -> Identity {
         Identity::new(name).part("url", self.host.as_str()).part("app", &self.id).secret(&self.secret)
     }
@@ -71,94 +118,108 @@ impl App {
     }
 }
 
+/// Sends a JSON body. Feishu's documentation asks for the charset in the content type.
 fn post(http: &Http, host: &BaseUrl, path: &str, body: &impl serde::Serialize) -> Result<TokenResponse, Error> {
     http.post_json(&host.join(path), body).header("content-type", "application/json; charset=utf-8").send()
 }
 
-/// How the tokens of `/auth/v3` are treated. The old one works on beside a new one.
+/// Returns the profile of the tokens of `auth/v3`. A new token leaves the old one valid.
 fn profile() -> Profile {
     Profile {
-        default_lifetime: TWO_HOURS,
-        // With more than this left the same token comes back.
+        default_lifetime: LIFETIME,
+        // With more time left a request returns the unchanged token.
         earliest_refresh: Some(Duration::from_secs(1800)),
-        // `expire` is what is really left.
+        // `expire` of an unchanged token is the time that is left.
         unchanged_token_extends: true,
-        // For the same reason a forced refresh mostly brings the same token, and so does another one soon after it.
+        // A forced refresh mostly brings the unchanged token, so a second one soon after it is pointless.
         min_forced_interval: Duration::from_secs(10),
         ..Profile::default()
     }
 }
 
-/// What an answer of the service says about the token, where `rejections` are the codes that refuse it.
+/// Judges a response of a service. The codes in `rejections` refuse the token.
 fn verdict(response: &ServiceResponse<'_>, rejections: &[&str]) -> Verdict {
-    match CODES.verdict(response, rejections) {
-        Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(SOON) },
+    // HTTP 429 comes without a wait when Feishu sends no `x-ogw-ratelimit-reset`.
+    match ERRORS.verdict(response, rejections) {
+        Verdict::Throttled { retry_after: None } => Verdict::Throttled { retry_after: Some(DEFAULT_RETRY_AFTER) },
         verdict => verdict,
     }
 }
 
-/// The codes with which a service refuses the token of a tenant. Those for rights that are missing (99991672, 99991676,
-/// 99991679) are not among them: another token would be refused too.
+/// The codes with which a service refuses a `tenant_access_token`. The codes for a missing permission scope (99991672,
+/// 99991676, 99991679) are not in the list: another token has the same permissions.
 const TENANT_REJECTIONS: &[&str] = &["99991663", "99991665", "99991671", "20013"];
 
-/// The codes with which a service refuses the token of an app.
+/// The codes with which a service refuses an `app_access_token`.
 const APP_REJECTIONS: &[&str] = &["99991664", "20014", "99991671"];
 
-const TWO_HOURS: Duration = Duration::from_secs(7200);
+const LIFETIME: Duration = Duration::from_secs(7200);
 
-/// When the rate is limited and no header says until when.
-const SOON: Duration = Duration::from_secs(1);
+/// The wait after a throttled response without `x-ogw-ratelimit-reset`.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const CODES: ErrorTable = ErrorTable { code_field: "code", rules: REFUSALS, throttle_codes: THROTTLES };
+const ERRORS: ErrorTable = ErrorTable { code_field: "code", rules: RULES, throttle_codes: THROTTLE_CODES };
 
-const THROTTLES: &[(&str, u64)] = &[
+const THROTTLE_CODES: &[(&str, u64)] = &[
     ("1000004", 1),
     ("1000005", 1),
     ("99991400", 1),
-    // The quota of the month. Somebody may buy more of it meanwhile.
+    // The quota of the month. More quota may be bought at any time.
     ("99991403", 3600),
 ];
 
-const INTERNAL: &str = "the system has an internal fault, or was asked too often";
-const MISMATCH: &str = "the app id is unknown, or the app secret is that of another app";
-const NOT_INSTALLED: &str = "the app is not installed in the tenant; its administrator has to install it";
-const UNAVAILABLE: &str = "the app is unknown here, disabled or not published; look at it in the developer console, \
-                           and whether it is an app of Feishu or of Lark";
+const INVALID_PARAMETER: &str = "a parameter is missing or invalid; check app_id, app_secret and base_url";
+const INTERNAL_ERROR: &str = "Feishu reports an internal error, which may also mean too many requests; try again later";
+const MISMATCH: &str = "the app id is unknown, or the app secret belongs to another app; copy both from 凭证与基础信息 \
+                        (Credentials & Basic Info) in the developer console";
+const NOT_INSTALLED: &str = "the app is not installed in the tenant; an administrator of the tenant must install it";
+const APP_UNAVAILABLE: &str = "the app is unknown, disabled or not published; check the app in the developer console, \
+                               and whether it is an app of Feishu or of Lark (`lark()`)";
 
-/// The codes of the token endpoints, as far as they say what to do.
-const REFUSALS: &[ErrorRule] = &[
-    ("1500", ErrorKind::Unavailable, INTERNAL),
-    ("1663", ErrorKind::Unavailable, INTERNAL),
-    ("1668", ErrorKind::Unavailable, INTERNAL),
-    ("2200", ErrorKind::Unavailable, INTERNAL),
-    ("5000", ErrorKind::Unavailable, INTERNAL),
-    ("10003", ErrorKind::Config, "a parameter is missing or makes no sense"),
-    ("10005", ErrorKind::Config, "a parameter is missing or makes no sense"),
+/// The codes of the token endpoints of `auth/v3`, and those numbers of `/oauth/v3/token` that are known.
+const RULES: &[ErrorRule] = &[
+    ("1500", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("1663", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("1668", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("2200", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("5000", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("10003", ErrorKind::Config, INVALID_PARAMETER),
+    ("10005", ErrorKind::Config, INVALID_PARAMETER),
     (
         "10012",
         ErrorKind::InvalidCredentials,
-        "no app token is granted; look whether the app is enabled, and is not a store app",
+        "Feishu grants no app token; check that the app is enabled, and use `FeishuStoreApp` for a store app",
     ),
     ("10013", ErrorKind::InvalidCredentials, NOT_INSTALLED),
-    ("10014", ErrorKind::InvalidCredentials, "the app id or app secret is wrong, or the app is disabled"),
-    ("10015", ErrorKind::InvalidCredentials, MISMATCH),
     (
-        "10016",
-        ErrorKind::Config,
-        "the app is not a store app, so no ticket is pushed to it; use `Feishu` for an own app",
+        "10014",
+        ErrorKind::InvalidCredentials,
+        "the app id or app secret is wrong, or the app is disabled; copy both from 凭证与基础信息 (Credentials & Basic \
+         Info) in the developer console",
     ),
-    ("10101", ErrorKind::Unavailable, INTERNAL),
-    ("11207", ErrorKind::InvalidCredentials, UNAVAILABLE),
-    ("11209", ErrorKind::InvalidCredentials, UNAVAILABLE),
+    ("10015", ErrorKind::InvalidCredentials, MISMATCH),
+    ("10016", ErrorKind::Config, "the app is a custom app, to which Feishu pushes no app ticket; use `Feishu` for it"),
+    ("10101", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("11207", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
+    ("11209", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
     ("11210", ErrorKind::InvalidCredentials, NOT_INSTALLED),
     ("20002", ErrorKind::InvalidCredentials, MISMATCH),
     ("20009", ErrorKind::InvalidCredentials, NOT_INSTALLED),
-    ("20050", ErrorKind::Unavailable, INTERNAL),
-    ("20070", ErrorKind::Config, "the client showed itself in two ways at once; one of them is added on the way"),
-    ("20072", ErrorKind::Unavailable, INTERNAL),
-    ("55001", ErrorKind::Unavailable, INTERNAL),
-    ("65001", ErrorKind::Unavailable, INTERNAL),
-    ("99991401", ErrorKind::Forbidden, "this machine's address is not on the app's list of allowed ones"),
+    ("20050", ErrorKind::Unavailable, INTERNAL_ERROR),
+    (
+        "20070",
+        ErrorKind::Config,
+        "the request arrived with the app secret in a header and in the body; a proxy may have added the header",
+    ),
+    ("20072", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("55001", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("65001", ErrorKind::Unavailable, INTERNAL_ERROR),
+    (
+        "99991401",
+        ErrorKind::Forbidden,
+        "this machine's address is not on the IP whitelist of the app; add it in 安全设置 (Security Settings) in the \
+         developer console",
+    ),
     ("99991543", ErrorKind::InvalidCredentials, MISMATCH),
-    ("99991662", ErrorKind::InvalidCredentials, UNAVAILABLE),
+    ("99991662", ErrorKind::InvalidCredentials, APP_UNAVAILABLE),
 ];

@@ -1,16 +1,27 @@
-//! Feishu and Lark: the token of an own app by OAuth 2.0 (`/oauth/v3/token`).
+//! Feishu (飞书) and Lark: the OAuth 2.0 `access_token` of a custom app, from `/oauth/v3/token`.
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{Http, TokenResponse};
 use crate::key::Identity;
 use crate::provider::errors::{ErrorRule, ErrorTable};
-use crate::provider::feishu::{App, CODES, TENANT_REJECTIONS, TWO_HOURS, verdict};
+use crate::provider::feishu::{App, ERRORS, LIFETIME, TENANT_REJECTIONS, verdict};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant};
 use crate::secret::Secret;
 
-/// Grants the token of an own app by OAuth 2.0 client credentials, the newer way beside [`Feishu`](crate::Feishu).
+/// Fetches the `access_token` of a custom app (企业自建应用) with OAuth 2.0 client credentials
+/// (`POST https://accounts.feishu.cn/oauth/v3/token`).
 ///
-/// The token is a JWT and can be some KB long.
+/// The token serves the same APIs as the `tenant_access_token` of [`Feishu`](crate::Feishu). The token is a JWT;
+/// Feishu advises to reserve 4 KiB for it. Only custom apps can get one: the request has no `tenant_key`.
+///
+/// - *Lifetime*: at most 2 hours. Feishu does not document what a second request returns; the crate expects both tokens
+///   to stay valid until their own ends.
+/// - *Refused* with the codes of a `tenant_access_token`.
+/// - *Limits*: 1000 requests per minute, 50 per second.
+///
+/// The numbers are from Feishu's page on [`tenant_access_token`][page].
+///
+/// [page]: https://open.feishu.cn/document/uAjLw4CM/ukTMukTMukTM/authentication-management/access-token/tenant_access_token.md
 ///
 /// ```
 /// use evertoken::provider::feishu::FeishuOAuth;
@@ -24,39 +35,40 @@ pub struct FeishuOAuth {
 }
 
 impl FeishuOAuth {
-    /// The app `app_id`.
+    /// Makes a provider for one app. `app_id` and `app_secret` are App ID and App Secret from 凭证与基础信息
+    /// (Credentials & Basic Info) in the developer console.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> FeishuOAuth {
         FeishuOAuth { app: App::new(app_id, app_secret, "https://accounts.feishu.cn") }
     }
 
-    /// The app is one of Lark, and `https://accounts.larksuite.com` is asked.
+    /// Fetches from Lark, at `https://accounts.larksuite.com`, for an app that is registered there.
     #[must_use]
     pub fn lark(self) -> FeishuOAuth {
         self.base_url("https://accounts.larksuite.com")
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://accounts.feishu.cn`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://accounts.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuOAuth {
-        FeishuOAuth { app: self.app.at(url) }
+        FeishuOAuth { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
-        // In the body only: with a header beside it the request is refused (20070).
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
+        // The credential is in the body only. With an `Authorization` header as well Feishu answers 20070.
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", &self.app.id),
             ("client_secret", self.app.secret.expose()),
         ];
-        self.judge(&http.post_form(&self.app.host.join("/oauth/v3/token"), &form).send()?)
+        self.read_grant(&http.post_form(&self.app.host.join("/oauth/v3/token"), &form).send()?)
     }
 
-    fn judge(&self, reply: &TokenResponse) -> Result<Grant, Error> {
+    fn read_grant(&self, reply: &TokenResponse) -> Result<Grant, Error> {
         let json = reply.json();
         let code = |field| json.as_ref().ok().and_then(|json| json.code(field));
-        // The number says more than the standard's word beside it, where it is known.
-        let by_word = code("error").is_some() && !code("code").is_some_and(|code| CODES.knows(&code));
-        let codes = if by_word { &WORDS } else { &CODES };
+        // A failure has a word of OAuth 2.0 (`error`) and a number of Feishu (`code`). A known number says more.
+        let has_unknown_number = code("error").is_some() && !code("code").is_some_and(|code| ERRORS.knows(&code));
+        let codes = if has_unknown_number { &OAUTH_ERRORS } else { &ERRORS };
         parse_grant(codes.accept_json(json, reply, &[&self.app.secret])?)
     }
 }
@@ -71,7 +83,7 @@ impl Provider for FeishuOAuth {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(NAME))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -79,10 +91,10 @@ impl Provider for FeishuOAuth {
     }
 
     fn profile(&self) -> Profile {
-        // Nobody tells what comes back when it is asked again early. So it may be asked at any time, and the end that
-        // is known stays. That the old token works beside a new one is taken for granted: a JWT says itself when it
-        // ends.
-        Profile { default_lifetime: TWO_HOURS, ..Profile::default() }
+        // Feishu does not document what a second request returns. So the profile allows a refresh at any time, and an
+        // unchanged token keeps its known end. A new token is taken to leave the old one valid, because a JWT carries
+        // its own end.
+        Profile { default_lifetime: LIFETIME, ..Profile::default() }
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
@@ -92,19 +104,29 @@ impl Provider for FeishuOAuth {
 
 const NAME: &str = "feishu oauth";
 
-/// The standard's words.
-const WORDS: ErrorTable = ErrorTable { code_field: "error", rules: REFUSALS, throttle_codes: &[("slow_down", 1)] };
+/// The words of OAuth 2.0 in the field `error`.
+const OAUTH_ERRORS: ErrorTable = ErrorTable { code_field: "error", rules: RULES, throttle_codes: &[("slow_down", 1)] };
 
-const WRONG: &str = "the app id or app secret is wrong, or the app is disabled";
+const WRONG_CREDENTIALS: &str = "the app id or app secret is wrong, or the app is disabled; copy both from \
+                                 凭证与基础信息 (Credentials & Basic Info) in the developer console";
 
-const REFUSALS: &[ErrorRule] = &[
-    ("access_denied", ErrorKind::Forbidden, "the app is not allowed this token"),
-    ("invalid_client", ErrorKind::InvalidCredentials, WRONG),
-    ("invalid_grant", ErrorKind::InvalidCredentials, WRONG),
-    ("invalid_request", ErrorKind::Config, "a parameter is missing or makes no sense"),
-    ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this app"),
-    ("server_error", ErrorKind::Unavailable, "the system has an internal fault"),
-    ("temporarily_unavailable", ErrorKind::Unavailable, "the system is busy"),
-    ("unauthorized_client", ErrorKind::InvalidCredentials, "the app may not use client credentials; only own apps may"),
-    ("unsupported_grant_type", ErrorKind::Config, "the host does not know client credentials"),
+const RULES: &[ErrorRule] = &[
+    ("access_denied", ErrorKind::Forbidden, "Feishu denies the app this token; check the app in the developer console"),
+    ("invalid_client", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
+    ("invalid_grant", ErrorKind::InvalidCredentials, WRONG_CREDENTIALS),
+    ("invalid_request", ErrorKind::Config, "a parameter is missing or invalid; check app_id, app_secret and base_url"),
+    (
+        "invalid_scope",
+        ErrorKind::Config,
+        "the scope is unknown, or the app does not have it; check 权限管理 (Permissions & Scopes) in the developer \
+         console",
+    ),
+    ("server_error", ErrorKind::Unavailable, "Feishu reports an internal error; try again later"),
+    ("temporarily_unavailable", ErrorKind::Unavailable, "Feishu is busy; try again later"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the app may not use client credentials, which are for custom apps only; use `FeishuStoreApp` for a store app",
+    ),
+    ("unsupported_grant_type", ErrorKind::Config, "the host does not support client credentials; check base_url"),
 ];

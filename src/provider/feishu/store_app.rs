@@ -1,4 +1,4 @@
-//! Feishu and Lark: the app token of an app that is offered in the store.
+//! Feishu (飞书) and Lark: the `app_access_token` of a store app, for a pushed `app_ticket`.
 
 use std::time::Duration;
 
@@ -6,26 +6,39 @@ use crate::error::{Error, ErrorKind};
 use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::errors::ErrorRule;
-use crate::provider::feishu::{APP_REJECTIONS, App, CODES, FEISHU, LARK, Shown, post, profile, verdict};
+use crate::provider::feishu::{
+    APP_REJECTIONS, App, AppCredentials, ERRORS, FEISHU_BASE_URL, LARK_BASE_URL, post, profile, verdict,
+};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
-/// Grants the app token of a store app (应用商店应用), for the ticket that Feishu pushes to the app.
+/// Fetches the `app_access_token` of a store app (应用商店应用)
+/// (`POST /open-apis/auth/v3/app_access_token` with `app_id`, `app_secret` and `app_ticket`).
 ///
-/// With it [`FeishuTenant`](crate::provider::feishu::FeishuTenant) gets the token of each company that has installed the app.
+/// The token is what [`FeishuTenant`](crate::provider::feishu::FeishuTenant) needs to fetch the `tenant_access_token`
+/// of each company that has installed the app.
 ///
-/// Feishu pushes the ticket as an `app_ticket` event, every hour. The program hands it in with
-/// [`set_ticket`](crate::TokenManager::set_ticket) each time one comes. When there is none, or Feishu no longer takes
-/// it, Feishu is asked to push another at once, and the error is [`ErrorKind::TicketRequired`] until that has been handed
-/// in. It is asked once a minute at most, for all that share the credential.
+/// Feishu pushes an `app_ticket` event to the app's callback every hour. The program passes each ticket to
+/// [`set_ticket`](crate::TokenManager::set_ticket). With a shared [`Store`](crate::store::Store) one process that
+/// receives the callback serves all. When there is no ticket, or Feishu refuses the one there is (10012), the provider
+/// asks Feishu for another push (`app_ticket/resend`), at most once a minute for all processes that share the
+/// credential, and the fetch fails with [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired). The new ticket
+/// arrives at the callback, not in the reply.
+///
+/// - *Lifetime*: at most 2 hours; `expire` is the time left. *A second request*: the crate expects the rule of
+///   [`Feishu`](crate::Feishu), the same token while 30 minutes or more are left.
+/// - *Refused* with HTTP 400 and `code` 99991664, 20014 or 99991671.
+/// - The ticket belongs to the app: a new secret does not make it invalid. A ticket is used for at most 6 hours.
 ///
 /// ```
+/// use evertoken::TokenManager;
 /// use evertoken::provider::feishu::FeishuStoreApp;
 ///
-/// let provider = FeishuStoreApp::new("cli_a1b2c3", "app-secret");
-/// assert!(!format!("{provider:?}").contains("app-secret"));
+/// let app = TokenManager::new(FeishuStoreApp::new("cli_a1b2c3", "app-secret"));
+/// app.set_ticket("app-ticket-from-the-event")?;
+/// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct FeishuStoreApp {
@@ -33,52 +46,60 @@ pub struct FeishuStoreApp {
 }
 
 #[derive(serde::Serialize)]
-struct WithTicket<'a> {
+struct Body<'a> {
     #[serde(flatten)]
-    app: Shown<'a>,
+    app: AppCredentials<'a>,
     app_ticket: &'a str,
 }
 
 impl FeishuStoreApp {
-    /// The app `app_id`.
+    /// Makes a provider for one app. `app_id` and `app_secret` are App ID and App Secret from 凭证与基础信息
+    /// (Credentials & Basic Info) in the developer console.
     pub fn new(app_id: impl Into<String>, app_secret: impl Into<Secret>) -> FeishuStoreApp {
-        FeishuStoreApp { app: App::new(app_id, app_secret, FEISHU) }
+        FeishuStoreApp { app: App::new(app_id, app_secret, FEISHU_BASE_URL) }
     }
 
-    /// The app is one of Lark, and `https://open.larksuite.com` is asked.
+    /// Fetches from Lark, at `https://open.larksuite.com`, for an app that is registered there.
     #[must_use]
     pub fn lark(self) -> FeishuStoreApp {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuStoreApp {
-        FeishuStoreApp { app: self.app.at(url) }
+        FeishuStoreApp { app: self.app.with_host(url) }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        // A request without a ticket would fail, and Feishu pushes the next one only within the hour.
         let Some(ticket) = context.renewal_secret() else {
-            return Err(self.ask_for_ticket(context.http(), Error::new(ErrorKind::TicketRequired, MISSING), &[]));
+            return Err(self.request_ticket_push(
+                context.http(),
+                Error::new(ErrorKind::TicketRequired, NO_TICKET),
+                &[],
+            ));
         };
-        let body = WithTicket { app: self.app.shown(), app_ticket: ticket.expose() };
+        let body = Body { app: self.app.credentials(), app_ticket: ticket.expose() };
         let reply = post(context.http(), &self.app.host, "/open-apis/auth/v3/app_access_token", &body)?;
-        match CODES.accept_with_rules(AT_STORE_APP, &reply, &[&self.app.secret, ticket]) {
+        match ERRORS.accept_with_rules(STORE_APP_RULES, &reply, &[&self.app.secret, ticket]) {
             Ok(json) => parse_grant_fields(json, "app_access_token", "expire"),
             Err(error) if error.kind() == ErrorKind::TicketRequired => {
-                Err(self.ask_for_ticket(context.http(), error, &[ticket]))
+                Err(self.request_ticket_push(context.http(), error, &[ticket]))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Asks Feishu to push a ticket: the reply has none. What is returned is `stale`, or what kept Feishu from it. The
-    /// manager keeps the pause, and ends it when a ticket is handed in, so nobody asks again within it.
-    fn ask_for_ticket(&self, http: &Http, stale: Error, sent: &[&Secret]) -> Error {
+    /// Asks Feishu to push a ticket to the callback. Returns `stale` with a cooldown, or the error of the request.
+    ///
+    /// The cooldown limits these requests: the manager fetches again after it, or as soon as a ticket is passed to
+    /// `set_ticket`.
+    fn request_ticket_push(&self, http: &Http, stale: Error, sent: &[&Secret]) -> Error {
         let secrets = [sent, &[&self.app.secret]].concat();
-        let asked = self.app.ask(http, "/open-apis/auth/v3/app_ticket/resend");
-        match asked.and_then(|reply| CODES.accept(&reply, &secrets)) {
-            Ok(_) => stale.with_retry_after(RESEND_PAUSE),
+        let asked = self.app.post_credentials(http, "/open-apis/auth/v3/app_ticket/resend");
+        match asked.and_then(|reply| ERRORS.accept(&reply, &secrets)) {
+            Ok(_) => stale.with_retry_after(RESEND_INTERVAL),
             Err(error) => error,
         }
     }
@@ -94,7 +115,7 @@ impl Provider for FeishuStoreApp {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -106,7 +127,7 @@ impl Provider for FeishuStoreApp {
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        // Without the secret: a ticket is pushed to the app, and stays good when the secret is reset.
+        // The identity of the ticket has no secret: a ticket stays valid when the app's secret is reset.
         let identity = Identity::new("feishu app ticket").part("url", self.app.host.as_str()).part("app", &self.app.id);
         Some(RenewalProfile::ticket(identity, TICKET_LIFETIME))
     }
@@ -118,17 +139,18 @@ impl Provider for FeishuStoreApp {
 
 const NAME: &str = "feishu store app";
 
-const MISSING: &str = "there is no app ticket yet; Feishu was asked to push one: hand it in with `set_ticket` from the \
-                       callback";
-const STALE: &str = "the app ticket is not taken any more, or is that of another app; Feishu was asked to push one: \
-                     hand it in with `set_ticket` from the callback";
+const NO_TICKET: &str =
+    "there is no app ticket yet; Feishu was asked to push one: pass it from the callback to `set_ticket`";
+const TICKET_REQUIRED: &str = "Feishu refused the app ticket, which is too old or of another app; Feishu was asked to \
+                               push one: pass it from the callback to `set_ticket`";
 
-/// "The app token could not be obtained": for a store app it is the ticket.
-const AT_STORE_APP: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, STALE)];
+/// 10012 means that Feishu grants no app token. For a store app the ticket is the cause.
+const STORE_APP_RULES: &[ErrorRule] = &[("10012", ErrorKind::TicketRequired, TICKET_REQUIRED)];
 
-/// A push takes seconds, and its callback may get lost.
-const RESEND_PAUSE: Duration = Duration::from_secs(60);
+/// The cooldown after a request for a push. A push takes seconds, and may get lost on its way to the program.
+const RESEND_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One comes every hour, and nothing says that it dies before the next one is there. Some may get lost on the way; if
-/// one is too old after all, Feishu says so and pushes another.
+/// The time for which a ticket is used. Feishu pushes one every hour and does not document how long one is valid.
+/// Several pushes may get lost within this time; Feishu refuses a ticket that is too old, and the provider asks for
+/// another.
 const TICKET_LIFETIME: Duration = Duration::from_secs(6 * 3600);

@@ -1,23 +1,29 @@
-//! Feishu and Lark: the token of a tenant that has installed a store app.
+//! Feishu (飞书) and Lark: the `tenant_access_token` of a company that has installed a store app.
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::errors::ErrorRule;
-use crate::provider::feishu::{CODES, FEISHU, LARK, TENANT_REJECTIONS, post, profile, verdict};
+use crate::provider::feishu::{ERRORS, FEISHU_BASE_URL, LARK_BASE_URL, TENANT_REJECTIONS, post, profile, verdict};
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict, parse_grant_fields};
 use crate::token::TokenSource;
 
-/// Grants the tenant token of a company that has installed a store app.
+/// Fetches the `tenant_access_token` of a company that has installed a store app (应用商店应用)
+/// (`POST /open-apis/auth/v3/tenant_access_token` with `app_access_token` and `tenant_key`).
 ///
-/// It is built on what gives the app's token: the manager of a [`FeishuStoreApp`](crate::provider::feishu::FeishuStoreApp), a clone of
-/// which can be handed to any number of tenants. With a [`TokenPool`](crate::TokenPool) each tenant has its manager
-/// when it is needed.
+/// The token is for the app's calls in that company. The request carries the `app_access_token`, so this provider is
+/// built on the manager of a [`FeishuStoreApp`](crate::provider::feishu::FeishuStoreApp). Clones of that one manager
+/// serve any number of tenants; a [`TokenPool`](crate::TokenPool) makes the manager of a tenant when the tenant is
+/// first used.
 ///
-/// Asked while more than half an hour is left, Feishu gives the same token back; later it gives a new one, and the old
-/// one works on beside it.
+/// - *Lifetime*: at most 2 hours; `expire` is the time left.
+/// - *A second request* returns the same token while 30 minutes or more are left, then a new one. Both stay valid.
+/// - *Refused* with HTTP 400 and `code` 99991663, 99991665, 99991671 or 20013.
+/// - *The company has not installed the app*: 20009, 10013 or 11210,
+///   [`ErrorKind::InvalidCredentials`](crate::ErrorKind::InvalidCredentials).
+/// - *The app's token is refused*: this provider's manager rejects it at the app's manager and fetches once more.
 ///
 /// ```
 /// use evertoken::TokenManager;
@@ -42,28 +48,34 @@ struct Body<'a> {
 }
 
 impl FeishuTenant {
-    /// The tenant `tenant_key`, of the store app whose tokens `app` gives.
+    /// Makes a provider for one tenant. `app` is the manager of the store app's token. `tenant_key` is in the events
+    /// that Feishu sends about the tenant.
     pub fn new(app: impl TokenSource, tenant_key: impl Into<String>) -> FeishuTenant {
-        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: BaseUrl::new(FEISHU) }
+        FeishuTenant { app: Parent::new(app), tenant_key: tenant_key.into(), host: BaseUrl::new(FEISHU_BASE_URL) }
     }
 
-    /// The app is one of Lark, and `https://open.larksuite.com` is asked. The app's own provider has to be told too.
+    /// Fetches from Lark, at `https://open.larksuite.com`. Call `lark()` on the provider of the app as well.
     #[must_use]
     pub fn lark(self) -> FeishuTenant {
-        self.base_url(LARK)
+        self.base_url(LARK_BASE_URL)
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://open.feishu.cn`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://open.feishu.cn`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> FeishuTenant {
         FeishuTenant { host: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        // The app token alone authenticates the request; app id and secret are not sent.
         let app_token = context.parent()?.secret();
         let body = Body { app_access_token: app_token.expose(), tenant_key: &self.tenant_key };
         let reply = post(context.http(), &self.host, "/open-apis/auth/v3/tenant_access_token", &body)?;
-        parse_grant_fields(CODES.accept_with_rules(AT_TENANT, &reply, &[app_token])?, "tenant_access_token", "expire")
+        parse_grant_fields(
+            ERRORS.accept_with_rules(TENANT_RULES, &reply, &[app_token])?,
+            "tenant_access_token",
+            "expire",
+        )
     }
 }
 
@@ -80,7 +92,7 @@ impl Provider for FeishuTenant {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -104,11 +116,12 @@ impl Provider for FeishuTenant {
 
 const NAME: &str = "feishu tenant";
 
-const APP_TOKEN: &str = "the app token was refused";
+const APP_TOKEN_REFUSED: &str = "Feishu refused the app_access_token that the tenant token was requested with";
 
-/// The codes that are about the app token, which is shown at this endpoint only.
-const AT_TENANT: &[ErrorRule] = &[
-    ("20014", ErrorKind::TokenRejected, APP_TOKEN),
-    ("99991664", ErrorKind::TokenRejected, APP_TOKEN),
-    ("99991671", ErrorKind::TokenRejected, APP_TOKEN),
+/// The codes about the `app_access_token`, which only this endpoint gets in a request. `TokenRejected` makes the
+/// manager reject that token and fetch once more with another one.
+const TENANT_RULES: &[ErrorRule] = &[
+    ("20014", ErrorKind::TokenRejected, APP_TOKEN_REFUSED),
+    ("99991664", ErrorKind::TokenRejected, APP_TOKEN_REFUSED),
+    ("99991671", ErrorKind::TokenRejected, APP_TOKEN_REFUSED),
 ];

@@ -1,4 +1,4 @@
-//! Bot Framework: what a bot of Teams and other channels calls its connector with.
+//! Bot Framework: the token with which a bot calls the Bot Connector of Teams and other channels.
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
@@ -10,10 +10,12 @@ use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
-/// Grants the tokens with which a bot (Teams, Bot Framework) calls the connector of its channels.
+/// Fetches the tokens with which a bot (Teams, Azure Bot Service) calls the Bot Connector: client credentials with the
+/// scope `https://api.botframework.com/.default`.
 ///
-/// A multi-tenant bot, unless its [tenant](BotFramework::tenant) is set; bots that were created lately are single-tenant.
-/// A token out of the wrong tenant is granted all the same, and the connector then refuses it again and again.
+/// `app_id` and `secret` are the `MicrosoftAppId` and `MicrosoftAppPassword` of the bot. A bot is multi-tenant unless
+/// its [`tenant`](BotFramework::tenant) is set; bots that were created since 2025 are single-tenant. Entra grants a
+/// token from the wrong tenant as well, and the Bot Connector then refuses each token with HTTP 401.
 ///
 /// ```
 /// use evertoken::provider::microsoft::BotFramework;
@@ -31,7 +33,7 @@ pub struct BotFramework {
 }
 
 impl BotFramework {
-    /// The bot whose app is `app_id`.
+    /// Makes a provider for the bot whose app is `app_id`.
     pub fn new(app_id: impl Into<String>, secret: impl Into<Secret>) -> BotFramework {
         BotFramework {
             app_id: app_id.into(),
@@ -42,19 +44,19 @@ impl BotFramework {
         }
     }
 
-    /// The directory of a single-tenant bot: its id or domain. Default: none, the bot is a multi-tenant one.
+    /// Sets the directory of a single-tenant bot, by id or domain. Default: none, the bot is multi-tenant.
     #[must_use]
     pub fn tenant(self, tenant: impl Into<String>) -> BotFramework {
         BotFramework { tenant: Some(tenant.into()), ..self }
     }
 
-    /// The bot is in Azure Government of the United States.
+    /// Selects Azure Government of the United States.
     #[must_use]
     pub fn us_government(self) -> BotFramework {
         BotFramework { us_government: true, ..self }
     }
 
-    /// Asks another host than the cloud's, for a gateway of your own or a test.
+    /// Sends requests to another host than the cloud's, for a gateway or a test.
     #[must_use]
     pub fn authority(self, url: impl Into<String>) -> BotFramework {
         BotFramework { authority: Some(BaseUrl::new(url)), ..self }
@@ -108,7 +110,7 @@ impl Provider for BotFramework {
             [("app id", self.app_id.as_str()), ("app secret", self.secret.expose()), ("tenant", self.directory())];
         check_texts(&texts)
             .and_then(|()| check_tenant(self.directory()))
-            .and_then(|()| self.authority_url().check())
+            .and_then(|()| self.authority_url().check_setting("authority"))
             .map_err(|error| error.of(NAME))
     }
 
@@ -132,6 +134,5 @@ const MULTI_TENANT: OAuthErrors = OAuthErrors { rules: &[NOT_MULTI_TENANT, ERROR
 const NOT_MULTI_TENANT: &[ErrorRule] = &[(
     "AADSTS700016",
     ErrorKind::InvalidCredentials,
-    "the app is not known to the directory of all bots; a single-tenant bot names its own with `tenant`, else check the \
-     app id",
+    "the app is unknown among the multi-tenant bots; set `tenant` for a single-tenant bot, or check the app id",
 )];

@@ -1,4 +1,4 @@
-//! Microsoft Entra ID: an app's own token, for Graph or any other service.
+//! Microsoft Entra ID: an app's own token (client credentials) for Graph or any other API.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +15,17 @@ use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
-/// Grants an app's own tokens at Microsoft Entra ID (formerly Azure AD): client credentials, version 2.
+/// Fetches an app's own tokens at Microsoft Entra ID (formerly Azure AD): client credentials at
+/// `/{tenant}/oauth2/v2.0/token`.
 ///
-/// For Microsoft Graph, unless another [scope](Entra::scope) is set. A new token does not end the old one. Where Entra
-/// says when to renew a long-lived token (`refresh_in`), that is kept to.
+/// The app authenticates with a client secret ([`Entra::new`]), a certificate (`client_assertion`,
+/// [`Entra::certificate`]) or a token of another issuer (workload identity federation, [`Entra::federated`]). The token
+/// is for Microsoft Graph unless another [`scope`](Entra::scope) is set, such as `api://orders/.default`. A new token
+/// does not invalidate the previous one. The time that Entra names for the refresh of a long-lived token (`refresh_in`)
+/// is respected.
 ///
-/// The code of an error is Entra's number, as in `AADSTS7000215`, its request id the trace id.
+/// [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215` for a wrong client secret, and
+/// [`Error::request_id`](crate::Error::request_id) the `trace_id`.
 ///
 /// ```
 /// use evertoken::Entra;
@@ -41,6 +46,7 @@ pub struct Entra {
     authority: Option<BaseUrl>,
 }
 
+/// How the app proves its identity.
 #[derive(Clone)]
 enum ClientProof {
     Secret(Secret),
@@ -48,17 +54,17 @@ enum ClientProof {
     Federated(Arc<dyn Fn() -> Result<Secret, Error> + Send + Sync>),
 }
 
-/// Which of Microsoft's clouds a tenant is in.
+/// The Microsoft cloud that a tenant is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Cloud {
-    /// The one that everybody uses.
+    /// The global cloud (`login.microsoftonline.com`).
     #[default]
     Public,
-    /// Azure Government of the United States.
+    /// Azure Government of the United States (`login.microsoftonline.us`).
     UsGovernment,
-    /// Azure China, run by 21Vianet.
+    /// Azure China, operated by 21Vianet (`login.partner.microsoftonline.cn`).
     China,
 }
 
@@ -81,16 +87,16 @@ impl Cloud {
 }
 
 impl Entra {
-    /// An app that has a client secret. `tenant` is the id or a domain of one directory; `common` and its like have no
-    /// tokens for apps.
+    /// Makes a provider for an app with a client secret. `tenant` is the id or a domain of one directory; `common`,
+    /// `organizations` and `consumers` grant no tokens to apps.
     ///
-    /// The *value* of the secret is wanted, which the portal shows once, and not its id.
+    /// `client_secret` is the *value* of the secret, which the portal shows once, not the secret's id.
     pub fn new(tenant: impl Into<String>, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Entra {
         Entra::with(tenant.into(), client_id.into(), ClientProof::Secret(client_secret.into()))
     }
 
-    /// An app that has a certificate. `key` is its private key, an RSA one. Each request has an assertion of its own,
-    /// signed by PS256 and good for five minutes.
+    /// Makes a provider for an app with a certificate. `key` is the certificate's private key, which must be an RSA
+    /// key. Each request has a `client_assertion` of its own, signed with PS256 and valid for five minutes.
     pub fn certificate(
         tenant: impl Into<String>,
         client_id: impl Into<String>,
@@ -100,18 +106,20 @@ impl Entra {
         Entra::with(tenant.into(), client_id.into(), ClientProof::Certificate(certificate, key.pss()))
     }
 
-    /// An app that trusts another issuer (workload identity federation). `assertion` gives the token of that issuer. It
-    /// is asked on each fetch, because such tokens are short-lived: read the file, ask the service, anew each time. It
-    /// may block and fail; its error is the fetch's.
+    /// Makes a provider for an app that trusts another issuer (workload identity federation, federated credentials).
+    /// `assertion` returns a token of that issuer, such as the Kubernetes service account token in
+    /// `AZURE_FEDERATED_TOKEN_FILE`.
     ///
-    /// Closures cannot be told apart, so all that are given for one app share its tokens.
+    /// The closure runs on each fetch, because such tokens are short-lived: read the file again each time. The closure
+    /// may block and fail, and its error is the error of the fetch. Closures cannot be compared, so all federated
+    /// providers of one app share a token.
     ///
     /// ```
     /// use evertoken::{Entra, Error, ErrorKind, Secret};
     ///
     /// let provider = Entra::federated("contoso.onmicrosoft.com", "client-id", || {
     ///     let token = std::fs::read_to_string("/var/run/secrets/azure/tokens/azure-identity-token");
-    ///     token.map(Secret::from).map_err(|_| Error::new(ErrorKind::Config, "the file of the token cannot be read"))
+    ///     token.map(Secret::from).map_err(|_| Error::new(ErrorKind::Config, "the token file cannot be read"))
     /// });
     /// ```
     pub fn federated(
@@ -126,19 +134,20 @@ impl Entra {
         Entra { tenant, client_id, proof, scope: None, cloud: Cloud::default(), authority: None }
     }
 
-    /// What the token is for: the id of one service with `/.default` after it. Default: Microsoft Graph of the cloud.
+    /// Sets the API that the token is for: the application id URI of one API, followed by `/.default`. Default:
+    /// Microsoft Graph of the [`cloud`](Entra::cloud).
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> Entra {
         Entra { scope: Some(scope.into()), ..self }
     }
 
-    /// Which cloud the tenant is in. Default: [`Cloud::Public`].
+    /// Sets the cloud that the tenant is in. Default: [`Cloud::Public`].
     #[must_use]
     pub fn cloud(self, cloud: Cloud) -> Entra {
         Entra { cloud, ..self }
     }
 
-    /// Asks another host than the cloud's, for a gateway of your own or a test.
+    /// Sends requests to another host than the cloud's, for a gateway or a test.
     #[must_use]
     pub fn authority(self, url: impl Into<String>) -> Entra {
         Entra { authority: Some(BaseUrl::new(url)), ..self }
@@ -167,7 +176,7 @@ impl Entra {
         exchange(context, &url, &form, &ENTRA, &[&proof])
     }
 
-    /// What is sent to show who the app is.
+    /// Returns the secret or the assertion that proves the app's identity in a request to `url`.
     fn client_proof(&self, url: &str, context: &Context) -> Result<Secret, Error> {
         match &self.proof {
             ClientProof::Secret(secret) => Ok(secret.clone()),
@@ -176,9 +185,11 @@ impl Entra {
                 client_assertion(Signer::Key(key), Some(&thumbprint), &self.client_id, url, context.now())
             }
             ClientProof::Federated(assertion) => match assertion()? {
-                blank if blank.is_blank() => Err(Error::config("the federated assertion is empty")),
-                // Out of a file it may come with a line break.
-                told => Ok(Secret::from(told.expose().trim())),
+                blank if blank.is_blank() => {
+                    Err(Error::config("the federated assertion is empty; check the closure or the file that it reads"))
+                }
+                // A token that was read from a file often ends with a line break.
+                assertion => Ok(Secret::from(assertion.expose().trim())),
             },
         }
     }
@@ -200,7 +211,7 @@ impl Provider for Entra {
             ClientProof::Certificate(certificate, key) => {
                 identity.part("certificate", certificate.thumbprint()).secret(key.fingerprint())
             }
-            // A closure cannot be told from another one.
+            // Closures cannot be compared.
             ClientProof::Federated(_) => identity.part("proof", "federated"),
         }
     }
@@ -219,7 +230,7 @@ impl Provider for Entra {
             check_tenant(&self.tenant)?;
             check_scope(self.effective_scope())?;
             self.proof.check()?;
-            self.authority_url().check()
+            self.authority_url().check_setting("authority")
         };
         check().map_err(|error: Error| error.of(NAME))
     }
@@ -238,11 +249,11 @@ impl ClientProof {
         match self {
             ClientProof::Secret(secret) => check_texts(&[("client secret", secret.expose())]),
             ClientProof::Certificate(_, key) if !key.is_rsa() => {
-                Err(Error::config("the certificate must have an RSA key; Entra takes no other"))
+                Err(Error::config("the certificate must have an RSA key; Entra accepts no other"))
             }
-            ClientProof::Certificate(certificate, key) if !certificate.is_for(key) => {
-                Err(Error::config("the private key does not belong to the certificate"))
-            }
+            ClientProof::Certificate(certificate, key) if !certificate.is_for(key) => Err(Error::config(
+                "the private key does not belong to the certificate; pass the key that the certificate was made for",
+            )),
             _ => Ok(()),
         }
     }
@@ -260,7 +271,9 @@ impl fmt::Debug for ClientProof {
 
 fn check_scope(scope: &str) -> Result<(), Error> {
     if !scope.ends_with("/.default") || scope.contains(char::is_whitespace) {
-        return Err(Error::config("the scope must be one service with /.default after it"));
+        return Err(Error::config(
+            "the scope must be the URI of one API followed by /.default, such as https://graph.microsoft.com/.default",
+        ));
     }
     Ok(())
 }

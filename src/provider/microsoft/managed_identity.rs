@@ -1,11 +1,21 @@
-//! The managed identity of a machine or an app in Azure.
+//! Managed identities of Azure: tokens of a machine or an app, without a secret.
+//!
+//! Azure offers a local endpoint that grants tokens to whatever runs there:
+//!
+//! | Where | Endpoint | Header |
+//! |---|---|---|
+//! | virtual machine, scale set, AKS node | IMDS: `169.254.169.254/metadata/identity/oauth2/token` | `Metadata: true` |
+//! | App Service, Functions, Container Apps | `IDENTITY_ENDPOINT` | `X-IDENTITY-HEADER` (`IDENTITY_HEADER`) |
+//!
+//! Both answer in plain HTTP and to this machine only, so the URL may be a link-local one and no proxy is used.
 
 use std::env;
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, Json, TokenRequest, TokenResponse, check_link_local_url};
+use crate::http::{Http, Json, TokenRequest, TokenResponse};
 use crate::key::Identity;
+use crate::provider::base_url::check_link_local_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::microsoft::{granted_at, verdict};
 use crate::provider::oauth2::OAuthErrors;
@@ -13,15 +23,15 @@ use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::{Secret, plain_url};
 
-/// Grants the tokens of the managed identity that this machine or app has in Azure, without any secret.
+/// Fetches tokens of the managed identity that this machine or app has in Azure, without any secret.
 ///
-/// On App Service and Functions, which tell where to ask in the environment (`IDENTITY_ENDPOINT`, `IDENTITY_HEADER`),
-/// that is asked, else the metadata service of a virtual machine. Both answer on plain HTTP and to this machine only; no
-/// proxy is used, whatever is set. Azure Arc, Service Fabric and Azure ML have other ways, which are not supported.
+/// On App Service, Functions and Container Apps, which set `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`, the provider asks
+/// that endpoint; otherwise it asks the metadata service of virtual machines (IMDS, `169.254.169.254`). Both use plain
+/// HTTP within the machine, and no proxy is used. Azure Arc, Service Fabric and Azure ML are not supported.
 ///
-/// Machines share tokens through a store only when they have the same identity. Where each has one of its own, give
-/// each a [namespace](crate::TokenManagerBuilder::namespace) of its own, or use none; a user-assigned identity is named
-/// by its [client id](ManagedIdentity::client_id).
+/// Machines may share tokens through a store only if they have the same identity. Where each machine has an identity of
+/// its own, give each a [namespace](crate::TokenManagerBuilder::namespace) of its own or use no shared store. Name a
+/// user-assigned identity by its [`client_id`](ManagedIdentity::client_id).
 ///
 /// ```
 /// use evertoken::provider::microsoft::ManagedIdentity;
@@ -37,39 +47,37 @@ pub struct ManagedIdentity {
 
 #[derive(Clone)]
 enum Source {
-    /// The metadata service of virtual machines.
-    Machine {
-        base_url: String,
-    },
-    AppService {
-        endpoint: String,
-        header: Secret,
-    },
+    /// The metadata service of virtual machines (IMDS).
+    Machine { base_url: String },
+    /// The endpoint of App Service, Functions and Container Apps.
+    AppService { endpoint: String, header: Secret },
 }
 
 impl ManagedIdentity {
-    /// A token for `resource`, the address or id of a service. `/.default` at its end, as in a scope, is left off.
+    /// Makes a provider of tokens for `resource`, the URI or id of an API. `/.default` at the end, as in a scope, is
+    /// cut off.
     ///
-    /// Reads the environment now.
+    /// Reads `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` now.
     pub fn new(resource: impl Into<String>) -> ManagedIdentity {
-        let told = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let source = match (told("IDENTITY_ENDPOINT"), told("IDENTITY_HEADER").map(Secret::new)) {
+        let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let source = match (variable("IDENTITY_ENDPOINT"), variable("IDENTITY_HEADER").map(Secret::new)) {
             (Some(endpoint), Some(header)) => Source::AppService { endpoint, header },
-            _ => Source::Machine { base_url: METADATA.to_owned() },
+            _ => Source::Machine { base_url: IMDS.to_owned() },
         };
         let resource: String = resource.into();
         let resource = resource.strip_suffix("/.default").map(str::to_owned).unwrap_or(resource);
         ManagedIdentity { resource, client_id: None, source }
     }
 
-    /// The client id of a user-assigned identity. Default: none, the identity of the machine itself, or the only one.
+    /// Sets the `client_id` of a user-assigned identity. Default: none, which selects the system-assigned identity, or
+    /// the only user-assigned one.
     #[must_use]
     pub fn client_id(self, id: impl Into<String>) -> ManagedIdentity {
         ManagedIdentity { client_id: Some(id.into()), ..self }
     }
 
-    /// Asks a metadata service at another host, for a test, whatever the environment says. Plain HTTP is allowed to
-    /// loopback and to link-local addresses. Default: `http://169.254.169.254`.
+    /// Uses a metadata service at another host, for a test, and ignores the environment. Plain HTTP is allowed to
+    /// loopback and link-local addresses. Default: `http://169.254.169.254`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> ManagedIdentity {
         let url: String = url.into();
@@ -96,12 +104,12 @@ impl ManagedIdentity {
     fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
         let asked_at = context.now();
         let reply = self.request(context.http()).send().map_err(|error| match error.kind() {
-            kind @ (ErrorKind::Unavailable | ErrorKind::TimedOut) => error.recast(kind, SILENT),
+            kind @ (ErrorKind::Unavailable | ErrorKind::TimedOut) => error.recast(kind, NO_ANSWER),
             _ => error,
         })?;
         let grant = granted_at(asked_at, self.accept(&reply)?)?;
-        // Long-lived ones are renewed half-way, as Microsoft's own clients do.
-        let half = grant.lifetime.filter(|lifetime| lifetime.as_secs() >= LONG).map(|lifetime| lifetime / 2);
+        // Microsoft's own clients refresh long-lived tokens at half of their lifetime.
+        let half = grant.lifetime.filter(|lifetime| lifetime.as_secs() >= LONG_LIVED).map(|lifetime| lifetime / 2);
         let refresh_in = grant.refresh_in.or(half);
         Ok(grant.with_refresh_in(refresh_in))
     }
@@ -112,10 +120,10 @@ impl ManagedIdentity {
             Source::Machine { .. } => None,
         };
         match reply.status() {
-            // While it is updated, which takes up to 70 s.
-            404 | 410 => Err(reply.status_error().recast(ErrorKind::Unavailable, GONE)),
+            // IMDS answers so while it is updated, which takes up to 70 s.
+            404 | 410 => Err(reply.status_error().recast(ErrorKind::Unavailable, UPDATING)),
             400 => ERRORS.accept(reply, secret.as_slice()).map_err(|error| match error.kind() {
-                // Whatever it is, asking again does not help.
+                // A retry does not help, whatever the cause is.
                 ErrorKind::InvalidResponse => error.recast(ErrorKind::InvalidCredentials, REFUSED),
                 _ => error,
             }),
@@ -147,17 +155,20 @@ impl Provider for ManagedIdentity {
 
     fn check(&self) -> Result<(), Error> {
         let url = match &self.source {
-            Source::Machine { base_url } if base_url.contains('?') => Err("the base URL must not have a query"),
-            Source::Machine { base_url: url } | Source::AppService { endpoint: url, .. } => check_link_local_url(url),
+            Source::Machine { base_url } if base_url.contains('?') => {
+                Err(Error::config("base_url must not have a query; remove the part from `?` on"))
+            }
+            Source::Machine { base_url } => check_link_local_url_setting("base_url", base_url),
+            Source::AppService { endpoint, .. } => check_link_local_url_setting("IDENTITY_ENDPOINT", endpoint),
         };
         let id = self.client_id.iter().map(|id| ("client id", id.as_str()));
         check_texts(&[("resource", self.resource.as_str())].into_iter().chain(id).collect::<Vec<_>>())
-            .and_then(|()| url.map_err(Error::config))
+            .and(url)
             .map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
-        // Azure keeps the tokens itself, gives the same one back, and tells what is left of it.
+        // Azure caches tokens and returns the same one again, with the true remaining lifetime.
         Profile { unchanged_token_extends: true, ..Profile::default() }
     }
 
@@ -183,16 +194,17 @@ impl fmt::Debug for ManagedIdentity {
 
 const NAME: &str = "managed-identity";
 
-const METADATA: &str = "http://169.254.169.254";
+const IMDS: &str = "http://169.254.169.254";
 
-/// From this lifetime on, in seconds, a token counts as a long-lived one.
-const LONG: u64 = 7200;
+/// The lifetime in seconds from which on a token counts as long-lived.
+const LONG_LIVED: u64 = 7200;
 
-const SILENT: &str = "nothing answers where managed identities are asked for; is this machine in Azure?";
+const NO_ANSWER: &str =
+    "the endpoint of managed identities does not answer; check that this machine or app runs in Azure";
 
-const GONE: &str = "the service of managed identities is being updated, or there is none on this machine";
+const UPDATING: &str = "the endpoint of managed identities is being updated, or this machine has none";
 
-const REFUSED: &str = "the managed identity was refused; check that one is assigned, and the resource";
+const REFUSED: &str = "the endpoint refused the managed identity; check that one is assigned, and the resource";
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
@@ -200,7 +212,11 @@ const ERROR_RULES: &[ErrorRule] = &[
     (
         "invalid_request",
         ErrorKind::Config,
-        "no managed identity is assigned here, or none with this client id, or the resource is wrong",
+        "no managed identity is assigned here, or none with this client id, or the resource is wrong; check all three",
     ),
-    ("unauthorized_client", ErrorKind::InvalidCredentials, "the managed identity may not have this token"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the managed identity may not have a token for this resource; assign it a role",
+    ),
 ];

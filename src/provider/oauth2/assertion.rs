@@ -1,4 +1,4 @@
-//! How a client shows by a signed assertion who it is (RFC 7523, section 2.2).
+//! Client authentication with a signed assertion: `client_assertion` (RFC 7523, section 2.2).
 
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +8,8 @@ use crate::provider::jwt::{Claims, Signer, Times, sign};
 use crate::provider::oauth2::OAuthErrors;
 use crate::secret::Secret;
 
-/// The assertion of `client_id` for the server that calls itself `audience`. One for each request: a server takes none
-/// twice.
+/// Makes the assertion of `client_id` for the server whose name is `audience`. Each request needs a new assertion,
+/// because a server accepts an assertion once (`jti`).
 pub(in crate::provider) fn client_assertion(
     signer: Signer<'_>,
     thumbprint: Option<&str>,
@@ -29,10 +29,10 @@ pub(in crate::provider) fn client_assertion(
     sign(signer, thumbprint, &claims)
 }
 
-/// What `client_assertion_type` says.
+/// The value of `client_assertion_type`.
 pub(in crate::provider) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How servers refuse an assertion of the client.
+/// The errors of a token endpoint for a client that authenticates with an assertion.
 pub(super) const ERRORS: OAuthErrors = OAuthErrors {
     rules: &[&[
         ("invalid_client", ErrorKind::InvalidCredentials, NOT_ACCEPTED),
@@ -41,8 +41,10 @@ pub(super) const ERRORS: OAuthErrors = OAuthErrors {
     ..OAuthErrors::STANDARD
 };
 
-const NOT_ACCEPTED: &str = "the signed assertion is not accepted; check this machine's clock, the client id, the key \
-                            that the server knows, and the assertion's audience (each try signs a fresh one)";
+const NOT_ACCEPTED: &str = "the server does not accept the signed assertion; check this machine's clock, the client \
+                            id, the key that is registered at the server, and the assertion's audience (each try \
+                            signs a fresh one)";
 
-/// Five minutes of use: the assertion is sent at once, but the server's clock may be ahead of ours.
+/// How long an assertion is valid: five minutes, plus the ten seconds by which its issue is dated back. The assertion
+/// is sent at once, but the server's clock may be ahead of the clock of this machine.
 pub(super) const LIFETIME: Duration = Duration::from_secs(310);

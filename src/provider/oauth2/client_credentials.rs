@@ -1,4 +1,4 @@
-//! OAuth 2.0 client credentials (RFC 6749, section 4.4), at any server.
+//! OAuth 2.0 client credentials (RFC 6749, section 4.4) at any server, and the client that the other grants share.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,20 +6,34 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::http::{Json, check_url, form_encoded};
+use crate::http::{Json, form_encoded};
 use crate::key::Identity;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Signer, SigningKey};
 use crate::provider::oauth2::{
-    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, client_assertion, split_url,
+    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, check_default_lifetime, client_assertion, split_url,
 };
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
-/// Grants tokens by OAuth 2.0 client credentials.
+/// Fetches tokens with OAuth 2.0 client credentials (`grant_type=client_credentials`, RFC 6749, section 4.4).
 ///
-/// The token is used as a bearer token, whatever `token_type` the server names: servers write `bearer`, `Bearer`,
-/// `BearerToken` or nothing and mean the same. A token that the server binds to a key (DPoP) or to a certificate
-/// needs more than this provider gives.
+/// The same type is the client of [`RefreshToken`](crate::RefreshToken) and [`DeviceSignIn`](crate::DeviceSignIn).
+///
+/// Servers differ in how a client authenticates at the `token_endpoint`. [`auth`](OAuth2::auth) selects the method,
+/// under the names of `token_endpoint_auth_methods_supported` (OpenID Connect):
+///
+/// | Method | The client sends | Setting |
+/// |---|---|---|
+/// | `client_secret_basic` | id and secret in the `Authorization` header | [`ClientAuth::Basic`], the default |
+/// | `client_secret_post` | `client_id` and `client_secret` in the body | [`ClientAuth::Post`] |
+/// | `client_secret_jwt` | an assertion signed with the secret | [`ClientAuth::ClientSecretJwt`] |
+/// | `private_key_jwt` | an assertion signed with a private key | [`OAuth2::private_key_jwt`] |
+/// | `none` | `client_id` only | [`OAuth2::public`] |
+///
+/// The token is sent as a bearer token, whatever `token_type` the server names: servers write `bearer`, `Bearer`,
+/// `BearerToken` or nothing and mean the same. Tokens that are bound to a key (DPoP) or to a certificate are not
+/// supported.
 ///
 /// ```
 /// use evertoken::OAuth2;
@@ -45,31 +59,32 @@ pub struct OAuth2 {
     default_lifetime: Duration,
 }
 
-/// How a client shows who it is.
+/// How a client authenticates at the token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ClientAuth {
-    /// In the `Authorization` header, id and secret encoded as in a form first, as the standard wants it
-    /// (`client_secret_basic`).
+    /// `client_secret_basic`: id and secret in the `Authorization` header, form-encoded first, as RFC 6749, section
+    /// 2.3.1 prescribes.
     #[default]
     Basic,
-    /// The same without the encoding, for servers that do not undo it. It matters only when id or secret have other
-    /// characters than letters, digits and `-._~`.
+    /// `client_secret_basic` without the form encoding, for servers that do not decode. Only an id or a secret with
+    /// other characters than letters, digits and `-._~` makes a difference.
     BasicRaw,
-    /// In the body (`client_secret_post`).
+    /// `client_secret_post`: id and secret in the body.
     Post,
-    /// By an assertion that is signed with the secret, by HS256 (`client_secret_jwt`). The secret itself stays here.
+    /// `client_secret_jwt`: an assertion that is signed with the secret (HS256). The secret itself is not sent.
     ClientSecretJwt,
-    /// By an assertion that is signed with a key (`private_key_jwt`). See [`OAuth2::private_key_jwt`].
+    /// `private_key_jwt`: an assertion that is signed with a private key. See [`OAuth2::private_key_jwt`].
     PrivateKeyJwt,
-    /// The id alone, in the body. The connection proves the rest (a client certificate of a lent agent). The secret may
-    /// be empty.
+    /// `none`: only the id, in the body. For a public client, and for a client whose TLS certificate authenticates it
+    /// (`tls_client_auth`; [`HttpConfig`](crate::HttpConfig) takes an agent with a certificate). The secret may be
+    /// empty.
     None,
 }
 
 impl OAuth2 {
-    /// The client `client_id` of the server whose token endpoint is `token_url`.
+    /// Makes a client with a `client_secret`. `token_url` is the server's `token_endpoint`.
     pub fn new(token_url: impl Into<String>, client_id: impl Into<String>, secret: impl Into<Secret>) -> OAuth2 {
         OAuth2 {
             token_url: token_url.into(),
@@ -86,66 +101,68 @@ impl OAuth2 {
         }
     }
 
-    /// The same for a client without a secret, as a program is that people install (RFC 8252).
+    /// Makes a public client, which has no secret: a program that people install (RFC 8252).
     pub fn public(token_url: impl Into<String>, client_id: impl Into<String>) -> OAuth2 {
         OAuth2::new(token_url, client_id, "").auth(ClientAuth::None)
     }
 
-    /// The same for a client that has a key instead of a secret, and signs with it (`private_key_jwt`, RFC 7523). Each
-    /// request has an assertion of its own, good for five minutes.
+    /// Makes a client that authenticates with a private key (`private_key_jwt`, RFC 7523, section 2.2). Each request
+    /// has an assertion of its own, valid for five minutes.
     ///
-    /// What the server calls the key is said by [`SigningKey::key_id`].
+    /// [`SigningKey::key_id`] sets the id under which the server knows the key (`kid`).
     pub fn private_key_jwt(token_url: impl Into<String>, client_id: impl Into<String>, key: SigningKey) -> OAuth2 {
         OAuth2 { key: Some(key), auth: ClientAuth::PrivateKeyJwt, ..OAuth2::new(token_url, client_id, "") }
     }
 
-    /// What the server calls itself, where it does not take an assertion that is made out to its token endpoint: its
-    /// issuer, mostly. Default: the address of the token endpoint, without its query.
+    /// Sets the audience (`aud`) of the client's assertions, for a server that does not accept the URL of its token
+    /// endpoint there; many of these expect their issuer. Default: the URL of the token endpoint, without its query.
     #[must_use]
     pub fn assertion_audience(self, audience: impl Into<String>) -> OAuth2 {
         OAuth2 { assertion_audience: Some(audience.into()), ..self }
     }
 
-    /// How the client shows who it is. Default: [`ClientAuth::Basic`]. Servers differ, and a wrong guess counts as a
-    /// failed attempt, so nothing is tried in turn.
+    /// Sets how the client authenticates. Default: [`ClientAuth::Basic`].
+    ///
+    /// The provider does not try other methods after a failure, because servers count a wrong method as a failed
+    /// attempt.
     #[must_use]
     pub fn auth(self, auth: ClientAuth) -> OAuth2 {
         OAuth2 { auth, ..self }
     }
 
-    /// The scopes to ask for, with blanks between them.
+    /// Sets the scopes of the token (`scope`), separated by blanks. Default: none, the server decides.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> OAuth2 {
         OAuth2 { scope: Some(scope.into()), ..self }
     }
 
-    /// The `audience` that some servers ask for.
+    /// Sets the parameter `audience`, which some servers require.
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> OAuth2 {
         OAuth2 { audience: Some(audience.into()), ..self }
     }
 
-    /// A service that the token is for (RFC 8707). May be called again for more.
+    /// Adds a service that the token is for (`resource`, RFC 8707). Call again to add more.
     #[must_use]
     pub fn resource(mut self, resource: impl Into<String>) -> OAuth2 {
         self.resources.push(resource.into());
         self
     }
 
-    /// Any further parameter of the request. Its value is treated as a secret.
+    /// Adds any other parameter to the request. The value is treated as a secret.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> OAuth2 {
         self.params.push((name.into(), value.into()));
         self
     }
 
-    /// The lifetime of a token when the server names none. Default: 300 s.
+    /// Sets the lifetime of a token when the server does not name one (`expires_in`). Default: 300 s.
     #[must_use]
     pub fn default_lifetime(self, lifetime: Duration) -> OAuth2 {
         OAuth2 { default_lifetime: lifetime, ..self }
     }
 
-    /// Asks for a token with this grant. `secrets` are those in it.
+    /// Sends a request with the parameters `grant` to the token endpoint. `secrets` are the secrets in `grant`.
     pub(super) fn exchange(
         &self,
         context: &Context,
@@ -156,7 +173,7 @@ impl OAuth2 {
         self.exchange_at(&self.token_url, context, grant, secrets, errors)
     }
 
-    /// The same at another endpoint of the server.
+    /// Sends a request to another endpoint of the same server.
     pub(super) fn exchange_at(
         &self,
         url: &str,
@@ -185,12 +202,13 @@ impl OAuth2 {
         errors.accept(&request.send()?, &secrets)
     }
 
+    /// Adds the client's settings to the parameters of a request.
     fn add_settings<'a>(&'a self, form: &mut Vec<(&'a str, &'a str)>) {
         form.extend(self.scope.iter().map(|scope| ("scope", scope.as_str())));
         form.extend(self.audience.iter().map(|audience| ("audience", audience.as_str())));
         form.extend(self.resources.iter().map(|resource| ("resource", resource.as_str())));
         form.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.expose())));
-        // Never beside the header: some servers refuse a client that shows itself twice.
+        // Not beside the header: some servers refuse a client that authenticates in two ways.
         if !matches!(self.auth, ClientAuth::Basic | ClientAuth::BasicRaw) {
             form.push(("client_id", &self.client_id));
         }
@@ -199,12 +217,12 @@ impl OAuth2 {
         }
     }
 
-    /// Adds to an identity which client of which server this is.
+    /// Adds server and client id to an identity.
     pub(super) fn add_client_to_identity(&self, identity: Identity) -> Identity {
         identity.part("url", split_url(&self.token_url).0).part("client", &self.client_id)
     }
 
-    /// Adds to an identity all that the token depends on.
+    /// Adds everything that a token of this client depends on to an identity.
     pub(super) fn add_to_identity(&self, identity: Identity) -> Identity {
         let mut identity = self.add_client_to_identity(identity);
         for (name, value) in [("scope", &self.scope), ("audience", &self.audience)] {
@@ -222,23 +240,22 @@ impl OAuth2 {
         identity.secret(&Secret::from(split_url(&self.token_url).1)).secret(secret)
     }
 
-    /// Says what is wrong with the settings.
+    /// Checks the settings.
     pub(super) fn check_settings(&self) -> Result<(), Error> {
-        let fault = if self.client_id.trim().is_empty() {
-            Err("the client id is empty")
-        } else if let Some(Err(error)) = self.signer() {
+        if self.client_id.trim().is_empty() {
+            return Err(Error::config("the client id is empty"));
+        }
+        if let Some(Err(error)) = self.signer() {
             return Err(error);
-        } else if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
-            Err("the client secret is empty")
-        } else if self.default_lifetime.is_zero() {
-            Err("a default lifetime of zero would make every token a dead one")
-        } else {
-            check_url(&self.token_url)
-        };
-        fault.map_err(Error::config)
+        }
+        if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
+            return Err(Error::config("the client secret is empty; a public client uses `OAuth2::public`"));
+        }
+        check_default_lifetime(self.default_lifetime)?;
+        check_url_setting("token_url", &self.token_url)
     }
 
-    /// What signs the client's assertion, if it shows itself by one.
+    /// Returns the key that signs the client's assertions, if the client authenticates with assertions.
     fn signer(&self) -> Option<Result<Signer<'_>, Error>> {
         match self.auth {
             ClientAuth::ClientSecretJwt => Some(Ok(Signer::Shared(&self.secret))),
@@ -247,6 +264,7 @@ impl OAuth2 {
         }
     }
 
+    /// Makes a signed assertion of this client.
     fn assertion(&self, signer: Signer<'_>, now: SystemTime) -> Result<Secret, Error> {
         let audience = self.assertion_audience.as_deref().unwrap_or(split_url(&self.token_url).0);
         client_assertion(signer, None, &self.client_id, audience, now)
@@ -297,4 +315,4 @@ impl fmt::Debug for OAuth2 {
 
 const NAME: &str = "oauth2";
 
-const NO_KEY: &str = "there is no key to sign with; `OAuth2::private_key_jwt` takes it";
+const NO_KEY: &str = "there is no key to sign with; build the client with `OAuth2::private_key_jwt`";

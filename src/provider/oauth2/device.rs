@@ -1,4 +1,16 @@
-//! Signing in with a code on another device (RFC 8628).
+//! Device sign-in (device authorization grant, RFC 8628): a person enters a code on any device.
+//!
+//! 1. [`DeviceSignIn::begin`] asks the device authorization endpoint for a `user_code`, a `verification_uri` and a
+//!    `device_code`. The program shows the first two to the person.
+//! 2. [`DevicePrompt::wait`] sends the `device_code` to the token endpoint every `interval` seconds. The server answers
+//!    `authorization_pending` until the person has entered the code, and `slow_down` when it is asked too often, which
+//!    lengthens the interval for good. A failure of the network or the server lengthens the interval, too, and does not
+//!    end the sign-in.
+//! 3. The sign-in ends with a refresh token, with the person's refusal (`access_denied`), with the end of the code
+//!    (`expired_token`, or its `expires_in` has passed), or with an error that cannot pass.
+//!
+//! The server names intervals and lifetimes, and the constants at the end of the file bound them, so that a wrong value
+//! neither blocks the program for days nor floods the server.
 
 use std::fmt;
 use std::thread;
@@ -8,14 +20,16 @@ use crate::clock::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::http::{HttpConfig, Json, check_url};
 use crate::provider::Context;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::oauth2::{OAuth2, OAuthErrors, RefreshToken};
 use crate::secret::{Secret, plain_url};
 
-/// Signs a person in who sits before a terminal: they open an address on any device and enter a code there (RFC 8628).
+/// Signs a person in with a code that the person enters on any device (device authorization grant, RFC 8628).
 ///
-/// What comes of it is the first refresh token, for a [`RefreshToken`], which needs a store that outlasts the program
-/// unless the program signs in each time. See `examples/sign_in.rs`.
+/// The result is a [`RefreshToken`] provider with the first refresh token. Keep its record in a store that outlasts the
+/// program, unless the person signs in at each start. `examples/sign_in.rs` is a whole program; the guide explains it
+/// in [signing in](crate::guide::signing_in).
 ///
 /// ```no_run
 /// use evertoken::{DeviceSignIn, OAuth2, TokenManager};
@@ -34,48 +48,52 @@ pub struct DeviceSignIn {
 }
 
 impl DeviceSignIn {
-    /// Signs in at the server whose device authorization endpoint is `device_url`, as `client`. Ask for the scope that
-    /// brings a refresh token, often `offline_access`.
+    /// Makes a sign-in as `client` at the device authorization endpoint `device_url` (`device_authorization_endpoint`).
+    ///
+    /// Set the scope that makes the server grant a refresh token, often `offline_access`.
     pub fn new(device_url: impl Into<String>, client: OAuth2) -> DeviceSignIn {
         DeviceSignIn { device_url: device_url.into(), client, http: HttpConfig::default() }
     }
 
-    /// How the server is reached. Default: as a manager does.
+    /// Sets how the server is reached: time limits, proxy, certificates. Default: as for a manager.
     #[must_use]
     pub fn http(self, http: impl Into<HttpConfig>) -> DeviceSignIn {
         DeviceSignIn { http: http.into(), ..self }
     }
 
-    /// Asks for a code. Blocks up to the time limit for one exchange.
+    /// Asks the server for a code. Blocks for one HTTP exchange, at most for the
+    /// [time limit](HttpConfig::timeout) of the HTTP configuration.
     ///
     /// # Errors
     ///
-    /// As a fetch: [`ErrorKind::Config`] for a setting or scope that is wrong, [`ErrorKind::InvalidCredentials`] for a client that
-    /// may not do this, and what the network brings.
+    /// [`ErrorKind::Config`] for a wrong setting or scope, [`ErrorKind::InvalidCredentials`] for a client that may not
+    /// use this grant, and the errors of the network.
     pub fn begin(&self) -> Result<DevicePrompt, Error> {
         self.begin_sign_in().map_err(|error| error.of(NAME))
     }
 
     fn begin_sign_in(&self) -> Result<DevicePrompt, Error> {
         self.client.check_settings()?;
-        check_url(&self.device_url).map_err(Error::config)?;
+        check_url_setting("device_url", &self.device_url)?;
         self.http.check()?;
         let context = Context::new(self.http.clone(), self.http.whole_timeout());
         let mut json = self.client.exchange_at(&self.device_url, &context, &[], &[], &ERRORS)?;
         let device_code = json.take_secret("device_code")?;
         let seconds = |json: &Json, name| json.integer(name).and_then(|seconds| u64::try_from(seconds).ok());
         let (lifetime, interval) = (seconds(&json, "expires_in"), seconds(&json, "interval"));
-        let interval = interval.map_or(INTERVAL, Duration::from_secs).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+        let interval = interval.map_or(DEFAULT_INTERVAL, Duration::from_secs).clamp(MIN_INTERVAL, MAX_INTERVAL);
         let prompt = DevicePrompt {
-            user_code: shown(&json, "user_code")?,
-            verification_uri: address(&json, "verification_uri").or_else(|_| address(&json, "verification_url"))?,
-            verification_uri_complete: address(&json, "verification_uri_complete").ok(),
+            user_code: displayable_text(&json, "user_code")?,
+            // Google's name for the field has a `url` at the end.
+            verification_uri: displayable_url(&json, "verification_uri")
+                .or_else(|_| displayable_url(&json, "verification_url"))?,
+            verification_uri_complete: displayable_url(&json, "verification_uri_complete").ok(),
             device_code,
-            until: Deadline::within(
-                lifetime.map_or(USUAL_LIFETIME, Duration::from_secs).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME),
+            expires_at: Deadline::within(
+                lifetime.map_or(DEFAULT_CODE_LIFETIME, Duration::from_secs).clamp(MIN_CODE_LIFETIME, MAX_CODE_LIFETIME),
             ),
             next_poll: Deadline::within(interval),
-            over: None,
+            ended: None,
             interval,
             sign_in: self.clone(),
         };
@@ -93,51 +111,51 @@ impl fmt::Debug for DeviceSignIn {
     }
 }
 
-/// What the person is shown, and the wait for them.
+/// The code and URL for the person, and the wait until the person has signed in.
 ///
-/// Whoever enters the code signs this program in as themselves, so it is shown to the person before it alone.
+/// The code signs this program in as the person who enters it. Show it to the person in front of the program only.
 pub struct DevicePrompt {
     user_code: String,
     verification_uri: String,
     verification_uri_complete: Option<String>,
     device_code: Secret,
-    until: Deadline,
+    expires_at: Deadline,
     interval: Duration,
-    /// Asked any sooner, the server asks for longer pauses.
+    /// A poll before this time makes the server ask for a longer interval.
     next_poll: Deadline,
-    /// How it has ended.
-    over: Option<Error>,
+    /// The error of all further calls, after the sign-in has ended.
+    ended: Option<Error>,
     sign_in: DeviceSignIn,
 }
 
 impl DevicePrompt {
-    /// The code to enter.
+    /// The code that the person enters (`user_code`).
     pub fn user_code(&self) -> &str {
         &self.user_code
     }
 
-    /// The address to open.
+    /// The URL that the person opens (`verification_uri`).
     pub fn verification_uri(&self) -> &str {
         &self.verification_uri
     }
 
-    /// An address with the code in it, for a link or a picture to scan, if the server has one.
+    /// A URL that contains the code (`verification_uri_complete`), for a link or a QR code, if the server names one.
     pub fn verification_uri_complete(&self) -> Option<&str> {
         self.verification_uri_complete.as_deref()
     }
 
-    /// How long the code is good for.
+    /// The time until the code expires.
     pub fn remaining(&self) -> Duration {
-        self.until.remaining()
+        self.expires_at.remaining()
     }
 
-    /// Waits until the person has signed in. Blocks as long as the code is good for, often a quarter of an hour.
+    /// Waits until the person has signed in. Blocks until the code expires at the latest, often for 15 minutes.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] when the code is over, [`ErrorKind::Forbidden`] when the person refused,
-    /// [`ErrorKind::InvalidResponse`] when the server gives no refresh token, perhaps for want of a scope. A network that
-    /// fails meanwhile is tried again.
+    /// [`ErrorKind::TimedOut`] when the code expired, [`ErrorKind::Forbidden`] when the person refused,
+    /// [`ErrorKind::InvalidResponse`] when the server granted no refresh token, usually because a scope is missing.
+    /// Failures of the network or the server are retried.
     pub fn wait(mut self) -> Result<RefreshToken, Error> {
         loop {
             if let Some(signed_in) = self.wait_for(self.remaining())? {
@@ -146,35 +164,37 @@ impl DevicePrompt {
         }
     }
 
-    /// The same for `wait`, and at most for the time of one exchange longer, for a program that looks at something else
-    /// in between. `None`: not yet.
+    /// Waits at most `wait`, plus the time of one HTTP exchange, for a program that has other work in between. Returns
+    /// `None` when the person has not signed in yet.
     ///
     /// # Errors
     ///
-    /// As [`wait`](DevicePrompt::wait).
+    /// The errors of [`wait`](DevicePrompt::wait).
     pub fn wait_for(&mut self, wait: Duration) -> Result<Option<RefreshToken>, Error> {
         let wait = Deadline::within(wait);
-        while self.over.is_none() {
-            if self.until.has_passed() {
-                self.over = Some(Error::new(ErrorKind::TimedOut, OVER));
+        while self.ended.is_none() {
+            if self.expires_at.has_passed() {
+                self.ended = Some(Error::new(ErrorKind::TimedOut, CODE_EXPIRED));
                 break;
             }
-            thread::sleep(self.next_poll.min(wait).min(self.until).remaining());
+            // Sleep until the first of: the next poll, the end of this call, the end of the code.
+            thread::sleep(self.next_poll.min(wait).min(self.expires_at).remaining());
             if !self.next_poll.has_passed() {
                 if wait.has_passed() {
                     return Ok(None);
                 }
+                // The code expired before the next poll; the head of the loop reports that.
                 continue;
             }
             match self.poll() {
                 Ok(signed_in) => {
-                    self.over = Some(Error::config("the sign-in is done already"));
+                    self.ended = Some(Error::config("this sign-in has succeeded before; begin a new one"));
                     return Ok(Some(signed_in));
                 }
-                Err(error) => self.over = self.note(error).err(),
+                Err(error) => self.ended = self.continue_after(error).err(),
             }
         }
-        self.over.clone().map_or(Ok(None), |error| Err(error.of(NAME)))
+        self.ended.clone().map_or(Ok(None), |error| Err(error.of(NAME)))
     }
 
     fn poll(&self) -> Result<RefreshToken, Error> {
@@ -187,14 +207,17 @@ impl DevicePrompt {
         Ok(RefreshToken::new(client.clone(), refresh_token))
     }
 
-    /// Goes on after an answer that says "not yet", and after trouble that passes.
-    fn note(&mut self, error: Error) -> Result<(), Error> {
+    /// Sets the time of the next poll after `authorization_pending`, `slow_down` or a failure that may pass. Returns
+    /// any other error, which ends the sign-in.
+    fn continue_after(&mut self, error: Error) -> Result<(), Error> {
         match (error.code(), error.kind()) {
             (Some("authorization_pending"), _) => {}
-            (Some("slow_down"), _) => self.interval = (self.interval + SLOWER).min(LONGEST_INTERVAL),
+            // The longer interval applies to all further polls (RFC 8628, section 3.5).
+            (Some("slow_down"), _) => self.interval = (self.interval + SLOW_DOWN_STEP).min(MAX_INTERVAL),
             (_, ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled) => {
+                // Exponential backoff, as RFC 8628, section 3.5 asks for after a connection timeout.
                 let asked = error.retry_after().unwrap_or(self.interval * 2);
-                self.interval = asked.clamp(self.interval, LONGEST_INTERVAL);
+                self.interval = asked.clamp(self.interval, MAX_INTERVAL);
             }
             _ => return Err(error),
         }
@@ -212,22 +235,24 @@ impl fmt::Debug for DevicePrompt {
     }
 }
 
-/// A text that a person is shown: nothing in it moves the cursor of a terminal, or turns the text around.
-fn shown(json: &Json, name: &str) -> Result<String, Error> {
-    let text = json.text(name).filter(|text| !text.is_empty() && text.len() <= LONGEST_TEXT);
+/// Reads a text that a person is shown. Only printable ASCII is accepted, so that a hostile server can neither move the
+/// cursor of a terminal nor reverse the direction of the text.
+fn displayable_text(json: &Json, name: &str) -> Result<String, Error> {
+    let text = json.text(name).filter(|text| !text.is_empty() && text.len() <= MAX_TEXT_LENGTH);
     match text.filter(|text| text.bytes().all(|byte| (0x20..=0x7e).contains(&byte))) {
         Some(text) => Ok(text.to_owned()),
-        None => Err(Error::invalid_response(format!("the server's reply has no {name} that can be shown"))),
+        None => Err(Error::invalid_response(format!("the server's reply has no {name} in printable ASCII"))),
     }
 }
 
-fn address(json: &Json, name: &str) -> Result<String, Error> {
-    let url = shown(json, name)?;
+/// Reads a URL that a person is asked to open, under the same rules as a URL that a credential is sent to.
+fn displayable_url(json: &Json, name: &str) -> Result<String, Error> {
+    let url = displayable_text(json, name)?;
     match check_url(url.split('#').next().unwrap_or_default()) {
         Ok(()) => Ok(url),
-        Err(_) => {
-            Err(Error::invalid_response("the server wants the code entered at no address that a person should trust"))
-        }
+        Err(_) => Err(Error::invalid_response(format!(
+            "the {name} in the server's reply does not start with https://, so no person should open it"
+        ))),
     }
 }
 
@@ -235,35 +260,36 @@ const NAME: &str = "device sign-in";
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// What the standard says when the server does not.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// The polling interval when the server does not name one (RFC 8628, section 3.2).
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-const SLOWER: Duration = Duration::from_secs(5);
+/// How much `slow_down` adds to the interval (RFC 8628, section 3.5).
+const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-const LONGEST_INTERVAL: Duration = Duration::from_secs(300);
+const MAX_INTERVAL: Duration = Duration::from_secs(300);
 
-/// A code that is good for less could not even be typed.
-const SHORTEST_LIFETIME: Duration = Duration::from_secs(5);
+/// A person cannot type a code in less time.
+const MIN_CODE_LIFETIME: Duration = Duration::from_secs(5);
 
-/// Servers have to tell, and some do not.
-const USUAL_LIFETIME: Duration = Duration::from_secs(600);
+/// The lifetime of a code when the server does not name one, although RFC 8628 requires it.
+const DEFAULT_CODE_LIFETIME: Duration = Duration::from_secs(600);
 
-const LONGEST_LIFETIME: Duration = Duration::from_secs(3600);
+const MAX_CODE_LIFETIME: Duration = Duration::from_secs(3600);
 
-const LONGEST_TEXT: usize = 2048;
+const MAX_TEXT_LENGTH: usize = 2048;
 
-const OVER: &str = "nobody has signed in with the code in time; begin again";
+const CODE_EXPIRED: &str = "the code expired before anybody signed in with it; begin a new sign-in";
 
 const NO_REFRESH_TOKEN: &str =
-    "the server gives no refresh token; ask for the scope that brings one, often offline_access";
+    "the server granted no refresh token; add the scope that makes it grant one, often offline_access";
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
 const ERROR_RULES: &[ErrorRule] = &[
-    ("access_denied", ErrorKind::Forbidden, "the person has refused to sign in"),
+    ("access_denied", ErrorKind::Forbidden, "the person refused to sign in"),
     ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
-    ("expired_token", ErrorKind::TimedOut, OVER),
-    ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not know the code; begin again"),
+    ("expired_token", ErrorKind::TimedOut, CODE_EXPIRED),
+    ("invalid_grant", ErrorKind::InvalidCredentials, "the code is unknown to the server; begin a new sign-in"),
 ];

@@ -1,4 +1,4 @@
-//! A service account of Google.
+//! Google service accounts: access tokens for Google APIs.
 
 use std::fmt;
 use std::path::Path;
@@ -7,17 +7,22 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::http::{Http, check_url};
+use crate::http::Http;
 use crate::key::Identity;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::jwt_bearer::exchange;
 use crate::provider::settings::{check_texts, read_file};
 use crate::provider::{Context, Grant, Profile, Provider};
 use crate::secret::{Secret, plain_url};
 
-/// Grants the access tokens of a service account of Google, out of the JSON file that its console hands out.
+/// Fetches access tokens of a Google service account, from the service account JSON file (`"type": "service_account"`)
+/// that the Google Cloud console creates.
 ///
-/// The [scope](GoogleServiceAccount::scope) must be set. Each request has an assertion of its own.
+/// The provider reads `client_email`, `private_key`, `private_key_id` and `token_uri` from the file. Each fetch signs
+/// an assertion with the private key and sends it to the `token_uri` (JWT bearer grant, RFC 7523). The
+/// [`scope`](GoogleServiceAccount::scope) is required. For domain-wide delegation set the
+/// [`subject`](GoogleServiceAccount::subject) (`sub`).
 ///
 /// ```no_run
 /// use evertoken::GoogleServiceAccount;
@@ -36,7 +41,7 @@ pub struct GoogleServiceAccount {
     subject: Option<String>,
 }
 
-/// What is read of the file. The key's text is a plain one here for a moment.
+/// The fields of the service account JSON. `private_key` is moved into a [`Secret`] right after parsing.
 #[derive(Deserialize)]
 struct File {
     #[serde(rename = "type")]
@@ -48,44 +53,52 @@ struct File {
 }
 
 impl GoogleServiceAccount {
-    /// Reads the account out of the text of its JSON file.
+    /// Reads the account from the text of its JSON file.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is no JSON, not that of a service account, or its key
-    /// cannot be read.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the text is not the JSON of a service account, or when its
+    /// private key cannot be read.
     pub fn from_json(json: impl Into<Secret>) -> Result<GoogleServiceAccount, Error> {
         GoogleServiceAccount::read(&json.into()).map_err(|error| error.of(NAME))
     }
 
-    /// Reads the account out of its JSON file.
+    /// Reads the account from its JSON file.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the file cannot be read, and as with
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the file cannot be read, and the errors of
     /// [`from_json`](GoogleServiceAccount::from_json).
     pub fn from_file(path: impl AsRef<Path>) -> Result<GoogleServiceAccount, Error> {
-        let text = read_file(path.as_ref(), "the file of the service account").map_err(|error| error.of(NAME))?;
+        let text = read_file(path.as_ref(), "the service account file").map_err(|error| error.of(NAME))?;
         GoogleServiceAccount::from_json(text)
     }
 
     fn read(json: &Secret) -> Result<GoogleServiceAccount, Error> {
-        // What `serde_json` finds wrong may be a part of the text.
+        // The error of `serde_json` is dropped, because it may quote a part of the text.
         let file = serde_json::from_str(json.expose());
-        let file: File = file.map_err(|_| Error::config("the text is not the JSON of a service account"))?;
+        let file: File =
+            file.map_err(|_| Error::config("the text is not the JSON of a service account; pass the whole key file"))?;
         let pem = file.private_key.map(Secret::new);
         match file.kind.as_deref() {
             Some("service_account") | None => {}
             Some("authorized_user") => {
-                return Err(Error::config("the JSON is that of a person's login, not of a service account"));
+                return Err(Error::config(
+                    "the JSON is a person's login (authorized_user); create a key of a service account",
+                ));
             }
-            Some(_) => return Err(Error::config("the JSON is not that of a service account")),
+            Some(_) => {
+                return Err(Error::config(
+                    "the `type` in the JSON is not service_account; create a key of a service account",
+                ));
+            }
         }
-        let missing = |name| Error::config(format!("the JSON of the service account has no {name}"));
+        let missing =
+            |name| Error::config(format!("the service account JSON has no {name}; download the key file again"));
         let email = file.client_email.ok_or_else(|| missing("client_email"))?;
         let key = SigningKey::from_pem(pem.ok_or_else(|| missing("private_key"))?)?;
         if !key.is_rsa() {
-            return Err(Error::config("the key of a service account must be an RSA key"));
+            return Err(Error::config("the private_key of a service account must be an RSA key"));
         }
         let key = match file.private_key_id {
             Some(id) => key.key_id(id),
@@ -96,21 +109,23 @@ impl GoogleServiceAccount {
         Ok(GoogleServiceAccount { email, key, audience, token_url, scope: String::new(), subject: None })
     }
 
-    /// The scopes to ask for, with blanks between them.
+    /// Sets the scopes of the token, separated by blanks. Required.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> GoogleServiceAccount {
         GoogleServiceAccount { scope: scope.into(), ..self }
     }
 
-    /// The person on whose behalf the account acts (domain-wide delegation): an address. An administrator of the domain
-    /// must have allowed it for these scopes. Default: nobody, the account acts for itself.
+    /// Sets the user on whose behalf the account acts (domain-wide delegation, the claim `sub`): an e-mail address.
+    ///
+    /// An administrator of the Google Workspace domain must have authorized the account for these scopes. Default:
+    /// none, the account acts for itself.
     #[must_use]
     pub fn subject(self, subject: impl Into<String>) -> GoogleServiceAccount {
         GoogleServiceAccount { subject: Some(subject.into()), ..self }
     }
 
-    /// Asks here instead of at the `token_uri` of the file, for a gateway of your own or a test. The assertion is made
-    /// out to the `token_uri` all the same.
+    /// Sends requests to `url` instead of the `token_uri` of the file, for a gateway or a test. The audience (`aud`) of
+    /// the assertion stays the `token_uri`.
     #[must_use]
     pub fn token_url(self, url: impl Into<String>) -> GoogleServiceAccount {
         GoogleServiceAccount { token_url: url.into(), ..self }
@@ -152,7 +167,7 @@ impl Provider for GoogleServiceAccount {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("account's client_email", &self.email), ("scope", &self.scope)])
-            .and_then(|()| check_url(&self.token_url).map_err(Error::config))
+            .and_then(|()| check_url_setting("token_url", &self.token_url))
             .map_err(|error| error.of(NAME))
     }
 
@@ -177,5 +192,5 @@ const NAME: &str = "google";
 
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 
-/// The longest that is allowed. It costs nothing, and forgives a clock that is behind.
+/// How long an assertion is valid: one hour, the longest that Google allows, which tolerates a clock that is behind.
 const LIFETIME: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! The grant for a signed assertion (RFC 7523, section 2.1), at any server.
+//! The JWT bearer grant (RFC 7523, section 2.1) at any server: a signed assertion is exchanged for an access token.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,21 +6,25 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Http, check_url};
+use crate::http::Http;
 use crate::key::Identity;
 use crate::name::unique_name;
+use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, split_url};
+use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, check_default_lifetime, split_url};
 use crate::provider::settings::check_texts;
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
-/// Grants tokens for an assertion that this program signs (JWT bearer, RFC 7523).
+/// Fetches tokens for an assertion that this program signs
+/// (`grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer`, RFC 7523, section 2.1).
 ///
-/// Each request has an assertion of its own, good for five minutes. For a service account of Google there is
-/// [`GoogleServiceAccount`](crate::GoogleServiceAccount).
+/// Salesforce, DocuSign, Box and many other servers grant tokens in this way. Each request has an assertion of its own,
+/// valid for five minutes. For a Google service account use [`GoogleServiceAccount`](crate::GoogleServiceAccount); for
+/// a client that authenticates with an assertion (`private_key_jwt`) use
+/// [`OAuth2::private_key_jwt`](crate::OAuth2::private_key_jwt).
 ///
 /// ```no_run
 /// use evertoken::provider::oauth2::{JwtBearer, SigningKey};
@@ -46,9 +50,9 @@ pub struct JwtBearer {
 }
 
 impl JwtBearer {
-    /// Asks the server whose token endpoint is `token_url`. The [issuer](JwtBearer::issuer) must be set too.
+    /// Makes a provider for the token endpoint `token_url`. The [`issuer`](JwtBearer::issuer) is required.
     ///
-    /// What the server calls the key is said by [`SigningKey::key_id`].
+    /// [`SigningKey::key_id`] sets the id under which the server knows the key (`kid`).
     pub fn new(token_url: impl Into<String>, key: SigningKey) -> JwtBearer {
         JwtBearer {
             token_url: token_url.into(),
@@ -63,46 +67,46 @@ impl JwtBearer {
         }
     }
 
-    /// Who signs (`iss`): often the client id.
+    /// Sets the issuer of the assertion (`iss`), often the `client_id`. Required.
     #[must_use]
     pub fn issuer(self, issuer: impl Into<String>) -> JwtBearer {
         JwtBearer { issuer: issuer.into(), ..self }
     }
 
-    /// Whom the token is for (`sub`). Default: the issuer.
+    /// Sets the user or account that the token is for (`sub`). Default: the issuer.
     #[must_use]
     pub fn subject(self, subject: impl Into<String>) -> JwtBearer {
         JwtBearer { subject: Some(subject.into()), ..self }
     }
 
-    /// What the server calls itself (`aud`). Default: the address of its token endpoint, without a query.
+    /// Sets the name of the server (`aud`). Default: the URL of the token endpoint, without a query.
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> JwtBearer {
         JwtBearer { audience: Some(audience.into()), ..self }
     }
 
-    /// The scopes to ask for, with blanks between them. They go beside the assertion, as the standard wants it; for a
-    /// server that wants them in it there is [`claim`](JwtBearer::claim).
+    /// Sets the scopes of the token, separated by blanks. The scopes are a parameter of the request, as the standard
+    /// prescribes. For a server that expects them in the assertion, use [`claim`](JwtBearer::claim).
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> JwtBearer {
         JwtBearer { scope: Some(scope.into()), ..self }
     }
 
-    /// A further claim of the assertion.
+    /// Adds a claim to the assertion.
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> JwtBearer {
         self.claims.insert(name.into(), Value::String(value.into()));
         self
     }
 
-    /// Any further parameter of the request, such as a client id. Its value is treated as a secret.
+    /// Adds a parameter to the request, such as `client_id`. The value is treated as a secret.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> JwtBearer {
         self.params.push((name.into(), value.into()));
         self
     }
 
-    /// The lifetime of a token when the server names none. Default: 300 s.
+    /// Sets the lifetime of a token when the server does not name one (`expires_in`). Default: 300 s.
     #[must_use]
     pub fn default_lifetime(self, lifetime: Duration) -> JwtBearer {
         JwtBearer { default_lifetime: lifetime, ..self }
@@ -156,15 +160,12 @@ impl Provider for JwtBearer {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("issuer", &self.issuer)])
-            .and_then(|()| match self.default_lifetime {
-                Duration::ZERO => Err(Error::config("a default lifetime of zero would make every token a dead one")),
-                _ => Ok(()),
-            })
+            .and_then(|()| check_default_lifetime(self.default_lifetime))
             .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
-                Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself"))),
+                Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself; remove it"))),
                 None => Ok(()),
             })
-            .and_then(|()| check_url(&self.token_url).map_err(Error::config))
+            .and_then(|()| check_url_setting("token_url", &self.token_url))
             .map_err(|error| error.of(NAME))
     }
 
@@ -189,7 +190,7 @@ impl fmt::Debug for JwtBearer {
     }
 }
 
-/// Hands in the assertion, and `more` beside it, and takes the token for it.
+/// Sends the assertion, and `more` as further parameters, and reads the grant from the reply.
 pub(super) fn exchange(
     http: &Http,
     token_url: &str,
@@ -215,18 +216,18 @@ const ERROR_RULES: &[ErrorRule] = &[
     (
         "invalid_grant",
         ErrorKind::InvalidCredentials,
-        "the signed assertion is not accepted; check this machine's clock, whether the key was revoked, the issuer, \
-             subject and audience (each try signs a fresh one)",
+        "the server does not accept the signed assertion; check this machine's clock, whether the key was revoked, the \
+         issuer, subject and audience (each try signs a fresh one)",
     ),
     (
         "invalid_client",
         ErrorKind::InvalidCredentials,
-        "the issuer of the assertion is not known, or the client must show itself in another way",
+        "the issuer of the assertion is unknown to the server, or the server expects the client to authenticate, too",
     ),
     (
         "unauthorized_client",
         ErrorKind::InvalidCredentials,
-        "the issuer may not have a token for this subject and scope; have it authorised, by an administrator if it is \
-             for another person",
+        "the issuer may not have a token for this subject and scope; authorize it at the server, for another person by \
+         an administrator (domain-wide delegation)",
     ),
 ];

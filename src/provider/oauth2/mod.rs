@@ -1,4 +1,22 @@
-//! OAuth 2.0, at any server, and what all its token endpoints have in common.
+//! OAuth 2.0 at any server: client credentials, refresh tokens, signed assertions, device sign-in.
+//!
+//! | Grant (`grant_type`) | Provider | Standard |
+//! |---|---|---|
+//! | `client_credentials` | [`OAuth2`] | RFC 6749, section 4.4 |
+//! | `refresh_token` | [`RefreshToken`] | RFC 6749, section 6 |
+//! | `urn:ietf:params:oauth:grant-type:device_code` | [`DeviceSignIn`](crate::DeviceSignIn) | RFC 8628 |
+//! | `urn:ietf:params:oauth:grant-type:jwt-bearer` | [`JwtBearer`] | RFC 7523, section 2.1 |
+//! | the same at Google | [`GoogleServiceAccount`] | service account JSON |
+//!
+//! The first three share a client: [`OAuth2`] holds `token_endpoint`, `client_id`, `client_secret` or
+//! key, and the way in which the client authenticates, a [`ClientAuth`].
+//!
+//! # Errors of a token endpoint
+//!
+//! Every grant reads errors in the same way (RFC 6749, section 5.2): from the field `error` of the JSON reply, whatever
+//! the HTTP status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own,
+//! which apply before the rules of the standard: `invalid_grant` means a wrong assertion in one grant and a refused
+//! refresh token in another.
 
 mod assertion;
 pub(crate) mod client_credentials;
@@ -26,26 +44,27 @@ use crate::key::Identity;
 use crate::provider::errors::{ErrorRule, with_vendor_details};
 use crate::secret::Secret;
 
-/// How a token endpoint of the family refuses, as far as it is not the standard's way.
+/// The errors of a token endpoint, as far as they differ from the standard.
 pub(super) struct OAuthErrors {
-    /// What its own codes mean, and what helps with the standard's when it is more than the standard says. The first
-    /// that knows a code counts.
+    /// Lists of rules for the vendor's own codes, and for codes of the standard that mean more at this endpoint. The
+    /// first rule for a code applies, and the standard's rules come last.
     pub(super) rules: &'static [&'static [ErrorRule]],
-    /// Its own code, where it tells one beside the standard's word.
+    /// Reads the vendor's own code, which some vendors add to the standard's `error`.
     pub(super) vendor_code: fn(&Json) -> Option<String>,
-    /// How long to wait when it says "too much" and not how long.
+    /// How long to wait after a throttling error without `Retry-After`.
     pub(super) default_retry_after: Duration,
 }
 
 impl OAuthErrors {
+    /// The errors of the standard, without additions.
     pub(super) const STANDARD: OAuthErrors =
         OAuthErrors { rules: &[], vendor_code: |_| None, default_retry_after: Duration::from_secs(5) };
 
-    /// The object in a reply of the token endpoint, unless it is a refusal. `secrets` are what was sent and must not be
-    /// told.
+    /// Returns the JSON object in a reply of the token endpoint, or the error that the reply reports. `secrets` were
+    /// sent in the request and must not appear in the error.
     pub(super) fn accept(&self, reply: &TokenResponse, secrets: &[&Secret]) -> Result<Json, Error> {
         let json = reply.json();
-        // Some servers send an error with HTTP 200.
+        // Some servers report errors with HTTP 200.
         let found = json.as_ref().ok().and_then(|json| Some((json, json.code("error")?)));
         if let Some((json, word)) = found.filter(|(_, word)| !word.is_empty()) {
             let own = (self.vendor_code)(json);
@@ -58,8 +77,7 @@ impl OAuthErrors {
         json
     }
 
-    /// What an error of the token endpoint means: its own code says more than the word, and the word more than the
-    /// status.
+    /// Returns the error for a code. The vendor's own code says more than `error`, and `error` more than the status.
     fn error_for(&self, reply: &TokenResponse, own: Option<&str>, word: &str) -> Error {
         let by_status = reply.status_error();
         let find = |code: &str| {
@@ -67,26 +85,39 @@ impl OAuthErrors {
             rows.find(|(known, ..)| *known == code)
         };
         match own.and_then(find).or_else(|| find(word)) {
-            // Too many calls is too many calls, whatever code comes with it.
+            // HTTP 429 is a throttling error whatever code the reply has.
             Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
-            _ if reply.is_success() => by_status.recast(ErrorKind::InvalidResponse, "the token was refused"),
+            _ if reply.is_success() => by_status.recast(
+                ErrorKind::InvalidResponse,
+                "the token endpoint refused the request with a code that is unknown to this crate",
+            ),
             _ => by_status,
         }
     }
 
-    /// A server that says "too much" and not how long gets a pause all the same.
+    /// Adds the default wait to a throttling error without `Retry-After`.
     fn with_default_retry_after(&self, error: Error) -> Error {
-        let silent = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
-        if silent { error.with_retry_after(self.default_retry_after) } else { error }
+        let has_no_wait = error.kind() == ErrorKind::Throttled && error.retry_after().is_none();
+        if has_no_wait { error.with_retry_after(self.default_retry_after) } else { error }
     }
 }
 
-/// An address without its query, and the query, which may hold a secret.
+/// Checks the lifetime of a token for which the server names none.
+fn check_default_lifetime(lifetime: Duration) -> Result<(), Error> {
+    if lifetime.is_zero() {
+        return Err(Error::config(
+            "a default lifetime of zero would make every token an expired one; set a longer one",
+        ));
+    }
+    Ok(())
+}
+
+/// Splits a URL into the part before the query and the query, which may contain a secret.
 fn split_url(url: &str) -> (&str, &str) {
     url.split_once('?').unwrap_or((url, ""))
 }
 
-/// Adds further parameters of a request to an identity, in whatever order they were set.
+/// Adds further parameters of a request to an identity, sorted, so that the order of the calls does not matter.
 fn add_params_to_identity(mut identity: Identity, params: &[(String, Secret)]) -> Identity {
     let mut params: Vec<_> = params.iter().collect();
     params.sort_by_key(|(name, value)| (name, value.expose()));
@@ -96,23 +127,46 @@ fn add_params_to_identity(mut identity: Identity, params: &[(String, Secret)]) -
     identity
 }
 
-/// The codes of the token endpoint: the standards', and those that servers have made up beside them.
+/// The codes of RFC 6749, RFC 6750, RFC 8628 and RFC 8707, and codes that many servers add.
 const STANDARD_ERROR_RULES: &[ErrorRule] = &[
-    ("access_denied", ErrorKind::Forbidden, "the server does not allow this client the token"),
-    ("internal_failure", ErrorKind::Unavailable, "the server has an internal fault"),
+    (
+        "access_denied",
+        ErrorKind::Forbidden,
+        "the server does not allow this client the token; check the client's rights at the server",
+    ),
+    ("internal_failure", ErrorKind::Unavailable, INTERNAL_ERROR),
     (
         "invalid_client",
         ErrorKind::InvalidCredentials,
-        "the client id or secret is wrong, or is sent in another way than wanted",
+        "the client id or the client secret is wrong, or the server expects another authentication method; see \
+         `ClientAuth`",
     ),
     ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not accept the grant"),
-    ("invalid_request", ErrorKind::Config, "the server misses or does not know a parameter"),
-    ("invalid_resource", ErrorKind::Config, "the server does not know the resource"),
-    ("invalid_scope", ErrorKind::Config, "the scope is unknown or not open to this client"),
-    ("invalid_target", ErrorKind::Config, "the server does not know the resource or audience"),
-    ("server_error", ErrorKind::Unavailable, "the server has an internal fault"),
-    ("slow_down", ErrorKind::Throttled, "there were too many calls"),
+    (
+        "invalid_request",
+        ErrorKind::Config,
+        "a parameter is missing or unknown; check scope, audience, resource and further parameters",
+    ),
+    ("invalid_resource", ErrorKind::Config, "the resource is unknown to the server; check `resource`"),
+    ("invalid_scope", ErrorKind::Config, "the scope is unknown, or not allowed for this client; check `scope`"),
+    (
+        "invalid_target",
+        ErrorKind::Config,
+        "the resource or the audience is unknown to the server; check `resource` and `audience`",
+    ),
+    ("server_error", ErrorKind::Unavailable, INTERNAL_ERROR),
+    ("slow_down", ErrorKind::Throttled, "there were too many requests"),
     ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy"),
-    ("unauthorized_client", ErrorKind::InvalidCredentials, "the client may not use this kind of grant"),
-    ("unsupported_grant_type", ErrorKind::Config, "the server does not know this kind of grant"),
+    (
+        "unauthorized_client",
+        ErrorKind::InvalidCredentials,
+        "the client may not use this grant type; allow it at the server",
+    ),
+    (
+        "unsupported_grant_type",
+        ErrorKind::Config,
+        "the server does not support this grant type; check that token_url is the token endpoint",
+    ),
 ];
+
+const INTERNAL_ERROR: &str = "the server reports an internal error";

@@ -1,4 +1,4 @@
-//! The access token of an Official Account or a Mini Program, from either of its two endpoints.
+//! WeChat (微信): the `access_token` of an Official Account or a Mini Program, stable or classic.
 
 use std::time::Duration;
 
@@ -9,18 +9,29 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wechat::{CODES, LIFETIME, PUBLIC, REJECTIONS, SERVICES};
+use crate::provider::wechat::{API_ERRORS, DEFAULT_BASE_URL, ERRORS, LIFETIME, REJECTIONS};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 
-/// Grants the stable access token of an Official Account or a Mini Program (`/cgi-bin/stable_token`).
+/// Fetches the stable `access_token` of an Official Account or a Mini Program (`POST /cgi-bin/stable_token` with
+/// `appid`, `secret` and `force_refresh`).
 ///
-/// Any number of processes may ask for it: all get the same token with what is left of its lifetime. WeChat replaces it
-/// five minutes before its end, and takes both in these minutes. A token that leaked or is refused is replaced at once
-/// by [`force_refresh`](crate::TokenManager::force_refresh), which WeChat allows 20 times a day.
+/// The token is for the account's own API calls. Services take the token as the query parameter `access_token`. This is
+/// the provider to choose for an account: any number of processes may fetch without a shared store, because all get the
+/// same token. The token of [`WeChatClassic`] is another one, and neither disturbs the other.
 ///
-/// This is the one to choose. It has nothing to do with the token of [`WeChatClassic`], of which every fetch ends the
-/// one before.
+/// - *Lifetime*: at most 7200 s; `expires_in` is the time left. WeChat makes a new token 5 minutes before the end of
+///   the old one and accepts both during these minutes.
+/// - *A second request* returns the same token, until 5 minutes before its end.
+/// - *A forced request* (`force_refresh`) makes a new token and ends the old one. WeChat allows 20 in a day, at least
+///   30 s apart. The manager forces when a [rejected](crate::TokenManager::reject) token would come back, and for
+///   [`force_refresh`](crate::TokenManager::force_refresh), and counts across all processes that share a store.
+/// - *Refused* with `errcode` 40001, 40014, 42001 or 42007.
+/// - *Limits*: 10,000 requests per minute, 500,000 per day.
+///
+/// The numbers are from the page of [`stable_token`][stable].
+///
+/// [stable]: https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.html
 ///
 /// ```
 /// use evertoken::WeChat;
@@ -32,22 +43,22 @@ use crate::secret::Secret;
 pub struct WeChat(App);
 
 impl WeChat {
-    /// The account or program `appid` that `secret` belongs to.
+    /// Makes a provider for one account. `appid` and `secret` are AppID and AppSecret from the account's console.
     pub fn new(appid: impl Into<String>, secret: impl Into<Secret>) -> WeChat {
         WeChat(App::new(appid.into(), secret.into()))
     }
 
-    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    /// Sets another base URL: a host of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChat {
         WeChat(self.0.base_url(url))
     }
 
-    fn ask(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http, force_refresh: bool) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
         let body = Body { grant_type: GRANT_TYPE, appid, secret: secret.expose(), force_refresh };
         let reply = http.post_json(&base_url.join("/cgi-bin/stable_token"), &body).send()?;
-        parse_grant(CODES.accept(&reply, &[secret])?)
+        parse_grant(ERRORS.accept(&reply, &[secret])?)
     }
 }
 
@@ -61,31 +72,31 @@ struct Body<'a> {
 
 impl Provider for WeChat {
     fn name(&self) -> &str {
-        STABLE
+        NAME
     }
 
     fn identity(&self) -> Identity {
-        self.0.identity(STABLE)
+        self.0.identity(NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http(), context.is_forced()).map_err(|error| error.of(STABLE))
+        self.request_token(context.http(), context.is_forced()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.0.check().map_err(|error| error.of(STABLE))
+        self.0.check().map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
         Profile {
             default_lifetime: LIFETIME,
-            refresh_ahead: ROLLOVER,
-            // Earlier it gives the same token back.
-            earliest_refresh: Some(ROLLOVER),
-            // What is told is what is truly left.
+            refresh_ahead: OVERLAP,
+            // An earlier request returns the unchanged token.
+            earliest_refresh: Some(OVERLAP),
+            // `expires_in` of an unchanged token is the time that is left.
             unchanged_token_extends: true,
-            // Asked without force it ends no token before its time, so processes without a store do each other no
-            // harm. With force it does; that is what the quota counts.
+            // A request without `force_refresh` ends no token, so processes that do not share a store do not disturb
+            // each other. A forced request ends the old token; the quota below counts these.
             new_token_ends_old: false,
             forced_quota: Some(20),
             min_forced_interval: Duration::from_secs(30),
@@ -98,15 +109,23 @@ impl Provider for WeChat {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, REJECTIONS)
+        API_ERRORS.verdict(response, REJECTIONS)
     }
 }
 
-/// Grants the access token of an Official Account or a Mini Program in the old way (`/cgi-bin/token`).
+/// Fetches the classic `access_token` of an Official Account or a Mini Program (`GET /cgi-bin/token` with
+/// `grant_type=client_credential`, `appid` and `secret`).
 ///
-/// Every fetch ends the token before, which works for five more minutes, and 2000 fetches a day are allowed. All that
-/// use the account must share one token, by one [`Store`](crate::store::Store). Choose [`WeChat`] unless something else that
-/// cannot be changed shares this token.
+/// Choose [`WeChat`] instead, unless another program that cannot be changed uses the classic token of this account.
+/// Each request makes a new token, and the old one works for 5 more minutes. Processes that use the account must all
+/// share one token through one [`Store`](crate::store::Store); without it they end each other's tokens.
+///
+/// - *Lifetime*: 7200 s.
+/// - *A second request* returns a new token and ends the old one, 5 minutes later.
+/// - *Refused* with `errcode` 40001 (invalid or not the latest), 40014, 42001 or 42007.
+/// - *Limits*: 2,000 requests per day (WeChat's page on API call limits; 200 for a test account). The manager counts
+///   them and keeps 200 for the replacement of rejected tokens; with none left, a fetch fails with
+///   [`ErrorKind::Throttled`](crate::ErrorKind::Throttled).
 ///
 /// ```
 /// use evertoken::provider::Provider;
@@ -118,53 +137,54 @@ impl Provider for WeChat {
 pub struct WeChatClassic(App);
 
 impl WeChatClassic {
-    /// The account or program `appid` that `secret` belongs to.
+    /// Makes a provider for one account. `appid` and `secret` are AppID and AppSecret from the account's console.
     pub fn new(appid: impl Into<String>, secret: impl Into<Secret>) -> WeChatClassic {
         WeChatClassic(App::new(appid.into(), secret.into()))
     }
 
-    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    /// Sets another base URL: a host of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatClassic {
         WeChatClassic(self.0.base_url(url))
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let App { appid, secret, base_url } = &self.0;
+        // The secret is part of the URL here, so neither an error nor a log line may quote the URL.
         let reply = http
             .get(&base_url.join("/cgi-bin/token"))
             .query("grant_type", GRANT_TYPE)
             .query("appid", appid)
             .query("secret", secret.expose())
             .send()?;
-        parse_grant(CODES.accept(&reply, &[secret])?)
+        parse_grant(ERRORS.accept(&reply, &[secret])?)
     }
 }
 
 impl Provider for WeChatClassic {
     fn name(&self) -> &str {
-        CLASSIC
+        CLASSIC_NAME
     }
 
     fn identity(&self) -> Identity {
-        self.0.identity(CLASSIC)
+        self.0.identity(CLASSIC_NAME)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(CLASSIC))
+        self.request_token(context.http()).map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.0.check().map_err(|error| error.of(CLASSIC))
+        self.0.check().map_err(|error| error.of(CLASSIC_NAME))
     }
 
     fn profile(&self) -> Profile {
         Profile {
             default_lifetime: LIFETIME,
             new_token_ends_old: true,
-            overlap: ROLLOVER,
-            // Two in a row would end what other processes still hold.
-            min_forced_interval: ROLLOVER,
+            overlap: OVERLAP,
+            // A second forced refresh within the overlap would end tokens that other processes still use.
+            min_forced_interval: OVERLAP,
             ..Profile::default()
         }
         .daily_quota(2000, 200)
@@ -175,11 +195,11 @@ impl Provider for WeChatClassic {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, REJECTIONS)
+        API_ERRORS.verdict(response, REJECTIONS)
     }
 }
 
-/// What both ways have in common.
+/// The settings that both providers have.
 #[derive(Clone, Debug)]
 struct App {
     appid: String,
@@ -189,7 +209,7 @@ struct App {
 
 impl App {
     fn new(appid: String, secret: Secret) -> App {
-        App { appid, secret, base_url: BaseUrl::new(PUBLIC) }
+        App { appid, secret, base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
     fn base_url(self, url: impl Into<String>) -> App {
@@ -206,12 +226,12 @@ impl App {
     }
 }
 
-const STABLE: &str = "wechat";
+const NAME: &str = "wechat";
 
-const CLASSIC: &str = "wechat classic";
+const CLASSIC_NAME: &str = "wechat classic";
 
-/// Without an `s` at its end, unlike the standard's.
+/// WeChat writes the word without the `s` of OAuth 2.0.
 const GRANT_TYPE: &str = "client_credential";
 
-/// How long the old token and the new one both work.
-const ROLLOVER: Duration = Duration::from_secs(300);
+/// The time during which the old token and the new one are both accepted.
+const OVERLAP: Duration = Duration::from_secs(300);

@@ -1,4 +1,4 @@
-//! The access token of an account that has authorized a component.
+//! WeChat (微信): the `authorizer_access_token` of an account that authorized a third-party platform.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
-use crate::provider::wechat::{AT_AUTHORIZER, CODES, PUBLIC, REJECTIONS, SERVICES, profile};
+use crate::provider::wechat::{API_ERRORS, AUTHORIZER_RULES, DEFAULT_BASE_URL, ERRORS, REJECTIONS, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict,
     parse_grant_with_renewal_secret,
@@ -15,15 +15,30 @@ use crate::provider::{
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
-/// Grants the access token of an account that has authorized a third-party platform
-/// (`/cgi-bin/component/api_authorizer_token`).
+/// Fetches the `authorizer_access_token` of an account that authorized a third-party platform
+/// (`POST /cgi-bin/component/api_authorizer_token` with `authorizer_appid` and `authorizer_refresh_token`).
 ///
-/// It is granted for the component's token, so it is built on a manager of [`WeChatComponent`](crate::provider::wechat::WeChatComponent),
-/// and for a refresh token, which `api_query_auth` gave when the account's owner authorized the platform. Each reply
-/// may bring another refresh token. It is stored before the access token is handed out; share a
-/// [`Store`](crate::store::Store) that lasts, because whoever loses it has to ask the owner to authorize again.
+/// The token is for the platform's calls on behalf of the account. Services take the token as the query parameter
+/// `access_token`. The request carries a `component_access_token`, so this provider is built on a manager of a
+/// [`WeChatComponent`](crate::provider::wechat::WeChatComponent).
 ///
-/// After that, bring the refresh token that the owner's new authorization gave: it takes the place of all before it.
+/// The first `authorizer_refresh_token` comes from `api_query_auth`, when the account's owner has authorized the
+/// platform. Each reply may bring another one, which replaces the one before; WeChat does not document how long one is
+/// valid. The manager stores the new refresh token before callers get the access token. Keep it in a
+/// [`Store`](crate::store::Store) that survives the program: a lost refresh token means that the owner has to authorize
+/// again.
+///
+/// - *Lifetime*: 7200 s.
+/// - *Refused* with `errcode` 40001, 40014, 42001 or 42007.
+/// - *The owner withdraws the authorization*: 61003 or 61023,
+///   [`ErrorKind::SignInRequired`](crate::ErrorKind::SignInRequired). After the owner has authorized again,
+///   make a provider with the new refresh token; it takes the place of all earlier ones.
+/// - *The component's token is refused*: this provider's manager rejects it at the component's manager and fetches once
+///   more.
+///
+/// WeChat documents the request on the page of [`api_authorizer_token`][page].
+///
+/// [page]: https://developers.weixin.qq.com/doc/oplatform/openApi/ticket-token/api_getauthorizeraccesstoken.html
 ///
 /// ```
 /// use evertoken::TokenManager;
@@ -42,8 +57,9 @@ pub struct WeChatAuthorizer {
 }
 
 impl WeChatAuthorizer {
-    /// The account `authorizer_appid`, which gave `refresh_token` when it authorized the component `component_appid`,
-    /// whose tokens `component` gives.
+    /// Makes a provider for one account. `component` is the manager of the platform's token, and `component_appid` the
+    /// platform's appid. `authorizer_appid` and `refresh_token` (`authorizer_refresh_token`) are what `api_query_auth`
+    /// returned.
     pub fn new(
         component: impl TokenSource,
         component_appid: impl Into<String>,
@@ -55,18 +71,18 @@ impl WeChatAuthorizer {
             component_appid: component_appid.into(),
             authorizer_appid: authorizer_appid.into(),
             refresh_token: refresh_token.into(),
-            base_url: BaseUrl::new(PUBLIC),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
         }
     }
 
-    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    /// Sets another base URL: a host of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatAuthorizer {
         WeChatAuthorizer { base_url: BaseUrl::new(url), ..self }
     }
 
-    /// One authorization: the account, the component, and the refresh token that it began with.
-    fn authorization(&self) -> Identity {
+    /// Returns the identity of one authorization: the account, the platform, and the refresh token that it began with.
+    fn authorization_identity(&self) -> Identity {
         Identity::new(NAME)
             .part("url", self.base_url.as_str())
             .part("component", &self.component_appid)
@@ -74,10 +90,10 @@ impl WeChatAuthorizer {
             .secret(&self.refresh_token)
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let component = context.parent()?;
         let refresh_token =
-            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::InvalidCredentials, NO_REFRESH_TOKEN))?;
+            context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::SignInRequired, NO_REFRESH_TOKEN))?;
         let body = Body {
             component_appid: &self.component_appid,
             authorizer_appid: &self.authorizer_appid,
@@ -86,9 +102,10 @@ impl WeChatAuthorizer {
         let reply = context
             .http()
             .post_json(&self.base_url.join("/cgi-bin/component/api_authorizer_token"), &body)
+            // Older pages and the SDKs of others name the parameter so; the current page names it `access_token`.
             .query("component_access_token", component.expose())
             .send()?;
-        let json = CODES.accept_with_rules(AT_AUTHORIZER, &reply, &[component.secret(), refresh_token])?;
+        let json = ERRORS.accept_with_rules(AUTHORIZER_RULES, &reply, &[component.secret(), refresh_token])?;
         parse_grant_with_renewal_secret(json, "authorizer_access_token", "expires_in", "authorizer_refresh_token")
     }
 }
@@ -106,11 +123,11 @@ impl Provider for WeChatAuthorizer {
     }
 
     fn identity(&self) -> Identity {
-        self.authorization().part("parent", self.component.fingerprint())
+        self.authorization_identity().part("parent", self.component.fingerprint())
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -132,9 +149,9 @@ impl Provider for WeChatAuthorizer {
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        // Without the parent: a component whose secret is reset is another parent, and the refresh token that counts
-        // must not be lost with it.
-        Some(RenewalProfile::refresh_token(self.authorization(), &self.refresh_token))
+        // The identity has no parent's fingerprint: a component with a new secret is another parent, and the present
+        // refresh token must be found after such a change.
+        Some(RenewalProfile::refresh_token(self.authorization_identity(), &self.refresh_token))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -142,10 +159,11 @@ impl Provider for WeChatAuthorizer {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, REJECTIONS)
+        API_ERRORS.verdict(response, REJECTIONS)
     }
 }
 
 const NAME: &str = "wechat authorizer";
 
-const NO_REFRESH_TOKEN: &str = "there is no refresh token; the account's owner must authorize again";
+const NO_REFRESH_TOKEN: &str = "there is no authorizer_refresh_token; let the account's owner authorize again, and \
+                                build the provider with the new one";

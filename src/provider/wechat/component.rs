@@ -1,4 +1,4 @@
-//! The token of a component, which is how a third-party platform is called at WeChat's Open Platform.
+//! WeChat (微信): the `component_access_token` of a third-party platform.
 
 use std::time::Duration;
 
@@ -8,25 +8,39 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wechat::{CODES, COMPONENT_REJECTIONS, PUBLIC, SERVICES, STALE, profile};
+use crate::provider::wechat::{API_ERRORS, COMPONENT_REJECTIONS, DEFAULT_BASE_URL, ERRORS, TICKET_REQUIRED, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, RenewalProfile, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
-/// Grants the `component_access_token` of a third-party platform (`/cgi-bin/component/api_component_token`).
+/// Fetches the `component_access_token` of a third-party platform (第三方平台)
+/// (`POST /cgi-bin/component/api_component_token` with `component_appid`, `component_appsecret` and
+/// `component_verify_ticket`).
 ///
-/// WeChat pushes a `component_verify_ticket` to the platform's callback every ten minutes, good for twelve hours, and
-/// grants the token for it. Hand each one in with [`set_ticket`](crate::TokenManager::set_ticket). While there is none
-/// that is young enough the answer is [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired), and WeChat is not
-/// asked. When no ticket comes at all, a call of `api_start_push_ticket` starts the pushes again.
+/// The token is for the platform's own calls: `api_create_preauthcode`, `api_query_auth`, and the tokens of
+/// [authorized accounts](crate::provider::wechat::WeChatAuthorizer). Services take the token as the query parameter
+/// `component_access_token`.
+///
+/// WeChat pushes a `component_verify_ticket` to the platform's callback every ten minutes; a ticket is valid for 12
+/// hours (documentation of the Open Platform). The program passes each ticket to
+/// [`set_ticket`](crate::TokenManager::set_ticket). With a shared [`Store`](crate::store::Store) one process that
+/// receives the callback serves all. Without a ticket, or with one older than 12 hours, a fetch fails with
+/// [`ErrorKind::TicketRequired`](crate::ErrorKind::TicketRequired) and sends no request. When no ticket arrives at all,
+/// call `api_start_push_ticket` once; the pushes then start again.
+///
+/// - *Lifetime*: 7200 s. WeChat advises a refresh after 1 h 50 min, and the manager refreshes 10 minutes ahead. WeChat
+///   does not document what a second request returns.
+/// - *Refused* with `errcode` 40001, 40014 or 42001.
+/// - The ticket belongs to the platform: a new secret does not make it invalid.
 ///
 /// ```
-/// use evertoken::provider::Provider;
+/// use evertoken::TokenManager;
 /// use evertoken::provider::wechat::WeChatComponent;
 ///
-/// let provider = WeChatComponent::new("wx1234567890abcdef", "component-secret");
-/// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("component-secret"));
+/// let platform = TokenManager::new(WeChatComponent::new("wx1234567890abcdef", "component-secret"));
+/// platform.set_ticket("verify-ticket-from-the-callback")?;
+/// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct WeChatComponent {
@@ -36,23 +50,29 @@ pub struct WeChatComponent {
 }
 
 impl WeChatComponent {
-    /// The component `component_appid` that `secret` belongs to.
+    /// Makes a provider for one platform. `component_appid` and `secret` are AppID and AppSecret of the third-party
+    /// platform in the Open Platform console.
     pub fn new(component_appid: impl Into<String>, secret: impl Into<Secret>) -> WeChatComponent {
-        WeChatComponent { appid: component_appid.into(), secret: secret.into(), base_url: BaseUrl::new(PUBLIC) }
+        WeChatComponent {
+            appid: component_appid.into(),
+            secret: secret.into(),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
+        }
     }
 
-    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    /// Sets another base URL: a host of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatComponent {
         WeChatComponent { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn app(&self) -> Identity {
+    /// Returns the identity of the platform without its secret, under which the ticket is stored.
+    fn app_identity(&self) -> Identity {
         Identity::new(NAME).part("url", self.base_url.as_str()).part("component", &self.appid)
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
-        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, STALE))?;
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
+        let ticket = context.renewal_secret().ok_or_else(|| Error::new(ErrorKind::TicketRequired, TICKET_REQUIRED))?;
         let body = Body {
             component_appid: &self.appid,
             component_appsecret: self.secret.expose(),
@@ -60,7 +80,7 @@ impl WeChatComponent {
         };
         let url = self.base_url.join("/cgi-bin/component/api_component_token");
         let reply = context.http().post_json(&url, &body).send()?;
-        parse_grant_fields(CODES.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
+        parse_grant_fields(ERRORS.accept(&reply, &[&self.secret, ticket])?, "component_access_token", "expires_in")
     }
 }
 
@@ -77,11 +97,11 @@ impl Provider for WeChatComponent {
     }
 
     fn identity(&self) -> Identity {
-        self.app().secret(&self.secret)
+        self.app_identity().secret(&self.secret)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -91,13 +111,13 @@ impl Provider for WeChatComponent {
     }
 
     fn profile(&self) -> Profile {
-        // WeChat advises to renew it after an hour and fifty minutes.
+        // WeChat advises a refresh after 1 h 50 min.
         profile().refresh_ahead(Duration::from_secs(600))
     }
 
     fn renewal(&self) -> Option<RenewalProfile> {
-        // Without the secret: a ticket is the app's, and stays good when the secret is reset.
-        Some(RenewalProfile::ticket(self.app(), TICKET_LIFETIME))
+        // The identity of the ticket has no secret: a ticket stays valid when the platform's secret is reset.
+        Some(RenewalProfile::ticket(self.app_identity(), TICKET_LIFETIME))
     }
 
     fn placement(&self) -> TokenPlacement {
@@ -105,10 +125,11 @@ impl Provider for WeChatComponent {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        SERVICES.verdict(response, COMPONENT_REJECTIONS)
+        API_ERRORS.verdict(response, COMPONENT_REJECTIONS)
     }
 }
 
 const NAME: &str = "wechat component";
 
+/// The lifetime of a `component_verify_ticket`, from the Open Platform's documentation.
 const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);

@@ -1,59 +1,67 @@
-//! The tickets with which pages are signed that call WeChat's JavaScript interface.
+//! WeChat (微信): the `jsapi_ticket` for the JS-SDK, and the `wx_card` ticket for cards and coupons.
 
 use crate::error::Error;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
-use crate::provider::wechat::{AT_TICKET, CODES, PUBLIC, profile};
+use crate::provider::wechat::{DEFAULT_BASE_URL, ERRORS, JS_TICKET_RULES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::token::TokenSource;
 
-/// Grants the ticket that signs pages for WeChat's JavaScript interface (`/cgi-bin/ticket/getticket`).
+/// Fetches the ticket that signs pages for WeChat's JS-SDK (`GET /cgi-bin/ticket/getticket` with `type=jsapi`), or
+/// cards (`type=wx_card`).
 ///
-/// It is granted for an access token, so it is built on the manager of an account.
-/// [`js_signature`](crate::TokenManager::js_signature) signs a page with it; it goes with no request. WeChat allows few
-/// calls for it, so let all processes share one, by one [`Store`](crate::store::Store).
+/// The request carries an `access_token`, so this provider is built on the manager of an account.
+/// [`js_signature`](crate::TokenManager::js_signature) signs the URL of a page with the ticket. The ticket itself is
+/// sent nowhere: [`TokenPlacement::NotSent`].
 ///
-/// ```
+/// - *Lifetime*: 7200 s. WeChat does not document what a second request returns.
+/// - *Refused*: no service does. The browser shows `invalid signature`, and this crate learns nothing of it.
+/// - *Limits*: "very limited" according to WeChat's JS-SDK page, without a number. Share one ticket between all
+///   processes through one [`Store`](crate::store::Store).
+///
+/// ```no_run
 /// use evertoken::{TokenManager, WeChat};
 /// use evertoken::provider::wechat::WeChatJsTicket;
 ///
 /// let account = TokenManager::new(WeChat::new("wx1234567890abcdef", "app-secret"));
 /// let tickets = TokenManager::new(WeChatJsTicket::new(account.clone()));
+/// let signature = tickets.js_signature("https://shop.example/checkout?id=7")?;
+/// # Ok::<(), evertoken::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct WeChatJsTicket {
     tokens: Parent,
-    /// What WeChat calls the kind of ticket.
+    /// The `type` of the request.
     kind: &'static str,
     base_url: BaseUrl,
 }
 
 impl WeChatJsTicket {
-    /// The ticket that signs pages (`jsapi`). `tokens` gives the access token of the account.
+    /// Makes a provider for the `jsapi_ticket`, which signs pages. `tokens` is the manager of the account.
     pub fn new(tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket::of("jsapi", tokens)
+        WeChatJsTicket::with_kind("jsapi", tokens)
     }
 
-    /// The ticket that signs cards and coupons (`wx_card`). These are signed in another way than pages, so take the
-    /// ticket with [`token`](crate::TokenManager::token), and not `js_signature`.
+    /// Makes a provider for the `wx_card` ticket, which signs cards and coupons. Cards are signed in another way than
+    /// pages, so take the ticket from [`token`](crate::TokenManager::token) and not `js_signature`.
     pub fn card(tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket::of("wx_card", tokens)
+        WeChatJsTicket::with_kind("wx_card", tokens)
     }
 
-    fn of(kind: &'static str, tokens: impl TokenSource) -> WeChatJsTicket {
-        WeChatJsTicket { tokens: Parent::new(tokens), kind, base_url: BaseUrl::new(PUBLIC) }
+    fn with_kind(kind: &'static str, tokens: impl TokenSource) -> WeChatJsTicket {
+        WeChatJsTicket { tokens: Parent::new(tokens), kind, base_url: BaseUrl::new(DEFAULT_BASE_URL) }
     }
 
-    /// Asks another host: of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
+    /// Sets another base URL: a host of another region, a relay or a test. Default: `https://api.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeChatJsTicket {
         WeChatJsTicket { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let token = context.parent()?;
         let reply = context
             .http()
@@ -61,7 +69,11 @@ impl WeChatJsTicket {
             .query("access_token", token.expose())
             .query("type", self.kind)
             .send()?;
-        parse_grant_fields(CODES.accept_with_rules(AT_TICKET, &reply, &[token.secret()])?, "ticket", "expires_in")
+        parse_grant_fields(
+            ERRORS.accept_with_rules(JS_TICKET_RULES, &reply, &[token.secret()])?,
+            "ticket",
+            "expires_in",
+        )
     }
 }
 
@@ -78,7 +90,7 @@ impl Provider for WeChatJsTicket {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -97,7 +109,7 @@ impl Provider for WeChatJsTicket {
         TokenPlacement::NotSent
     }
 
-    /// No answer is about a ticket, because none is sent.
+    /// Accepts every response: a ticket is not sent to a service, so no response is about it.
     fn verdict(&self, _: &ServiceResponse<'_>) -> Verdict {
         Verdict::Accepted
     }

@@ -1,4 +1,4 @@
-//! The access token of a corp that has authorized a service provider's app.
+//! WeCom (企业微信): the `access_token` of a corp that authorized a suite, from `get_corp_token`.
 
 use serde::Serialize;
 
@@ -7,15 +7,27 @@ use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::parent::Parent;
 use crate::provider::settings::check_texts;
-use crate::provider::wecom::{AT_AUTHORIZED_CORP, CODES, PUBLIC, REJECTIONS, profile};
+use crate::provider::wecom::{AUTHORIZED_CORP_RULES, DEFAULT_BASE_URL, ERRORS, REJECTIONS, profile};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant};
 use crate::secret::Secret;
 use crate::token::TokenSource;
 
-/// Grants the access token of a corp that has authorized a suite (`/cgi-bin/service/get_corp_token`).
+/// Fetches the `access_token` of a corp that authorized a suite, a third-party app (第三方应用)
+/// (`POST /cgi-bin/service/get_corp_token` with `auth_corpid` and `permanent_code`).
 ///
-/// It is granted for the suite's token, so it is built on a manager of [`WeComSuite`](crate::provider::wecom::WeComSuite), and is used
-/// as the token of an app of the corp's own.
+/// The token is for the suite's calls in that corp, and is used like the token of an app of the corp's own. The request
+/// carries a `suite_access_token`, so this provider is built on a manager of a
+/// [`WeComSuite`](crate::provider::wecom::WeComSuite). The manager of a suite serves any number of corps.
+///
+/// - *Lifetime*: 7200 s. WeCom's page ([90605][page]) does not say what a second request returns; the crate expects the
+///   same token, as from `gettoken`.
+/// - *Refused* with `errcode` 40001, 40014 or 42001.
+/// - The corp withdraws its authorization: `errcode` 40084,
+///   [`ErrorKind::InvalidCredentials`](crate::ErrorKind::InvalidCredentials). An administrator of the corp has to
+///   authorize the suite again, which gives a new `permanent_code`.
+/// - The suite's token is refused: this provider's manager rejects it at the suite's manager and fetches once more.
+///
+/// [page]: https://developer.work.weixin.qq.com/document/path/90605
 ///
 /// ```
 /// use evertoken::TokenManager;
@@ -33,7 +45,8 @@ pub struct WeComAuthorizedCorp {
 }
 
 impl WeComAuthorizedCorp {
-    /// The corp `auth_corp_id`, which gave `permanent_code` when it authorized the suite whose tokens `suite` gives.
+    /// Makes a provider for one authorized corp. `suite` is the manager of the suite's token. `auth_corp_id` and
+    /// `permanent_code` are what `get_permanent_code` returned when the corp authorized the suite.
     pub fn new(
         suite: impl TokenSource,
         auth_corp_id: impl Into<String>,
@@ -43,17 +56,17 @@ impl WeComAuthorizedCorp {
             suite: Parent::new(suite),
             corp_id: auth_corp_id.into(),
             permanent_code: permanent_code.into(),
-            base_url: BaseUrl::new(PUBLIC),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
         }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComAuthorizedCorp {
         WeComAuthorizedCorp { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_token(&self, context: &Context) -> Result<Grant, Error> {
         let suite = context.parent()?;
         let body = Body { auth_corpid: &self.corp_id, permanent_code: self.permanent_code.expose() };
         let reply = context
@@ -61,7 +74,7 @@ impl WeComAuthorizedCorp {
             .post_json(&self.base_url.join("/cgi-bin/service/get_corp_token"), &body)
             .query("suite_access_token", suite.expose())
             .send()?;
-        parse_grant(CODES.accept_with_rules(AT_AUTHORIZED_CORP, &reply, &[&self.permanent_code, suite.secret()])?)
+        parse_grant(ERRORS.accept_with_rules(AUTHORIZED_CORP_RULES, &reply, &[&self.permanent_code, suite.secret()])?)
     }
 }
 
@@ -79,13 +92,14 @@ impl Provider for WeComAuthorizedCorp {
     fn identity(&self) -> Identity {
         Identity::new(NAME)
             .part("url", self.base_url.as_str())
+            // A token belongs to the suite that it was requested with.
             .part("parent", self.suite.fingerprint())
             .part("corp", &self.corp_id)
             .secret(&self.permanent_code)
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context).map_err(|error| error.of(NAME))
+        self.request_token(context).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -107,7 +121,7 @@ impl Provider for WeComAuthorizedCorp {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(response, REJECTIONS)
+        ERRORS.verdict(response, REJECTIONS)
     }
 }
 

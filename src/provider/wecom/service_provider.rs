@@ -1,4 +1,4 @@
-//! The token of a service provider itself, for what it does beside its apps.
+//! WeCom (企业微信): the `provider_access_token` of a service provider, from `get_provider_token`.
 
 use serde::Serialize;
 
@@ -7,13 +7,20 @@ use crate::http::Http;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::settings::check_texts;
-use crate::provider::wecom::{AT_SERVICE_PROVIDER, CODES, PUBLIC, SERVICE_PROVIDER_REJECTIONS, profile};
+use crate::provider::wecom::{DEFAULT_BASE_URL, ERRORS, SERVICE_PROVIDER_REJECTIONS, SERVICE_PROVIDER_RULES, profile};
 use crate::provider::{
     Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict, parse_grant_fields,
 };
 use crate::secret::Secret;
 
-/// Grants the `provider_access_token` of a service provider (`/cgi-bin/service/get_provider_token`).
+/// Fetches the `provider_access_token` of a service provider (服务商) (`POST /cgi-bin/service/get_provider_token` with
+/// `corpid` and `provider_secret`).
+///
+/// The token is for the calls that a service provider makes for itself and not for one of its suites, such as
+/// `corpid_to_opencorpid`. Services take the token as the query parameter `provider_access_token`.
+///
+/// - *Lifetime*: 7200 s. The crate expects a second request to return the same token, as from `gettoken`.
+/// - *Refused* with `errcode` 40082, whose text at WeCom names a suite's or a service provider's token.
 ///
 /// ```
 /// use evertoken::provider::Provider;
@@ -30,21 +37,26 @@ pub struct WeComServiceProvider {
 }
 
 impl WeComServiceProvider {
-    /// The service provider whose corp is `corp_id`, with the secret that the console of service providers shows.
+    /// Makes a provider for one service provider. `corp_id` is the service provider's own `corpid`; `provider_secret`
+    /// is ProviderSecret from the service provider console.
     pub fn new(corp_id: impl Into<String>, provider_secret: impl Into<Secret>) -> WeComServiceProvider {
-        WeComServiceProvider { corp_id: corp_id.into(), secret: provider_secret.into(), base_url: BaseUrl::new(PUBLIC) }
+        WeComServiceProvider {
+            corp_id: corp_id.into(),
+            secret: provider_secret.into(),
+            base_url: BaseUrl::new(DEFAULT_BASE_URL),
+        }
     }
 
-    /// Asks another host, for a private deployment or a test. Default: `https://qyapi.weixin.qq.com`.
+    /// Sets another base URL, for a private deployment, a relay or a test. Default: `https://qyapi.weixin.qq.com`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> WeComServiceProvider {
         WeComServiceProvider { base_url: BaseUrl::new(url), ..self }
     }
 
-    fn ask(&self, http: &Http) -> Result<Grant, Error> {
+    fn request_token(&self, http: &Http) -> Result<Grant, Error> {
         let body = Body { corpid: &self.corp_id, provider_secret: self.secret.expose() };
         let reply = http.post_json(&self.base_url.join("/cgi-bin/service/get_provider_token"), &body).send()?;
-        let json = CODES.accept_with_rules(AT_SERVICE_PROVIDER, &reply, &[&self.secret])?;
+        let json = ERRORS.accept_with_rules(SERVICE_PROVIDER_RULES, &reply, &[&self.secret])?;
         parse_grant_fields(json, "provider_access_token", "expires_in")
     }
 }
@@ -65,7 +77,7 @@ impl Provider for WeComServiceProvider {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.ask(context.http()).map_err(|error| error.of(NAME))
+        self.request_token(context.http()).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -83,7 +95,7 @@ impl Provider for WeComServiceProvider {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
-        CODES.verdict(response, SERVICE_PROVIDER_REJECTIONS)
+        ERRORS.verdict(response, SERVICE_PROVIDER_REJECTIONS)
     }
 }
 

@@ -1,4 +1,26 @@
-//! A store whose bytes nobody can read, change or move who does not have its key.
+//! A store around another store that encrypts every record.
+//!
+//! # Theory of operation
+//!
+//! Records and sidecars are encrypted with ChaCha20-Poly1305, an authenticated cipher: a reader without the key learns
+//! nothing, and a changed record does not decrypt. The authenticated data include the record's key in the store, so a
+//! record that was moved to another key does not decrypt either. [`layout`] has the bytes. Leases stay in plain text,
+//! because they contain no secret and the inner store has to compare their bytes with the owner's name.
+//!
+//! Two encryptions of the same bytes differ, because the nonce is random. So the inner store's versions are versions of
+//! the encrypted bytes, and this store passes them through unchanged.
+//!
+//! A record that does not decrypt (other key, not encrypted, damaged, moved) is reported once and handled per
+//! operation:
+//!
+//! - `read` and conflicts return an entry without bytes and with no time left, so that the manager sees an unreadable
+//!   record and can replace it by its version.
+//! - `read_or_lease` ignores the record and asks the inner store again for any other version, or the lease.
+//! - `publish` overwrites the record however long it would still last, because no process with this key can use it.
+//! - `read_at_once` returns nothing.
+//!
+//! The loops of `read_or_lease` and `publish` are bounded by [`MAX_ATTEMPTS`], because another process may keep writing
+//! records that do not decrypt.
 
 mod key;
 mod layout;
@@ -16,14 +38,16 @@ use crate::clock::Notifier;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::store::{
-    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
+    Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome,
+    TOO_MANY_CHANGES, Version,
 };
 
-/// Keeps bytes in another store, sealed: encrypted, and bound to the key that they are kept under.
+/// Encrypts records before they go to another store, and decrypts them on the way back.
 ///
-/// Whoever can read the store, its backups or its network traffic reads no token. Whoever can write it can make no
-/// record that is taken for one of ours, and move none to another key. The cipher is ChaCha20-Poly1305 with random
-/// nonces; all managers on the store need the same [`EncryptionKey`].
+/// A person who can read the inner store, its backups or its network traffic learns no token. A person who can write to
+/// the inner store cannot forge a record, and cannot move a record to another key. The cipher is ChaCha20-Poly1305
+/// (RFC 8439) with random nonces. All managers on the store need the same [`EncryptionKey`]. Time limits and failures
+/// are those of the inner store; encryption adds a few microseconds.
 ///
 /// ```no_run
 /// use evertoken::{EncryptedStore, EncryptionKey, MemoryStore, TokenManager, WeCom};
@@ -33,82 +57,90 @@ use crate::store::{
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
-/// # A new key
+/// # Changing the key
 ///
-/// Give all processes the new key to read with first: `EncryptedStore::new(store, old).also_decrypt_with(new)`. Then write with it:
-/// `EncryptedStore::new(store, new).also_decrypt_with(old)`. When everything has been written anew, the old one can go: a token's
-/// record is when the token is renewed, but a refresh token, or a ticket, only when the next one comes.
+/// 1. Deploy `EncryptedStore::new(store, old).also_decrypt_with(new)` everywhere, so that all processes can read
+///    records of both keys.
+/// 2. Deploy `EncryptedStore::new(store, new).also_decrypt_with(old)`, so that new records use the new key.
+/// 3. Remove the old key once every record has been written anew. A token's record is written anew at its next refresh;
+///    a refresh token or ticket only when the provider sends the next one.
 ///
-/// # What does not open
+/// # Records that do not decrypt
 ///
-/// Sealed with another key, not sealed, damaged, moved here from another key, or by a later version: it is reported once
-/// by `log::warn!`, and treated as a record that cannot be read. A token is fetched and recorded anew, under the current
-/// key. A refresh token is not replaced, because the one in there may be the only one that is still good: then calls
-/// fail with [`ErrorKind::Store`] until the right key is given, or somebody removes it and signs in again.
+/// A record does not decrypt if it was encrypted with another key, not encrypted at all, damaged, moved from another
+/// key of the store, or written by a later version. The store reports the first such record by `log::warn!`. A token is
+/// then fetched and recorded with the current key. A refresh token is not replaced, because the undecryptable one may
+/// be the only valid one: calls fail with [`ErrorKind::Store`] until the right key is given, or until the record is
+/// removed and a person signs in again.
 ///
-/// # What it does not do
+/// # Limits
 ///
-/// It does not hide the names of keys, how long things are (they grow by 37 bytes), how long they live and when they
-/// change. Leases are not sealed: the random name of a manager is all there is in them. Whoever can write the store can
-/// still remove records, hold leases, and put back an older record of the same key. A manager with a
-/// [key of the user's own](crate::TokenManagerBuilder::key) refuses a sealed store.
+/// The inner store still shows the names of keys, the sizes of records (they grow by 37 bytes), their lifetimes, and
+/// when they change. Leases are not encrypted, but contain only the random name of a manager. A person who can write
+/// to the inner store can delete records, hold leases, and restore an older record of the same key. A manager with a
+/// [key chosen by the user](crate::TokenManagerBuilder::key) refuses an encrypted store.
 #[derive(Clone)]
 pub struct EncryptedStore<S> {
     store: S,
     key: EncryptionKey,
-    /// Keys that are only read with.
-    others: Vec<EncryptionKey>,
-    /// Whether something that does not open has been reported, here or by a clone.
+    /// Keys that decrypt only.
+    decrypt_only_keys: Vec<EncryptionKey>,
+    /// True once a record that does not decrypt has been reported, here or by a clone.
     reported: Arc<AtomicBool>,
 }
 
 impl<S: Store> EncryptedStore<S> {
-    /// Seals what is written into `store` with `key`, and reads what was sealed with it.
+    /// Returns a store that keeps its records in `store`, encrypted and decrypted with `key`.
     pub fn new(store: S, key: EncryptionKey) -> EncryptedStore<S> {
-        EncryptedStore { store, key, others: Vec::new(), reported: Arc::default() }
+        EncryptedStore { store, key, decrypt_only_keys: Vec::new(), reported: Arc::default() }
     }
 
-    /// Reads what was sealed with this key as well. There may be any number of them.
+    /// Adds a key that decrypts existing records but encrypts none, for a change of the key. May be called repeatedly.
     #[must_use]
     pub fn also_decrypt_with(mut self, old: EncryptionKey) -> EncryptedStore<S> {
-        self.others.push(old);
+        self.decrypt_only_keys.push(old);
         self
     }
 
-    fn seal(&self, name: &Key, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        // A lease tells no secret, and the store compares what is in it.
-        let bytes = if is_lease(name) { plain.to_vec() } else { layout::seal(&self.key, name, plain)? };
+    /// Encrypts the bytes of `name`, unless they are a lease.
+    fn encrypt(&self, name: &Key, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        // A lease contains no secret, and the inner store compares its bytes with the owner's name.
+        let bytes = if is_lease(name) { plain.to_vec() } else { layout::encrypt(&self.key, name, plain)? };
         Ok(Zeroizing::new(bytes))
     }
 
-    /// The entry as it was before it was sealed. What does not open comes as an error: without its bytes, but with its
-    /// version, so that it can be replaced.
-    fn open(&self, name: &Key, entry: Entry) -> Result<Entry, Entry> {
+    /// Decrypts an entry of the inner store. The error is an entry without bytes, with the version of the stored
+    /// record, so that the record can be replaced.
+    fn decrypt(&self, name: &Key, entry: Entry) -> Result<Entry, Entry> {
         if is_lease(name) {
             return Ok(entry);
         }
-        match layout::open(iter::once(&self.key).chain(&self.others), name, entry.bytes()) {
+        match layout::decrypt(iter::once(&self.key).chain(&self.decrypt_only_keys), name, entry.bytes()) {
+            // The version stays that of the encrypted bytes: the inner store compares with it.
             Ok(mut bytes) => {
                 Ok(Entry::with_version(std::mem::take(&mut *bytes), entry.remaining, entry.version.clone()))
             }
             Err(why) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
-                    log::warn!(target: "evertoken", "{name}: what is in the store cannot be opened: {why}; told once");
+                    log::warn!(
+                        target: "evertoken",
+                        "{name}: the record in the store cannot be decrypted: {why}; further ones are not reported"
+                    );
                 }
                 Err(Entry::with_version(Vec::new(), Duration::ZERO, entry.version.clone()))
             }
         }
     }
 
-    /// The same for those who tell by the bytes.
-    fn look(&self, name: &Key, entry: Entry) -> Entry {
-        self.open(name, entry).unwrap_or_else(|unreadable| unreadable)
+    /// Decrypts an entry; an undecryptable one comes without bytes.
+    fn decrypt_or_empty(&self, name: &Key, entry: Entry) -> Entry {
+        self.decrypt(name, entry).unwrap_or_else(|unreadable| unreadable)
     }
 }
 
 impl<S: Store> Store for EncryptedStore<S> {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        Ok(self.store.read(key)?.map(|entry| self.look(key, entry)))
+        Ok(self.store.read(key)?.map(|entry| self.decrypt_or_empty(key, entry)))
     }
 
     fn compare_and_swap(
@@ -117,13 +149,13 @@ impl<S: Store> Store for EncryptedStore<S> {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let sealed = match new {
-            Some((bytes, lifetime)) => Some((self.seal(key, bytes)?, lifetime)),
+        let encrypted = match new {
+            Some((bytes, lifetime)) => Some((self.encrypt(key, bytes)?, lifetime)),
             None => None,
         };
-        let sealed = sealed.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
-        Ok(match self.store.compare_and_swap(key, expected, sealed)? {
-            SwapOutcome::Conflict(Some(entry)) => SwapOutcome::Conflict(Some(self.look(key, entry))),
+        let encrypted = encrypted.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
+        Ok(match self.store.compare_and_swap(key, expected, encrypted)? {
+            SwapOutcome::Conflict(Some(entry)) => SwapOutcome::Conflict(Some(self.decrypt_or_empty(key, entry))),
             other => other,
         })
     }
@@ -131,49 +163,49 @@ impl<S: Store> Store for EncryptedStore<S> {
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let mut passed_over = not.cloned();
-        for _ in 0..MOST_TRIES {
-            let found = match self.store.read_or_lease(key, passed_over.as_ref(), at_least, owner, lease)? {
-                LeaseOutcome::Found(entry) => self.open(key, entry),
+        let mut skipped = other_than.cloned();
+        for _ in 0..MAX_ATTEMPTS {
+            let found = match self.store.read_or_lease(key, skipped.as_ref(), min_remaining, owner, lease)? {
+                LeaseOutcome::Found(entry) => self.decrypt(key, entry),
                 other => return Ok(other),
             };
-            passed_over = match found {
-                Ok(entry) if Some(entry.version()) != not => return Ok(LeaseOutcome::Found(entry)),
-                // What the caller does not want is back in the place of what does not open.
+            skipped = match found {
+                Ok(entry) if Some(entry.version()) != other_than => return Ok(LeaseOutcome::Found(entry)),
+                // The record that the caller already has is back in place of the one that did not decrypt.
                 Ok(entry) | Err(entry) => Some(entry.version),
             };
         }
-        // Whoever writes so often what cannot be opened is left alone for a while.
-        Ok(LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(passed_over) })
+        // Another process keeps writing records that do not decrypt. Let the caller wait and try again.
+        Ok(LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(skipped) })
     }
 
     fn publish(
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        let sealed = self.seal(key, bytes)?;
-        let mut seen = seen.cloned();
-        for _ in 0..MOST_TRIES {
-            let entry = match self.store.publish(key, owner, seen.as_ref(), &sealed, lifetime)? {
+        let encrypted = self.encrypt(key, bytes)?;
+        let mut supersedes = supersedes.cloned();
+        for _ in 0..MAX_ATTEMPTS {
+            let entry = match self.store.publish(key, owner, supersedes.as_ref(), &encrypted, lifetime)? {
                 PublishOutcome::Conflict(entry) => entry,
                 done => return Ok(done),
             };
-            seen = match self.open(key, entry) {
+            supersedes = match self.decrypt(key, entry) {
                 Ok(entry) => return Ok(PublishOutcome::Conflict(entry)),
-                // However long it lifetimes, it is of no use to anybody here: it is replaced as if it had been seen.
+                // The stored record expires later, but no process with this key can use it. Overwrite it.
                 Err(unreadable) => Some(unreadable.version),
             };
         }
-        Err(Error::new(ErrorKind::Store, "the record changes faster than it can be written"))
+        Err(Error::new(ErrorKind::Store, TOO_MANY_CHANGES))
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: std::time::Instant) -> Result<(), Error> {
@@ -181,15 +213,15 @@ impl<S: Store> Store for EncryptedStore<S> {
     }
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
-        self.open(key, self.store.read_at_once(key)?).ok()
+        self.decrypt(key, self.store.read_at_once(key)?).ok()
     }
 
     fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
         self.store.watch(key, notifier)
     }
 
-    fn logs_its_trouble(&self) -> bool {
-        self.store.logs_its_trouble()
+    fn logs_outages(&self) -> bool {
+        self.store.logs_outages()
     }
 
     fn is_encrypted(&self) -> bool {
@@ -204,8 +236,8 @@ impl<S: fmt::Debug> fmt::Debug for EncryptedStore<S> {
 }
 
 fn is_lease(key: &Key) -> bool {
-    key.leased().is_some()
+    key.leased_key().is_some()
 }
 
-/// How often something that does not open is passed over when something else that does not open has come.
-const MOST_TRIES: usize = 4;
+/// How many undecryptable records in a row one operation skips.
+const MAX_ATTEMPTS: usize = 4;

@@ -1,8 +1,70 @@
-//! A store on one machine: files that its processes share.
+//! A store in files, for the processes of one user on one machine.
+//!
+//! # Theory of operation
+//!
+//! **Files.** A store is one directory. Each file name starts with a hash of the record's key (32 hexadecimal digits):
+//!
+//! | file | contents | lock |
+//! |---|---|---|
+//! | `<hash>` | the record of a credential | |
+//! | `<hash>.state`, `<hash>.quota`, `<hash>.once` | renewal secret, quota count, idempotent operation | |
+//! | `<hash>.owner` | the lease: its holder, its lifetime, the inode number of the `.lease` file | |
+//! | `<hash>.lease` | empty | held by the holder of the lease during its fetch |
+//! | `<2 digits>.lock` | empty, shared by all keys with these first digits | held by a process that changes a file |
+//! | `<file>.<digits>.new` | a file that is being written | |
+//!
+//! A renewal secret has a lease of its own: `<hash>.state.owner` and `<hash>.state.lease`. [`layout`] describes the
+//! contents of a file. Locks are advisory `flock` locks. Lock files are never deleted or renamed, because a process
+//! that waits for the lock of a deleted file and one that creates the file anew would both get "the" lock.
+//!
+//! **A read** takes no lock: files are replaced as a whole, so a reader sees the old file or the new one. The reader
+//! checks the file's kind, owner and mode, two hashes, and the key that is written in it.
+//!
+//! **A write** ([`Inner::swap_record`], [`FileStore::publish_locked`]) has these steps:
+//!
+//! 1. Create the directory if there is none (mode 0700), and check its owner and mode.
+//! 2. Lock `.lock`. After [`MAX_LOCK_WAIT`] (longer for renewal secrets and operations) the write fails.
+//! 3. Read the current file and compare.
+//! 4. Write the new contents to a temporary file in the same directory, and `fsync` it.
+//! 5. Check that the path of `.lock` still leads to the locked file. If somebody has deleted the file, another process
+//!    may hold a new one, so the write fails.
+//! 6. Rename the temporary file over the old one. From here on readers see the new contents.
+//! 7. Unlock, then `fsync` the directory, so that the rename survives a loss of power. Only then does the call return.
+//!
+//! **A lease** is taken under `.lock`: lock `.lease`, then write `.owner` with the inode number of `.lease`. The lease
+//! is live while its lifetime lasts *and* a process holds the lock on that inode. A process tests the latter by trying
+//! to lock `.lease`. To release the lease, delete `.owner` and unlock `.lease`. The `.owner` file is not synced,
+//! because a loss of power ends the lease anyway. [`held_leases`] keeps the locked files of this process.
+//!
+//! **Crashes.**
+//!
+//! - *Killed before step 6*: the record is unchanged. The temporary file stays; the next writer of the same file
+//!   replaces it, so there is at most one.
+//! - *Loss of power*: the old or the new contents, each complete, because the contents were synced before the rename.
+//! - *The holder of a lease is killed*: the system releases its lock on `.lease`, and the next process takes the lease.
+//! - *The holder of a lease is stopped (`SIGSTOP`) or suspended*: its lock stays, so other processes wait until the
+//!   lifetime in `.owner` ends. Then a process takes the lease without the lock on `.lease`, and the new lease
+//!   counts by its lifetime alone.
+//! - *A process is stopped while it holds `.lock`*: reads go on, writes fail after step 2's limit. Managers then fetch
+//!   without the store, and fail where a renewal secret has to be kept.
+//! - *Damaged or foreign contents*: the file counts as absent, is reported once, and the next write replaces it. A
+//!   renewal secret is the exception: [`Inner::record`] returns an entry without bytes, so that the manager does not
+//!   mistake a lost refresh token for one that never existed.
+//!
+//! **Clocks.** A file records start and end of its lifetime by the wall clock, and, where the system has one, by the
+//! clock that counts from the start of the machine (`CLOCK_BOOTTIME`), with the id of that start. A token ends at the
+//! sooner of the two ends: the boot clock cannot be set back, and the wall clock is the only one that survives a
+//! restart. Sidecars end by the boot clock alone, so that setting the wall clock loses none. [`layout`] has the rules
+//! for files from an earlier start of the machine and from the future.
+//!
+//! **Refusals.** Another user must not be able to read a token, plant one, or make this process write elsewhere. So a
+//! symbolic link, a file or directory of another user, a directory that others can write to, a file that others can
+//! read or write, and anything that is no regular file are refused with an error that says what to do. Files are
+//! opened with `O_NOFOLLOW`, and with `O_NONBLOCK` so that a FIFO cannot block the open.
 
-mod folder;
+mod directory;
+mod held_leases;
 mod layout;
-mod leases;
 
 use std::fmt;
 use std::path::Path;
@@ -14,18 +76,19 @@ use std::time::{Duration, Instant};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 
-use self::folder::{Folder, Guard, LONGEST_QUEUE, Name};
-use self::layout::{Content, Text, Unreadable};
-use self::leases::Leases;
-use crate::clock::{Clock, Deadline, HostMoment, Time};
+use self::directory::{Directory, FileLock, FileName, MAX_LOCK_WAIT};
+use self::held_leases::HeldLeases;
+use self::layout::{EncodedRecord, Record, Unreadable};
+use crate::clock::{Clock, Deadline, HostTimestamp, Time};
 use crate::error::Error;
 use crate::key::Key;
 use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 
 /// Keeps records in files, for all processes of one user on one machine. Clones are the same store.
 ///
-/// Made for programs that start often and live briefly: the first one fetches, the others read its token in the time that
-/// a small file takes. Processes that start at once fetch once, and those that wait get the token within 50 ms.
+/// Made for programs that start often and run briefly: the first one fetches, and the others read its token in the time
+/// that reading a small file takes. Of several processes that start at once, one fetches, and the others get the token
+/// within 50 ms.
 ///
 /// ```no_run
 /// use evertoken::{FileStore, TokenManager, WeCom};
@@ -34,50 +97,54 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
-/// # What stands there
+/// # Files
 ///
-/// One file for each key, named by a hash of it, and what belongs to a credential besides: who fetches (`.owner`, `.lease`),
-/// a refresh token or ticket (`.state`), a quota (`.quota`). What is [done once](crate::idempotency::Idempotency) ends in `.once`; its time
-/// of change is the end of its lifetime, after which it is cleared away. Files that end in `.lock`, of which there are 256 at
-/// most, or `.lease` are locks: they are empty, and neither deleted nor renamed.
+/// Each key has one file, named by a hash of the key. Further files of the same credential have an ending: the lease
+/// (`.owner`, `.lease`), a refresh token or ticket (`.state`), a quota (`.quota`). Files of
+/// [idempotent operations](crate::idempotency::Idempotency) end in `.once`; their modification time is the end of their
+/// lifetime, and the store deletes them some time after that. Files that end in `.lock` (at most 256) or `.lease` are
+/// empty and serve as locks: do not delete or rename them while a program runs.
 ///
-/// A file is replaced as a whole, and is on the disk before the call returns, so a program that is killed and a machine that
-/// loses its power leave what was there before or what came after. What cannot be read, or was written by a later version,
-/// counts as nothing: it is reported once by each store and replaced. Only a `.state` is not: it comes without its bytes, so
-/// that a manager knows that there is one, and does not use a refresh token again that may be used up.
+/// A file is replaced as a whole and synced to the disk before the call returns. After a crash or a loss of power the
+/// file has its old contents or the new ones. A file that is damaged, or was written by a later version, counts as
+/// absent. The store reports the first such file by `log::warn!`, and the next write replaces it. A `.state` file is
+/// not replaced: its manager fails with [`ErrorKind::Store`](crate::ErrorKind::Store), because the provider may already
+/// have invalidated the refresh token before it.
 ///
-/// # Who fetches
+/// # Which process fetches
 ///
-/// A process that fetches has the lock on the file that ends in `.lease`. The system frees it when the process ends, however
-/// it ends; one that is stopped keeps the others waiting no longer than a fetch can take and two seconds. One that is stopped
-/// just while it changes a file keeps the others from changing it: they fetch for themselves until it goes on, but for those
-/// with a refresh token, who get an error.
+/// The process that fetches holds a lock on the `.lease` file. The system releases the lock when the process ends, for
+/// whatever reason. A process that is stopped (`SIGSTOP`) makes the others wait for the deadline of a fetch plus two
+/// seconds at most. A process that is stopped in the middle of a write keeps other processes from
+/// writing. Their managers fetch for themselves until it goes on; managers with a refresh token fail instead.
 ///
-/// # Lives
+/// # Lifetimes
 ///
-/// Go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on while it
-/// sleeps. The sooner end counts for a token: a wall clock that is set back makes none younger. What must not be lost
-/// (`.state`, `.quota`, a lease, what is [done once](crate::idempotency::Idempotency)) goes by the clock of the machine alone.
+/// Lifetimes go by the wall clock, and on Linux also by the clock that counts from the start of the machine and goes on
+/// during suspend. A token expires when either clock says so, so setting the wall clock back does not prolong it.
+/// Records that must not be lost (`.state`, `.quota`, leases, operations) go by the clock of the machine alone.
 ///
-/// Elsewhere, and after a restart, there is only the wall clock. A token that seems to come from the future is absent then;
-/// the rest counts as well, by no more than its own lifetime, a `.state` always.
+/// On other systems, and after a restart, only the wall clock is left. Then a token from the future, written before the
+/// wall clock was set back, counts as absent. Other files count, but at most for their own lifetime from now; a
+/// `.state` file always counts.
 ///
 /// # Other users
 ///
-/// The directory is made for its owner alone (0700), and so are the files (0600). A directory that others can write to, a
-/// file that others can read or write, one that belongs to somebody else, and a symbolic link are refused with an
-/// [error](crate::ErrorKind::Store) that says what to do. Outside Unix this is not checked, and access is what the directory
-/// passes on: a directory of the user's own is private there. The tokens are not encrypted: put a `EncryptedStore` (feature
-/// `encryption`) around the store where that is wanted.
+/// The store creates its directory with mode 0700 and its files with 0600. The store refuses a directory that others
+/// can write to, a file that others can read or write, a file or directory of another user, and a symbolic link, with
+/// an [error](crate::ErrorKind::Store) that says what to do. Outside Unix there is no such check: files get the access
+/// rights of the directory, and a directory below the user's own is private there. Tokens are not encrypted; an
+/// `EncryptedStore` (feature `encryption`) around this store does that.
 ///
 /// # File systems
 ///
-/// A manager that holds nothing yet reads the file on the thread of its caller; where a file system may hang, see
-/// [`on_network_file_system`](FileStore::on_network_file_system). On one that has no locks the store works and says so once in the log; then two
-/// processes may fetch at once, and so they may where locks do not reach from host to host, as on some network file systems.
+/// A manager without a token reads the file on its caller's thread. Where the file system may block, such as a network
+/// file system, see [`on_network_file_system`](FileStore::on_network_file_system). On a file system without locks the
+/// store works, and warns once in the log, but two processes may fetch at once. The same is true on network file
+/// systems whose locks do not reach other hosts.
 ///
-/// Nothing is told to those who [watch](crate::TokenManagerBuilder::watch): managers look at the file every
-/// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval).
+/// The store does not report changes: a manager with [`watch`](crate::TokenManagerBuilder::watch) reads the file every
+/// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval) as other managers do.
 #[derive(Clone)]
 pub struct FileStore {
     inner: Arc<Inner>,
@@ -85,66 +152,70 @@ pub struct FileStore {
 }
 
 struct Inner {
-    folder: Folder,
+    directory: Directory,
     time: Time,
-    leases: Leases,
-    /// Whether an unreadable file has been reported.
+    held_leases: HeldLeases,
+    /// True once an unreadable file has been reported.
     reported: AtomicBool,
 }
 
 impl FileStore {
-    /// A store in the user's cache directory, by the platform's convention: `$XDG_CACHE_HOME/evertoken` or
-    /// `~/.cache/evertoken`, `~/Library/Caches/evertoken`, `%LOCALAPPDATA%\evertoken`. Nothing is made there before
-    /// something is to be kept.
+    /// Returns a store in the user's cache directory: `$XDG_CACHE_HOME/evertoken` or `~/.cache/evertoken`,
+    /// `~/Library/Caches/evertoken` on macOS, `%LOCALAPPDATA%\evertoken` on Windows.
     ///
-    /// What is in a cache may be removed. A refresh token that a person has signed in for, and what is
-    /// [done once](crate::idempotency::Idempotency), are better kept elsewhere, with [`at`](FileStore::at).
+    /// The directory is created with the first write. Users and tools may empty a cache directory at any time. So keep
+    /// a refresh token that needs a person's sign-in, and [idempotent operations](crate::idempotency::Idempotency), in
+    /// another directory, with [`at`](FileStore::at).
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the user has no home directory.
     pub fn new() -> Result<FileStore, Error> {
         let strategy = choose_native_strategy()
-            .map_err(|_| Error::config("there is no home directory; name a directory with FileStore::at"))?;
+            .map_err(|_| Error::config("the user has no home directory; name a directory with FileStore::at"))?;
         Ok(FileStore::at(strategy.cache_dir().join("evertoken")))
     }
 
-    /// A store in this directory, which is made when something is to be kept. A path that is not absolute counts from where
-    /// the process is now.
+    /// Returns a store in `directory`, which is created with the first write.
+    ///
+    /// A relative path is resolved now, against the current directory of the process.
     pub fn at(directory: impl AsRef<Path>) -> FileStore {
         FileStore::with_time(directory.as_ref(), Time::System)
     }
 
-    /// As [`at`](FileStore::at), with lives that go by `clock`; its monotonic one stands for that of the machine.
+    /// Returns a store as [`at`](FileStore::at) does that measures lifetimes by `clock`, for tests. The monotonic time
+    /// of `clock` stands for the clock that counts from the start of the machine.
     pub fn with_clock(directory: impl AsRef<Path>, clock: impl Clock) -> FileStore {
         FileStore::with_time(directory.as_ref(), Time::Custom(Arc::new(clock)))
     }
 
     fn with_time(directory: &Path, time: Time) -> FileStore {
         let reported = AtomicBool::new(false);
-        let inner = Inner { folder: Folder::new(directory), time, leases: Leases::default(), reported };
+        let inner = Inner { directory: Directory::new(directory), time, held_leases: HeldLeases::default(), reported };
         FileStore { inner: Arc::new(inner), on_network_file_system: false }
     }
 
-    /// Says whether the directory is on a file system that may hang, as one on the network does when its server is gone. Then
-    /// nothing is read on the thread of a caller, whose call could hang with it; to read a held token takes a thread or two
-    /// more. Default: false.
+    /// Sets whether the directory is on a file system that may block, such as a network file system whose server is
+    /// down.
+    ///
+    /// With true, files are read on helper threads only, which have a time limit, so that no caller blocks with the
+    /// file system. The price is one or two threads started when a manager reads its first token. Default: false.
     #[must_use]
     pub fn on_network_file_system(self, on_network_file_system: bool) -> FileStore {
         FileStore { on_network_file_system, ..self }
     }
 
-    /// Where the files are.
+    /// Returns the directory of the files, as an absolute path.
     pub fn directory(&self) -> &Path {
-        self.inner.folder.path()
+        self.inner.directory.path()
     }
 }
 
 impl Store for FileStore {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        match Name::leased_by(key) {
-            Some(name) => self.inner.lease(&self.inner.folder.guard(&name)?, &name, key),
-            None => self.inner.record(&Name::of(key), key),
+        match FileName::leased_by(key) {
+            Some(name) => self.inner.live_lease(&self.inner.directory.lock(&name)?, &name, key),
+            None => self.inner.record(&FileName::of(key), key),
         }
     }
 
@@ -154,48 +225,50 @@ impl Store for FileStore {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        match Name::leased_by(key) {
+        match FileName::leased_by(key) {
             Some(name) => self.inner.swap_lease(&name, key, expected, new),
-            None => self.inner.swap_record(&Name::of(key), key, expected, new),
+            None => self.inner.swap_record(&FileName::of(key), key, expected, new),
         }
     }
 
     fn read_or_lease(
         &self,
         key: &Key,
-        not: Option<&Version>,
-        at_least: Duration,
+        other_than: Option<&Version>,
+        min_remaining: Duration,
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let name = Name::of(key);
-        let fits = |entry: &Entry| entry.serves(not, at_least);
+        let name = FileName::of(key);
+        let qualifies = |entry: &Entry| entry.qualifies(other_than, min_remaining);
         let busy = |holder: Entry, entry: Option<Entry>| LeaseOutcome::Busy {
             remaining: holder.remaining,
             cursor: Cursor::new(entry.map(|entry| entry.version)),
         };
         let is_another = |holder: &Entry| holder.bytes() != owner.as_bytes();
-        // Without the lock: whoever replaces it replaces it as a whole.
-        if let Some(entry) = self.inner.record(&name, key)?.filter(fits) {
+        // No lock needed: a writer replaces the file as a whole.
+        if let Some(entry) = self.inner.record(&name, key)?.filter(qualifies) {
             return Ok(LeaseOutcome::Found(entry));
         }
-        let held_under = key.lease();
-        let guard = self.inner.folder.guard_within(&name, LONGEST_QUEUE)?;
-        // It may have come before the lock was had: to fetch now would be to fetch twice.
+        let lease_key = key.lease();
+        let lock = self.inner.directory.lock_within(&name, MAX_LOCK_WAIT)?;
+        // Read again under the lock, because another process may have published in between.
         let entry = self.inner.record(&name, key)?;
-        if let Some(entry) = entry.as_ref().filter(|entry| fits(entry)) {
+        if let Some(entry) = entry.as_ref().filter(|entry| qualifies(entry)) {
             return Ok(LeaseOutcome::Found(entry.clone()));
         }
-        let Some(guard) = guard else {
-            // Perhaps the holder writes what it has fetched, on a disk that takes its time.
-            let holder =
-                self.inner.recorded_lease(&name, &held_under)?.and_then(|lease| lease.entry).filter(is_another);
-            return holder.map(|holder| busy(holder, entry)).ok_or_else(|| self.inner.folder.kept_out(&name));
+        let Some(lock) = lock else {
+            // The lock is busy. If a lease is recorded, its holder is perhaps writing to a slow disk: report the lease
+            // as busy, so that the caller waits for the record and does not give up on the store.
+            let holder = self.inner.read_lease(&name, &lease_key)?.and_then(|lease| lease.entry).filter(is_another);
+            return holder
+                .map(|holder| busy(holder, entry))
+                .ok_or_else(|| self.inner.directory.lock_timeout_error(&name));
         };
-        if let Some(holder) = self.inner.lease(&guard, &name, &held_under)?.filter(is_another) {
+        if let Some(holder) = self.inner.live_lease(&lock, &name, &lease_key)?.filter(is_another) {
             return Ok(busy(holder, entry));
         }
-        self.inner.take_lease(&guard, &name, &held_under, owner.as_bytes(), lease)?;
+        self.inner.take_lease(&lock, &name, &lease_key, owner.as_bytes(), lease)?;
         Ok(LeaseOutcome::Leased)
     }
 
@@ -203,33 +276,35 @@ impl Store for FileStore {
         &self,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        let name = Name::of(key);
-        let published = self.publish_guarded(&name, key, owner, seen, (bytes, lifetime));
+        let name = FileName::of(key);
+        let published = self.publish_locked(&name, key, owner, supersedes, (bytes, lifetime));
         if published.is_err() {
-            // Whoever cannot write must not keep the others from trying.
-            let file = self.inner.leases.take_if(&name, &Version::of_bytes(owner.as_bytes()));
-            drop(file.map(Guard::of));
+            // Unlock `.lease` although the write failed, so that another process can try.
+            let file = self.inner.held_leases.remove_version(&name, &Version::of_bytes(owner.as_bytes()));
+            drop(file.map(FileLock::from_locked));
         }
         if let Ok(PublishOutcome::Done(_)) = published {
-            self.inner.folder.sync()?;
+            // Step 7. Waiting processes see the record already; only this one waits for the disk.
+            self.inner.directory.sync()?;
         }
         published
     }
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
-        if self.on_network_file_system { None } else { self.inner.record(&Name::of(key), key).ok()? }
+        if self.on_network_file_system { None } else { self.inner.record(&FileName::of(key), key).ok()? }
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
-        let (name, deadline) = (Name::of(key), Deadline::at(deadline));
+        let (name, deadline) = (FileName::of(key), Deadline::at(deadline));
+        // The file as it was when it was last read, so that an unchanged file is not read again.
         let mut seen = None;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = INITIAL_BACKOFF;
         for round in 0_u32.. {
-            let file = self.inner.folder.look_at(&name);
+            let file = self.inner.directory.file_id(&name);
             if seen.as_ref() != Some(&file) {
                 let version = self.inner.record(&name, key)?.map(|entry| entry.version);
                 if version.as_ref() != cursor.version() {
@@ -237,169 +312,205 @@ impl Store for FileStore {
                 }
                 seen = Some(file);
             }
-            // That it was freed shows in the folder. That its holder has died, or its lifetime is over, is looked for less often.
-            let is_freed = self.inner.folder.look_at(&name.owner()).is_none();
-            if is_freed || round % ROUNDS == ROUNDS - 1 && self.has_ended(&name, key)? {
+            // A released lease shows as a missing `.owner` file, which is cheap to test. Whether the holder has died or
+            // the lease has expired takes a lock to find out, so test that less often.
+            let is_freed = self.inner.directory.file_id(&name.owner()).is_none();
+            if is_freed
+                || round % POLLS_PER_LEASE_CHECK == POLLS_PER_LEASE_CHECK - 1 && self.is_lease_free(&name, key)?
+            {
                 return Ok(());
             }
             if deadline.has_passed() {
                 break;
             }
-            thread::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            thread::sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline.remaining()));
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
         Ok(())
     }
 }
 
 impl FileStore {
-    /// True when nobody has the lease any more. Whoever is changing something just now may be its holder.
-    fn has_ended(&self, name: &Name, key: &Key) -> Result<bool, Error> {
-        let guard = self.inner.folder.guard_within(name, Duration::ZERO)?;
-        guard.map_or(Ok(false), |guard| Ok(self.inner.lease(&guard, name, &key.lease())?.is_none()))
+    /// True if the lease is free: released, expired, or its holder has died. A busy `.lock` counts as "not free",
+    /// because the process that holds it may be the holder of the lease.
+    fn is_lease_free(&self, name: &FileName, key: &Key) -> Result<bool, Error> {
+        let lock = self.inner.directory.lock_within(name, Duration::ZERO)?;
+        lock.map_or(Ok(false), |lock| Ok(self.inner.live_lease(&lock, name, &key.lease())?.is_none()))
     }
 
-    fn publish_guarded(
+    /// Publishes under `.lock`, and releases the lease if `owner` holds it. The caller syncs the directory.
+    fn publish_locked(
         &self,
-        name: &Name,
+        name: &FileName,
         key: &Key,
         owner: &LeaseOwner,
-        seen: Option<&Version>,
+        supersedes: Option<&Version>,
         (bytes, lifetime): (&[u8], Duration),
     ) -> Result<PublishOutcome, Error> {
-        let (asked_at, folder) = (self.inner.time.on_this_host(), &self.inner.folder);
-        let guard = folder.guard(name)?;
-        let lifetime = self.inner.rest_of(lifetime, asked_at);
-        let holder = self.inner.lease(&guard, name, &key.lease())?;
+        let (requested_at, directory) = (self.inner.time.host_now(), &self.inner.directory);
+        let lock = directory.lock(name)?;
+        // The lifetime began when the caller asked for the write, not when the lock came free.
+        let lifetime = self.inner.remaining_of(lifetime, requested_at);
+        let holder = self.inner.live_lease(&lock, name, &key.lease())?;
         let is_mine = holder.is_some_and(|holder| holder.bytes() == owner.as_bytes());
+        // Another process may have published since the caller read the record it started from. Without the lease, keep
+        // the record that expires later, which is the newer one as far as a store can tell.
         let later = self.inner.record(name, key)?;
-        let later = later.filter(|entry| Some(&entry.version) != seen && entry.remaining >= lifetime);
+        let later = later.filter(|entry| Some(&entry.version) != supersedes && entry.remaining >= lifetime);
         if let Some(entry) = later.filter(|_| !is_mine) {
             return Ok(PublishOutcome::Conflict(entry));
         }
-        let written = self.inner.write(&guard, name, key, bytes, lifetime);
+        let written = self.inner.write(&lock, name, key, bytes, lifetime);
         if is_mine {
-            self.inner.free_lease(&guard, name)?;
+            // Still under the lock, and after the write: a process that finds the lease free finds the new record too.
+            self.inner.free_lease(&lock, name)?;
         }
         written.map(|version| PublishOutcome::Done(Some(version)))
     }
 }
 
 impl Inner {
-    /// What is recorded under `key`. Needs no lock.
-    fn record(&self, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
-        let Some(bytes) = self.folder.read(name)? else { return Ok(None) };
-        match Content::read(&bytes, key, &self.time) {
-            Ok(content) => Ok(content.entry),
+    /// Reads the record or sidecar under `key`. Needs no lock.
+    fn record(&self, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
+        let Some(bytes) = self.directory.read(name)? else { return Ok(None) };
+        match Record::decode(&bytes, key, &self.time) {
+            Ok(record) => Ok(record.entry),
             Err(Unreadable(why)) => {
                 if !self.reported.swap(true, Ordering::Relaxed) {
-                    let path = self.folder.path().join(name.as_str());
-                    log::warn!(target: "evertoken", "{path:?} cannot be read: {why}; told once");
+                    let path = self.directory.path().join(name.as_str());
+                    let effect = match key.is_renewal_secret() {
+                        true => "requests fail until it is removed and somebody signs in again",
+                        false => "it counts as absent and will be replaced",
+                    };
+                    log::warn!(
+                        target: "evertoken",
+                        "{path:?} cannot be read: {why}; {effect}; further unreadable files are not reported"
+                    );
                 }
-                // What the provider is asked with is not to be guessed: whoever asks for it is to see that there is one.
+                // An unreadable renewal secret must not look like an absent one: the manager would start again with an
+                // initial refresh token that the provider may have invalidated. Return an entry without bytes.
                 let unreadable = || Entry::with_version(Vec::new(), Duration::ZERO, Version::of_bytes(&bytes));
-                Ok(key.is_state().then(unreadable))
+                Ok(key.is_renewal_secret().then(unreadable))
             }
         }
     }
 
+    /// Compares and swaps a record or sidecar: steps 1 to 7 of the module's theory of operation.
     fn swap_record(
         &self,
-        name: &Name,
+        name: &FileName,
         key: &Key,
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let asked_at = self.time.on_this_host();
-        let guard = self.folder.guard_within(name, longest_queue(key))?;
-        let guard = guard.ok_or_else(|| self.folder.kept_out(name))?;
+        let requested_at = self.time.host_now();
+        // Steps 1 and 2.
+        let lock = self.directory.lock_within(name, max_lock_wait(key))?;
+        let lock = lock.ok_or_else(|| self.directory.lock_timeout_error(name))?;
+        // Step 3.
         let current = self.record(name, key)?;
         if !expected.matches(current.as_ref()) {
             return Ok(SwapOutcome::Conflict(current));
         }
         let Some((bytes, lifetime)) = new else {
-            return self.folder.remove(&guard, name).map(|()| SwapOutcome::Done(None));
+            return self.directory.remove(&lock, name).map(|()| SwapOutcome::Done(None));
         };
-        let version = self.write(&guard, name, key, bytes, self.rest_of(lifetime, asked_at))?;
-        drop(guard);
-        self.folder.sync()?;
+        // Steps 4 to 6.
+        let version = self.write(&lock, name, key, bytes, self.remaining_of(lifetime, requested_at))?;
+        // Step 7. Syncing a directory is slow and needs no lock.
+        drop(lock);
+        self.directory.sync()?;
         Ok(SwapOutcome::Done(Some(version)))
     }
 
-    /// `name`: that of the record.
+    /// Compares and swaps a lease. `name` is the file of the leased record, `key` the key of the lease.
     fn swap_lease(
         &self,
-        name: &Name,
+        name: &FileName,
         key: &Key,
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        let guard = self.folder.guard(name)?;
-        let current = self.lease(&guard, name, key)?;
+        let lock = self.directory.lock(name)?;
+        let current = self.live_lease(&lock, name, key)?;
         if !expected.matches(current.as_ref()) {
             return Ok(SwapOutcome::Conflict(current));
         }
         Ok(SwapOutcome::Done(match new {
-            Some((owner, lifetime)) => Some(self.take_lease(&guard, name, key, owner, lifetime)?),
-            None => self.free_lease(&guard, name).map(|()| None)?,
+            Some((owner, lifetime)) => Some(self.take_lease(&lock, name, key, owner, lifetime)?),
+            None => self.free_lease(&lock, name).map(|()| None)?,
         }))
     }
 
-    /// What is left of a lifetime that began when it was asked for: whoever was stopped while it waited for a lock must not give
-    /// more.
-    fn rest_of(&self, lifetime: Duration, asked_at: HostMoment) -> Duration {
-        lifetime.saturating_sub(self.time.on_this_host().since(asked_at))
+    /// Returns what is left of a lifetime that began at `requested_at`. The time spent waiting for the lock, or stopped
+    /// meanwhile, is part of the lifetime.
+    fn remaining_of(&self, lifetime: Duration, requested_at: HostTimestamp) -> Duration {
+        lifetime.saturating_sub(self.time.host_now().since(requested_at))
     }
 
-    fn write(&self, guard: &Guard, name: &Name, key: &Key, bytes: &[u8], lifetime: Duration) -> Result<Version, Error> {
-        let text = Text::of(key, bytes, lifetime, None, &self.time)?;
-        self.folder.write(guard, name, &text, &self.time)?;
-        Ok(text.version)
+    /// Writes a file and syncs its contents, but not the directory.
+    fn write(
+        &self,
+        lock: &FileLock,
+        name: &FileName,
+        key: &Key,
+        bytes: &[u8],
+        lifetime: Duration,
+    ) -> Result<Version, Error> {
+        let record = EncodedRecord::new(key, bytes, lifetime, None, &self.time)?;
+        self.directory.write(lock, name, &record, &self.time)?;
+        Ok(record.version)
     }
 
-    /// Who said that it fetches, and for how long at most. Needs no lock, and nobody knows whether it still lives.
-    fn recorded_lease(&self, name: &Name, key: &Key) -> Result<Option<Content>, Error> {
-        let bytes = self.folder.read(&name.owner())?;
-        // It is not made to outlast a loss of power, so what cannot be read is nothing to report.
-        Ok(bytes.and_then(|bytes| Content::read(&bytes, key, &self.time).ok()))
+    /// Reads the recorded lease. Needs no lock, and does not tell whether the holder is still alive.
+    fn read_lease(&self, name: &FileName, key: &Key) -> Result<Option<Record>, Error> {
+        let bytes = self.directory.read(&name.owner())?;
+        // `.owner` is not synced, so an unreadable one after a loss of power is expected. Do not report it.
+        Ok(bytes.and_then(|bytes| Record::decode(&bytes, key, &self.time).ok()))
     }
 
-    /// Who fetches, and for how long at most. `name`: that of the record.
-    fn lease(&self, guard: &Guard, name: &Name, key: &Key) -> Result<Option<Entry>, Error> {
-        let Some(content) = self.recorded_lease(name, key)? else { return Ok(None) };
-        let Some(entry) = content.entry else { return Ok(None) };
-        self.leases.forget_unless(name, entry.version());
-        let lifetimes = content.held.is_none_or(|file| self.folder.is_held(guard, name, file));
-        Ok(Some(entry).filter(|_| lifetimes))
+    /// Returns the lease if it has not expired and its holder is alive. `name` is the file of the leased record, `key`
+    /// the key of the lease.
+    fn live_lease(&self, lock: &FileLock, name: &FileName, key: &Key) -> Result<Option<Entry>, Error> {
+        let Some(record) = self.read_lease(name, key)? else { return Ok(None) };
+        let Some(entry) = record.entry else { return Ok(None) };
+        // Another owner may have taken an expired lease of this process. Close our file: while it is locked, no other
+        // process can lock `.lease`, and leases count by their lifetimes alone.
+        self.held_leases.drop_other_version(name, entry.version());
+        let is_live = record.held.is_none_or(|file| self.directory.is_lease_locked(lock, name, file));
+        Ok(Some(entry).filter(|_| is_live))
     }
 
+    /// Takes the lease, or takes it again, for `lifetime`. The caller has checked that no other owner holds it.
     fn take_lease(
         &self,
-        guard: &Guard,
-        name: &Name,
+        lock: &FileLock,
+        name: &FileName,
         key: &Key,
         owner: &[u8],
         lifetime: Duration,
     ) -> Result<Version, Error> {
-        // Where one that is stopped still has the file, the lease counts for its lifetime alone.
-        let file = self.leases.take(name).filter(|file| self.folder.is_in_place(file, &name.lease()));
+        // Reuse the file of a lease that this process already holds. If a stopped process still has the lock (its lease
+        // has expired), `file` stays `None`, and the new lease counts by its lifetime alone.
+        let file = self.held_leases.remove(name).filter(|file| self.directory.is_current(file, &name.lease()));
         let file = match file {
-            None => self.folder.hold(guard, name)?,
+            None => self.directory.try_lock_lease(lock, name)?,
             file => file,
         };
-        let held = file.as_ref().and_then(folder::number);
-        let text = Text::of(key, owner, lifetime, held, &self.time)?;
-        self.folder.write_owner(guard, name, &text)?;
+        let held = file.as_ref().and_then(directory::inode);
+        let record = EncodedRecord::new(key, owner, lifetime, held, &self.time)?;
+        self.directory.write_owner(lock, name, &record)?;
         if let Some(file) = file {
-            self.leases.keep(name, text.version.clone(), file, Deadline::within(lifetime));
+            self.held_leases.insert(name, record.version.clone(), file, Deadline::within(lifetime));
         }
-        Ok(text.version)
+        Ok(record.version)
     }
 
-    fn free_lease(&self, guard: &Guard, name: &Name) -> Result<(), Error> {
-        let file = self.leases.take(name);
-        let removed = self.folder.remove(guard, &name.owner());
-        drop(file.map(Guard::of));
+    /// Releases the lease: deletes `.owner` and unlocks `.lease`.
+    fn free_lease(&self, lock: &FileLock, name: &FileName) -> Result<(), Error> {
+        let file = self.held_leases.remove(name);
+        let removed = self.directory.remove(lock, &name.owner());
+        drop(file.map(FileLock::from_locked));
         removed
     }
 }
@@ -410,21 +521,21 @@ impl fmt::Debug for FileStore {
     }
 }
 
-/// How long the change of a record waits for its turn: longer where the store is waited for longer, two seconds for a state
-/// and three for what is done once.
-fn longest_queue(key: &Key) -> Duration {
-    if key.is_done_once() {
+/// How long a write of `key` waits for `.lock`. The limit leaves time for the write itself within the manager's own
+/// limit for a store call, which is one second, two for a renewal secret and three for an operation.
+fn max_lock_wait(key: &Key) -> Duration {
+    if key.is_operation() {
         Duration::from_millis(2_500)
-    } else if key.is_state() {
+    } else if key.is_renewal_secret() {
         Duration::from_millis(1_500)
     } else {
-        LONGEST_QUEUE
+        MAX_LOCK_WAIT
     }
 }
 
-/// Those who wait look at the folder that often.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+/// Between two looks of `wait` at the directory: doubles from the first to the second, with 25 % jitter.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(2);
+const MAX_BACKOFF: Duration = Duration::from_millis(16);
 
-/// Every so many looks they try whether the holder of the lease still lives.
-const ROUNDS: u32 = 6;
+/// `wait` tests in one of this many looks whether the holder of the lease is still alive.
+const POLLS_PER_LEASE_CHECK: u32 = 6;

@@ -1,18 +1,19 @@
-//! Where a Redis is, and how it is reached.
+//! The settings of a Redis store: where the servers are, how to authenticate, TLS, and the time limits.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, cmd};
 
+use super::address::{Address, Endpoint};
 use crate::clock::Deadline;
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// Where a Redis (or Valkey) is, and how it is reached. `Debug` shows the address and the user, not the password.
+/// The settings of a [`RedisStore`](crate::RedisStore): the servers' addresses, the password, TLS and time limits.
+///
+/// Works for Redis and for Valkey. `Debug` shows addresses and the user, never the password.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,25 +39,18 @@ pub struct RedisConfig {
     timeout: Duration,
 }
 
-/// How the servers stand together.
+/// How the servers are arranged.
 #[derive(Clone, Debug)]
 pub(super) enum Topology {
-    One(Place),
+    Single(Address),
     #[cfg(feature = "redis-sentinel")]
     Sentinels {
-        nodes: Vec<Place>,
+        nodes: Vec<Address>,
         service: String,
         password: Option<Secret>,
     },
     #[cfg(feature = "redis-cluster")]
-    Cluster(Vec<Place>),
-}
-
-/// The address of one server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Tcp(String, u16),
-    Unix(PathBuf),
+    Cluster(Vec<Address>),
 }
 
 #[cfg(feature = "redis-tls")]
@@ -67,54 +61,58 @@ struct Certificates {
 }
 
 impl RedisConfig {
-    /// One server, by its URL: `redis://[user:password@]host[:port][/database]` (or `valkey://`), `rediss://` for TLS (feature
-    /// `redis-tls`), or `redis+unix:///path/of/socket?db=0&user=..&pass=..`.
+    /// Uses one server, given by a URL: `redis://[user:password@]host[:port][/database]` (or `valkey://`), `rediss://`
+    /// for TLS (feature `redis-tls`), or `redis+unix:///path/of/socket?db=0&user=..&pass=..`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it is none of these, or has `#insecure`. The text never
-    /// quotes the URL. Whether the feature `redis-tls` is on is checked by [`RedisStore::new`](crate::RedisStore::new).
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL has none of these forms, or contains `#insecure`,
+    /// which would switch off the check of certificates. The error never quotes the URL.
+    /// [`RedisStore::new`](crate::RedisStore::new) checks that a `rediss://` URL comes with the feature `redis-tls`.
     pub fn from_url(url: &str) -> Result<RedisConfig, Error> {
-        let told = url.into_connection_info().map_err(|_| Error::config(NO_URL))?;
-        let (place, tls) = match told.addr() {
-            ConnectionAddr::Tcp(host, port) => (Place::Tcp(host.clone(), *port), false),
+        let info = url.into_connection_info().map_err(|_| Error::config(INVALID_URL))?;
+        let (address, tls) = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => (Address::Tcp(host.clone(), *port), false),
             ConnectionAddr::TcpTls { insecure: true, .. } => {
-                return Err(Error::config("#insecure in a Redis URL would switch the check of certificates off"));
+                return Err(Error::config(
+                    "#insecure in the Redis URL would switch off the check of certificates; remove it",
+                ));
             }
-            ConnectionAddr::TcpTls { host, port, .. } => (Place::Tcp(host.clone(), *port), true),
-            ConnectionAddr::Unix(path) => (Place::Unix(path.clone()), false),
-            _ => return Err(Error::config(NO_URL)),
+            ConnectionAddr::TcpTls { host, port, .. } => (Address::Tcp(host.clone(), *port), true),
+            ConnectionAddr::Unix(path) => (Address::Unix(path.clone()), false),
+            _ => return Err(Error::config(INVALID_URL)),
         };
-        let settings = told.redis_settings();
+        let settings = info.redis_settings();
         Ok(RedisConfig {
             user: settings.username().map(str::to_owned),
             password: settings.password().map(Secret::from),
             database: settings.db(),
             tls,
-            ..RedisConfig::of(Topology::One(place))
+            ..RedisConfig::of(Topology::Single(address))
         })
     }
 
-    /// The master that the sentinels at `nodes` (`host:port`) know as `service`. Asks them in turn, and again whenever
-    /// the master is lost or demoted.
+    /// Uses the master that the sentinels at `nodes` (`host:port`) monitor under the name `service`. The store asks the
+    /// sentinels when it connects, and again when the connection breaks or the master becomes a replica.
     ///
     /// # Errors
     ///
-    /// As [`from_url`](RedisConfig::from_url), when a node is not `host:port` or there is none.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when `nodes` is empty or a node is not `host:port`.
     #[cfg(feature = "redis-sentinel")]
     pub fn sentinels<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>, service: &str) -> Result<RedisConfig, Error> {
-        let topology = Topology::Sentinels { nodes: places(nodes)?, service: service.to_owned(), password: None };
+        let topology = Topology::Sentinels { nodes: parse_nodes(nodes)?, service: service.to_owned(), password: None };
         Ok(RedisConfig::of(topology))
     }
 
-    /// A cluster, of which some nodes are at `nodes` (`host:port`). All keys of a credential are in one slot.
+    /// Uses a cluster. `nodes` (`host:port`) are some of its nodes, from which the store learns the others. The keys of
+    /// a credential share a slot.
     ///
     /// # Errors
     ///
-    /// As [`from_url`](RedisConfig::from_url), when a node is not `host:port` or there is none.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when `nodes` is empty or a node is not `host:port`.
     #[cfg(feature = "redis-cluster")]
     pub fn cluster<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<RedisConfig, Error> {
-        Ok(RedisConfig::of(Topology::Cluster(places(nodes)?)))
+        Ok(RedisConfig::of(Topology::Cluster(parse_nodes(nodes)?)))
     }
 
     fn of(topology: Topology) -> RedisConfig {
@@ -126,21 +124,23 @@ impl RedisConfig {
             tls: false,
             #[cfg(feature = "redis-tls")]
             certificates: Certificates::default(),
-            timeout: TIME_LIMIT,
+            timeout: DEFAULT_TIMEOUT,
         }
     }
 
-    /// The ACL user, who needs a [`password`](RedisConfig::password) too. Default: the URL's, else Redis' own default user.
+    /// Sets the ACL user, which requires a [`password`](RedisConfig::password). Default: the user in the URL, else the
+    /// server's default user.
     pub fn user(self, user: impl Into<String>) -> Self {
         Self { user: Some(user.into()), ..self }
     }
 
-    /// The password. Default: the URL's, else none.
+    /// Sets the password. Default: the password in the URL, else none.
     pub fn password(self, password: impl Into<Secret>) -> Self {
         Self { password: Some(password.into()), ..self }
     }
 
-    /// The password of the sentinels, if they have one of their own. Without sentinels it means nothing.
+    /// Sets the password of the sentinels themselves. Default: none. Has no effect without
+    /// [`sentinels`](RedisConfig::sentinels).
     #[cfg(feature = "redis-sentinel")]
     pub fn sentinel_password(mut self, secret: impl Into<Secret>) -> Self {
         if let Topology::Sentinels { password, .. } = &mut self.topology {
@@ -149,57 +149,62 @@ impl RedisConfig {
         self
     }
 
-    /// The number of the database. Default: the URL's, else 0. A cluster has only that one.
+    /// Sets the number of the database. Default: the one in the URL, else 0. A cluster has only database 0.
     pub fn database(self, number: u32) -> Self {
         Self { database: i64::from(number), ..self }
     }
 
-    /// Speaks TLS with all nodes, as `rediss://` does. The certificate is checked against the system's root
+    /// Uses TLS for all servers, as `rediss://` does. Their certificates are checked against the system's root
     /// certificates.
     #[cfg(feature = "redis-tls")]
     pub fn tls(self) -> Self {
         Self { tls: true, ..self }
     }
 
-    /// Speaks TLS and trusts these root certificates (PEM, one or more) instead of the system's.
+    /// Uses TLS and trusts these root certificates (PEM, one or more) instead of the system's.
     #[cfg(feature = "redis-tls")]
     pub fn root_certificates(mut self, pem: &str) -> Self {
         self.certificates.roots = Some(pem.to_owned());
         self.tls()
     }
 
-    /// Speaks TLS and shows the server this certificate (PEM, with its chain) and proves it with this key (PEM).
+    /// Uses TLS and authenticates with this client certificate (PEM, with its chain) and its private key (PEM).
     #[cfg(feature = "redis-tls")]
     pub fn client_certificate(mut self, certificate: &str, key: impl Into<Secret>) -> Self {
         self.certificates.client = Some((certificate.to_owned(), key.into()));
         self.tls()
     }
 
-    /// How long connecting, sending, and waiting for an answer may take, each; from 10 to 500 ms. Default: 250 ms. An
-    /// operation as a whole takes 500 ms at most; when there is time left, one that got no answer is tried again.
+    /// Sets the time limit of each step: connecting, sending, waiting for the reply. From 10 to 500 ms; the default is
+    /// 250 ms. An operation as a whole takes 500 ms at most. When a step times out and time is left, the operation is
+    /// sent again on a new connection.
     pub fn timeout(self, limit: Duration) -> Self {
         Self { timeout: limit, ..self }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
-        if !(SHORTEST_LIMIT..=LONGEST_LIMIT).contains(&self.timeout) {
-            return Err(Error::config("the time limit of Redis must be from 10 to 500 ms"));
+        if !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&self.timeout) {
+            return Err(Error::config("RedisConfig::timeout must be from 10 to 500 ms"));
         }
         if self.user.is_some() && self.password.is_none() {
-            return Err(Error::config("a Redis user needs a password too"));
+            return Err(Error::config("a Redis user is set without a password; set one with RedisConfig::password"));
         }
         if self.tls && !cfg!(feature = "redis-tls") {
-            return Err(Error::config("to reach a Redis over TLS turn the feature redis-tls on"));
+            return Err(Error::config(
+                "TLS with Redis needs the feature redis-tls; turn it on, or use redis:// instead of rediss://",
+            ));
         }
         if self.database < 0 {
-            return Err(Error::config("the number of a Redis database is not negative"));
+            return Err(Error::config("the database number in the Redis URL is negative; use 0 or above"));
         }
-        if let (Topology::One(Place::Unix(_)), true) = (&self.topology, self.tls) {
-            return Err(Error::config("there is no TLS over a Unix socket"));
+        if let (Topology::Single(Address::Unix(_)), true) = (&self.topology, self.tls) {
+            return Err(Error::config(
+                "TLS cannot be used over a Unix socket; remove RedisConfig::tls, or connect over TCP",
+            ));
         }
         #[cfg(feature = "redis-cluster")]
         if let (Topology::Cluster(_), 1..) = (&self.topology, self.database) {
-            return Err(Error::config("a Redis cluster has the database 0 only"));
+            return Err(Error::config("a Redis cluster has only database 0; remove RedisConfig::database"));
         }
         self.check_certificates()
     }
@@ -214,11 +219,11 @@ impl RedisConfig {
         };
         let Certificates { roots, client } = &self.certificates;
         if !roots.as_deref().is_none_or(holds_some) {
-            return Err(Error::config("the root certificates of Redis are not PEM"));
+            return Err(Error::config("RedisConfig::root_certificates contains no PEM certificate, or a damaged one"));
         }
         let Some((certificate, key)) = client else { return Ok(()) };
         if !holds_some(certificate) || PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).is_err() {
-            return Err(Error::config("the client certificate of Redis, or its key, is not PEM"));
+            return Err(Error::config("the certificate or the key in RedisConfig::client_certificate is not PEM"));
         }
         Ok(())
     }
@@ -232,10 +237,21 @@ impl RedisConfig {
         &self.topology
     }
 
-    /// True when connecting has parts that no time limit of a socket bounds.
-    pub(super) fn may_take_long(&self) -> bool {
+    /// Returns the name of the server, or of the group of servers, for errors that are not about one connection.
+    pub(super) fn endpoint(&self) -> Endpoint {
         match &self.topology {
-            Topology::One(place) => place.has_name(),
+            Topology::Single(address) => Endpoint::Server(address.clone()),
+            #[cfg(feature = "redis-sentinel")]
+            Topology::Sentinels { nodes, .. } => Endpoint::Sentinels(nodes.clone()),
+            #[cfg(feature = "redis-cluster")]
+            Topology::Cluster(nodes) => Endpoint::Cluster(nodes.clone()),
+        }
+    }
+
+    /// Returns whether connecting has steps that no socket timeout bounds, and so needs a helper thread.
+    pub(super) fn needs_connect_thread(&self) -> bool {
+        match &self.topology {
+            Topology::Single(address) => address.needs_resolution(),
             #[cfg(feature = "redis-sentinel")]
             Topology::Sentinels { .. } => true,
             #[cfg(feature = "redis-cluster")]
@@ -251,49 +267,52 @@ impl RedisConfig {
         }
     }
 
-    pub(super) fn limit(&self) -> Duration {
+    pub(super) fn command_timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The same, but no longer than until `deadline`.
-    pub(super) fn limit_until(&self, deadline: Deadline) -> Duration {
+    /// Returns the time limit of a step that must end by `deadline`.
+    pub(super) fn timeout_until(&self, deadline: Deadline) -> Duration {
         self.timeout.min(deadline.remaining())
     }
 
     #[cfg(feature = "redis-tls")]
-    pub(super) fn speaks_tls(&self) -> bool {
+    pub(super) fn uses_tls(&self) -> bool {
         self.tls
     }
 
-    /// What the `redis` crate needs to reach `place`, and to say nothing there: not even its name, which would cost a
-    /// round trip and, when the server is silent, twice the time limit.
-    pub(super) fn silent_info(&self, place: &Place) -> Result<ConnectionInfo, redis::RedisError> {
-        let address = match place {
-            Place::Tcp(host, port) if self.tls => {
+    /// Returns what the `redis` crate needs to connect to `address` and then send nothing. Its own setup would cost a
+    /// round trip to send the library's name, and twice the time limit when the server is silent.
+    pub(super) fn connection_info(&self, address: &Address) -> Result<ConnectionInfo, redis::RedisError> {
+        let info = match address {
+            Address::Tcp(host, port) if self.tls => {
                 ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
             }
-            Place::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
-            Place::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            Address::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
+            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
         };
         let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let tcp = TcpSettings::default().set_nodelay(true);
-        Ok(address.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp))
+        Ok(info.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp))
     }
 
-    /// What is to be said on a new connection.
-    pub(super) fn greetings(&self) -> impl Iterator<Item = Cmd> {
+    /// Returns the commands to send on a new connection. Each comes with a text that says what to check when the server
+    /// answers with a plain `ERR`.
+    pub(super) fn setup_commands(&self) -> impl Iterator<Item = (Cmd, &'static str)> {
         let password = self.password.as_ref().map(|password| authentication(self.user.as_deref(), password));
         let database = (self.database != 0).then(|| {
             let mut select = cmd("SELECT");
             select.arg(self.database);
             select
         });
+        let (password, database) = (password.map(|auth| (auth, AUTH_REFUSED)), database.map(|db| (db, SELECT_REFUSED)));
         password.into_iter().chain(database)
     }
 
-    /// The same for a sentinel, which has neither databases nor the users of its master.
+    /// Returns the command to send on a new connection to a sentinel. Sentinels have no databases, and not the users of
+    /// their master.
     #[cfg(feature = "redis-sentinel")]
-    pub(super) fn sentinel_greeting(&self) -> Option<Cmd> {
+    pub(super) fn sentinel_setup_command(&self) -> Option<Cmd> {
         match &self.topology {
             Topology::Sentinels { password, .. } => password.as_ref().map(|password| authentication(None, password)),
             _ => None,
@@ -313,8 +332,8 @@ impl RedisConfig {
     }
 
     #[cfg(feature = "redis-cluster")]
-    pub(super) fn cluster_client(&self, nodes: &[Place]) -> Result<redis::cluster::ClusterClient, redis::RedisError> {
-        let nodes: Vec<_> = nodes.iter().map(|node| self.silent_info(node)).collect::<Result<_, _>>()?;
+    pub(super) fn cluster_client(&self, nodes: &[Address]) -> Result<redis::cluster::ClusterClient, redis::RedisError> {
+        let nodes: Vec<_> = nodes.iter().map(|node| self.connection_info(node)).collect::<Result<_, _>>()?;
         let mut builder = redis::cluster::ClusterClient::builder(nodes)
             .use_protocol(ProtocolVersion::RESP2)
             .connection_timeout(self.timeout)
@@ -355,34 +374,27 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-impl Place {
-    /// True when its address has to be looked up.
-    fn has_name(&self) -> bool {
-        matches!(self, Place::Tcp(host, _) if host.parse::<IpAddr>().is_err())
-    }
-
-    /// From `host:port`; an IPv6 address stands in brackets.
-    #[cfg(any(feature = "redis-sentinel", feature = "redis-cluster"))]
-    pub(super) fn parse(text: &str) -> Option<Place> {
-        let (host, port) = text.rsplit_once(':')?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'%');
-        let fits = !host.is_empty() && host.bytes().all(plain);
-        fits.then_some(Place::Tcp(host.to_owned(), port.parse().ok()?))
-    }
-}
-
 #[cfg(any(feature = "redis-sentinel", feature = "redis-cluster"))]
-fn places<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<Place>, Error> {
-    let places: Option<Vec<_>> = nodes.into_iter().map(|node| Place::parse(node.as_ref())).collect();
-    places
-        .filter(|places| !places.is_empty())
-        .ok_or_else(|| Error::config("the Redis nodes must be given as host:port, at least one"))
+fn parse_nodes<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<Address>, Error> {
+    let nodes: Option<Vec<_>> = nodes.into_iter().map(|node| Address::parse(node.as_ref())).collect();
+    nodes
+        .filter(|nodes| !nodes.is_empty())
+        .ok_or_else(|| Error::config("each Redis node must be given as host:port, and at least one is needed"))
 }
 
-const NO_URL: &str = "the Redis URL cannot be read: it is redis://host:port/database, rediss:// (with the feature \
-                      redis-tls) or redis+unix:///path";
+const INVALID_URL: &str = "the Redis URL cannot be parsed; write redis://host:port/database, rediss:// for TLS \
+                           (with the feature redis-tls) or redis+unix:///path/of/socket";
 
-const TIME_LIMIT: Duration = Duration::from_millis(250);
-const SHORTEST_LIMIT: Duration = Duration::from_millis(10);
-const LONGEST_LIMIT: Duration = Duration::from_millis(500);
+const AUTH_REFUSED: &str = "did not accept the user and password; it may have no password set, or know no users, as \
+                            before Redis 6; check RedisConfig::user and RedisConfig::password";
+const SELECT_REFUSED: &str = "does not have the configured database; check RedisConfig::database";
+
+/// The time limit of a whole operation, from the moment when it gets the connection: connecting, sending, a second
+/// attempt.
+///
+/// Managers wait for one second for an operation, which includes the time in the queue.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+const MAX_TIMEOUT: Duration = OPERATION_TIMEOUT;

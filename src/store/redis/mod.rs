@@ -1,14 +1,62 @@
-//! A store that many hosts share: Redis, or Valkey, which speaks the same.
+//! A store on a Redis or Valkey server, for processes on many hosts.
+//!
+//! # Theory of operation
+//!
+//! **Keys.** A credential's record is a string under `<namespace>:{v1:<hash>}`, with an expiry. Records beside it end
+//! in `:lock` (the lease; its value is the owner), `:state` (renewal secret) and `:quota`; operations of `idempotency`
+//! end in `:once`. `:news` is a stream with one entry, which announces that the record has changed. The braces put all
+//! keys of a credential into one slot of a cluster, so that one script can use them together. A value of another type,
+//! of more than 64 KiB or without an expiry may be under any key: it counts as unreadable or expired, and is replaced.
+//!
+//! **Operations.** Each store operation is one Lua script, which Redis runs atomically; `scripts` explains each of
+//! them.
+//!
+//! | operation | script | commands that it runs |
+//! | --- | --- | --- |
+//! | `read` | `READ` | `TYPE`, `STRLEN`, `GET`, `PTTL` on the record |
+//! | `read_or_lease` | `READ_OR_LEASE` | the same; `SET` on the lease; `XREVRANGE` on the stream |
+//! | `publish` | `PUBLISH` | the same; `SET` on the record, `DEL` on the lease, `XADD` on the stream |
+//! | `compare_and_swap` | `COMPARE_AND_SWAP` | the same; `SET` or `DEL` on the record, `XADD` on the stream |
+//! | `wait` | `CHECK_FOR_CHANGE` | `PTTL` on the lease, the record's version; then `XREAD BLOCK` |
+//! | `watch` | `LAST_POSITIONS` | `XREVRANGE` on the streams; then `XREAD BLOCK` on all of them |
+//!
+//! **Connections.** All operations of a store share one connection, which `queue` hands to one operation at a time:
+//! publications and other writes first, then requests for a lease and polls, then operations of `idempotency`. An
+//! operation waits 400 ms for the connection at most (2 s for `idempotency`), and then has 500 ms. The store opens a
+//! connection when an operation finds none, on a helper thread if name resolution could block. Waiting (`wait`) uses up
+//! to 8 more connections, because `XREAD BLOCK` occupies one, and watching (`watcher`) uses one. A forked child opens
+//! connections of its own.
+//!
+//! **Errors.** `error` sorts failures by what they mean for the connection:
+//!
+//! - The server's complete error reply (out of memory, loading, a wrong key, no permission): the connection stays.
+//! - No reply, a broken connection or a reply that makes no sense: the connection is closed, because a late reply could
+//!   be taken for the reply to the next command. If time is left, the operation is sent once more on a new connection,
+//!   marked `again`, because the server may have performed it.
+//! - `READONLY`: the server became a replica. The operation is sent once more on a new connection, which leads to the
+//!   new master where sentinels or a cluster are configured.
+//!
+//! **The breaker.** Three failures in a row, or one that lasts until a setting changes (a wrong password), open
+//! `breaker`: operations then fail at once, without a round trip, until a probe succeeds. An error about a single key
+//! does not count. While three operations hang, the store sends nothing either. The log reports the first failure and
+//! the first success after it. A full server or a replica answers reads, so only a successful write ends that report.
+//!
+//! **Promises.** A script takes effect once, even when its reply is lost and it is sent again. No operation takes
+//! longer than its time in the queue, its 500 ms, and the last step of a server that sends its reply in pieces. Records
+//! that the server loses, by eviction or by a failover before replication, are fetched again by the managers.
 
+mod address;
 mod breaker;
 mod config;
-mod lane;
-mod link;
+mod connect;
+mod connection;
+mod error;
+mod queue;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
-mod waiting;
-mod watching;
+mod wait;
+mod watcher;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -24,24 +72,29 @@ use crate::store::{
     Cursor, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
 };
 use breaker::Breaker;
-use lane::{Lane, Rank, Turn};
-use link::{Fault, FaultKind, Link};
-use scripts::{Question, Reply};
-use waiting::Waiting;
-use watching::Watching;
+use config::OPERATION_TIMEOUT;
+use connection::Connection;
+use error::{MalformedReply, RedisError, RedisErrorKind};
+use queue::{ConnectionQueue, Permit, Priority};
+use scripts::{ScriptCall, ScriptReply};
+use wait::Waiters;
+use watcher::Watcher;
 
-/// Keeps records in a Redis or Valkey, for all processes on all hosts that share it. Clones share one connection.
+/// A store on a Redis or Valkey server, shared by processes on many hosts.
 ///
-/// Nothing is connected before it is needed. Every operation is one script on the server. It waits for its turn, for 0.4 s at
-/// most and for 2 s if it is about what is [done once](crate::idempotency::Idempotency); then it has half a second, and when its answer is
-/// lost it is repeated within that. A server that sends its answer byte by byte can exceed that, so managers ask on a thread
-/// aside and wait a second at most, or two to store a refresh token. They treat a server that does not answer as
-/// [down](crate::EventKind::StoreDown), and tokens keep coming. After three failures in a row the server is left alone, for
-/// 1 s at first and 30 s at most; after one that lasts until somebody mends a setting, for 30 s at once. The log says once
-/// that it cannot be used, and once that it works again.
+/// Creating a store opens no connection. Clones share one connection, so hand clones of one store to all managers of a
+/// process. In addition the store opens one connection while managers watch for changes, and eight at most while they
+/// wait for other processes.
 ///
-/// Hand clones of one store to all managers of a process: it has one connection for all of them, one more if any of them
-/// watches, and at most eight more while they wait for other processes.
+/// Each operation is one script on the server. An operation waits up to 0.4 s for the connection (up to 2 s for
+/// [idempotency](crate::idempotency::Idempotency)) and then takes half a second at most, including a second attempt
+/// when the reply was lost. A server that sends its reply in small pieces can exceed that; managers then stop waiting
+/// after one second, or after two when they store a renewal secret.
+///
+/// Managers report a server that fails as [down](crate::EventKind::StoreDown), and tokens keep coming. After three
+/// failures in a row the store stops asking the server, for 1 s at first and for about 30 s at most; after a failure
+/// that needs a changed setting, such as a wrong password, for about 30 s at once. The log reports once that the server
+/// cannot be used, and once that it works again.
 ///
 /// ```no_run
 /// use evertoken::{RedisStore, TokenManager, WeCom};
@@ -56,51 +109,52 @@ pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     config: RedisConfig,
-    lane: Lane,
+    queue: ConnectionQueue,
     breaker: Mutex<Breaker>,
-    /// What does not work, and the log has been told of.
-    trouble: Mutex<Option<Trouble>>,
-    waiting: Waiting,
-    watching: Watching,
+    /// The failure that the log has reported and that is not over.
+    outage: Mutex<Option<Outage>>,
+    waiters: Waiters,
+    watcher: Watcher,
 }
 
-struct Trouble {
+struct Outage {
     error: Error,
-    /// Then reading is no sign that it is over.
-    is_about_writing: bool,
+    /// Whether reads may still work, so that a successful read does not end the outage.
+    affects_only_writes: bool,
 }
 
 impl RedisStore {
-    /// A store on the server at this URL: see [`RedisConfig::from_url`].
+    /// Creates a store on the server that `url` names; [`RedisConfig::from_url`] describes the URL. Opens no
+    /// connection.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`]. Whether there is a server is not asked.
+    /// [`ErrorKind::Config`] when the URL is wrong. A server that cannot be reached is no error here.
     pub fn open(url: &str) -> Result<RedisStore, Error> {
         RedisStore::new(RedisConfig::from_url(url)?)
     }
 
-    /// A store on what `config` describes.
+    /// Creates a store with these settings. Opens no connection.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when a setting is wrong. Whether there is a server is not asked.
+    /// [`ErrorKind::Config`] when a setting is wrong. A server that cannot be reached is no error here.
     pub fn new(config: RedisConfig) -> Result<RedisStore, Error> {
         config.check()?;
         Ok(RedisStore(Arc::new(Inner {
             config,
-            lane: Lane::default(),
+            queue: ConnectionQueue::default(),
             breaker: Mutex::default(),
-            trouble: Mutex::default(),
-            waiting: Waiting::default(),
-            watching: Watching::default(),
+            outage: Mutex::default(),
+            waiters: Waiters::default(),
+            watcher: Watcher::default(),
         })))
     }
 }
 
 impl Store for RedisStore {
     fn read(&self, key: &Key) -> Result<Option<crate::store::Entry>, Error> {
-        self.0.ask_or_fail(key, &scripts::read(key), Reply::into_entry)
+        self.0.run_or_fail(key, &scripts::read(key), ScriptReply::into_entry)
     }
 
     fn compare_and_swap(
@@ -109,7 +163,7 @@ impl Store for RedisStore {
         expected: Expected<'_>,
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
-        self.0.ask_or_fail(key, &scripts::swap(key, expected, new), Reply::into_swap)
+        self.0.run_or_fail(key, &scripts::compare_and_swap(key, expected, new), ScriptReply::into_swap_outcome)
     }
 
     fn read_or_lease(
@@ -120,11 +174,11 @@ impl Store for RedisStore {
         owner: &LeaseOwner,
         lease: Duration,
     ) -> Result<LeaseOutcome, Error> {
-        let question = scripts::read_or_lease(key, not, at_least, owner, lease);
-        let leasing = self.0.ask(&question, Rank::Reading, Reply::into_leasing)?;
-        // Where many want something at once, this one comes again.
-        let later = || LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
-        Ok(leasing.unwrap_or_else(later))
+        let call = scripts::read_or_lease(key, not, at_least, owner, lease);
+        let outcome = self.0.run(&call, Priority::Normal, ScriptReply::into_lease_outcome)?;
+        // When the connection did not become free in time, the caller asks again, as if another process had the lease.
+        let retry_now = || LeaseOutcome::Busy { remaining: Duration::ZERO, cursor: Cursor::new(not.cloned()) };
+        Ok(outcome.unwrap_or_else(retry_now))
     }
 
     fn publish(
@@ -135,7 +189,7 @@ impl Store for RedisStore {
         bytes: &[u8],
         lifetime: Duration,
     ) -> Result<PublishOutcome, Error> {
-        self.0.ask_or_fail(key, &scripts::publish(key, owner, seen, bytes, lifetime), Reply::into_publish)
+        self.0.run_or_fail(key, &scripts::publish(key, owner, seen, bytes, lifetime), ScriptReply::into_publish_outcome)
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {
@@ -146,116 +200,126 @@ impl Store for RedisStore {
         Some(self.0.watch(key, notifier))
     }
 
-    fn logs_its_trouble(&self) -> bool {
+    fn logs_outages(&self) -> bool {
         true
     }
 }
 
 impl Inner {
-    /// Asks the server, unless it is to be left alone. `Ok(None)`: so much is asked of it that this one did not get its
-    /// turn in time.
-    fn ask<T>(
+    /// Runs a script, unless the breaker is open. `Ok(None)` when the connection did not become free in time.
+    fn run<T>(
         &self,
-        question: &Question,
-        rank: Rank,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        call: &ScriptCall,
+        priority: Priority,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
     ) -> Result<Option<T>, Error> {
-        let left_alone = |rest| {
-            let why = lock(&self.trouble).as_ref().map(|trouble| format!(": {}", trouble.error)).unwrap_or_default();
-            Error::new(ErrorKind::Store, format!("redis does not work and is left alone{why}")).with_retry_after(rest)
-        };
-        let rest = lock(&self.breaker).rest().or_else(|| self.lane.hangs().then_some(OPERATION));
-        if let Some(rest) = rest {
-            return Err(left_alone(rest));
+        let backoff = lock(&self.breaker).remaining_backoff();
+        if let Some(backoff) = backoff.or_else(|| self.queue.is_stuck().then_some(OPERATION_TIMEOUT)) {
+            return Err(self.unavailable(backoff));
         }
-        let Some(turn) = self.lane.enter(Deadline::within(rank.queue()), rank) else { return Ok(None) };
-        if turn.after_a_hang {
-            self.note_failure(&Fault::lost("redis did not answer in time"));
+        let deadline = Deadline::within(priority.max_queue_time());
+        let Some(permit) = self.queue.acquire(deadline, priority) else { return Ok(None) };
+        if permit.previous_hung {
+            self.note_failure(&RedisError::timed_out(&self.config.endpoint()));
         }
-        // Those that had their turn before this one may have found out that it does not work.
-        lock(&self.breaker).enter(OPERATION).map_err(left_alone)?;
-        let answer = self.ask_now(turn, question, read, Deadline::within(OPERATION));
-        match &answer {
+        // Operations that had the connection before this one may have opened the breaker.
+        lock(&self.breaker).admit(OPERATION_TIMEOUT).map_err(|backoff| self.unavailable(backoff))?;
+        let outcome = self.run_with_retry(permit, call, parse, Deadline::within(OPERATION_TIMEOUT));
+        match &outcome {
             Ok((_, wrote)) => self.note_success(*wrote),
-            Err(fault) => self.note_failure(fault),
+            Err(error) => self.note_failure(error),
         }
-        answer.map(|(value, _)| Some(value)).map_err(|fault| fault.error)
+        outcome.map(|(value, _)| Some(value)).map_err(|error| error.error)
+    }
+
+    /// As [`run`](Inner::run), for operations that the caller cannot simply repeat.
+    fn run_or_fail<T>(
+        &self,
+        key: &Key,
+        call: &ScriptCall,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
+    ) -> Result<T, Error> {
+        let priority = if key.is_operation() { Priority::Low } else { Priority::High };
+        self.run(call, priority, parse)?.ok_or_else(|| {
+            let text =
+                format!("too many concurrent Redis operations wait for {}; try again later", self.config.endpoint());
+            Error::new(ErrorKind::Store, text)
+        })
+    }
+
+    /// The error while no operation is sent, with the failure that led to it.
+    fn unavailable(&self, backoff: Duration) -> Error {
+        let cause = lock(&self.outage).as_ref().map(|outage| format!("; the last error was: {}", outage.error));
+        let endpoint = self.config.endpoint();
+        let text = format!("{endpoint} is unavailable; retrying in {backoff:.1?}{}", cause.unwrap_or_default());
+        Error::new(ErrorKind::Store, text).with_retry_after(backoff)
     }
 
     fn note_success(&self, wrote: bool) {
         if lock(&self.breaker).succeeded() {
-            self.watching.go_on();
+            self.watcher.recover();
         }
         let is_over = {
-            let mut trouble = lock(&self.trouble);
-            trouble.take_if(|trouble| wrote || !trouble.is_about_writing).is_some()
+            let mut outage = lock(&self.outage);
+            outage.take_if(|outage| wrote || !outage.affects_only_writes).is_some()
         };
         if is_over {
-            log::info!(target: "evertoken", "redis works again");
+            log::info!(target: "evertoken", "{} works again", self.config.endpoint());
         }
     }
 
-    fn note_failure(&self, fault: &Fault) {
-        if fault.kind == FaultKind::WrongKey {
+    fn note_failure(&self, error: &RedisError) {
+        // An unusable key says nothing about the server.
+        if error.kind == RedisErrorKind::WrongKey {
             return;
         }
-        lock(&self.breaker).failed(fault.lasts(), fastrand::f64());
-        let trouble = Trouble { error: fault.error.clone(), is_about_writing: fault.is_about_writing() };
-        let before = lock(&self.trouble).replace(trouble);
+        lock(&self.breaker).failed(error.needs_new_settings(), fastrand::f64());
+        let outage = Outage { error: error.error.clone(), affects_only_writes: error.affects_only_writes() };
+        let before = lock(&self.outage).replace(outage);
         if before.is_none() {
-            log::warn!(target: "evertoken", "redis cannot be used: {}", fault.error);
+            log::warn!(target: "evertoken", "the Redis store cannot be used: {}", error.error);
         }
     }
 
-    fn ask_or_fail<T>(
+    /// Runs a script, and once more if the first attempt failed in a way that a new connection may repair. Returns the
+    /// parsed reply, and whether the script wrote a record.
+    fn run_with_retry<T>(
         &self,
-        key: &Key,
-        question: &Question,
-        read: impl Fn(Reply) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        let rank = if key.is_done_once() { Rank::Patient } else { Rank::Writing };
-        let too_much = || Error::new(ErrorKind::Store, "too much is asked of redis at once");
-        self.ask(question, rank, read)?.ok_or_else(too_much)
-    }
-
-    /// The answer, and whether something was written.
-    fn ask_now<T>(
-        &self,
-        mut turn: Turn<'_>,
-        question: &Question,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        mut permit: Permit<'_>,
+        call: &ScriptCall,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
         deadline: Deadline,
-    ) -> Result<(T, bool), Fault> {
-        match self.try_once(&mut turn, question, &read, deadline, false) {
-            // On a new connection, which leads to the new master if there is one.
-            Err(fault) if fault.may_pass() && !deadline.has_passed() => {
-                self.try_once(&mut turn, question, &read, deadline, true)
+    ) -> Result<(T, bool), RedisError> {
+        match self.run_once(&mut permit, call, &parse, deadline, false) {
+            Err(error) if error.is_retryable() && !deadline.has_passed() => {
+                self.run_once(&mut permit, call, &parse, deadline, true)
             }
             other => other,
         }
     }
 
-    fn try_once<T>(
+    fn run_once<T>(
         &self,
-        turn: &mut Turn<'_>,
-        question: &Question,
-        read: impl Fn(Reply) -> Result<T, Fault>,
+        permit: &mut Permit<'_>,
+        call: &ScriptCall,
+        parse: impl Fn(ScriptReply) -> Result<T, MalformedReply>,
         deadline: Deadline,
         again: bool,
-    ) -> Result<(T, bool), Fault> {
-        // Taken out while it is in use: only when it is known to be in order it goes back.
-        let mut link = match turn.link.take().filter(Link::is_of_this_process) {
-            Some(link) => link,
-            None => Link::open(&self.config, deadline)?,
+    ) -> Result<(T, bool), RedisError> {
+        // Taken out of the permit while in use, and put back only when it is known to be usable. A panic or an early
+        // return therefore closes it.
+        let mut connection = match permit.connection.take().filter(Connection::is_of_this_process) {
+            Some(connection) => connection,
+            None => connect::open(&self.config, deadline)?,
         };
-        let answer = question.ask(&mut link, self.config.limit(), deadline, again).and_then(|reply| {
+        let outcome = call.run(&mut connection, self.config.command_timeout(), deadline, again).and_then(|reply| {
             let wrote = reply.has_written();
-            Ok((read(reply)?, wrote))
+            Ok((parse(reply).map_err(|MalformedReply| connection.malformed_reply())?, wrote))
         });
-        if answer.as_ref().err().is_none_or(|fault| !fault.breaks()) {
-            turn.link = Some(link);
+        if outcome.as_ref().err().is_none_or(|error| !error.breaks_connection()) {
+            permit.connection = Some(connection);
         }
-        answer
+        outcome
     }
 }
 
@@ -265,17 +329,15 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-impl Rank {
-    /// How long an operation waits for its turn. What is to be done once is not done without the store, so it waits longer.
-    fn queue(self) -> Duration {
-        if self == Rank::Patient { LONG_QUEUE } else { QUEUE }
+impl Priority {
+    /// Returns how long an operation waits for the connection.
+    fn max_queue_time(self) -> Duration {
+        if self == Priority::Low { MAX_LOW_PRIORITY_QUEUE_TIME } else { MAX_QUEUE_TIME }
     }
 }
 
-const QUEUE: Duration = Duration::from_millis(400);
+const MAX_QUEUE_TIME: Duration = Duration::from_millis(400);
 
-/// With the operation itself it stays below the three seconds for which a step of what is done once is waited for.
-const LONG_QUEUE: Duration = Duration::from_secs(2);
-
-/// What an operation may take, all in all, when it has its turn.
-const OPERATION: Duration = Duration::from_millis(500);
+/// Longer, because an operation of `idempotency` cannot run without the store. Together with the operation's own time
+/// it stays below the three seconds that `idempotency` waits for one step.
+const MAX_LOW_PRIORITY_QUEUE_TIME: Duration = Duration::from_secs(2);

@@ -1,53 +1,70 @@
-//! Finds the master that a group of sentinels knows.
+//! Finds and connects to the master that a group of sentinels monitors.
 
 use redis::{Value, cmd};
 
-use super::config::{Place, RedisConfig};
-use super::link::{Fault, FaultKind, Link};
+use super::address::{Address, Endpoint};
+use super::config::RedisConfig;
+use super::connection::Connection;
+use super::error::{RedisError, RedisErrorKind};
 use crate::clock::Deadline;
 
-/// Asks the sentinels, beginning with any of them, for the master of `service`, and connects to it. One that is no
-/// master any more, or not yet, is not taken, whatever the sentinel says.
-pub(super) fn master(config: &RedisConfig, nodes: &[Place], service: &str, deadline: Deadline) -> Result<Link, Fault> {
-    // Not the first one always: it may be the one that does not answer, and take up the whole time.
+/// Asks the sentinels for the master of `service` and connects to it.
+///
+/// A sentinel may name a server that is not the master any more, or not yet. The server is asked for its role, and used
+/// only if it is the master.
+pub(super) fn connect_to_master(
+    config: &RedisConfig,
+    nodes: &[Address],
+    service: &str,
+    deadline: Deadline,
+) -> Result<Connection, RedisError> {
+    // Start at a random sentinel: if the first one in the list is silent, it would use up the time of every attempt.
     let first = fastrand::usize(..nodes.len().max(1));
-    let mut last = Fault::unreachable("no sentinel of redis knows the master");
+    let mut last = RedisError::connect_timed_out(&config.endpoint());
     for node in nodes.iter().cycle().skip(first).take(nodes.len()) {
         if deadline.has_passed() {
             break;
         }
-        match ask(config, node, service, deadline).and_then(|place| connect(config, &place, deadline)) {
-            Ok(link) => return Ok(link),
-            // The others would say the same, and a wrong password is not to be tried again and again.
-            Err(fault) if fault.kind == FaultKind::Refused => return Err(fault),
-            Err(fault) => last = fault,
+        let address = find_master(config, node, service, deadline);
+        match address.and_then(|address| connect_if_master(config, &address, deadline)) {
+            Ok(connection) => return Ok(connection),
+            // The other sentinels would lead to the same refusal, and a wrong password must not be tried repeatedly.
+            Err(error) if error.kind == RedisErrorKind::Refused => return Err(error),
+            Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn ask(config: &RedisConfig, node: &Place, service: &str, deadline: Deadline) -> Result<Place, Fault> {
-    // Half the time, so that a silent one leaves some for another.
-    let deadline = deadline.min(Deadline::within(config.limit_until(deadline) / 2));
-    let mut sentinel = Link::connect(config, node, deadline)?;
-    if let Some(greeting) = config.sentinel_greeting() {
-        sentinel.ask(&greeting, deadline.remaining())?;
+fn find_master(config: &RedisConfig, node: &Address, service: &str, deadline: Deadline) -> Result<Address, RedisError> {
+    // Half of the time, so that a silent sentinel leaves enough for another one.
+    let deadline = deadline.min(Deadline::within(config.timeout_until(deadline) / 2));
+    let endpoint = Endpoint::Sentinel(node.clone());
+    let mut sentinel = Connection::without_setup(config, node, endpoint.clone(), deadline)?;
+    if let Some(command) = config.sentinel_setup_command() {
+        sentinel.request(&command, deadline.remaining())?;
     }
     let mut question = cmd("SENTINEL");
     question.arg("get-master-addr-by-name").arg(service);
-    let Value::Array(address) = sentinel.ask(&question, deadline.remaining())? else {
-        return Err(Fault::unreachable("the sentinels of redis do not know this service"));
+    let Value::Array(address) = sentinel.request(&question, deadline.remaining())? else {
+        let text = format!("{endpoint} knows no service \"{service}\"; check the name given to RedisConfig::sentinels");
+        return Err(RedisError::new(RedisErrorKind::Unreachable, text));
     };
-    let [Value::BulkString(host), Value::BulkString(port)] = address.as_slice() else { return Err(Fault::nonsense()) };
+    let [Value::BulkString(host), Value::BulkString(port)] = address.as_slice() else {
+        return Err(sentinel.malformed_reply());
+    };
     let text = format!("{}:{}", String::from_utf8_lossy(host), String::from_utf8_lossy(port));
-    Place::parse(&text).ok_or_else(Fault::nonsense)
+    Address::parse(&text).ok_or_else(|| sentinel.malformed_reply())
 }
 
-fn connect(config: &RedisConfig, place: &Place, deadline: Deadline) -> Result<Link, Fault> {
-    let mut link = Link::to(config, place, deadline)?;
-    let role = link.ask(&cmd("ROLE"), config.limit_until(deadline))?;
+fn connect_if_master(config: &RedisConfig, address: &Address, deadline: Deadline) -> Result<Connection, RedisError> {
+    let mut connection = Connection::to_server(config, address, deadline)?;
+    let role = connection.request(&cmd("ROLE"), config.timeout_until(deadline))?;
     match role {
-        Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(link),
-        _ => Err(Fault::unreachable("the master of redis is changing")),
+        Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(connection),
+        _ => {
+            let text = format!("redis at {address} is not the master now; a failover may be going on");
+            Err(RedisError::new(RedisErrorKind::Unreachable, text))
+        }
     }
 }

@@ -1,36 +1,50 @@
-//! How a vendor breaks.
+//! The ways in which a fake vendor's token endpoints can fail.
 
 use std::time::Duration;
 
-/// How all that grants tokens fails. The business API goes on: that is what tells a good token from a dead one.
+/// A failure of a [`FakeVendor`](super::FakeVendor)'s token endpoints, for
+/// [`fail_with`](super::FakeVendor::fail_with).
+///
+/// A fault lasts until [`recover`](super::FakeVendor::recover). The vendor's API is not affected and still accepts
+/// valid tokens. Each variant names the situation to which it corresponds:
+///
+/// ```
+/// use evertoken::{ErrorKind, TokenManager, WeCom};
+/// use evertoken::testing::{FakeVendor, VendorFault};
+///
+/// let vendor = FakeVendor::wecom();
+/// vendor.fail_with(VendorFault::Status(503));
+/// let manager = TokenManager::new(WeCom::new("corp", "secret").base_url(vendor.url()));
+/// assert_eq!(manager.token().unwrap_err().kind(), ErrorKind::Unavailable);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VendorFault {
-    /// It does not fail.
+    /// No fault.
     None,
-    /// It answers with this HTTP status, 200 to 599, and no body.
+    /// A reply with this HTTP status, 200 to 599, and no body: a broken gateway.
     Status(u16),
-    /// It answers with this code of the vendor's: an `errcode` at WeCom, WeChat and DingTalk, a `code` at Feishu, an
-    /// AADSTS number at Entra.
+    /// An error reply with this number, in the vendor's format: `errcode` at WeCom, WeChat and DingTalk's classic API,
+    /// `code` at Feishu, an AADSTS number at Entra.
     Code(i64),
-    /// It answers with this code where codes are words, as in OAuth 2.0 and at Entra: `invalid_scope`. At DingTalk's
-    /// new API: `invalidSuiteTicket`.
+    /// An error reply with this word, where the vendor's codes are words: `invalid_scope` in OAuth 2.0 and at Entra,
+    /// `invalidSuiteTicket` at DingTalk's new API.
     Error(&'static str),
-    /// It does not answer. When the outage ends, the requests that wait are answered after all.
+    /// No reply until the fault ends. Requests that wait are then answered: an overloaded server.
     Hang,
-    /// It ends the connection without a reply. Nothing is granted.
+    /// The connection closes without a reply, and no token is granted.
     Drop,
-    /// It answers with status 200 and a page of HTML, as the sign-in page of a proxy.
+    /// A reply with status 200 and a page of HTML: the sign-in page of a proxy.
     Garbage,
-    /// It grants, but the connection ends in the middle of the reply.
+    /// A token is granted, but the connection closes in the middle of the reply. The client does not get the token.
     HalfReply,
-    /// It grants, but sends a byte of the body every 100 ms. The head comes at once.
+    /// A token is granted, and the reply's body arrives at one byte per 100 ms, the headers at once: a slow network.
     Trickle,
-    /// It says that there were too many calls: OAuth 2.0, Entra and Feishu with status 429, WeCom and WeChat with code
-    /// 45009, DingTalk with 90018 or `QpsLimitForApi`.
+    /// The vendor's reply to too many calls: status 429 at OAuth 2.0, Entra, managed identity and Feishu, code 45009 at
+    /// WeCom and WeChat, 90018 or `Forbidden.AccessDenied.QpsLimitForApi` at DingTalk.
     Throttle {
-        /// What stands in `Retry-After`, at Feishu in `x-ogw-ratelimit-reset`, in whole seconds; zero leaves it out.
-        /// WeCom, WeChat and DingTalk themselves never send it.
+        /// Value of the header `Retry-After` (Feishu: `x-ogw-ratelimit-reset`), in whole seconds. Zero leaves the
+        /// header out, as the real WeCom, WeChat and DingTalk do.
         retry_after: Duration,
     },
 }

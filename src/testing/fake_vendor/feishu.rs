@@ -1,16 +1,22 @@
-//! Feishu: the same token until 30 minutes of it are left. Errors of token calls inside status 200, of others with 400.
+//! The fake Feishu server.
+//!
+//! - A token is returned again until 30 minutes of its lifetime remain; `expire` is the remaining lifetime.
+//! - Token endpoints report errors with status 200 and a `code`; the API does so with status 400. `/oauth/v3/token`
+//!   follows RFC 6749 with status 400 and adds a `code`.
+//! - An app of one tenant (`app`) needs only its secret. A store app (`store`) needs a pushed ticket for its app token,
+//!   and that token for the tenant token of each tenant.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::book::{Account, Issued, Judgement};
-use super::client::Client;
-use super::records::Records;
+use super::client_authentication::ClientAuthentication;
+use super::issued_tokens::{Account, IssuedToken, Validity};
 use super::request::ReceivedRequest;
 use super::server::Reply;
 use super::tickets::Tickets;
 use super::vendor::{Route, Vendor};
+use super::vendor_state::VendorState;
 
 pub(super) struct Feishu;
 
@@ -23,12 +29,12 @@ impl Vendor for Feishu {
         "/open-apis/im/v1/messages"
     }
 
-    fn records(&self) -> Records {
-        Records::new(LIFETIME)
-            .credential(APP, "app", "secret")
-            .credential(STORE, "store", "store-secret")
-            .credential(TENANT, "tenant", "")
-            .with_tickets(Tickets::living(TICKET_LIFETIME))
+    fn initial_state(&self) -> VendorState {
+        VendorState::new(TOKEN_LIFETIME)
+            .with_credential(APP, "app", "secret")
+            .with_credential(STORE, "store", "store-secret")
+            .with_credential(TENANT, "tenant", "")
+            .with_tickets(Tickets::with_lifetime(TICKET_LIFETIME))
     }
 
     fn route(&self, path: &str) -> Option<Route> {
@@ -37,159 +43,162 @@ impl Vendor for Feishu {
             "/open-apis/auth/v3/app_access_token/internal" => Route::token(APP, own_app_token),
             "/open-apis/auth/v3/app_access_token" => Route::token(STORE, store_app_token),
             "/open-apis/auth/v3/tenant_access_token" => Route::token(STORE, store_tenant_token),
-            "/open-apis/auth/v3/app_ticket/resend" => Some(Route::Aside(resend)),
+            "/open-apis/auth/v3/app_ticket/resend" => Some(Route::Auxiliary(resend)),
             OAUTH => Route::token(APP, oauth_token),
-            "/open-apis/im/v1/messages" => Route::business(serve),
+            "/open-apis/im/v1/messages" => Route::api(serve_api),
             _ => None,
         }
     }
 
-    fn failure(&self, path: &str, code: &str) -> Reply {
+    fn error_reply(&self, path: &str, code: &str) -> Reply {
         let number = code.parse();
         if path == OAUTH {
             let word = if number.is_ok() { "invalid_request" } else { code };
-            oauth_failure(word, number.unwrap_or(20050))
+            oauth_error_reply(word, number.unwrap_or(20050))
         } else {
-            failure(200, number.unwrap_or(-1), "refused by a test")
+            error_reply(200, number.unwrap_or(-1), "refused by a test")
         }
     }
 
-    fn throttled(&self, _path: &str, wait: Duration) -> Reply {
-        let reply = failure(429, 99991400, "request trigger frequency limit").header("x-ogw-ratelimit-limit", "100");
+    fn throttled_reply(&self, _path: &str, wait: Duration) -> Reply {
+        let reply =
+            error_reply(429, 99991400, "request trigger frequency limit").header("x-ogw-ratelimit-limit", "100");
         if wait.is_zero() { reply } else { reply.header("x-ogw-ratelimit-reset", wait.as_secs().to_string()) }
     }
 
-    fn tenants(&self) -> Option<&'static str> {
+    fn tenant_kind(&self) -> Option<&'static str> {
         Some(TENANT)
     }
 }
 
-fn own_tenant_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    let app = app(APP, request, records)?;
-    Ok(granted("tenant_access_token", &records.same(&app.with_kind(TENANT_TOKEN), RENEWED_WITHIN, now)))
+fn own_tenant_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    let app = app(APP, request, state)?;
+    Ok(token_reply("tenant_access_token", &state.reuse_or_issue(&app.with_kind(TENANT_TOKEN), MIN_REMAINING, now)))
 }
 
-/// Brings a tenant token too.
-fn own_app_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    let app = app(APP, request, records)?;
-    let issued = records.same(&app.clone().with_kind(APP_TOKEN), RENEWED_WITHIN, now);
-    let tenant = records.same(&app.with_kind(TENANT_TOKEN), RENEWED_WITHIN, now);
+/// Grants an app token and a tenant token in one reply, as Feishu does for an app of one tenant.
+fn own_app_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    let app = app(APP, request, state)?;
+    let issued = state.reuse_or_issue(&app.clone().with_kind(APP_TOKEN), MIN_REMAINING, now);
+    let tenant = state.reuse_or_issue(&app.with_kind(TENANT_TOKEN), MIN_REMAINING, now);
     let body = json!({
-        "code": 0, "msg": "ok", "expire": issued.left.min(tenant.left).as_secs(),
+        "code": 0, "msg": "ok", "expire": issued.remaining.min(tenant.remaining).as_secs(),
         "app_access_token": issued.token, "tenant_access_token": tenant.token,
     });
     Ok(Reply::json(200, &body))
 }
 
-fn store_app_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    let app = app(STORE, request, records)?;
+fn store_app_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    let app = app(STORE, request, state)?;
     let ticket = request.json("app_ticket").unwrap_or_default();
-    if records.judge_ticket(&ticket, now) != Judgement::Alive {
-        return Err(failure(200, 10012, "app_ticket invalid"));
+    if state.ticket_validity(&ticket, now) != Validity::Valid {
+        return Err(error_reply(200, 10012, "app_ticket invalid"));
     }
-    Ok(granted("app_access_token", &records.same(&app.with_kind(STORE_TOKEN), RENEWED_WITHIN, now)))
+    Ok(token_reply("app_access_token", &state.reuse_or_issue(&app.with_kind(STORE_TOKEN), MIN_REMAINING, now)))
 }
 
-fn store_tenant_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+fn store_tenant_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     body(request)?;
     let token = request.json("app_access_token").unwrap_or_default();
     let tenant = request.json("tenant_key").unwrap_or_default();
-    let alive = records.book.judge_as(&[STORE_TOKEN], &token, now) == Judgement::Alive;
-    let Some(app) = records.book.owner(&token).filter(|_| alive).cloned() else {
-        return Err(failure(200, 20014, "check app access token failed"));
+    let is_valid = state.tokens.validity_as(&[STORE_TOKEN], &token, now) == Validity::Valid;
+    let Some(app) = state.tokens.account_of(&token).filter(|_| is_valid).cloned() else {
+        return Err(error_reply(200, 20014, "check app access token failed"));
     };
-    if !records.credentials.knows(TENANT, &tenant) {
-        return Err(failure(200, 20009, "tenant has not purchased or not installed this app"));
+    if !state.credentials.has_id(TENANT, &tenant) {
+        return Err(error_reply(200, 20009, "tenant has not purchased or not installed this app"));
     }
-    let account = app.with_kind(TENANT_TOKEN).within(&tenant);
-    Ok(granted("tenant_access_token", &records.same(&account, RENEWED_WITHIN, now)))
+    let account = app.with_kind(TENANT_TOKEN).in_tenant(&tenant);
+    Ok(token_reply("tenant_access_token", &state.reuse_or_issue(&account, MIN_REMAINING, now)))
 }
 
-/// Asks for the ticket to be pushed again. It does not come with the reply.
-fn resend(request: &ReceivedRequest, records: &mut Records, _now: Duration) -> Result<Reply, Reply> {
-    app(STORE, request, records)?;
-    records.ticket_resend_requests += 1;
+/// Counts a request to push the ticket again. The ticket itself is pushed by the test.
+fn resend(request: &ReceivedRequest, state: &mut VendorState, _now: Duration) -> Result<Reply, Reply> {
+    app(STORE, request, state)?;
+    state.ticket_resend_requests += 1;
     Ok(Reply::json(200, &json!({ "code": 0, "msg": "success" })))
 }
 
-/// RFC 6749, with errors that have a number besides. An assertion has a grant type of its own.
-fn oauth_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+/// Feishu's OAuth 2.0 endpoint (RFC 6749). A client secret goes with the grant type `client_credentials`, an assertion
+/// with that of RFC 7523.
+fn oauth_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     if request.method() != "POST" {
-        return Err(not_found());
+        return Err(not_found_reply());
     }
     if !request.is_form() {
-        return Err(oauth_failure("invalid_request", 20063));
+        return Err(oauth_error_reply("invalid_request", 20063));
     }
-    let (id, secret) = match Client::of(request) {
-        Client::TwoWays => return Err(oauth_failure("invalid_request", 20070)),
-        Client::Secret { id, secret } if records.credentials.accepts(APP, &id, &secret) => (id, secret),
-        Client::Assertion { id } if records.credentials.knows(APP, &id) => (id, String::new()),
-        _ => return Err(oauth_failure("invalid_client", 20002)),
+    let (id, secret) = match ClientAuthentication::from_request(request) {
+        ClientAuthentication::Multiple => return Err(oauth_error_reply("invalid_request", 20070)),
+        ClientAuthentication::Secret { id, secret } if state.credentials.accepts(APP, &id, &secret) => (id, secret),
+        ClientAuthentication::Assertion { id } if state.credentials.has_id(APP, &id) => (id, String::new()),
+        _ => return Err(oauth_error_reply("invalid_client", 20002)),
     };
     let grant = if secret.is_empty() { JWT_BEARER } else { "client_credentials" };
     if request.form("grant_type").as_deref() != Some(grant) {
-        return Err(oauth_failure("unsupported_grant_type", 20036));
+        return Err(oauth_error_reply("unsupported_grant_type", 20036));
     }
-    let issued = records.same(&Account::new(OAUTH_TOKEN, &id, &secret), RENEWED_WITHIN, now);
+    let issued = state.reuse_or_issue(&Account::new(OAUTH_TOKEN, &id, &secret), MIN_REMAINING, now);
     let body = json!({
-        "code": 0, "access_token": issued.token, "token_type": "Bearer", "expires_in": issued.left.as_secs(),
+        "code": 0, "access_token": issued.token, "token_type": "Bearer", "expires_in": issued.remaining.as_secs(),
     });
     Ok(Reply::json(200, &body))
 }
 
-fn serve(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+fn serve_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     let Some(token) = request.bearer() else {
-        return Err(failure(400, 99991661, "Need a token"));
+        return Err(error_reply(400, 99991661, "Need a token"));
     };
-    if records.book.judge(token, now) == Judgement::Alive {
+    if state.tokens.validity(token, now) == Validity::Valid {
         return Ok(Reply::json(200, &json!({ "code": 0, "msg": "success", "data": {} })));
     }
-    Err(match records.book.owner(token).map(Account::kind) {
-        Some(APP_TOKEN | STORE_TOKEN) => failure(400, 99991664, "invalid app token"),
-        _ => failure(400, 99991663, "Invalid access token for authorization."),
+    Err(match state.tokens.account_of(token).map(Account::kind) {
+        Some(APP_TOKEN | STORE_TOKEN) => error_reply(400, 99991664, "invalid app token"),
+        _ => error_reply(400, 99991663, "Invalid access token for authorization."),
     })
 }
 
-/// The app that asks, if it may.
-fn app(realm: &'static str, request: &ReceivedRequest, records: &Records) -> Result<Account, Reply> {
+/// Returns the account of the app, if the server accepts its id and secret.
+fn app(kind: &'static str, request: &ReceivedRequest, state: &VendorState) -> Result<Account, Reply> {
     body(request)?;
     let (Some(id), Some(secret)) = (request.json("app_id"), request.json("app_secret")) else {
-        return Err(failure(200, 10003, "invalid param"));
+        return Err(error_reply(200, 10003, "invalid param"));
     };
-    if records.credentials.accepts(realm, &id, &secret) {
-        return Ok(Account::new(realm, &id, &secret));
+    if state.credentials.accepts(kind, &id, &secret) {
+        return Ok(Account::new(kind, &id, &secret));
     }
-    let other = if realm == APP { STORE } else { APP };
-    Err(if records.credentials.accepts(other, &id, &secret) && request.path().ends_with("/resend") {
-        failure(200, 10016, "app ticket resend failed")
-    } else if records.credentials.knows(realm, &id) {
-        failure(200, 10014, "app secret invalid")
+    // The real server tells an app of the other kind apart only at the resend endpoint.
+    let other = if kind == APP { STORE } else { APP };
+    Err(if state.credentials.accepts(other, &id, &secret) && request.path().ends_with("/resend") {
+        error_reply(200, 10016, "app ticket resend failed")
+    } else if state.credentials.has_id(kind, &id) {
+        error_reply(200, 10014, "app secret invalid")
     } else {
-        failure(200, 10014, "app id not exists")
+        error_reply(200, 10014, "app id not exists")
     })
 }
 
 fn body(request: &ReceivedRequest) -> Result<(), Reply> {
     if request.method() != "POST" {
-        return Err(not_found());
+        return Err(not_found_reply());
     }
-    request.json_body().map(drop).ok_or_else(|| failure(200, 10003, "invalid param"))
+    request.json_body().map(drop).ok_or_else(|| error_reply(200, 10003, "invalid param"))
 }
 
-fn not_found() -> Reply {
+fn not_found_reply() -> Reply {
     Reply::new(404, "text/plain", "404 page not found")
 }
 
-/// With what is left of the token's lifetime.
-fn granted(name: &str, issued: &Issued) -> Reply {
-    Reply::json(200, &json!({ "code": 0, "msg": "ok", name: issued.token, "expire": issued.left.as_secs() }))
+/// Returns a success with the remaining lifetime of the token.
+fn token_reply(name: &str, issued: &IssuedToken) -> Reply {
+    Reply::json(200, &json!({ "code": 0, "msg": "ok", name: issued.token, "expire": issued.remaining.as_secs() }))
 }
 
-fn oauth_failure(error: &str, code: i64) -> Reply {
+fn oauth_error_reply(error: &str, code: i64) -> Reply {
     Reply::json(400, &json!({ "error": error, "error_description": "refused by a test", "code": code }))
 }
 
-fn failure(status: u16, code: i64, text: &str) -> Reply {
+fn error_reply(status: u16, code: i64, text: &str) -> Reply {
     let log_id = "20260101000000ABCDEF0123456789AB";
     Reply::json(status, &json!({ "code": code, "msg": text, "error": { "log_id": log_id } }))
         .header("X-Tt-Logid", log_id)
@@ -199,7 +208,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 const OAUTH: &str = "/oauth/v3/token";
 
-// Realms, and kinds of tokens.
+// Kinds of credentials, and kinds of tokens.
 const APP: &str = "app";
 const STORE: &str = "store";
 const TENANT: &str = "tenant";
@@ -208,9 +217,11 @@ const APP_TOKEN: &str = "app token";
 const STORE_TOKEN: &str = "store app token";
 const OAUTH_TOKEN: &str = "oauth token";
 
-const LIFETIME: Duration = Duration::from_secs(7200);
+/// Documented: two hours at most.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);
 
-/// With less left, the token is another one.
-const RENEWED_WITHIN: Duration = Duration::from_secs(30 * 60);
+/// A token is replaced when less than this remains (documented for both internal token endpoints).
+const MIN_REMAINING: Duration = Duration::from_secs(30 * 60);
 
+/// Assumed.
 const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600);

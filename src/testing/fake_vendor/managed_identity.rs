@@ -1,15 +1,19 @@
-//! The identity of a machine at Azure: no secret, numbers as strings, and the same token for half its lifetime.
+//! The fake managed identity endpoints of Azure: the instance metadata service of a machine, and App Service.
+//!
+//! - The endpoints require a header in place of a secret. A server-side request forgery cannot set it.
+//! - All numbers in replies are strings.
+//! - A token is returned again until less than half of its lifetime remains.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::book::{Account, Issued};
-use super::entra::serve_graph;
-use super::records::Records;
+use super::entra::serve_graph_api;
+use super::issued_tokens::{Account, IssuedToken};
 use super::request::ReceivedRequest;
 use super::server::Reply;
 use super::vendor::{Route, Vendor};
+use super::vendor_state::VendorState;
 
 pub(super) struct ManagedIdentity;
 
@@ -22,67 +26,67 @@ impl Vendor for ManagedIdentity {
         "/v1.0/me"
     }
 
-    fn records(&self) -> Records {
-        // The empty one is the machine's own.
-        Records::new(LIFETIME).credential(IDENTITY, "", "").credential(IDENTITY, "client", "")
+    fn initial_state(&self) -> VendorState {
+        // The empty id is the machine's own identity.
+        VendorState::new(TOKEN_LIFETIME).with_credential(IDENTITY, "", "").with_credential(IDENTITY, "client", "")
     }
 
     fn route(&self, path: &str) -> Option<Route> {
         match path {
             "/metadata/identity/oauth2/token" => Route::token(IDENTITY, machine_token),
             "/msi/token" => Route::token(IDENTITY, app_service_token),
-            "/v1.0/me" => Route::business(serve_graph),
+            "/v1.0/me" => Route::api(serve_graph_api),
             _ => None,
         }
     }
 
-    fn failure(&self, _path: &str, code: &str) -> Reply {
-        failure(code, "refused by a test")
+    fn error_reply(&self, _path: &str, code: &str) -> Reply {
+        error_reply(code, "refused by a test")
     }
 
-    fn throttled(&self, _path: &str, wait: Duration) -> Reply {
+    fn throttled_reply(&self, _path: &str, wait: Duration) -> Reply {
         Reply::json(429, &json!({ "error": "too_many_requests" })).retry_after(wait)
     }
 }
 
-fn machine_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    // What a program can be tricked into calling has no such header.
+fn machine_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    // A request that a program was tricked into sending would lack this header.
     if request.header("metadata") != Some("true") {
-        return Err(failure("invalid_request", "Required metadata header not specified"));
+        return Err(error_reply("invalid_request", "Required metadata header not specified"));
     }
-    let (mut body, issued) = token(request, records, now)?;
-    body["expires_in"] = issued.left.as_secs().to_string().into();
-    body["ext_expires_in"] = issued.left.as_secs().to_string().into();
-    if let Some(refresh_in) = records.settings.refresh_in {
+    let (mut body, issued) = token(request, state, now)?;
+    body["expires_in"] = issued.remaining.as_secs().to_string().into();
+    body["ext_expires_in"] = issued.remaining.as_secs().to_string().into();
+    if let Some(refresh_in) = state.settings.refresh_in {
         body["refresh_in"] = refresh_in.as_secs().to_string().into();
     }
     Ok(Reply::json(200, &body))
 }
 
-/// Tells only when the token ends.
-fn app_service_token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
+/// Grants a token at App Service, whose replies have `expires_on` but no `expires_in`.
+fn app_service_token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
     if request.header("x-identity-header") != Some("identity-header") {
         return Err(Reply::json(401, &json!({ "statusCode": 401, "message": "Unauthorized" })));
     }
-    let (body, _) = token(request, records, now)?;
+    let (body, _) = token(request, state, now)?;
     Ok(Reply::json(200, &body))
 }
 
-fn token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<(Value, Issued), Reply> {
+fn token(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<(Value, IssuedToken), Reply> {
     if request.method() != "GET" || request.query("api-version").is_none() {
-        return Err(failure("bad_request", "Required query variable 'api-version' is missing"));
+        return Err(error_reply("bad_request", "Required query variable 'api-version' is missing"));
     }
     let Some(resource) = request.query("resource").filter(|text| !text.is_empty()) else {
-        return Err(failure("invalid_request", "Required query variable 'resource' is missing"));
+        return Err(error_reply("invalid_request", "Required query variable 'resource' is missing"));
     };
     let identity = request.query("client_id").unwrap_or_default();
-    if !records.credentials.knows(IDENTITY, &identity) {
-        return Err(failure("invalid_request", "Identity not found"));
+    if !state.credentials.has_id(IDENTITY, &identity) {
+        return Err(error_reply("invalid_request", "Identity not found"));
     }
     let account = Account::new(IDENTITY, &identity, &resource);
-    // No more than half of its lifetime.
-    let issued = records.same(&account, Duration::MAX, now);
-    let end = records.settings.epoch.saturating_add(now).saturating_add(issued.left);
+    // `Duration::MAX` counts as half of the token's lifetime.
+    let issued = state.reuse_or_issue(&account, Duration::MAX, now);
+    let end = state.settings.epoch.saturating_add(now).saturating_add(issued.remaining);
     let begin = end.saturating_sub(issued.lifetime);
     let body = json!({
         "access_token": issued.token, "token_type": "Bearer", "resource": resource, "client_id": identity,
@@ -91,10 +95,10 @@ fn token(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Res
     Ok((body, issued))
 }
 
-fn failure(code: &str, text: &str) -> Reply {
+fn error_reply(code: &str, text: &str) -> Reply {
     Reply::json(400, &json!({ "error": code, "error_description": text }))
 }
 
 const IDENTITY: &str = "identity";
 
-const LIFETIME: Duration = Duration::from_secs(86_400);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(86_400);

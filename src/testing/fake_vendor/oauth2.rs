@@ -1,18 +1,21 @@
-//! OAuth 2.0 (RFC 6749), its assertions (RFC 7523), devices (RFC 8628) and bearer tokens (RFC 6750): a new token for
-//! every call.
+//! The fake OAuth 2.0 server: grants of RFC 6749, assertions (RFC 7523), device sign-ins (RFC 8628), and an API with
+//! bearer tokens (RFC 6750).
+//!
+//! A request to `/token` is checked in this order: method and content type, client authentication, `grant_type`, then
+//! the grant itself. Each call issues a new token, and all tokens work until they expire.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::book::{Account, Issued, Judgement};
-use super::client::Client;
-use super::devices::Poll;
-use super::records::Records;
-use super::refresh_tokens::Refused;
+use super::client_authentication::ClientAuthentication;
+use super::device_sign_ins::PollOutcome;
+use super::issued_tokens::{Account, IssuedToken, Validity};
+use super::refresh_tokens::RefreshTokenError;
 use super::request::ReceivedRequest;
 use super::server::Reply;
 use super::vendor::{Route, Vendor};
+use super::vendor_state::VendorState;
 
 pub(super) struct OAuth2;
 
@@ -25,143 +28,156 @@ impl Vendor for OAuth2 {
         "/api"
     }
 
-    fn records(&self) -> Records {
-        Records::new(LIFETIME).credential(CLIENT, "client", "secret").refresh_token("client", "refresh-1")
+    fn initial_state(&self) -> VendorState {
+        VendorState::new(TOKEN_LIFETIME)
+            .with_credential(CLIENT, "client", "secret")
+            .with_refresh_token("client", "refresh-1")
     }
 
     fn route(&self, path: &str) -> Option<Route> {
         match path {
             "/token" => Route::token(CLIENT, grant),
-            "/device_authorization" => Some(Route::Aside(begin_sign_in)),
-            "/api" => Route::business(serve),
+            "/device_authorization" => Some(Route::Auxiliary(begin_sign_in)),
+            "/api" => Route::api(serve_api),
             _ => None,
         }
     }
 
-    fn failure(&self, _path: &str, code: &str) -> Reply {
-        failure(400, code)
+    fn error_reply(&self, _path: &str, code: &str) -> Reply {
+        error_reply(400, code)
     }
 
-    fn throttled(&self, _path: &str, wait: Duration) -> Reply {
-        failure(429, "slow_down").retry_after(wait)
+    fn throttled_reply(&self, _path: &str, wait: Duration) -> Reply {
+        error_reply(429, "slow_down").retry_after(wait)
     }
 }
 
-/// A client that may ask.
-struct Known {
+/// A client that the server accepts.
+struct AuthenticatedClient {
     id: String,
     secret: String,
-    /// It has proved who it is.
-    proved: bool,
+    /// False for a public client, which has given its id only.
+    is_authenticated: bool,
 }
 
-impl Known {
-    /// An account of this client's.
+impl AuthenticatedClient {
+    /// Returns the account to which this client's tokens are issued.
     fn account(&self) -> Account {
         Account::new(CLIENT, &self.id, &self.secret)
     }
 }
 
-fn grant(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    let client = known_client(request, records)?;
+fn grant(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    let client = known_client(request, state)?;
     let Some(grant_type) = request.form("grant_type") else {
-        return Err(failure(400, "invalid_request"));
+        return Err(error_reply(400, "invalid_request"));
     };
     match (grant_type.as_str(), client) {
-        ("client_credentials", Some(client)) if client.proved => {
-            Ok(granted(&records.book.issue(&client.account(), now), request.form("scope"), None))
+        ("client_credentials", Some(client)) if client.is_authenticated => {
+            Ok(token_reply(&state.tokens.issue(&client.account(), now), request.form("scope"), None))
         }
-        (REFRESH_TOKEN, Some(client)) => refresh(request, records, now, &client),
-        (DEVICE_CODE, Some(client)) => poll(request, records, now, &client),
+        (REFRESH_TOKEN, Some(client)) => refresh(request, state, now, &client),
+        (DEVICE_CODE, Some(client)) => poll(request, state, now, &client),
         (JWT_BEARER, client) => match request.form("assertion").filter(|assertion| !assertion.is_empty()) {
             Some(_) => {
                 let account = client.map_or_else(|| Account::new(JWT_BEARER, "", ""), |client| client.account());
-                Ok(granted(&records.book.issue(&account, now), request.form("scope"), None))
+                Ok(token_reply(&state.tokens.issue(&account, now), request.form("scope"), None))
             }
-            None => Err(failure(400, "invalid_request")),
+            None => Err(error_reply(400, "invalid_request")),
         },
-        ("client_credentials" | REFRESH_TOKEN | DEVICE_CODE, _) => Err(failure(401, "invalid_client")),
-        _ => Err(failure(400, "unsupported_grant_type")),
+        ("client_credentials" | REFRESH_TOKEN | DEVICE_CODE, _) => Err(error_reply(401, "invalid_client")),
+        _ => Err(error_reply(400, "unsupported_grant_type")),
     }
 }
 
-/// The client, if it says who it is.
-fn known_client(request: &ReceivedRequest, records: &Records) -> Result<Option<Known>, Reply> {
+/// Returns the client, or `None` if the request names none. Wrong credentials are an error.
+fn known_client(request: &ReceivedRequest, state: &VendorState) -> Result<Option<AuthenticatedClient>, Reply> {
     if request.method() != "POST" {
-        return Err(failure(405, "invalid_request").header("Allow", "POST"));
+        return Err(error_reply(405, "invalid_request").header("Allow", "POST"));
     }
     if !request.is_form() {
-        return Err(failure(400, "invalid_request"));
+        return Err(error_reply(400, "invalid_request"));
     }
-    let known = match Client::of(request) {
-        // A client must not authenticate in two ways at once.
-        Client::TwoWays => return Err(failure(400, "invalid_request")),
-        Client::Nobody => return Ok(None),
-        Client::Secret { id, secret } => {
-            records.credentials.accepts(CLIENT, &id, &secret).then_some(Known { id, secret, proved: true })
-        }
-        Client::Assertion { id } => named(records, id, true),
-        Client::Public { id } => named(records, id, false),
-        Client::Garbled => None,
+    let known = match ClientAuthentication::from_request(request) {
+        // RFC 6749 section 2.3 forbids more than one method per request.
+        ClientAuthentication::Multiple => return Err(error_reply(400, "invalid_request")),
+        ClientAuthentication::Missing => return Ok(None),
+        ClientAuthentication::Secret { id, secret } => state
+            .credentials
+            .accepts(CLIENT, &id, &secret)
+            .then_some(AuthenticatedClient { id, secret, is_authenticated: true }),
+        ClientAuthentication::Assertion { id } => named(state, id, true),
+        ClientAuthentication::Public { id } => named(state, id, false),
+        ClientAuthentication::Malformed => None,
     };
     known.map(Some).ok_or_else(|| {
-        let refusal = failure(401, "invalid_client");
+        let reply = error_reply(401, "invalid_client");
         let by_header = request.header("authorization").is_some();
-        if by_header { refusal.header("WWW-Authenticate", "Basic realm=\"test\"") } else { refusal }
+        if by_header { reply.header("WWW-Authenticate", "Basic realm=\"test\"") } else { reply }
     })
 }
 
-fn named(records: &Records, id: String, proved: bool) -> Option<Known> {
-    records.credentials.knows(CLIENT, &id).then(|| Known { id, secret: String::new(), proved })
+fn named(state: &VendorState, id: String, is_authenticated: bool) -> Option<AuthenticatedClient> {
+    state.credentials.has_id(CLIENT, &id).then(|| AuthenticatedClient { id, secret: String::new(), is_authenticated })
 }
 
-fn refresh(request: &ReceivedRequest, records: &mut Records, now: Duration, client: &Known) -> Result<Reply, Reply> {
+fn refresh(
+    request: &ReceivedRequest,
+    state: &mut VendorState,
+    now: Duration,
+    client: &AuthenticatedClient,
+) -> Result<Reply, Reply> {
     let Some(token) = request.form("refresh_token").filter(|token| !token.is_empty()) else {
-        return Err(failure(400, "invalid_request"));
+        return Err(error_reply(400, "invalid_request"));
     };
-    let rotating = records.settings.rotating;
-    match records.refresh_tokens.take(&client.id, &token, rotating) {
+    let rotating = state.settings.rotating;
+    match state.refresh_tokens.redeem(&client.id, &token, rotating) {
         Ok(next) => {
-            let issued = records.book.issue(&client.account(), now);
-            Ok(granted(&issued, request.form("scope"), rotating.then_some(next)))
+            let issued = state.tokens.issue(&client.account(), now);
+            Ok(token_reply(&issued, request.form("scope"), rotating.then_some(next)))
         }
-        Err(refused) => {
-            if refused == Refused::UsedBefore {
-                // Somebody has a copy. Nobody can tell who, so nobody keeps one that works.
-                records.refresh_tokens.end_family(&token);
+        Err(error) => {
+            if error == RefreshTokenError::AlreadyUsed {
+                // Two clients have copies of this token, and the server cannot tell which is the rightful one.
+                state.refresh_tokens.revoke_family(&token);
             }
-            Err(failure(400, "invalid_grant"))
+            Err(error_reply(400, "invalid_grant"))
         }
     }
 }
 
-fn begin_sign_in(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    let client = known_client(request, records)?.ok_or_else(|| failure(401, "invalid_client"))?;
-    let begun = records.devices.begin(&client.id, request.form("scope"), now);
+fn begin_sign_in(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    let client = known_client(request, state)?.ok_or_else(|| error_reply(401, "invalid_client"))?;
+    let authorization = state.device_sign_ins.begin(&client.id, request.form("scope"), now);
     let page = format!("http://{}/device", request.header("host").unwrap_or("127.0.0.1"));
     let body = json!({
-        "device_code": begun.device_code, "user_code": begun.user_code, "verification_uri": page,
-        "verification_uri_complete": format!("{page}?user_code={}", begun.user_code),
-        "expires_in": begun.lifetime.as_secs(), "interval": begun.interval.as_secs(),
+        "device_code": authorization.device_code, "user_code": authorization.user_code, "verification_uri": page,
+        "verification_uri_complete": format!("{page}?user_code={}", authorization.user_code),
+        "expires_in": authorization.lifetime.as_secs(), "interval": authorization.interval.as_secs(),
     });
-    Ok(answer(200, &body))
+    Ok(reply(200, &body))
 }
 
-fn poll(request: &ReceivedRequest, records: &mut Records, now: Duration, client: &Known) -> Result<Reply, Reply> {
+fn poll(
+    request: &ReceivedRequest,
+    state: &mut VendorState,
+    now: Duration,
+    client: &AuthenticatedClient,
+) -> Result<Reply, Reply> {
     let Some(code) = request.form("device_code") else {
-        return Err(failure(400, "invalid_request"));
+        return Err(error_reply(400, "invalid_request"));
     };
-    match records.devices.poll(&code, &client.id, now) {
-        Poll::Approved(scope) => {
-            let issued = records.book.issue(&client.account(), now);
-            let refresh_token = records.refresh_tokens.grant(&client.id);
-            Ok(granted(&issued, scope, Some(refresh_token)))
+    match state.device_sign_ins.poll(&code, &client.id, now) {
+        PollOutcome::Approved(scope) => {
+            let issued = state.tokens.issue(&client.account(), now);
+            let refresh_token = state.refresh_tokens.issue(&client.id);
+            Ok(token_reply(&issued, scope, Some(refresh_token)))
         }
-        Poll::Refused(code) => Err(failure(400, code)),
+        PollOutcome::Rejected(code) => Err(error_reply(400, code)),
     }
 }
 
-fn granted(issued: &Issued, scope: Option<String>, refresh_token: Option<String>) -> Reply {
+fn token_reply(issued: &IssuedToken, scope: Option<String>, refresh_token: Option<String>) -> Reply {
     let mut body = json!({
         "access_token": issued.token, "token_type": "Bearer", "expires_in": issued.lifetime.as_secs(),
     });
@@ -171,24 +187,24 @@ fn granted(issued: &Issued, scope: Option<String>, refresh_token: Option<String>
     if let Some(token) = refresh_token {
         body["refresh_token"] = token.into();
     }
-    answer(200, &body)
+    reply(200, &body)
 }
 
-fn serve(request: &ReceivedRequest, records: &mut Records, now: Duration) -> Result<Reply, Reply> {
-    let refuse = |challenge| Err(answer(401, &json!({ "ok": false })).header("WWW-Authenticate", challenge));
-    match request.bearer().map(|token| records.book.judge(token, now)) {
-        // Without a token there is nothing to say about one.
-        None => refuse("Bearer"),
-        Some(Judgement::Alive) => Ok(answer(200, &json!({ "ok": true }))),
-        Some(Judgement::Ended | Judgement::Invalid) => refuse("Bearer error=\"invalid_token\""),
+fn serve_api(request: &ReceivedRequest, state: &mut VendorState, now: Duration) -> Result<Reply, Reply> {
+    let rejected = |challenge| Err(reply(401, &json!({ "ok": false })).header("WWW-Authenticate", challenge));
+    match request.bearer().map(|token| state.tokens.validity(token, now)) {
+        // RFC 6750 section 3.1: a challenge to a request without a token has no error code.
+        None => rejected("Bearer"),
+        Some(Validity::Valid) => Ok(reply(200, &json!({ "ok": true }))),
+        Some(Validity::Expired | Validity::Invalid) => rejected("Bearer error=\"invalid_token\""),
     }
 }
 
-fn failure(status: u16, code: &str) -> Reply {
-    answer(status, &json!({ "error": code, "error_description": "refused by a test" }))
+fn error_reply(status: u16, code: &str) -> Reply {
+    reply(status, &json!({ "error": code, "error_description": "refused by a test" }))
 }
 
-fn answer(status: u16, body: &Value) -> Reply {
+fn reply(status: u16, body: &Value) -> Reply {
     Reply::new(status, "application/json", body.to_string()).header("Cache-Control", "no-store")
 }
 
@@ -198,4 +214,4 @@ const REFRESH_TOKEN: &str = "refresh_token";
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-const LIFETIME: Duration = Duration::from_secs(7200);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);

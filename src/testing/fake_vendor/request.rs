@@ -1,61 +1,63 @@
-//! What a host received.
+//! A recorded request, with accessors for its query, form and JSON parameters.
 
 use std::fmt;
 
 use form_urlencoded::parse;
 use touche::Request;
 
-/// A request that a [`FakeVendor`](super::FakeVendor) received. It hides what it carries in `Debug`.
+/// A request that a [`FakeVendor`](super::FakeVendor) has received, from [`requests`](super::FakeVendor::requests).
+///
+/// `Debug` prints the method and the path only, because the rest may contain secrets.
 #[derive(Clone)]
 pub struct ReceivedRequest(pub(super) Request<Vec<u8>>);
 
 impl ReceivedRequest {
-    /// The method, in capitals.
+    /// Returns the method, in capitals: `POST`.
     pub fn method(&self) -> &str {
         self.0.method().as_str()
     }
 
-    /// The path, without the query.
+    /// Returns the path without the query.
     pub fn path(&self) -> &str {
         self.0.uri().path()
     }
 
-    /// A parameter of the query, decoded.
+    /// Returns the decoded value of a query parameter, the first one with this name.
     pub fn query(&self, name: &str) -> Option<String> {
         parameter(self.0.uri().query()?.as_bytes(), name)
     }
 
-    /// A header's value. Case does not matter in the name.
+    /// Returns the value of a header if it is valid UTF-8. The case of the name does not matter.
     pub fn header(&self, name: &str) -> Option<&str> {
         str::from_utf8(self.0.headers().get(name)?.as_bytes()).ok()
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn body(&self) -> &[u8] {
         self.0.body()
     }
 
-    /// A parameter of a body that is a form, decoded.
+    /// Returns the decoded value of a parameter in a form body. The content type is not checked.
     pub fn form(&self, name: &str) -> Option<String> {
         parameter(self.body(), name)
     }
 
-    /// A text in a body that is a JSON object.
+    /// Returns a string field of a JSON body. The request must have the content type `application/json`.
     pub fn json(&self, name: &str) -> Option<String> {
         self.json_body()?.get(name)?.as_str().map(str::to_owned)
     }
 
-    /// The body, if it is a JSON object and says so.
+    /// Returns the body if it is a JSON object and has the content type `application/json`.
     pub(super) fn json_body(&self) -> Option<serde_json::Value> {
-        let said = self.header_contains("content-type", "application/json");
-        said.then(|| serde_json::from_slice(self.body()).ok()).flatten().filter(serde_json::Value::is_object)
+        let is_json = self.header_contains("content-type", "application/json");
+        is_json.then(|| serde_json::from_slice(self.body()).ok()).flatten().filter(serde_json::Value::is_object)
     }
 
     pub(super) fn is_form(&self) -> bool {
         self.header_contains("content-type", "application/x-www-form-urlencoded")
     }
 
-    /// What comes after `Bearer`.
+    /// Returns the token of an `Authorization: Bearer` header (RFC 6750).
     pub(super) fn bearer(&self) -> Option<&str> {
         self.header("authorization")?.strip_prefix("Bearer ")
     }

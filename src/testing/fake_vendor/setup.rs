@@ -1,129 +1,145 @@
-//! How a test wants its vendor to be.
+//! The methods of [`FakeVendor`] that set a vendor up before a test: credentials, lifetimes, quotas, scripts.
 
 use std::time::Duration;
 
 use super::server::Reply;
-use super::time::VendorTime;
 use super::vendor::Route;
+use super::vendor_time::VendorTime;
 use super::{FakeVendor, State};
 use crate::testing::FakeClock;
 
-/// Setting up.
+/// # Set-up
+///
+/// These methods take and return the vendor, so that they can follow the constructor. They act at once; a test that is
+/// running uses a clone: `vendor.clone().granting(..)`.
 impl FakeVendor {
-    /// The next new token, of whatever kind, is this one. When the script is used up, `token-1`, `token-2` and so on
-    /// follow.
-    pub fn granting(self, token: impl Into<String>, seconds: u64) -> FakeVendor {
-        self.change(|state| state.records.book.script(token.into(), Duration::from_secs(seconds)))
-    }
-
-    /// How long the tokens live that no script names. Two hours unless set or the vendor's constructor says otherwise;
-    /// whole seconds are told.
-    pub fn lifetime(self, lifetime: Duration) -> FakeVendor {
-        self.change(|state| state.records.book.lifetime = lifetime)
-    }
-
-    /// Lets the tokens' lives follow `clock`. Set it before the first token is granted.
+    /// Adds a token to the script: the next new token, of whatever kind, has this value, and expires after this many
+    /// seconds.
     ///
-    /// What passes here is true time: a sleeping client does not stop it, and setting its wall clock does not move it.
+    /// Several calls make a script in that order. After the script, new tokens are named `token-1`, `token-2` and so
+    /// on. A vendor that returns its current token again takes nothing from the script for that.
+    pub fn granting(self, token: impl Into<String>, seconds: u64) -> FakeVendor {
+        self.change(|state| state.vendor_state.tokens.push_scripted(token.into(), Duration::from_secs(seconds)))
+    }
+
+    /// Sets the lifetime of tokens that the script does not name. Replies state it in whole seconds.
+    ///
+    /// Default: the lifetime that the vendor's constructor documents, mostly two hours.
+    pub fn lifetime(self, lifetime: Duration) -> FakeVendor {
+        self.change(|state| state.vendor_state.tokens.lifetime = lifetime)
+    }
+
+    /// Lets the vendor's time follow `clock`. Call this before the first token is issued.
+    ///
+    /// The vendor sees real elapsed time: [`FakeClock::advance`] and [`FakeClock::suspend`] age its tokens, while
+    /// [`FakeClock::step_back`] and [`FakeClock::step_forward`] change only the client's wall clock. Default: the time
+    /// of this machine.
     pub fn clock(self, clock: &FakeClock) -> FakeVendor {
         self.change(|state| {
             state.time = VendorTime::Fake(clock.clone());
-            state.records.settings.epoch = state.time.epoch();
+            state.vendor_state.settings.epoch = state.time.epoch();
         })
     }
 
-    /// Where [`token_url`](FakeVendor::token_url) grants tokens: accepts this credential and no other from now on.
+    /// Accepts only this credential at [`token_url`](FakeVendor::token_url), in place of the default one.
     pub fn credential(self, id: &str, secret: &str) -> FakeVendor {
-        let realm = self.realm(self.0.shared.vendor.token_path());
+        let credential_kind = self.credential_kind(self.0.shared.vendor.token_path());
         self.change(|state| {
-            state.records.credentials.close(realm);
-            state.records.credentials.open(realm, id, secret);
+            state.vendor_state.credentials.remove_kind(credential_kind);
+            state.vendor_state.credentials.add(credential_kind, id, secret);
         })
     }
 
-    /// Where [`token_url`](FakeVendor::token_url) grants tokens: accepts this credential too. Each has tokens of its
-    /// own.
+    /// Accepts this credential too at [`token_url`](FakeVendor::token_url). Each credential has its own tokens.
     pub fn another_credential(self, id: &str, secret: &str) -> FakeVendor {
         let path = self.0.shared.vendor.token_path();
         self.another_credential_at(path, id, secret)
     }
 
-    /// Accepts this credential too where another kind of token is granted: `/cgi-bin/service/get_suite_token`.
+    /// Accepts this credential too at another token endpoint, such as `/cgi-bin/service/get_suite_token`.
     ///
     /// # Panics
     ///
-    /// When nobody grants tokens to credentials at this path.
+    /// Panics if the vendor grants no tokens at this path.
     pub fn another_credential_at(self, path: &str, id: &str, secret: &str) -> FakeVendor {
-        let realm = self.realm(path);
-        self.change(|state| state.records.credentials.open(realm, id, secret))
+        let credential_kind = self.credential_kind(path);
+        self.change(|state| state.vendor_state.credentials.add(credential_kind, id, secret))
     }
 
-    /// Knows this tenant too: at Entra and Feishu besides `tenant`, at DingTalk besides the company `corp`.
+    /// Adds a tenant to the default one, which is `tenant` at Entra and Feishu, and the company `corp` at DingTalk.
     ///
     /// # Panics
     ///
-    /// When the vendor has no tenants.
+    /// Panics if the vendor has no tenants: WeCom, WeChat, managed identity, OAuth 2.0.
     pub fn another_tenant(self, tenant: &str) -> FakeVendor {
-        let realm = self.0.shared.vendor.tenants().expect("this vendor has no tenants");
-        self.change(|state| state.records.credentials.open(realm, tenant, ""))
+        let credential_kind = self.0.shared.vendor.tenant_kind().expect("this vendor has no tenants");
+        self.change(|state| state.vendor_state.credentials.add(credential_kind, tenant, ""))
     }
 
-    /// Accepts this refresh token too, of a client of OAuth 2.0, or of an account at WeChat that has authorized the
+    /// Accepts this refresh token too.
+    ///
+    /// `owner` is the client's id in OAuth 2.0, and at WeChat the app id of an account that has authorized the
     /// component.
     pub fn another_refresh_token(self, owner: &str, token: &str) -> FakeVendor {
-        self.change(|state| state.records.refresh_tokens.open(owner, token))
+        self.change(|state| state.vendor_state.refresh_tokens.add(owner, token))
     }
 
-    /// Whether a refresh token is replaced when it is used. So it is unless set.
+    /// Sets whether a used refresh token is replaced by a new one. Default: true.
     pub fn rotating(self, rotating: bool) -> FakeVendor {
-        self.change(|state| state.records.settings.rotating = rotating)
+        self.change(|state| state.vendor_state.settings.rotating = rotating)
     }
 
-    /// Where the same token is given again: grants a new one when less than this is left, which counts as half the
-    /// token's lifetime at most. Both then live to their own end. What the vendor's constructor says unless set: zero at
-    /// WeCom.
+    /// Sets when a vendor that returns its current token again issues a new one: when less than `lead` of the current
+    /// token's lifetime remains.
+    ///
+    /// A `lead` over half of the token's lifetime counts as half. Both tokens then work until they expire. Default: the
+    /// rule that the vendor's constructor documents, zero at WeCom.
     pub fn renews_within(self, lead: Duration) -> FakeVendor {
-        self.change(|state| state.records.settings.renews_within = Some(lead))
+        self.change(|state| state.vendor_state.settings.renews_within = Some(lead))
     }
 
-    /// Entra and managed identity: tells with each token after how long it is better replaced.
+    /// Adds the field `refresh_in` to the replies of Entra and managed identity: how long after its issue a token
+    /// should be refreshed. Default: no such field.
     pub fn refresh_in(self, refresh_in: Duration) -> FakeVendor {
-        self.change(|state| state.records.settings.refresh_in = Some(refresh_in))
+        self.change(|state| state.vendor_state.settings.refresh_in = Some(refresh_in))
     }
 
-    /// Answers so many requests at each path that grants tokens, and says from then on that there were too many, until
-    /// a day has passed since the first.
+    /// Limits each token endpoint to this many requests a day. Further requests get the vendor's reply to too many
+    /// calls, until 24 hours have passed since the first request.
+    ///
+    /// Default: WeChat's own limits, and no limit at the other vendors.
     pub fn daily_quota(self, calls: u32) -> FakeVendor {
-        self.change(|state| state.records.settings.daily_quota = Some(calls))
+        self.change(|state| state.vendor_state.settings.daily_quota = Some(calls))
     }
 
-    /// OAuth 2.0: how often a device may ask whether its sign-in was approved. Five seconds unless set; whole seconds
-    /// are told.
+    /// Sets the poll interval of OAuth 2.0 device sign-ins that start from now on. Replies state it in whole seconds.
+    /// Default: five seconds.
     pub fn device_interval(self, interval: Duration) -> FakeVendor {
-        self.change(|state| state.records.devices.interval = interval)
+        self.change(|state| state.vendor_state.device_sign_ins.interval = interval)
     }
 
-    /// How long each reply takes, in real time. Requests do not wait for each other.
+    /// Delays each reply by this much real time. Requests are delayed independently of each other. Default: none.
     pub fn delay(self, delay: Duration) -> FakeVendor {
         self.change(|state| state.delay = delay)
     }
 
-    /// The next call of the business API is answered like this, whatever its token.
+    /// Scripts a reply of the vendor's API: the next request to any of its API paths gets this status, these headers
+    /// and this body, whatever its token. Several calls make a script in that order.
     ///
     /// # Panics
     ///
-    /// When HTTP knows no such status, or no such header.
+    /// Panics if the status has not three digits, or a header is not valid in HTTP.
     pub fn api_reply(self, status: u16, headers: &[(&str, &str)], body: &str) -> FakeVendor {
         let reply = Reply::new(status, "application/json", body);
         let reply = headers.iter().fold(reply, |reply, (name, value)| reply.header(name, *value));
         self.change(|state| state.api_script.push_back(reply))
     }
 
-    /// Whose credentials are looked at here.
-    fn realm(&self, path: &str) -> &'static str {
+    /// Returns the kind of credential that the token endpoint at this path accepts.
+    fn credential_kind(&self, path: &str) -> &'static str {
         match self.0.shared.vendor.route(path) {
-            Some(Route::Token { realm, .. }) => realm,
-            _ => panic!("nobody grants tokens at {path}"),
+            Some(Route::Token { credential_kind, .. }) => credential_kind,
+            _ => panic!("this vendor has no token endpoint at {path}"),
         }
     }
 
