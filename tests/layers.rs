@@ -1,30 +1,30 @@
-//! The floors of the house: who may import whom, and which file is the only door to what.
+//! The layers of the modules: which module may import which, and which module alone may use a dependency.
 //!
-//! Read as text, because that is what a change that breaks it looks like in a review.
+//! The sources are read as text, because a review sees a violation as text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the ground up. A module imports from the floors below its own.
-const FLOORS: [&[&str]; 7] = [
+/// From the bottom up. A module imports from the layers below its own.
+const LAYERS: [&[&str]; 7] = [
     // Values: no I/O. `lock` and `thread` are helpers as small as values.
     &["secret", "error", "key", "clock", "token", "policy", "lock", "thread", "name", "version"],
     // The edges: one dependency each.
     &["http", "store", "metrics", "event"],
-    // What talks through the edges.
+    // Modules that use the edges.
     &["provider", "lease", "idempotency"],
-    // What knows tokens and time.
+    // Modules that know tokens and time.
     &["token_cache", "in_flight", "scheduler"],
-    // What decides.
+    // Modules that decide.
     &["core"],
-    // What puts it together.
+    // Modules that put everything together.
     &["manager", "builder", "pool", "send", "testing"],
     // Names and documentation only.
     &["lib", "guide"],
 ];
 
-/// Neighbours on one floor that build on each other. There is no way back, so there is no circle.
-const NEIGHBOURS: &[(&str, &[&str])] = &[
+/// Modules of one layer that import each other, in one direction only, so that there is no circle.
+const SAME_LAYER_IMPORTS: &[(&str, &[&str])] = &[
     ("key", &["secret", "error"]),
     ("version", &["secret"]),
     ("name", &["secret", "error"]),
@@ -39,12 +39,12 @@ const NEIGHBOURS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn imports_go_down_the_floors_or_stay_in_their_folder() {
+fn imports_go_down_the_layers_or_stay_in_their_folder() {
     let mut faults = Vec::new();
     for file in sources() {
         for import in file.imports() {
-            let below = floor(&import) < floor(&file.module);
-            if !below && import != file.module && !neighbours(&file.module).contains(&import.as_str()) {
+            let below = layer(&import) < layer(&file.module);
+            if !below && import != file.module && !same_layer_imports(&file.module).contains(&import.as_str()) {
                 faults.push(format!("{} imports {import}", file.path.display()));
             }
         }
@@ -53,10 +53,10 @@ fn imports_go_down_the_floors_or_stay_in_their_folder() {
 }
 
 #[test]
-fn token_cache_in_flight_and_scheduler_know_no_provider_no_store_and_no_http() {
+fn token_cache_in_flight_and_scheduler_import_no_provider_no_store_and_no_http() {
     let mut faults = Vec::new();
-    for file in sources().iter().filter(|file| floor(&file.module) == 3) {
-        let values = |import: &str| FLOORS[0].contains(&import) || FLOORS[3].contains(&import);
+    for file in sources().iter().filter(|file| layer(&file.module) == 3) {
+        let values = |import: &str| LAYERS[0].contains(&import) || LAYERS[3].contains(&import);
         let strangers = file.imports().into_iter().filter(|import| !values(import));
         faults.extend(strangers.map(|import| format!("{} imports {import}", file.path.display())));
     }
@@ -167,10 +167,10 @@ fn no_source_is_unsafe() {
 }
 
 #[test]
-fn every_module_has_a_floor() {
+fn every_module_has_a_layer() {
     for file in sources() {
-        // Panics when it has none.
-        floor(&file.module);
+        // Panics when the module has no layer.
+        layer(&file.module);
     }
 }
 
@@ -190,34 +190,34 @@ fn an_import_out_of_a_group_or_of_a_name_of_the_crate_counts() {
     assert_eq!(file.imports(), ["http", "secret", "lib", "manager"]);
 }
 
-/// How often the code of a file has a word.
+/// The number of times that the code of a file has a word.
 fn count(path: &str, word: &str) -> usize {
     let file = sources().into_iter().find(|file| file.path == Path::new(path)).expect("the file exists");
     file.code.matches(word).count()
 }
 
-fn assert_only_in(doors: &[&str], words: &[&str]) {
+fn assert_only_in(modules: &[&str], words: &[&str]) {
     let mut faults = Vec::new();
-    for file in sources().iter().filter(|file| !doors.contains(&file.module.as_str())) {
+    for file in sources().iter().filter(|file| !modules.contains(&file.module.as_str())) {
         let said = words.iter().filter(|word| file.code.contains(**word));
         faults.extend(said.map(|word| format!("{} says {word}", file.path.display())));
     }
-    assert!(faults.is_empty(), "only for {doors:?}:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "only for {modules:?}:\n{}", faults.join("\n"));
 }
 
-/// A file of `src`, its code without comments and without its tests.
+/// A file of `src`: its code without comments and tests.
 struct SourceFile {
     path: PathBuf,
-    /// The top-level module that it belongs to.
+    /// The top-level module of the file.
     module: String,
     code: String,
 }
 
 impl SourceFile {
-    /// The top-level modules it names after `crate::`; `lib` for what the crate itself re-exports.
+    /// The top-level modules in paths after `crate::`; `lib` for re-exports of the crate.
     fn imports(&self) -> Vec<String> {
         let mut found = Vec::new();
-        // What comes before `crate` may be `pub(in ` or a blank; `$crate` and other words do not end in it.
+        // The text before `crate` may be `pub(in ` or a blank; `$crate` and longer words do not count.
         for after in self.code.split("crate::").skip(1) {
             match after.strip_prefix('{') {
                 Some(group) => found.extend(top_level(group).iter().map(|entry| module_of(entry))),
@@ -228,7 +228,7 @@ impl SourceFile {
     }
 }
 
-/// The entries of a group, up to its closing brace.
+/// The entries of a group up to its closing brace.
 fn top_level(group: &str) -> Vec<String> {
     let (mut entries, mut depth) = (vec![String::new()], 0);
     for letter in group.chars() {
@@ -249,13 +249,13 @@ fn module_of(path: &str) -> String {
     if name.starts_with(char::is_uppercase) { "lib".to_owned() } else { name }
 }
 
-fn floor(module: &str) -> usize {
-    let found = FLOORS.iter().position(|floor| floor.contains(&module));
-    found.unwrap_or_else(|| panic!("the module {module} has no floor; give it one here"))
+fn layer(module: &str) -> usize {
+    let found = LAYERS.iter().position(|layer| layer.contains(&module));
+    found.unwrap_or_else(|| panic!("the module {module} has no layer; add it to LAYERS"))
 }
 
-fn neighbours(module: &str) -> &'static [&'static str] {
-    NEIGHBOURS.iter().find(|(name, _)| *name == module).map_or(&[], |(_, neighbours)| neighbours)
+fn same_layer_imports(module: &str) -> &'static [&'static str] {
+    SAME_LAYER_IMPORTS.iter().find(|(name, _)| *name == module).map_or(&[], |(_, imports)| imports)
 }
 
 fn sources() -> Vec<SourceFile> {
@@ -287,7 +287,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
 fn code_of(text: &str) -> String {
     let text = text.split_once("#[cfg(test)]\nmod tests").map_or(text, |(code, _)| code);
     let without = |line: &str| match line.split_once("//") {
-        // In a text, as in a URL, it is no comment.
+        // Inside a string, as in a URL, `//` is no comment.
         Some((code, _)) if code.matches('"').count().is_multiple_of(2) => code.to_owned(),
         _ => line.to_owned(),
     };

@@ -1,4 +1,4 @@
-//! What is easily forgotten when something else is changed.
+//! Files of the repository that have to follow changes of the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn the_readme_names_the_two_commands() {
 }
 
 #[test]
-fn every_feature_has_its_section() {
+fn every_feature_has_a_section_in_features_md() {
     let manifest = read("Cargo.toml");
     let features = manifest.split("[features]\n").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap_or_default();
     let named = features.lines().filter_map(|line| line.split_once(" =")).map(|(name, _)| name);
@@ -31,8 +31,8 @@ fn every_feature_has_its_section() {
 }
 
 #[test]
-fn nothing_is_left_to_be_done() {
-    // Put together, so that this file does not find itself.
+fn no_source_has_a_todo() {
+    // Put together, so that the search does not match this file.
     let words = ["todo", "unimplemented", "dbg"].map(|word| format!("{word}!("));
     let marks = ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]).map(|(one, two)| format!("{one}{two}"));
     let words: Vec<_> = words.into_iter().chain(marks).collect();
@@ -47,7 +47,7 @@ fn nothing_is_left_to_be_done() {
 }
 
 #[test]
-fn both_licences_are_there() {
+fn both_licences_are_present() {
     assert!(read("LICENSE-MIT").starts_with("MIT License"));
     assert!(read("LICENSE-APACHE").contains("Version 2.0, January 2004"));
 }

@@ -2,7 +2,7 @@
 # Installs what the tests need when it is missing, then runs them all.
 #
 #     bash tests/run.sh              everything
-#     bash tests/run.sh --test http  what comes behind goes to `cargo test`
+#     bash tests/run.sh --test http  further arguments go to `cargo test`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-# need <command> <package>: installs the package that brings the command, unless the command is there.
+# need <command> <package>: installs the package that has the command, unless the command exists.
 need() {
     local command=$1 package=$2
     if command -v "$command" >/dev/null; then return; fi
@@ -24,7 +24,7 @@ need() {
     fi
     "${as_root[@]}" apt-get update -qq
     (
-        # A package that brings a service starts it; the tests start their own. This file forbids it meanwhile.
+        # The package would start its service, but the tests start servers of their own. This file prevents the start.
         policy=/usr/sbin/policy-rc.d
         if [ ! -e "$policy" ]; then
             trap '"${as_root[@]}" rm -f "$policy"' EXIT
@@ -42,10 +42,10 @@ need cc build-essential
 # A server, sentinels and clusters: the tests of a shared store start real ones.
 need redis-server redis-server
 
-# With all features, the documentation's examples and those in README.md included.
+# With all features, and with the examples in the documentation and in README.md.
 cargo test --all-features "$@"
 
-# Programs of their own, with what must not be in this one. Whoever asks for some tests does not ask for these.
+# Crates of their own, which must stay out of this one. They run with all tests only.
 if [ $# -eq 0 ]; then
     # The model of the core: every order of events, planted faults, random walks.
     cargo test --locked --manifest-path tests/model/Cargo.toml --target-dir target/model

@@ -1,6 +1,4 @@
-//! A process of a test that keeps a manager, and what many of them do together, wherever they keep their tokens.
-//!
-//! Tests include it as `actor`, beside `process` and `wait`.
+//! A process of a test that has a manager, and cases that several such processes run, whatever store they share.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpStream;
@@ -17,16 +15,16 @@ use evertoken::{Error, HttpConfig, OAuth2, RefreshToken, TokenManager, TokenMana
 use super::process::{Process, each};
 use super::wait::*;
 
-/// How long a fetch may take in a process, unless a test says otherwise.
+/// The time limit of a fetch in a process, unless a test sets another one.
 pub(crate) const FETCH: Duration = SECOND;
 
-/// How long a lease is: a fetch, two operations of the store, and a second.
+/// The time of a lease: one fetch, two store operations and a second.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// What is heard of a change within this time was not merely stumbled upon.
+/// A change that reaches a process within this time was announced, and not found by a periodic check.
 pub(crate) const SOON: Duration = Duration::from_secs(2);
 
-/// The process that is told what to do, line by line.
+/// A process that reads commands line by line and replies to each.
 pub(crate) struct Actor {
     stream: TcpStream,
     lines: Lines<BufReader<TcpStream>>,
@@ -41,14 +39,14 @@ impl Actor {
         Actor { stream, lines, tokens: None, stops: Arc::default() }
     }
 
-    /// What to do next: a word, and what belongs to it. Nothing when there is nobody left who tells.
-    pub(crate) fn hear(&mut self) -> Option<(String, String)> {
+    /// Reads the next command: a verb and its argument. Returns `None` when the test has closed the connection.
+    pub(crate) fn read_line(&mut self) -> Option<(String, String)> {
         let line = self.lines.next()?.ok()?;
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         Some((verb.to_owned(), rest.to_owned()))
     }
 
-    pub(crate) fn say(&mut self, answer: &str) {
+    pub(crate) fn reply(&mut self, answer: &str) {
         writeln!(self.stream, "{answer}").unwrap();
     }
 
@@ -61,7 +59,7 @@ impl Actor {
         self.tokens.as_ref().expect("it was told to keep a manager")
     }
 
-    /// A manager of what a line tells to share, but for the store.
+    /// A builder of the manager that `share` describes, without its store.
     pub(crate) fn builder(&self, share: &Share) -> TokenManagerBuilder {
         let client = OAuth2::new(&share.token_url, &share.client, "secret");
         let builder = match share.refresh {
@@ -72,11 +70,11 @@ impl Actor {
             .http(HttpConfig::default().timeout(share.fetch))
             .store_check_interval(share.store_check_interval)
             .watch(share.watch)
-            // Longer than any test: a failure is an answer as long as it is kept.
+            // Longer than any test, so that a recorded failure is returned for as long as it is recorded.
             .backoff(PATIENCE, PATIENCE)
     }
 
-    /// Does what all such processes can do.
+    /// Runs a command that all such processes know.
     pub(crate) fn act(&self, verb: &str, rest: &str) -> String {
         match verb {
             "stop-with-the-next-token" => self.stops.store(true, Ordering::SeqCst),
@@ -85,7 +83,7 @@ impl Actor {
             "ask" => return ask_at_once(self.tokens(), rest.parse().unwrap()),
             "replaced" => {
                 let mut other = String::new();
-                eventually("it is replaced", || {
+                eventually("the token is replaced", || {
                     other = text(self.tokens());
                     other != rest
                 });
@@ -97,14 +95,14 @@ impl Actor {
     }
 }
 
-/// Whose manager a process is.
+/// The manager of a process: its store and its credential.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Share {
-    /// The directory, or the URL.
+    /// The directory or the URL of the store.
     pub(crate) store: String,
     pub(crate) token_url: String,
     pub(crate) client: String,
-    /// Whether it signs in with a refresh token, which is replaced each time.
+    /// Whether the manager signs in with a refresh token, which the server replaces at each use.
     pub(crate) refresh: bool,
     pub(crate) fetch: Duration,
     pub(crate) store_check_interval: Duration,
@@ -124,7 +122,7 @@ impl Share {
         }
     }
 
-    /// What makes a process such a manager.
+    /// The command that creates this manager.
     pub(crate) fn line(&self) -> String {
         format!("share {}", serde_json::to_string(self).unwrap())
     }
@@ -134,7 +132,7 @@ impl Share {
     }
 }
 
-/// What so many threads get that ask at the same moment: once, if all get the same.
+/// Asks for a token in `threads` threads at once. Returns the result once if all got the same, else all of them.
 fn ask_at_once(tokens: &TokenManager, threads: usize) -> String {
     let start = Barrier::new(threads);
     let answers = thread::scope(|scope| {
@@ -151,7 +149,7 @@ fn ask_at_once(tokens: &TokenManager, threads: usize) -> String {
     if answers.iter().all(|answer| *answer == answers[0]) { answers[0].clone() } else { answers.join(" ") }
 }
 
-/// A provider that stops its own process when it has a token in hand, if it is told to.
+/// A provider that stops its own process after the next fetch when a flag is set.
 struct Stopping {
     inner: OAuth2,
     stops: Arc<AtomicBool>,
@@ -173,7 +171,7 @@ impl Provider for Stopping {
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
         let grant = self.inner.fetch(context)?;
         if self.stops.swap(false, Ordering::SeqCst) {
-            // SAFETY: stops this process, which the test lets go on.
+            // SAFETY: stops this process, which the test resumes.
             unsafe { libc::raise(libc::SIGSTOP) };
         }
         Ok(grant)
@@ -184,8 +182,8 @@ pub(crate) fn key_of(token_url: &str, client: &str) -> Key {
     TokenManager::new(OAuth2::new(token_url, client, "secret")).key().clone()
 }
 
-/// `share` is told the address of a host, as in the functions below.
-pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
+/// `share` gets the address of a host, here and in the functions below.
+pub(crate) fn sixteen_threads_of_each_process_cost_one_fetch(processes: &mut [Process], share: impl Fn(&str) -> Share) {
     let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
     for round in 1..=15 {
         let client = format!("client-{round}");
@@ -197,7 +195,7 @@ pub(crate) fn sixteen_threads_of_each_cost_one_fetch(processes: &mut [Process], 
     }
 }
 
-pub(crate) fn a_failed_fetch_of_one_answers_the_others(processes: &mut [Process], share: impl Fn(&str) -> Share) {
+pub(crate) fn one_failed_fetch_answers_all_processes(processes: &mut [Process], share: impl Fn(&str) -> Share) {
     let host = FakeVendor::oauth2().delay(Duration::from_millis(50));
     host.fail_with(VendorFault::Status(503));
     each(processes, &share(&host.token_url()).line());
@@ -209,44 +207,44 @@ pub(crate) fn a_failed_fetch_of_one_answers_the_others(processes: &mut [Process]
     assert_eq!((processes[0].ask("ask 4").as_str(), host.calls()), ("token-1", 2));
 }
 
-/// What the first process does away with, the second has replaced soon.
+/// A token that the first process rejects or invalidates is replaced in the second one soon.
 pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str) -> Share) {
     let host = FakeVendor::oauth2();
     let share = share(&host.token_url());
     each(processes, &share.line());
     assert_eq!(each(processes, "ask 2"), ["token-1", "token-1"]);
-    processes[1].tell("replaced token-1");
+    processes[1].send_line("replaced token-1");
     assert_eq!(processes[0].ask(what), "ok");
     let told = Instant::now();
-    assert_eq!(processes[1].hear(), "token-2");
+    assert_eq!(processes[1].read_line(), "token-2");
     assert!(told.elapsed() < share.store_check_interval.min(SECOND) + SOON, "{:?}", told.elapsed());
     assert_eq!(each(processes, "ask 2"), ["token-2", "token-2"]);
     assert_eq!(host.calls(), 2);
 }
 
-/// The first process stops with a token in its hand. Then `the_others_go_on`, who are told when it asked, until they have the
-/// next token. `recorded` tells which one the store has.
-pub(crate) fn who_was_stopped_does_not_overwrite_the_newer_token(
+/// The first process stops with a fetched token that it has not written. `the_others_go_on` gets the time of the call,
+/// and returns when the others have the next token. `recorded` reads the token in the store.
+pub(crate) fn a_stopped_process_does_not_overwrite_the_newer_token(
     host: &FakeVendor,
     processes: &mut [Process],
     share: impl Fn(&str) -> Share,
     the_others_go_on: impl FnOnce(&mut [Process], Instant),
     recorded: impl Fn() -> String,
 ) {
-    // Who was stopped learns of the newer token this late at most.
+    // The stopped process notices the newer token after this time at most.
     let store_check_interval = Duration::from_millis(300);
     each(processes, &Share { store_check_interval, ..share(&host.token_url()) }.line());
     let (holder, others) = processes.split_first_mut().unwrap();
     assert_eq!(holder.ask("stop-with-the-next-token"), "ok");
     let asked = Instant::now();
-    holder.tell("ask 1");
+    holder.send_line("ask 1");
     holder.wait_until_stopped();
     assert_eq!(host.granted(), ["token-1"]);
     the_others_go_on(others, asked);
     assert_eq!(recorded(), "token-2");
     holder.go_on();
-    // It may be too late for the caller that has waited so long.
-    let _ = holder.hear();
+    // The caller may have waited too long to get a token.
+    let _ = holder.read_line();
     assert_eq!(recorded(), "token-2");
     assert_eq!(holder.ask("replaced token-1"), "token-2");
     assert!(each(others, "ask 4").iter().all(|answer| answer == "token-2"));

@@ -1,10 +1,10 @@
-//! A test in a process of its own.
+//! A test that runs in a process of its own.
 
 use std::any::type_name;
 use std::io::{Write, stderr};
 use std::process::Command;
 
-/// Runs `body` in a process in which no other test runs: this program, started again for the test that calls this function.
+/// Runs `body` in a process without other tests: this program, started again for the test that calls this function.
 pub(crate) fn alone<F: FnOnce()>(body: F) {
     const MARK: &str = "EVERTOKEN_TEST_ALONE";
     let name = test_of(&body);
@@ -32,7 +32,8 @@ pub(crate) fn test_of<F>(_closure: &F) -> &'static str {
     path.split_once("::").expect("a test stands in a program").1
 }
 
-/// Says that something could not be tested here, past the harness, which is silent about tests that pass.
+/// Prints that a case cannot be tested here. Writes to stderr itself, because the test harness hides the output of
+/// passing tests.
 pub(crate) fn not_tested(what: &str) {
     stderr().write_all(format!("{NOT_TESTED}{what}\n").as_bytes()).unwrap();
 }

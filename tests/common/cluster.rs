@@ -4,26 +4,26 @@ use std::thread;
 
 use super::redis_server::{RedisServer, field, until};
 
-/// The nodes end with this value.
+/// The nodes end when this value is dropped.
 pub(crate) struct RedisCluster {
     servers: Vec<RedisServer>,
 }
 
-/// What a node says of one node, itself included.
+/// The view that a node has of one node, itself included.
 struct Row {
     id: String,
     port: u16,
     is_master: bool,
-    /// It is neither failing nor still being greeted.
+    /// Whether the node is neither failing nor still joining.
     is_well: bool,
-    /// First and last.
+    /// The first slot and the last one.
     slots: Vec<(u16, u16)>,
 }
 
 impl RedisCluster {
-    /// Starts all, and waits until every node says that the cluster is well and knows the others.
+    /// Starts all nodes, and waits until every node reports a healthy cluster and knows the others.
     pub(crate) fn start() -> RedisCluster {
-        // A node holds writes back in the first two seconds of its life, so they had better be the same two.
+        // A node delays writes in the first two seconds after its start, so all nodes start at the same time.
         let servers: Vec<_> = thread::scope(|scope| {
             let starting: Vec<_> = (0..NODES).map(|_| scope.spawn(node)).collect();
             starting.into_iter().map(|node| node.join().unwrap()).collect()
@@ -49,10 +49,10 @@ impl RedisCluster {
         until("the nodes know each other", || self.servers.iter().all(|server| well_known(server) == NODES));
         for (master, replica) in self.servers[..MASTERS].iter().zip(&self.servers[MASTERS..]) {
             let id: String = master.ask(&["CLUSTER", "MYID"]).unwrap();
-            // The node may have to hear first that the other one is a master.
+            // The node may have to learn first that the other one is a master.
             until("the node becomes a replica", || replica.ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok());
         }
-        until("the cluster is well", || {
+        until("the cluster is healthy", || {
             let replicas = |server| rows(server).iter().filter(|row| !row.is_master).count();
             self.servers.iter().all(|server| is_ok(server) && replicas(server) == NODES - MASTERS)
                 && self.servers[MASTERS..].iter().all(is_in_step)
@@ -64,12 +64,12 @@ impl RedisCluster {
         self.servers.iter().map(|server| server.addr().to_string()).collect()
     }
 
-    /// The nodes, the first masters first.
+    /// The nodes; the masters at the start come first.
     pub(crate) fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
-    /// Which node has the key. Waits until all that run agree.
+    /// Returns which node has the key. Waits until all running nodes agree.
     pub(crate) fn master_of(&self, key: &str) -> usize {
         let slot = self.slot_of(key);
         let mut owner = None;
@@ -80,7 +80,8 @@ impl RedisCluster {
         owner.unwrap()
     }
 
-    /// Kills the master of a key and waits until its replica has taken over and all is well again. Returns which.
+    /// Kills the master of a key, and waits until its replica has taken over and the cluster is healthy again. Returns
+    /// which.
     pub(crate) fn kill_master_of(&self, key: &str) -> usize {
         let slot = self.slot_of(key);
         let before = self.master_of(key);
@@ -93,12 +94,12 @@ impl RedisCluster {
         owner
     }
 
-    /// Moves the slot of a key, and what is in it, to another master. Returns which.
+    /// Moves the slot of a key, with its contents, to another master. Returns which.
     pub(crate) fn migrate(&self, key: &str) -> usize {
         let (from, to) = self.begin_migration(key);
         let slot = self.slot_of(key).to_string();
         let id: String = self.servers[to].ask(&["CLUSTER", "MYID"]).unwrap();
-        // The new owner first, so that there is one at every moment.
+        // The new owner is set first, so that the slot has an owner at every moment.
         let others = (0..NODES).filter(|&index| index != to && index != from && self.is_master(index));
         for index in [to, from].into_iter().chain(others) {
             tell(&self.servers[index], &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
@@ -107,8 +108,8 @@ impl RedisCluster {
         to
     }
 
-    /// The first half of [`migrate`](RedisCluster::migrate): all keys have moved, and who asks the old master for one
-    /// hears `ASK`. Returns the old master and the new one.
+    /// The first half of [`migrate`](RedisCluster::migrate): all keys have moved, and the old master replies `ASK` to a
+    /// request for one of them. Returns the old master and the new one.
     pub(crate) fn begin_migration(&self, key: &str) -> (usize, usize) {
         let from = self.master_of(key);
         let to = (0..NODES).find(|&index| index != from && self.is_master(index)).unwrap();
@@ -136,7 +137,7 @@ impl RedisCluster {
         self.running().next().expect("a node runs").ask(&["CLUSTER", "KEYSLOT", key]).unwrap()
     }
 
-    /// Whether the node runs and calls itself a master.
+    /// Whether the node runs and reports itself as a master.
     fn is_master(&self, index: usize) -> bool {
         let server = &self.servers[index];
         server.is_running() && rows(server).iter().any(|row| row.port == server.port() && row.is_master)
@@ -161,10 +162,10 @@ fn node() -> RedisServer {
             ("--cluster-port", &bus),
             ("--cluster-config-file", "nodes.conf"),
             ("--cluster-node-timeout", "1000"),
-            // A replica takes over however long it has not heard from its master, and stays with the one it has.
+            // A replica takes over whatever the time since it heard from its master, and does not change its master.
             ("--cluster-replica-validity-factor", "0"),
             ("--cluster-allow-replica-migration", "no"),
-            // It gets its copy at once.
+            // A replica gets its copy at once.
             ("--repl-diskless-sync", "yes"),
             ("--repl-diskless-sync-delay", "0"),
         ];
@@ -177,7 +178,7 @@ fn tell(server: &RedisServer, words: &[&str]) {
     told.unwrap_or_else(|error| panic!("{words:?}: {error}"));
 }
 
-/// What a node that answers says of all nodes it knows.
+/// The view that a responding node has of all nodes.
 fn rows(server: &RedisServer) -> Vec<Row> {
     let text = server.ask::<String>(&["CLUSTER", "NODES"]).unwrap_or_default();
     text.lines().filter_map(row).collect()

@@ -1,4 +1,4 @@
-//! A provider's host for tests: a real socket that says what the test wants and remembers what it was asked.
+//! Loopback HTTP hosts for tests: a real socket, a scripted reply, and a record of the requests.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,28 +11,28 @@ pub(crate) struct Canned {
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-/// A host that answers each request with `reply`, as it stands, and closes the connection.
+/// A host that sends `reply` unchanged to each request and closes the connection.
 pub(crate) fn canned(reply: impl Into<Vec<u8>>) -> Canned {
     let reply = reply.into();
     host(move |mut stream| {
         let _ = stream.write_all(&reply);
         let _ = stream.shutdown(Shutdown::Write);
-        // Closing with unread bytes would reset the connection under the reply.
+        // Closing a socket with unread bytes would reset the connection and could lose the reply.
         let _ = stream.read(&mut [0; 64]);
     })
 }
 
-/// A host that answers HTTP 200 with `body`.
+/// A host that replies HTTP 200 with `body`.
 pub(crate) fn answering(body: &str) -> Canned {
     canned(reply("200 OK", "", body))
 }
 
-/// A host that reads a request and leaves the rest to `answer`.
+/// A host that reads a request and then leaves the connection to `answer`.
 pub(crate) fn host(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Canned {
     serve(read_request, answer)
 }
 
-/// A host that leaves each connection to `answer`, such as one that speaks TLS.
+/// A host that leaves each connection to `answer` unread, such as one that speaks TLS.
 pub(crate) fn host_without_reading(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Canned {
     serve(|_| String::new(), answer)
 }
@@ -69,12 +69,12 @@ impl Canned {
         self.port
     }
 
-    /// How many requests there were.
+    /// The number of requests so far.
     pub(crate) fn calls(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
 
-    /// All requests as they came, oldest first.
+    /// All requests as received, oldest first.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -92,7 +92,7 @@ impl Canned {
     }
 }
 
-/// A port on which nobody listens.
+/// A port without a listener.
 pub(crate) fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

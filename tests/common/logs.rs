@@ -1,4 +1,4 @@
-//! Collects what is logged, by whomever.
+//! Records all log lines of this process.
 
 use std::fmt::Write;
 use std::sync::{Mutex, Once};
@@ -19,7 +19,7 @@ impl log::Log for Recorder {
     fn flush(&self) {}
 }
 
-/// From now on.
+/// Starts the recording.
 pub(crate) fn record_logs() {
     static START: Once = Once::new();
     START.call_once(|| {
@@ -29,7 +29,7 @@ pub(crate) fn record_logs() {
     });
 }
 
-/// All of it so far.
+/// All lines recorded so far.
 pub(crate) fn logged() -> String {
     LOGGED.lock().unwrap().clone()
 }

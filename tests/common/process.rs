@@ -1,4 +1,5 @@
-//! Processes of a test: each is the test's own program, started again. It does what it is told over a socket.
+//! Child processes of a test. Each is the test's own program, started again for the same test, and obeys commands that
+//! it reads from a socket.
 
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::wait::{PATIENCE, eventually};
 
-/// A process of this test. It ends with this value.
+/// A child process. Dropping this value ends it.
 pub(crate) struct Process {
     child: Child,
     stream: TcpStream,
@@ -37,22 +38,22 @@ impl Process {
         Process { child, stream, lines }
     }
 
-    /// Says what to do.
-    pub(crate) fn tell(&mut self, what: &str) {
+    /// Sends a command.
+    pub(crate) fn send_line(&mut self, what: &str) {
         writeln!(self.stream, "{what}").unwrap();
     }
 
-    /// Waits for the answer.
-    pub(crate) fn hear(&mut self) -> String {
+    /// Waits for the reply to a command.
+    pub(crate) fn read_line(&mut self) -> String {
         self.lines.next().expect("the process lives").unwrap()
     }
 
     pub(crate) fn ask(&mut self, what: &str) -> String {
-        self.tell(what);
-        self.hear()
+        self.send_line(what);
+        self.read_line()
     }
 
-    /// Lets it end by itself, as a program does that has nothing left to do.
+    /// Closes the connection and waits until the process ends by itself.
     pub(crate) fn end(mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
         assert!(self.child.wait().unwrap().success());
@@ -71,7 +72,7 @@ impl Process {
 
     pub(crate) fn wait_until_stopped(&self) {
         let mut status = 0;
-        // SAFETY: waits for a child of this process that nobody else waits for.
+        // SAFETY: waits for a child of this process for which no other code waits.
         let waited = unsafe { libc::waitpid(self.pid(), &mut status, libc::WUNTRACED) };
         assert!(waited == self.pid() && libc::WIFSTOPPED(status), "{status}");
     }
@@ -88,19 +89,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both do nothing when it has ended before.
+        // Both calls do nothing when the child has ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Tells all at once, and hears all.
+/// Sends a command to all processes, then waits for all replies.
 pub(crate) fn each(processes: &mut [Process], what: &str) -> Vec<String> {
-    processes.iter_mut().for_each(|process| process.tell(what));
-    processes.iter_mut().map(Process::hear).collect()
+    processes.iter_mut().for_each(|process| process.send_line(what));
+    processes.iter_mut().map(Process::read_line).collect()
 }
 
-/// Where this process is told what to do, if it is one of a test's.
+/// The port of the test that started this process, if a test did.
 pub(crate) fn port() -> Option<String> {
     std::env::var(PORT).ok()
 }

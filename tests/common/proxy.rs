@@ -1,4 +1,4 @@
-//! A way to a server that fails as networks do: loopback, and the fault that a test wants.
+//! A TCP proxy on loopback that fails as networks do.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -8,33 +8,32 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// What happens on the way. A fault holds for all connections from the moment it is set, for what is under way too.
-///
-/// A reply is what one read from the server brings, which is a whole reply as long as it is small.
+/// The fault of a proxy. A fault holds for all connections from the moment it is set, and for data in flight too. A
+/// reply is the result of one read from the server, which is a whole reply as long as it is small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// Each reply comes later by this.
+    /// Delays each reply by this time.
     Delay(Duration),
-    /// Takes connections and bytes, and forwards none.
+    /// Accepts connections and bytes, and forwards none.
     BlackHole,
-    /// Closes when a request or a reply comes, and forwards neither: a request that comes now is not carried out.
+    /// Closes the connection at a request or a reply and forwards neither, so that a request is not carried out.
     Cut,
-    /// Closes after the first half of a reply.
+    /// Closes the connection after the first half of a reply.
     HalfReply,
-    /// Says no more after the first half of a reply.
+    /// Sends nothing more after the first half of a reply.
     HalfThenSilence,
-    /// Brings a reply byte by byte, one at a time.
+    /// Sends a reply one byte at a time.
     Trickle(Duration),
     /// As [`Cut`](Fault::Cut), but resets the connection instead of closing it.
     Reset,
-    /// Answers a request, without forwarding it, as a web server would, and closes.
+    /// Replies to a request as a web server would, without forwarding it, and closes the connection.
     Garbage,
     /// Closes every connection at once.
     Refuse,
 }
 
-/// A proxy on a port of its own; its threads end with it.
+/// A proxy on a port of its own. Its threads end when this value is dropped.
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
     port: u16,
@@ -49,7 +48,7 @@ struct Shared {
 
 struct State {
     fault: Fault,
-    /// The next request that contains this loses its reply.
+    /// The next request that contains these bytes loses its reply.
     lose: Option<Vec<u8>>,
     accepted: usize,
     open: BTreeMap<usize, Arc<Link>>,
@@ -57,11 +56,11 @@ struct State {
     over: bool,
 }
 
-/// One connection and what it leads to. Closed when the last reference goes, and cut off before that.
+/// A connection and the one to the server. Closed when the last reference is dropped, and shut down before that.
 struct Link {
     number: usize,
     client: TcpStream,
-    /// Comes with the first request that is forwarded.
+    /// Opened at the first request that is forwarded.
     server: OnceLock<TcpStream>,
     fate: Mutex<Fate>,
 }
@@ -69,9 +68,9 @@ struct Link {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Alive,
-    /// Has lost bytes and can never say anything sensible again.
+    /// Bytes were lost, so that the connection is of no further use.
     Mute,
-    /// The reply to the request that was forwarded will be swallowed.
+    /// The reply to the forwarded request will be dropped.
     LosesReply,
 }
 
@@ -83,7 +82,7 @@ enum Next {
 }
 
 impl Proxy {
-    /// A proxy to the server at `target`, without faults at first.
+    /// A proxy to the server at `target`, without a fault.
     pub(crate) fn to(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -115,7 +114,7 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Sets the fault. A connection that has lost bytes to the one before is closed, because it is of no use any more.
+    /// Sets the fault. Closes connections that lost bytes to the fault before, because they are of no further use.
     pub(crate) fn set(&self, fault: Fault) {
         let mut state = self.shared.state();
         state.fault = fault;
@@ -124,9 +123,8 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// The next request is carried out, its reply is swallowed and its connection closed.
-    ///
-    /// A client that connects anew may send a greeting first, and then the greeting is this request.
+    /// The next request is carried out, its reply is dropped and its connection closed. A client that connects again
+    /// may send a greeting first; then the greeting counts as this request.
     pub(crate) fn lose_next_reply(&self) {
         self.lose_next_reply_to("");
     }
@@ -136,17 +134,17 @@ impl Proxy {
         self.shared.state().lose = Some(text.as_bytes().to_vec());
     }
 
-    /// How many connections there were so far.
+    /// The number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.state().accepted
     }
 
-    /// How many connections there are now.
+    /// The number of open connections.
     pub(crate) fn open_connections(&self) -> usize {
         self.shared.state().open.len()
     }
 
-    /// Closes all connections. New ones are taken as before.
+    /// Closes all connections. New ones are accepted as before.
     pub(crate) fn cut_all(&self) {
         self.shared.state().close_those(|_| true);
         self.shared.changed.notify_all();
@@ -161,7 +159,7 @@ impl Drop for Proxy {
         self.shared.changed.notify_all();
         let threads = std::mem::take(&mut state.threads);
         drop(state);
-        // Wakes the acceptor.
+        // Wakes the thread that accepts connections.
         let _ = TcpStream::connect(self.addr());
         threads.into_iter().chain(self.acceptor.take()).for_each(|thread| drop(thread.join()));
     }
@@ -202,7 +200,7 @@ impl Shared {
         self.carry(link, server, |bytes| self.reply(link, bytes));
     }
 
-    /// Hands on what comes `from` one side until that is over, and takes the connection down then.
+    /// Forwards the bytes `from` one side until it ends, and shuts the connection down then.
     fn carry(&self, link: &Link, mut from: &TcpStream, mut hand_on: impl FnMut(&[u8]) -> Next) {
         let mut bytes = vec![0; 64 * 1024];
         let mut next = Next::GoOn;
@@ -213,11 +211,11 @@ impl Shared {
                 _ => Next::Close,
             };
         }
-        // The first to end decides how: a goodbye of the other would come before the reset.
+        // The side that ends first decides how: an orderly end of the other side would arrive before the reset.
         if self.state().open.remove(&link.number).is_some() {
             if matches!(next, Next::Reset) { link.reset() } else { link.close() }
         }
-        // Whoever waits to bring a reply to this connection need not any more.
+        // Wakes a thread that waits to send a reply to this connection.
         self.changed.notify_all();
     }
 
@@ -248,7 +246,7 @@ impl Shared {
         if sent.is_ok() { Next::GoOn } else { Next::Close }
     }
 
-    /// The way on from `link`; made now when this is its first request.
+    /// The connection to the server behind `link`, opened at its first request.
     fn server<'a>(self: &Arc<Self>, link: &'a Arc<Link>) -> std::io::Result<&'a TcpStream> {
         if let Some(server) = link.server.get() {
             return Ok(server);
@@ -256,7 +254,7 @@ impl Shared {
         let server = TcpStream::connect(self.target)?;
         server.set_nodelay(true)?;
         let mut state = self.state();
-        // Closed meanwhile: the server must not hear of it.
+        // The client closed the connection meanwhile: the server must not receive the request.
         if !state.open.contains_key(&link.number) {
             return Err(ErrorKind::NotConnected.into());
         }
@@ -266,7 +264,7 @@ impl Shared {
         Ok(server)
     }
 
-    /// Brings a reply to the client as the fault of the moment allows.
+    /// Sends a reply to the client, subject to the current fault.
     fn reply(&self, link: &Link, mut bytes: &[u8]) -> Next {
         let mut client = &link.client;
         let came = Instant::now();
@@ -314,7 +312,7 @@ impl Shared {
             if client.write_all(part).is_err() || !matches!(next, Next::GoOn) {
                 return Next::Close;
             }
-            // No further than its end: garbage is longer than some replies.
+            // At most to the end of the text, which is longer than some replies.
             bytes = &bytes[part.len().min(bytes.len())..];
             state = self.state();
         }
@@ -343,13 +341,14 @@ impl Link {
         self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends both sides and wakes both threads.
+    /// Shuts both sides down, which wakes both threads.
     fn close(&self) {
         let _ = self.client.shutdown(Shutdown::Both);
         self.close_server();
     }
 
-    /// Makes the end a reset. Only reading is shut down, because anything else would say goodbye to the client.
+    /// Makes the end of the connection a reset. Only reading is shut down, because any other call would send an orderly
+    /// end to the client.
     fn reset(&self) {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let size = libc::socklen_t::try_from(size_of_val(&linger)).unwrap();

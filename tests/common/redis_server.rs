@@ -1,6 +1,5 @@
-//! A real Redis for tests: a server with ports, a socket and a folder of its own, and a witness of what it is asked.
-//!
-//! The benchmarks include this file too.
+//! A real Redis for tests: a server with ports, a socket and a folder of its own, and a monitor of its commands. The
+//! benchmarks include this file too.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -19,23 +18,23 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// The upper bound of every wait: never reached when all is well.
+/// The upper bound of every wait, which a healthy machine never reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a server may take for one answer.
+/// The time in which a server has to reply.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How often a start is tried again because somebody else has taken the port.
+/// The number of attempts to start a server whose port was taken meanwhile.
 const STARTS: usize = 20;
 
-/// A `redis-server` that ends with this value.
+/// A `redis-server` that ends when this value is dropped.
 pub(crate) struct RedisServer {
     state: Mutex<State>,
     arguments: Vec<String>,
     port: Port,
     bus: Port,
     tls: bool,
-    // Last, so that the folder goes when the server has gone.
+    // The last field, so that the folder is removed after the server has ended.
     folder: TempDir,
 }
 
@@ -44,25 +43,25 @@ struct State {
     running: bool,
 }
 
-/// What the arguments of a server depend on.
+/// Values from which the arguments of a server are made.
 pub(crate) struct Place<'a> {
     pub(crate) port: u16,
-    /// For the bus of a cluster.
+    /// The port of the cluster bus.
     pub(crate) bus: u16,
     pub(crate) folder: &'a Path,
 }
 
-/// Certificates of a server that speaks TLS, all made for it alone.
+/// Certificates of one server that speaks TLS.
 pub(crate) struct Certificates {
-    /// The authority behind the server's certificate and the client's.
+    /// The authority that signed the certificates of the server and of the client.
     pub(crate) ca_pem: String,
     pub(crate) client_cert_pem: String,
     pub(crate) client_key_pem: String,
-    /// An authority that has signed nothing.
+    /// An authority that signed neither.
     pub(crate) other_ca_pem: String,
 }
 
-/// Starting.
+/// Constructors.
 impl RedisServer {
     pub(crate) fn start() -> RedisServer {
         RedisServer::with(&[])
@@ -77,12 +76,13 @@ impl RedisServer {
         })
     }
 
-    /// A server that speaks TLS only, for `localhost` and 127.0.0.1, and takes a client with and without a certificate.
+    /// A server that speaks TLS only, for `localhost` and 127.0.0.1, and accepts clients with and without a
+    /// certificate.
     pub(crate) fn tls() -> (RedisServer, Certificates) {
         RedisServer::with_tls("optional")
     }
 
-    /// A server that speaks TLS only and refuses a client without a certificate.
+    /// A server that speaks TLS only and refuses clients without a certificate.
     pub(crate) fn tls_with_client_auth() -> (RedisServer, Certificates) {
         RedisServer::with_tls("yes")
     }
@@ -112,7 +112,7 @@ impl RedisServer {
         (server, Certificates { ca_pem, client_cert_pem, client_key_pem, other_ca_pem })
     }
 
-    /// Starts a server whose first arguments are these, again on other ports when somebody has taken them meanwhile.
+    /// Starts a server with these first arguments. Tries other ports when another process has taken them meanwhile.
     pub(crate) fn launch(arguments: impl Fn(&Place<'_>) -> Vec<String>) -> RedisServer {
         let mut log = String::new();
         for _ in 0..STARTS {
@@ -134,7 +134,7 @@ impl RedisServer {
     }
 }
 
-/// Where it is.
+/// Addresses.
 impl RedisServer {
     pub(crate) fn port(&self) -> u16 {
         self.port.0
@@ -173,9 +173,9 @@ impl RedisServer {
     }
 }
 
-/// Looking at its data.
+/// Access to its data.
 impl RedisServer {
-    /// A connection past every proxy and without TLS, over the socket.
+    /// A connection over the socket, without TLS and without a proxy.
     pub(crate) fn connect(&self) -> redis::Connection {
         self.try_connect().unwrap()
     }
@@ -183,7 +183,7 @@ impl RedisServer {
     fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
         use redis::IntoConnectionInfo;
         let info = self.unix_url().into_connection_info()?;
-        // It would be one more command for those who count them.
+        // The library's own greeting would be one more command for a test that counts commands.
         let quiet = info.redis_settings().clone().set_skip_set_lib_name();
         let client = redis::Client::open(info.set_redis_settings(quiet))?;
         let connection = client.get_connection_with_timeout(ANSWER)?;
@@ -192,23 +192,23 @@ impl RedisServer {
         Ok(connection)
     }
 
-    /// The answer to one command, on a connection of its own.
+    /// The reply to one command, on a connection of its own.
     pub(crate) fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut command = redis::Cmd::new();
         command.arg(words);
         command.query(&mut self.try_connect()?)
     }
 
-    /// How many commands the server has run so far, those that scripts call included. [`Monitor`] tells them apart.
+    /// The number of commands so far, with those that scripts call. [`Monitor`] leaves those out.
     pub(crate) fn command_count(&self) -> u64 {
         let stats: String = self.ask(&["INFO", "stats"]).unwrap();
         field(&stats, "total_commands_processed").unwrap().parse().unwrap()
     }
 }
 
-/// Steering.
+/// Control of the process.
 impl RedisServer {
-    /// Stops the server where it is: its connections stay open, and it neither reads nor answers.
+    /// Suspends the server: its connections stay open, and it neither reads nor replies.
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         signal(&state.child, libc::SIGSTOP);
@@ -216,19 +216,19 @@ impl RedisServer {
         state.running = false;
     }
 
-    /// Lets a stopped server go on.
+    /// Resumes a suspended server.
     pub(crate) fn go_on(&self) {
         let mut state = self.state();
         signal(&state.child, libc::SIGCONT);
         state.running = true;
     }
 
-    /// Ends the server as a crash would; its data is gone.
+    /// Kills the server as a crash would. Its data is lost.
     pub(crate) fn kill(&self) {
         self.state().kill();
     }
 
-    /// Starts it anew on the same port, with the same arguments and in the same folder; waits until it answers.
+    /// Starts the server again on the same port, with the same arguments and folder, and waits until it replies.
     pub(crate) fn restart(&self) {
         let mut state = self.state();
         state.kill();
@@ -242,7 +242,7 @@ impl RedisServer {
         }
     }
 
-    /// Whether it is neither stopped nor killed.
+    /// Whether the server is neither suspended nor killed.
     pub(crate) fn is_running(&self) -> bool {
         self.state().running
     }
@@ -251,7 +251,7 @@ impl RedisServer {
 impl State {
     fn kill(&mut self) {
         self.running = false;
-        // SIGKILL ends a stopped process too. Both calls do nothing when it has ended before.
+        // SIGKILL ends a suspended process too. Both calls do nothing when it has ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -263,7 +263,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// Counts what clients send to a server. What scripts call is not counted, nor what the monitor sends.
+/// Records the commands that clients send to a server, without those that scripts call and those of the monitor.
 pub(crate) struct Monitor {
     seen: Arc<Seen>,
     socket: PathBuf,
@@ -283,7 +283,7 @@ struct Lines {
 }
 
 impl Monitor {
-    /// A monitor of all that comes from now on.
+    /// A monitor of all commands from now on.
     pub(crate) fn of(server: &RedisServer) -> Monitor {
         let mut stream = open_socket(&server.socket()).unwrap();
         stream.write_all(b"MONITOR\r\n").unwrap();
@@ -309,10 +309,10 @@ impl Monitor {
         Monitor { seen, socket: server.socket() }
     }
 
-    /// The words of all commands that the server had taken when this was called, oldest first, in upper case.
+    /// The words of all commands that the server had received before this call, oldest first, in upper case.
     pub(crate) fn commands(&self) -> Vec<String> {
         let mark = format!("{MARK}{:x}", fastrand::u128(..));
-        // The server reports a command after it has answered it. When it reports this one, it has reported all others.
+        // The server reports a command after its reply. When it has reported this one, it has reported all before.
         let sent = open_socket(&self.socket).and_then(|mut stream| {
             stream.write_all(format!("PING {mark}\r\n").as_bytes())?;
             stream.read(&mut [0; 64])
@@ -342,7 +342,7 @@ impl Monitor {
 }
 
 impl Seen {
-    /// Takes a line such as `+1700000000.000000 [0 127.0.0.1:50000] "GET" "key"`.
+    /// Parses a line such as `+1700000000.000000 [0 127.0.0.1:50000] "GET" "key"`.
     fn note(&self, line: &str) {
         let mut lines = self.lines.lock().unwrap();
         let mut quoted = line.split('"').skip(1).step_by(2);
@@ -357,7 +357,7 @@ impl Seen {
     }
 }
 
-/// Makes time pass: everything on the server has that much less left.
+/// Makes time pass: reduces the remaining time of every key on the server.
 pub(crate) fn advance(server: &RedisServer, time: Duration) {
     for key in server.ask::<Vec<String>>(&["KEYS", "*"]).unwrap() {
         let left = server.ask::<i64>(&["PTTL", &key]).unwrap() - i64::try_from(time.as_millis()).unwrap();
@@ -369,7 +369,7 @@ pub(crate) fn advance(server: &RedisServer, time: Duration) {
     }
 }
 
-/// Waits until something is so that nothing announces.
+/// Polls until `is_so` returns true.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let asked = Instant::now();
     while !is_so() {
@@ -378,15 +378,13 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The value of a line `name:value` of what INFO and CLUSTER INFO say.
+/// The value of a line `name:value` in the reply to INFO or CLUSTER INFO.
 pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
 }
 
-/// A port that nobody has, kept from the other tests of this process.
-///
-/// It comes from below the range that outgoing connections take theirs from. A server that starts again would otherwise
-/// find its port taken by one of them.
+/// A free port, reserved among the tests of this process. The port comes from below the range of outgoing connections,
+/// which could otherwise take the port of a server that starts again.
 struct Port(u16);
 
 static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
@@ -426,10 +424,10 @@ fn common_arguments(folder: &Path) -> Vec<String> {
     words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
-/// Starts a server and waits until it answers. What it said comes as the error.
+/// Starts a server and waits until it replies. The error has the server's own output.
 fn spawn(arguments: &[String], folder: &Path) -> Result<Child, String> {
     let socket = folder.join(SOCKET);
-    // That of a server that was killed.
+    // The socket of a server that was killed.
     let _ = fs::remove_file(&socket);
     let _ = fs::remove_file(folder.join(LOG));
     let output = File::create(folder.join(OUTPUT)).unwrap();
@@ -440,7 +438,7 @@ fn spawn(arguments: &[String], folder: &Path) -> Result<Child, String> {
         Err(error) => panic!("redis-server: {error}; `bash tests/run.sh` installs it"),
     };
     let asked = Instant::now();
-    // The socket is this server's own and is opened after its ports: nobody else can answer there.
+    // The socket belongs to this server alone and is opened after its ports, so no other process can reply there.
     while !answers(&socket) {
         let ended = child.try_wait().unwrap().is_some();
         if ended || asked.elapsed() > PATIENCE {
@@ -453,7 +451,7 @@ fn spawn(arguments: &[String], folder: &Path) -> Result<Child, String> {
     Ok(child)
 }
 
-/// Whether a server answers and has nothing to load any more. One that wants a password first answers as well.
+/// Whether a server replies and has loaded its data. A server that asks for a password replies as well.
 fn answers(socket: &Path) -> bool {
     let mut reply = [0; 64];
     let read = open_socket(socket).and_then(|mut stream| {
@@ -470,7 +468,7 @@ fn open_socket(path: &Path) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// The last lines of what a server said.
+/// The last lines of a server's output.
 fn tail(folder: &Path) -> String {
     let said = [OUTPUT, LOG].map(|name| fs::read_to_string(folder.join(name)).unwrap_or_default()).concat();
     let lines: Vec<_> = said.lines().collect();
@@ -487,11 +485,11 @@ fn signal(child: &Child, signal: libc::c_int) {
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// A signal needs a moment to arrive, and the server could answer meanwhile.
+/// Waits until the process is suspended. A signal takes a moment to arrive, and the server could reply meanwhile.
 fn wait_until_stopped(child: &Child) {
     // SAFETY: all zeros is a valid value of this plain structure.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // WNOWAIT leaves a child that has died to `Child`.
+    // WNOWAIT leaves the exit status of a child to `Child`.
     let what = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
     // SAFETY: `info` outlives the call.
     assert_eq!(unsafe { libc::waitid(libc::P_PID, child.id(), &raw mut info, what) }, 0);
@@ -520,9 +518,9 @@ fn signed(authority: &Issuer<'_, KeyPair>, name: &str, usage: ExtendedKeyUsagePu
 const SOCKET: &str = "redis.sock";
 const LOG: &str = "log";
 const OUTPUT: &str = "output";
-/// How many lines of a log a panic shows.
+/// The number of log lines that a panic shows.
 const TAIL: usize = 20;
-/// What the log says about a port that somebody else has.
+/// The log line for a port that another process has.
 const TAKEN_PORT: &str = "Address already in use";
-/// How the argument of the monitor's own commands starts.
+/// The first characters of the argument of the monitor's own commands.
 const MARK: &str = "monitor-";

@@ -9,23 +9,23 @@ use evertoken::{Error, ErrorKind};
 
 use super::wait::HOUR;
 
-/// It takes each refresh token once, and gives `refresh-<n>` and `token-<n>` for the n-th that is shown.
+/// A server that accepts each refresh token once, and grants `refresh-<n>` and `token-<n>` for the n-th request.
 #[derive(Clone, Default)]
-pub(crate) struct Server(Arc<Mutex<(Vec<String>, BTreeSet<String>)>>);
+pub(crate) struct RotatingServer(Arc<Mutex<(Vec<String>, BTreeSet<String>)>>);
 
-impl Server {
-    /// The refresh tokens that were shown, in that order.
-    pub(crate) fn shown(&self) -> Vec<String> {
+impl RotatingServer {
+    /// The refresh tokens of all requests, in order.
+    pub(crate) fn presented(&self) -> Vec<String> {
         self.0.lock().unwrap().0.clone()
     }
 
     pub(crate) fn used_twice(&self) -> bool {
-        let shown = self.shown();
+        let shown = self.presented();
         shown.iter().collect::<BTreeSet<_>>().len() != shown.len()
     }
 
-    /// Somebody else has shown this one.
-    pub(crate) fn note_shown(&self, token: &str) {
+    /// Records that another program has used this refresh token.
+    pub(crate) fn record_use(&self, token: &str) {
         let mut server = self.0.lock().unwrap();
         server.0.push(token.to_owned());
         server.1.insert(token.to_owned());
@@ -42,7 +42,7 @@ impl Server {
         Ok(Grant::new(format!("token-{calls}"), 2 * HOUR).with_renewal_secret(format!("refresh-{calls}")))
     }
 
-    /// The same, but takes one again, as some servers do for a while.
+    /// As [`grant`](RotatingServer::grant), but accepts a used refresh token again, as some servers do for a while.
     pub(crate) fn grant_within_grace(&self, context: &Context) -> Result<Grant, Error> {
         let mut server = self.0.lock().unwrap();
         server.0.push(context.renewal_secret().unwrap().expose().to_owned());
@@ -51,23 +51,23 @@ impl Server {
     }
 }
 
-/// Begins with `refresh-0`.
-pub(crate) fn keeps() -> RenewalProfile {
+/// A profile whose initial refresh token is `refresh-0`.
+pub(crate) fn rotating_profile() -> RenewalProfile {
     RenewalProfile::refresh_token(Identity::new("app"), "refresh-0")
 }
 
-/// A provider that does this at each of its first fetches.
-pub(crate) fn scripted(
+/// A provider that runs `step` at each of its first twenty fetches.
+pub(crate) fn repeating(
     keeps: RenewalProfile,
     step: impl Fn(&Context) -> Result<Grant, Error> + Clone + Send + 'static,
 ) -> FakeProvider {
     (0..20).fold(FakeProvider::new().with_renewal(keeps), |provider, _| provider.then(step.clone()))
 }
 
-/// A provider at that server.
-pub(crate) fn refreshing(server: &Server) -> FakeProvider {
+/// A provider that fetches from this server.
+pub(crate) fn rotating_provider(server: &RotatingServer) -> FakeProvider {
     let server = server.clone();
-    scripted(keeps(), move |context| server.grant(context))
+    repeating(rotating_profile(), move |context| server.grant(context))
 }
 
 /// A provider that needs a ticket and quotes it in its tokens: `<ticket>-<n>` at its n-th fetch, from 0.

@@ -5,10 +5,10 @@ use std::fs;
 
 use super::redis_server::{RedisServer, field, until};
 
-/// The name under which the sentinels know the master.
+/// The name of the master in the configuration of the sentinels.
 pub(crate) const MASTER: &str = "tokens";
 
-/// The servers and the sentinels end with this value.
+/// The servers and the sentinels end when this value is dropped.
 pub(crate) struct SentinelGroup {
     sentinels: Vec<RedisServer>,
     servers: Vec<RedisServer>,
@@ -21,13 +21,13 @@ impl SentinelGroup {
         let port = master.port().to_string();
         let replica = || RedisServer::with(&[&["--replicaof", "127.0.0.1", &port], &QUICK_COPY[..]].concat());
         let servers = vec![master, replica(), replica()];
-        // Sentinels that look earlier look again only ten seconds later.
+        // Sentinels that start before the replicas look for them again only ten seconds later.
         until("the replicas have a copy", || {
             let replication: String = servers[0].ask(&["INFO", "replication"]).unwrap();
             replication.matches("state=online").count() == 2 && servers[1..].iter().all(is_in_step)
         });
         let sentinels: Vec<_> = (0..3).map(|_| sentinel(&port)).collect();
-        until("the sentinels know everybody", || sentinels.iter().all(knows_everybody));
+        until("the sentinels know each other", || sentinels.iter().all(knows_everybody));
         SentinelGroup { sentinels, servers }
     }
 
@@ -36,12 +36,12 @@ impl SentinelGroup {
         self.sentinels.iter().map(|sentinel| sentinel.addr().to_string()).collect()
     }
 
-    /// The servers that hold the data, the first master first.
+    /// The servers that hold the data; the master at the start comes first.
     pub(crate) fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
-    /// Which server the sentinels that run call the master. Waits until they agree.
+    /// Returns which server the running sentinels name as master. Waits until they agree.
     pub(crate) fn master(&self) -> usize {
         let mut master = None;
         until("the sentinels agree on the master", || {
@@ -51,7 +51,7 @@ impl SentinelGroup {
         master.unwrap()
     }
 
-    /// Kills the master and waits until all sentinels name another one and it takes writes. Returns which.
+    /// Kills the master, and waits until all sentinels name another one and it accepts writes. Returns which.
     pub(crate) fn fail_over(&self) -> usize {
         let before = self.master();
         self.servers[before].kill();
@@ -63,7 +63,7 @@ impl SentinelGroup {
         master
     }
 
-    /// Stops a sentinel where it is.
+    /// Suspends a sentinel.
     pub(crate) fn stop_sentinel(&self, which: usize) {
         self.sentinels[which].stop();
     }
@@ -96,8 +96,8 @@ fn sentinel(port: &str) -> RedisServer {
         let config = config.to_str().unwrap().to_owned();
         vec![config, "--sentinel".to_owned(), "--port".to_owned(), place.port.to_string()]
     });
-    // Sentinels find each other sooner, and one that was stopped, or that had no turn on a busy machine, does not keep
-    // out of things for half a minute. Older servers than 7.0 cannot be told and only take longer.
+    // Sentinels find each other sooner, and a sentinel that was suspended, or starved on a busy machine, takes part
+    // again in less than half a minute. Servers older than 7.0 lack these settings and only take longer.
     let _ = sentinel.ask::<()>(
         &[["SENTINEL", "DEBUG"], ["publish-period", "200"], ["tilt-trigger", "10000"], ["tilt-period", "1000"]]
             .concat(),
@@ -113,7 +113,7 @@ fn master_port(sentinel: &RedisServer) -> Option<u16> {
 fn knows_everybody(sentinel: &RedisServer) -> bool {
     let knows = |what: &str, flags: &str| -> usize {
         let known: Vec<HashMap<String, String>> = sentinel.ask(&["SENTINEL", what, MASTER]).unwrap_or_default();
-        // More flags would mean that it is down or not reached yet.
+        // More flags would mean that the server is down or not connected yet.
         known.iter().filter(|entry| entry.get("flags").is_some_and(|has| has == flags)).count()
     };
     let master: HashMap<String, String> = sentinel.ask(&["SENTINEL", "MASTER", MASTER]).unwrap_or_default();

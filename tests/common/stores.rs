@@ -1,4 +1,4 @@
-//! Stores that fail, wait or call the test back when a test says so.
+//! Stores that fail, delay or call the test back when a test asks for it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use evertoken::store::{Cursor, Entry, Expected, Key, Store, SwapOutcome};
 use evertoken::testing::FakeClock;
 use evertoken::{Error, ErrorKind, FileStore, MemoryStore};
 
-/// A store in memory whose faults a test switches on and off. Has only the two operations that every backend has.
+/// A store in memory whose faults a test switches on and off. Implements only the two operations that every backend
+/// has.
 ///
 /// Clones share the records and the faults.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +41,7 @@ impl FaultyStore {
         FaultyStore::over(&MemoryStore::with_clock(clock.clone()))
     }
 
-    /// The way of one process to a store that others reach without these faults.
+    /// The connection of one process to a store that other processes reach without these faults.
     pub(crate) fn over(inner: &MemoryStore) -> FaultyStore {
         FaultyStore { inner: inner.clone(), ..FaultyStore::default() }
     }
@@ -94,7 +95,8 @@ pub(crate) fn store_error() -> Error {
     Error::new(ErrorKind::Store, "broken on purpose")
 }
 
-/// A store whose records can be read at once, without I/O, while it is broken too: a directory that cannot be written to.
+/// A store whose records can be read at once, without I/O, even while it is broken, as in a directory that cannot be
+/// written.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadableAtOnce(pub(crate) FaultyStore);
 
@@ -129,7 +131,7 @@ pub(crate) enum Step<'a> {
 
 type Hook = Arc<dyn Fn(&Key, Step<'_>) -> Result<(), Error> + Send + Sync>;
 
-/// The way of one process to a store, on which a test runs code of its own before and after each read and write.
+/// The connection of one process to a store, on which a test runs a hook before and after each read and write.
 #[derive(Clone)]
 pub(crate) struct HookedStore<S = MemoryStore> {
     pub(crate) inner: S,
@@ -149,7 +151,7 @@ impl<S: Store + Clone> HookedStore<S> {
         HookedStore { inner: inner.clone(), hook: Arc::default(), keys: Arc::default() }
     }
 
-    /// Runs `hook` at each step from now on, in place of the hook before.
+    /// Runs `hook` at each step from now on, in place of an earlier hook.
     pub(crate) fn set_hook(&self, hook: impl Fn(&Key, Step<'_>) -> Result<(), Error> + Send + Sync + 'static) {
         *self.hook.lock().unwrap() = Some(Arc::new(hook));
     }
@@ -267,7 +269,7 @@ pub(crate) fn token_in(record: &[u8]) -> String {
     record["access_token"].as_str().unwrap().to_owned()
 }
 
-/// The key of the state: whoever reads it asks for it.
+/// The key of the renewal secret. Expects that a manager has read it.
 pub(crate) fn renewal_secret_key(store: &FaultyStore) -> Key {
     let asked = store.keys.lock().unwrap().clone();
     asked.into_iter().find(|key| key.as_str().ends_with(":state")).expect("somebody has asked for a state")

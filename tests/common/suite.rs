@@ -1,6 +1,4 @@
-//! What every store does. A backend adds one call of [`behaves`].
-//!
-//! Tests include it as `suite`, beside `wait`.
+//! The contract of every store. A backend adds one call of [`behaves`].
 
 use std::sync::Barrier;
 use std::thread;
@@ -30,30 +28,30 @@ pub(crate) fn bytes(entry: Option<Entry>) -> Option<Vec<u8>> {
     entry.map(|entry| entry.bytes().to_vec())
 }
 
-/// The suite. `advance` makes the store's time pass.
+/// Tests a store against the contract. `advance` makes time pass for the store.
 pub(crate) fn behaves(store: &(impl Store + Clone), advance: &dyn Fn(Duration)) {
-    lives_end(store, advance);
+    entries_expire(store, advance);
     a_swap_from_absent_is_won_once_among_many_threads(store);
     a_swap_by_version_is_refused_when_it_has_changed(store);
-    a_removal_by_version_removes_only_that(store);
-    the_loser_gets_the_winners_entry(store);
+    a_removal_by_version_removes_only_that_version(store);
+    a_conflict_returns_the_current_entry(store);
     large_values_come_back_whole(store);
-    a_record_that_is_being_replaced_is_there_and_whole(store);
-    odd_keys_are_keys_as_others(store);
-    a_lease_has_one_owner_who_may_ask_again(store);
-    a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store, advance);
-    who_publishes_frees_the_lease_and_the_lease_holder_writes(store);
-    without_the_lease_only_what_lives_longer_is_written(store);
-    who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store);
+    a_record_that_is_being_replaced_can_be_read_whole(store);
+    unusual_keys_work_as_all_others(store);
+    a_lease_has_one_owner_that_may_ask_again(store);
+    a_lease_that_is_requested_again_lasts_its_whole_time_again(store, advance);
+    a_publication_of_the_lease_holder_is_written_and_frees_the_lease(store);
+    without_the_lease_only_a_record_that_expires_later_is_written(store);
+    a_waiter_wakes_on_a_new_record_and_on_a_freed_lease(store);
 }
 
-fn lives_end(store: &impl Store, advance: &dyn Fn(Duration)) {
+fn entries_expire(store: &impl Store, advance: &dyn Fn(Duration)) {
     let key = key("lives");
     put(store, &key, b"one", 10 * SECOND);
     advance(4 * SECOND);
     let entry = store.read(&key).unwrap().unwrap();
     assert_eq!(entry.bytes(), b"one");
-    // Where time cannot be stopped, some passes by itself.
+    // With a real clock some time passes by itself.
     assert!((5 * SECOND..=6 * SECOND).contains(&entry.remaining()), "{:?}", entry.remaining());
     advance(6 * SECOND);
     assert!(store.read(&key).unwrap().is_none());
@@ -66,7 +64,7 @@ fn a_swap_from_absent_is_won_once_among_many_threads(store: &(impl Store + Clone
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), won[0].as_bytes());
 }
 
-/// Who wins a swap from absent, out of so many threads. Each has bytes of its own.
+/// Swaps from absent in `threads` threads at once, each with bytes of its own. Returns the winners.
 pub(crate) fn race(store: &(impl Store + Clone), key: &Key, threads: usize, name: &str) -> Vec<String> {
     let start = Barrier::new(threads);
     thread::scope(|scope| {
@@ -76,8 +74,8 @@ pub(crate) fn race(store: &(impl Store + Clone), key: &Key, threads: usize, name
                 scope.spawn(move || {
                     let mine = format!("{name}-{number}");
                     start.wait();
-                    // So many take longer on a busy machine than one operation may. Whoever asks again after a write
-                    // whose answer came too late loses to itself, and has won.
+                    // On a busy machine so many swaps can take longer than the time limit of one operation. A repeated
+                    // attempt after a write whose confirmation came too late finds its own bytes, and has won.
                     let swap =
                         patiently(|| store.compare_and_swap(key, Expected::Absent, Some((mine.as_bytes(), HOUR))));
                     match swap {
@@ -105,7 +103,7 @@ fn a_swap_by_version_is_refused_when_it_has_changed(store: &impl Store) {
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"three");
 }
 
-fn a_removal_by_version_removes_only_that(store: &impl Store) {
+fn a_removal_by_version_removes_only_that_version(store: &impl Store) {
     let key = key("removal");
     let first = put(store, &key, b"one", HOUR);
     let second = put(store, &key, b"two", HOUR);
@@ -121,7 +119,7 @@ fn a_removal_by_version_removes_only_that(store: &impl Store) {
     ));
 }
 
-fn the_loser_gets_the_winners_entry(store: &impl Store) {
+fn a_conflict_returns_the_current_entry(store: &impl Store) {
     let key = key("loser");
     put(store, &key, b"winner", HOUR);
     let swap = store.compare_and_swap(&key, Expected::Absent, Some((b"loser", HOUR))).unwrap();
@@ -136,7 +134,7 @@ fn large_values_come_back_whole(store: &impl Store) {
     assert_eq!((entry.bytes(), entry.version()), (large.as_slice(), &version));
 }
 
-fn a_record_that_is_being_replaced_is_there_and_whole(store: &(impl Store + Clone)) {
+fn a_record_that_is_being_replaced_can_be_read_whole(store: &(impl Store + Clone)) {
     let key = key("replaced");
     let text = |round: u8| vec![round; 10_000];
     put(store, &key, &text(0), HOUR);
@@ -152,8 +150,8 @@ fn a_record_that_is_being_replaced_is_there_and_whole(store: &(impl Store + Clon
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), text(100));
 }
 
-fn odd_keys_are_keys_as_others(store: &impl Store) {
-    // In braces, what a cluster needs to keep a key and what belongs to it together.
+fn unusual_keys_work_as_all_others(store: &impl Store) {
+    // The braces keep the key and its companions on one node of a cluster.
     let odd = r#"{odd}/../../etc/passwd%2e%2e%00*?[a-z]~$HOME`id`'"\\\;|&<>(){}!#:lock:state:.new,.lock,.lease="#;
     let odd: String = odd.chars().cycle().take(511).collect();
     let keys = ["a", "b"].map(|end| key_named(&format!("{odd}{end}")));
@@ -172,14 +170,14 @@ fn odd_keys_are_keys_as_others(store: &impl Store) {
     }
 }
 
-/// A key that somebody names in full.
+/// A key that a program chooses in full.
 pub(crate) fn key_named(name: &str) -> Key {
     TokenManager::builder(FakeProvider::new()).key(name).build().unwrap().key().clone()
 }
 
-fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Store + Clone)) {
+fn a_waiter_wakes_on_a_new_record_and_on_a_freed_lease(store: &(impl Store + Clone)) {
     let (key, holder) = (key("waiting"), LeaseOwner::new("holder"));
-    // The second time, what is written is what was there: that the lease is free is all the news.
+    // In the second round the same bytes are written, so that the freed lease is the only change.
     for round in 0..2 {
         let not = store.read(&key).unwrap().map(|entry| entry.version().clone());
         let ask = |owner| store.read_or_lease(&key, not.as_ref(), SECOND, owner, 60 * SECOND).unwrap();
@@ -189,7 +187,7 @@ fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Sto
             let (waiting, key) = (store.clone(), &key);
             let waiter = scope.spawn(move || {
                 let deadline = Instant::now() + PATIENCE;
-                // It may come back sooner, and then one looks again.
+                // A wait may return too soon, and then the waiter checks and waits again.
                 let has_news = || {
                     waiting.wait(key, &cursor, deadline).unwrap();
                     let entry = waiting.read(key).unwrap();
@@ -208,14 +206,14 @@ fn who_waits_is_woken_by_a_record_and_by_a_lease_that_is_freed(store: &(impl Sto
                 while !has_news() {}
                 Instant::now()
             });
-            // Long enough for those who look less and less often to do so.
+            // Long enough for the poll intervals to grow.
             assert!(!ends_within(&waiter, SECOND / 4), "there is no news yet");
             store.publish(key, &holder, not.as_ref(), b"record", HOUR).unwrap();
             let published = Instant::now();
             let woken = waiter.join().unwrap().saturating_duration_since(published);
             assert!(woken < SECOND, "round {round}: {woken:?}");
         });
-        // Whoever waited may have the lease by now.
+        // The waiter may have taken the lease by now.
         let other = LeaseOwner::new("other");
         store.publish(&key, &other, None, b"record", HOUR).unwrap();
     }
@@ -233,7 +231,7 @@ pub(crate) fn ask(store: &impl Store, key: &Key, owner: &str) -> LeaseOutcome {
     store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), 10 * SECOND).unwrap()
 }
 
-fn a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store: &impl Store, advance: &dyn Fn(Duration)) {
+fn a_lease_that_is_requested_again_lasts_its_whole_time_again(store: &impl Store, advance: &dyn Fn(Duration)) {
     let key = key("again");
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     advance(9 * SECOND);
@@ -242,7 +240,7 @@ fn a_lease_that_is_asked_for_again_lasts_its_whole_time_again(store: &impl Store
     assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Busy { .. }));
 }
 
-fn a_lease_has_one_owner_who_may_ask_again(store: &impl Store) {
+fn a_lease_has_one_owner_that_may_ask_again(store: &impl Store) {
     let key = key("lease");
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
@@ -251,10 +249,10 @@ fn a_lease_has_one_owner_who_may_ask_again(store: &impl Store) {
     assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"record"));
 }
 
-fn who_publishes_frees_the_lease_and_the_lease_holder_writes(store: &impl Store) {
+fn a_publication_of_the_lease_holder_is_written_and_frees_the_lease(store: &impl Store) {
     let key = key("publish");
     assert!(matches!(ask(store, &key, "a"), LeaseOutcome::Leased));
-    // Another wrote meanwhile, without the lease, and something that lives longer.
+    // Another manager wrote meanwhile, without the lease, a record that expires later.
     put(store, &key, b"others", 2 * HOUR);
     assert!(matches!(
         store.publish(&key, &LeaseOwner::new("a"), None, b"holders", HOUR).unwrap(),
@@ -265,7 +263,7 @@ fn who_publishes_frees_the_lease_and_the_lease_holder_writes(store: &impl Store)
     assert!(matches!(ask(store, &key, "b"), LeaseOutcome::Leased), "the lease is free again");
 }
 
-fn without_the_lease_only_what_lives_longer_is_written(store: &impl Store) {
+fn without_the_lease_only_a_record_that_expires_later_is_written(store: &impl Store) {
     let (key, late) = (key("late"), LeaseOwner::new("late"));
     put(store, &key, b"newer", HOUR);
     let refused = store.publish(&key, &late, None, b"older", HOUR / 2).unwrap();

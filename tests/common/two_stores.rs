@@ -1,6 +1,4 @@
-//! Two stores that break when a test says so, and the processes of a host that share them.
-//!
-//! Tests include it as `host`, beside `fragile` and `wait`.
+//! A primary and a fallback store that break when a test asks for it, and the managers of a host that share them.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -13,41 +11,42 @@ use evertoken::testing::{FakeClock, FakeProvider};
 use super::stores::FaultyStore;
 use super::wait::{SECOND, builder, eventually};
 
-/// The processes of one host: each has its own way to the first store, and all have the same second one.
-pub(crate) struct Host {
+/// The stores of the processes of one host: each process has a connection of its own to the primary store, and all
+/// share the fallback store.
+pub(crate) struct TwoStores {
     pub(crate) provider: FakeProvider,
     pub(crate) clock: FakeClock,
-    pub(crate) first: FaultyStore,
-    pub(crate) second: FaultyStore,
+    pub(crate) primary: FaultyStore,
+    pub(crate) fallback: FaultyStore,
 }
 
-impl Host {
-    pub(crate) fn new() -> Host {
-        Host::of(FakeProvider::new())
+impl TwoStores {
+    pub(crate) fn new() -> TwoStores {
+        TwoStores::of(FakeProvider::new())
     }
 
-    pub(crate) fn of(provider: FakeProvider) -> Host {
+    pub(crate) fn of(provider: FakeProvider) -> TwoStores {
         let clock = FakeClock::new();
-        let [first, second] = [&clock; 2].map(FaultyStore::on_clock);
-        Host { provider, clock, first, second }
+        let [primary, fallback] = [&clock; 2].map(FaultyStore::on_clock);
+        TwoStores { provider, clock, primary, fallback }
     }
 
     pub(crate) fn manager(&self) -> TokenManager {
-        let builder = builder(&self.provider, &self.clock).store(self.first.clone());
-        builder.fallback_store(self.second.clone()).build().unwrap()
+        let builder = builder(&self.provider, &self.clock).store(self.primary.clone());
+        builder.fallback_store(self.fallback.clone()).build().unwrap()
     }
 
-    /// A manager on another host, which has a way of its own to the first store.
-    pub(crate) fn elsewhere(&self) -> TokenManager {
-        builder(&self.provider, &self.clock).store(self.first.inner.clone()).build().unwrap()
+    /// A manager on another host, whose connection to the primary store works always.
+    pub(crate) fn manager_on_another_host(&self) -> TokenManager {
+        builder(&self.provider, &self.clock).store(self.primary.inner.clone()).build().unwrap()
     }
 
-    pub(crate) fn break_first(&self, broken: bool) {
-        self.first.broken.store(broken, Ordering::SeqCst);
+    pub(crate) fn set_primary_broken(&self, broken: bool) {
+        self.primary.broken.store(broken, Ordering::SeqCst);
     }
 
     pub(crate) fn record(&self, store: &FaultyStore) -> Option<Entry> {
-        store.inner.read(self.elsewhere().key()).unwrap()
+        store.inner.read(self.manager_on_another_host().key()).unwrap()
     }
 
     pub(crate) fn recorded(&self, store: &FaultyStore) -> String {
@@ -55,18 +54,18 @@ impl Host {
         self.record(store).map(text).unwrap_or_default()
     }
 
-    /// Four minutes pass in which the token is used and the stores are looked at.
-    pub(crate) fn live(&self, tokens: &TokenManager) {
+    /// Uses the token for four minutes, in which the manager checks the stores.
+    pub(crate) fn use_for_four_minutes(&self, tokens: &TokenManager) {
         for _ in 0..4 {
-            let looked = self.first.operations.load(Ordering::SeqCst);
+            let looked = self.primary.operations.load(Ordering::SeqCst);
             tokens.try_token();
             self.clock.advance(61 * SECOND);
-            eventually("it looks", || {
+            eventually("the manager checks the store", || {
                 tokens.try_token();
-                // What is to be done in a moment waits for the clock to go on.
+                // Work that is due in a moment waits for the fake clock to advance.
                 thread::sleep(Duration::from_millis(1));
                 self.clock.advance(Duration::from_millis(10));
-                self.first.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
+                self.primary.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
             });
         }
     }

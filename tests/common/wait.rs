@@ -1,4 +1,4 @@
-//! Waiting for what a manager does, without sleeping.
+//! Helpers that wait for a manager without fixed sleeps.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use evertoken::{Event, EventKind, Token, TokenManager, TokenManagerBuilder};
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// The upper bound of every wait: never reached when all is well.
+/// The upper bound of every wait, which a healthy machine never reaches.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A manager of `provider` on a clock of its own, that renews without jitter.
+/// A manager of `provider` with a clock of its own and without jitter.
 pub(crate) fn on_clock(provider: &FakeProvider) -> (TokenManager, FakeClock) {
     let clock = FakeClock::new();
     (builder(provider, &clock).build().unwrap(), clock)
@@ -23,7 +23,7 @@ pub(crate) fn builder(provider: &FakeProvider, clock: &FakeClock) -> TokenManage
     TokenManager::builder(provider.clone()).clock(clock.clone()).jitter(0.0)
 }
 
-/// The text of the token that a call gets.
+/// The text of the token that a call returns.
 pub(crate) fn text(tokens: &TokenManager) -> String {
     tokens.token().unwrap().expose().to_owned()
 }
@@ -32,7 +32,7 @@ pub(crate) fn texts(tokens: impl IntoIterator<Item = Token>) -> Vec<String> {
     tokens.into_iter().map(|token| token.expose().to_owned()).collect()
 }
 
-/// Waits until something is so that nothing announces.
+/// Polls until `is_so` returns true.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let asked = Instant::now();
     while !is_so() {
@@ -41,8 +41,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// What a store answers, asked again when it was too slow: a machine that has a lot to do may take longer than the half second
-/// that an operation has.
+/// Repeats a store operation that failed. On a busy machine an operation can exceed its time limit of half a second.
 pub(crate) fn patiently<T>(mut ask: impl FnMut() -> Result<T, evertoken::Error>) -> T {
     let asked = Instant::now();
     loop {
@@ -53,12 +52,12 @@ pub(crate) fn patiently<T>(mut ask: impl FnMut() -> Result<T, evertoken::Error>)
     }
 }
 
-/// Shows something that holds unless the machine is too busy: once out of five times is enough.
+/// Runs a case that fails only on a busy machine: one success in five attempts is enough.
 pub(crate) fn shows<T>(what: &str, mut show: impl FnMut(usize) -> Option<T>) -> T {
     (0..5).find_map(&mut show).unwrap_or_else(|| panic!("{what}, and not one time out of five it did"))
 }
 
-/// Waits for the first event that `pick` takes, and returns what it makes of it.
+/// Waits for the first event that `pick` accepts, and returns its result.
 pub(crate) fn wait_for<T>(events: &Receiver<Event>, mut pick: impl FnMut(&EventKind) -> Option<T>) -> T {
     loop {
         let event = events.recv_timeout(PATIENCE).expect("the event comes in time");
@@ -86,7 +85,7 @@ pub(crate) fn wait_for_same(events: &Receiver<Event>) -> Duration {
     })
 }
 
-/// Returns whether something becomes so within two seconds of real time, while the clock goes on in steps.
+/// Returns whether `is_so` becomes true within two seconds of real time, while the fake clock advances in steps.
 pub(crate) fn becomes_so(clock: &FakeClock, step: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     for _ in 0..40 {
         if is_so() {

@@ -24,7 +24,7 @@ fn tls_does_not_panic_where_rustls_cannot_tell_which_cryptography_to_use() {
     };
     let tokens = manager();
     assert_eq!(tokens.token().unwrap().expose(), "token-1");
-    until("it is recorded", || server.ask::<usize>(&["EXISTS", tokens.key().as_str()]).unwrap() == 1);
+    until("the change is recorded", || server.ask::<usize>(&["EXISTS", tokens.key().as_str()]).unwrap() == 1);
     assert_eq!(manager().token().unwrap().expose(), "token-1");
     assert_eq!(provider.calls(), 1);
 }

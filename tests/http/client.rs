@@ -1,4 +1,4 @@
-//! What a host can do to us, over real sockets: slow, endless, wrong, hostile.
+//! Hosts that are slow, endless, wrong or hostile, over real sockets.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::{Context, Grant, Provider};
 use evertoken::{Error, ErrorKind, HttpConfig, OAuth2, TokenManager, WeCom};
 
@@ -16,7 +15,7 @@ use crate::common::http_host::{Canned, answering, canned, closed_port, host, hos
 
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// Far above any limit that is tested, far below waiting for ever.
+/// Far above any limit under test, and far below an endless wait.
 const SLACK: Duration = Duration::from_secs(3);
 
 const GRANTED: &str = r#"{"access_token":"t-1","expires_in":7200}"#;
@@ -48,7 +47,7 @@ fn assert_silent(error: &Error) {
     assert!(shown.starts_with("wecom: ") || shown.starts_with("oauth2: "), "{shown}");
 }
 
-/// Writes `part` again and again, until the other side has had enough.
+/// Writes `part` repeatedly until the other side closes the connection.
 fn drip(mut stream: TcpStream, part: &[u8], pause: Duration) {
     while stream.write_all(part).is_ok() {
         thread::sleep(pause);
@@ -113,7 +112,7 @@ fn a_silent_host_ends_with_the_time_limit() {
 }
 
 #[test]
-fn the_contexts_own_limit_counts_when_it_is_sooner() {
+fn the_limit_of_the_context_counts_when_it_is_sooner() {
     let host = host(|mut stream| {
         let _ = stream.read(&mut [0]);
     });
@@ -149,7 +148,7 @@ fn a_connection_that_breaks_off_is_unavailable() {
 }
 
 #[test]
-fn what_is_not_http_is_a_protocol_error() {
+fn a_reply_that_is_not_http_is_a_protocol_error() {
     for noise in ["SSH-2.0-OpenSSH_9.6\r\n\r\n", "HTTP/1.1 banana\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n"] {
         let error = ask(&canned(noise)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{noise:?}: {error}");
@@ -167,7 +166,7 @@ fn headers_without_end_are_a_protocol_error() {
 }
 
 #[test]
-fn a_host_that_cannot_do_tls_gets_nothing_but_a_greeting() {
+fn a_host_without_tls_receives_only_the_tls_greeting() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let host = thread::spawn(move || {
@@ -186,7 +185,7 @@ fn a_host_that_cannot_do_tls_gets_nothing_but_a_greeting() {
     assert!(!seen.contains("hunter2") && !seen.contains("gettoken"));
 }
 
-/// A TLS server on loopback with a certificate that it has signed itself; its URL, and the certificate in PEM.
+/// A TLS server on loopback with a self-signed certificate. Returns its URL, and the certificate in PEM.
 fn self_signed() -> (String, String) {
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -257,8 +256,8 @@ fn other_hosts_are_reached_through_the_proxy_which_sees_no_secret() {
     assert!(!format!("{headers:?}{body}").contains("hunter2"));
 }
 
-/// Starts this program again to run one test with these variables, because the environment of a process is set when it
-/// starts. False in the process that was started so: that one performs the test.
+/// Starts this program again to run one test with these variables, because the environment of a process is fixed at its
+/// start. Returns false in the process that was started so, which performs the test.
 fn is_started_again(test: &str, variables: &[(&str, &str)]) -> bool {
     const STARTED: &str = "STARTED_AGAIN_FOR";
     if std::env::var(STARTED).ok().as_deref() == Some(test) {
@@ -306,7 +305,7 @@ fn the_variable_of_the_scheme_comes_before_the_one_for_all_and_exceptions_come_f
 }
 
 #[test]
-fn an_error_says_that_it_was_the_proxy() {
+fn an_error_of_the_proxy_names_the_proxy() {
     let port = closed_port();
     let http = HttpConfig::default().proxy(format!("http://user:hunter2@127.0.0.1:{port}"));
     let error = wecom("https://host.invalid").fetch(&Context::new(http, Duration::from_secs(5))).unwrap_err();
@@ -318,7 +317,7 @@ fn an_error_says_that_it_was_the_proxy() {
 }
 
 #[test]
-fn a_credential_goes_nowhere_without_https() {
+fn a_credential_is_not_sent_without_https() {
     for url in ["http://host.invalid", "ftp://localhost", "host.invalid", "http://127.0.0.1@host.invalid", ""] {
         for error in [wecom(url).fetch(&context()).unwrap_err(), wecom(url).check().unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
@@ -330,7 +329,7 @@ fn a_credential_goes_nowhere_without_https() {
 }
 
 #[test]
-fn a_lent_agent_keeps_its_name_and_gets_our_rules() {
+fn a_supplied_agent_keeps_its_name_and_gets_the_rules_of_the_library() {
     let target = answering(GRANTED);
     let location = format!("location: {}/\r\n", target.url());
     let host = canned(reply("302 Found", &location, ""));
@@ -341,7 +340,7 @@ fn a_lent_agent_keeps_its_name_and_gets_our_rules() {
 }
 
 #[test]
-fn a_lent_agents_status_errors_are_switched_off() {
+fn status_errors_of_a_supplied_agent_are_switched_off() {
     let host = canned(reply("400 Bad Request", "", r#"{"error":"invalid_scope"}"#));
     let agent = ureq::Agent::new_with_defaults();
     let error =

@@ -1,4 +1,4 @@
-//! HTTP.
+//! HTTP: requests to token endpoints, and requests with the token to a service.
 #![allow(clippy::unwrap_used)]
 
 mod client;

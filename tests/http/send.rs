@@ -1,4 +1,5 @@
-//! Using the token: what a service sees of it, what its answers do to it, and what the caller gets.
+//! `send`, `call` and the middleware: what a service receives, how its response affects the token, and what the caller
+//! gets.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -8,7 +9,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use evertoken::provider::{Context, Grant, Identity, Provider, ServiceResponse, TokenPlacement};
-use evertoken::store::Store;
 use evertoken::testing::{FakeProvider, FakeVendor};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{CallError, Error, ErrorKind, OAuth2, RequestBody, TokenManager, Verdict, WeCom, provider};
@@ -29,7 +29,7 @@ fn oauth2(host: &FakeVendor) -> TokenManager {
     TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"))
 }
 
-/// A manager whose first token is `secret-token-1`, carried like this.
+/// A manager whose first token is `secret-token-1`, with this placement.
 fn carrying(placement: TokenPlacement) -> TokenManager {
     let granted = Mutex::new(0);
     TokenManager::new(
@@ -58,14 +58,14 @@ fn text(response: Response<Body>) -> String {
     response.into_body().read_to_string().unwrap()
 }
 
-/// What the vendor's business API was sent, as bodies.
+/// The bodies that the vendor's business API received.
 fn bodies(host: &FakeVendor) -> Vec<Vec<u8>> {
     let used = host.api_url();
     let used = host.requests().into_iter().filter(move |request| used.ends_with(request.path()));
     used.map(|request| request.body().to_vec()).collect()
 }
 
-/// A host that gives these replies, one for each request, and the last one for ever.
+/// A host that sends these replies, one for each request, and the last one to all later requests.
 fn replying(replies: impl IntoIterator<Item = Vec<u8>>) -> Canned {
     let replies = Mutex::new(replies.into_iter().collect::<VecDeque<_>>());
     host(move |mut stream| {
@@ -151,7 +151,7 @@ fn a_token_is_not_sent_over_plain_http_except_to_loopback() {
 }
 
 #[test]
-fn plain_http_to_loopback_goes_by_no_proxy() {
+fn plain_http_to_loopback_uses_no_proxy() {
     let proxy = Proxy::new(&format!("http://127.0.0.1:{}", closed_port())).unwrap();
     let tokens = carrying(TokenPlacement::bearer());
     let service = canned(reply("200 OK", "", ""));
@@ -287,7 +287,7 @@ fn a_stream_is_sent_once_and_the_refused_token_is_gone() {
 }
 
 #[test]
-fn a_stream_that_fails_is_the_callers_fault_not_the_hosts() {
+fn a_body_stream_that_fails_is_an_error_of_the_caller() {
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -303,7 +303,7 @@ fn a_stream_that_fails_is_the_callers_fault_not_the_hosts() {
 }
 
 #[test]
-fn a_body_of_more_than_64_kib_passes_whole_and_is_no_refusal() {
+fn a_body_of_more_than_64_kib_is_returned_whole_and_not_searched() {
     let host = FakeVendor::wecom();
     let tokens = wecom(&host);
     let long = format!(r#"{{"errcode":40014,"data":"{}"}}"#, "x".repeat(100_000));
@@ -318,7 +318,7 @@ fn a_body_of_more_than_64_kib_passes_whole_and_is_no_refusal() {
 }
 
 #[test]
-fn a_body_that_was_read_ahead_is_as_it_was() {
+fn a_body_that_was_searched_for_codes_is_returned_unchanged() {
     let tokens = carrying(TokenPlacement::bearer());
     let headers = "content-type: text/plain; charset=utf-8\r\nx-more: 1\r\n";
     let service = canned(reply("200 OK", headers, "{\"a\": \u{4e2d}}"));
@@ -329,7 +329,7 @@ fn a_body_that_was_read_ahead_is_as_it_was() {
 }
 
 #[test]
-fn what_is_neither_json_nor_text_is_not_searched_for_codes() {
+fn a_body_that_is_neither_json_nor_text_is_not_searched_for_codes() {
     let host = FakeVendor::wecom();
     let service = canned(reply("200 OK", "content-type: application/octet-stream\r\n", r#"{"errcode":40014}"#));
     let response = wecom(&host).send(&agent(), get(service.url())).unwrap();
@@ -348,7 +348,7 @@ fn an_answer_without_a_content_type_is_searched_for_codes() {
 }
 
 #[test]
-fn a_stream_of_text_is_handed_out_before_it_ends() {
+fn a_stream_of_text_is_returned_before_it_ends() {
     for kind in ["text/plain", "text/event-stream"] {
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
@@ -372,7 +372,7 @@ fn a_stream_of_text_is_handed_out_before_it_ends() {
 #[test]
 fn the_agents_own_settings_stay() {
     let service = host(|mut stream| {
-        // It never answers; the caller's time limit ends this.
+        // The host never replies; the caller's time limit ends the request.
         let _ = stream.read(&mut [0; 64]);
     });
     let agent = Agent::config_builder().timeout_global(Some(Duration::from_millis(50))).build().new_agent();
@@ -395,7 +395,7 @@ fn without_a_token_nothing_is_sent() {
 // ---- secrets --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn no_error_tells_the_token() {
+fn no_error_shows_the_token() {
     let refused = format!("http://127.0.0.1:{}/", closed_port());
     let echo = |status: &str, headers: &str| canned(reply(status, headers, "secret-token-1"));
     let hosts = [
@@ -448,7 +448,7 @@ fn a_header_with_the_token_hides_it_from_other_middleware() {
 }
 
 #[test]
-fn bodies_and_middleware_hide_themselves() {
+fn debug_output_hides_bodies_and_middleware() {
     let shown = format!(
         "{:?} {:?} {:?} {:?}",
         RequestBody::from("hunter2"),
@@ -516,7 +516,7 @@ fn the_middleware_keeps_the_token_when_only_a_right_is_missing() {
 }
 
 #[test]
-fn the_middleware_tells_why_there_is_no_token() {
+fn the_middleware_reports_why_there_is_no_token() {
     let provider = FakeProvider::new().then_fail(Error::new(ErrorKind::InvalidCredentials, "on purpose"));
     let tokens = TokenManager::new(provider);
     let service = canned(reply("200 OK", "", ""));
@@ -571,7 +571,7 @@ fn a_call_is_made_at_most_twice() {
 }
 
 #[test]
-fn a_call_is_made_once_more_though_the_store_cannot_be_told_of_the_refusal() {
+fn a_call_is_made_once_more_although_the_rejection_cannot_be_stored() {
     let store = FaultyStore::default();
     store.set_broken(true);
     let tokens = TokenManager::builder(FakeProvider::new()).store(store).build().unwrap();
@@ -585,7 +585,7 @@ fn a_call_is_made_once_more_though_the_store_cannot_be_told_of_the_refusal() {
 }
 
 #[test]
-fn what_a_closure_fails_with_is_returned_at_once() {
+fn an_error_of_a_closure_is_returned_at_once() {
     let tokens = TokenManager::new(FakeProvider::new());
     let mut calls = 0;
     let answer = tokens.call(|_| {
@@ -642,7 +642,7 @@ fn a_call_error_quotes_its_cause_and_returns_it_as_source() {
 }
 
 #[test]
-fn a_verdict_is_the_providers() {
+fn the_provider_decides_the_verdict() {
     let headers = HeaderMap::new();
     let tokens = TokenManager::new(WeCom::new("corp", "secret"));
     assert_eq!(tokens.verdict(200, &headers, br#"{"errcode":42001}"#), Verdict::Rejected);

@@ -12,9 +12,9 @@ use evertoken::{FileStore, MemoryStore};
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// Copied with `cp -r`, or put back from a backup that does not keep times: what is in the file tells how long it lives.
+/// Copied with `cp -r`, or restored from a backup without file times: the contents of the file say when it expires.
 #[test]
-fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
+fn a_completed_operation_survives_a_copy_of_its_file() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let path = folder.path().join("files");
     let day = 24 * HOUR;
@@ -36,9 +36,9 @@ fn what_was_done_once_is_not_cleared_away_because_its_file_was_copied() {
     assert!(matches!(again, Outcome::Completed(7)), "it would be done twice: {again:?}");
 }
 
-/// The clock of the machine goes on whatever the wall clock is set to, and what has been done stays done.
+/// The monotonic clock goes on whatever the wall clock is set to, and a completed operation stays completed.
 #[test]
-fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result() {
+fn a_wall_clock_that_is_set_expires_neither_a_claim_nor_a_result() {
     fn holds(store: impl Store, clock: &FakeClock, is_back: bool) {
         let once = Idempotency::new(store);
         let begin = || once.begin::<u32>("charge", "").unwrap();
@@ -59,9 +59,9 @@ fn a_wall_clock_that_is_set_ends_neither_a_claim_nor_a_result() {
     }
 }
 
-/// A clock that is set back or ahead and then right again: what has been done is not done again for that.
+/// A wall clock that is set forward and then right again does not make a completed operation run again.
 #[test]
-fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
+fn a_wall_clock_set_forward_removes_no_valid_result() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let once = Idempotency::new(FileStore::with_clock(folder.path(), clock.clone()));
     let short = once.clone().result_ttl(60 * SECOND);
@@ -70,10 +70,11 @@ fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
         let Outcome::New(claim) = begin(once, key) else { panic!("nobody has begun it") };
         claim.complete(&7).unwrap();
     }
-    let kept =
-        || fs::read_dir(folder.path()).unwrap().filter(|file| ends_in_once(&file.as_ref().unwrap().path())).count();
+    let kept = || {
+        fs::read_dir(folder.path()).unwrap().filter(|file| is_operation_file(&file.as_ref().unwrap().path())).count()
+    };
     assert_eq!(kept(), 2);
-    // Results are kept for a day, and what is over for another one.
+    // Results are kept for a day, and expired files for another one.
     clock.advance(23 * HOUR);
     clock.step_forward(72 * HOUR);
     let fill = |from: usize, is_done: &dyn Fn(usize) -> bool| {
@@ -87,17 +88,17 @@ fn a_wall_clock_that_is_set_ahead_clears_away_nothing_that_lives() {
     assert_eq!(kept(), 502, "by the clock of the machine nothing is over for long");
     clock.step_back(72 * HOUR);
     assert!(matches!(begin(&once, "lives"), Outcome::Completed(7)), "it would be done twice");
-    // It can be cleared away all the same.
+    // After its expiry the result can be removed.
     clock.advance(2 * HOUR);
     fill(500, &|begun| kept() < 502 + begun);
 }
 
-fn ends_in_once(path: &std::path::Path) -> bool {
+fn is_operation_file(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|end| end == "once")
 }
 
 #[test]
-fn a_thing_that_is_done_once_waits_for_a_slow_disk() {
+fn an_operation_waits_for_a_slow_disk() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::at(folder.path());
     let once = Idempotency::new(store.clone());
@@ -107,7 +108,7 @@ fn a_thing_that_is_done_once_waits_for_a_slow_disk() {
     thread::scope(|scope| {
         let completing = scope.spawn(|| claim.complete(&7));
         let began = Instant::now();
-        eventually("it takes longer than a token is waited for", || began.elapsed() > SECOND);
+        eventually("the operation takes longer than a manager waits for a token", || began.elapsed() > SECOND);
         assert!(!completing.is_finished());
         lock.unlock().unwrap();
         completing.join().unwrap().unwrap();

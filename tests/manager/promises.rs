@@ -1,5 +1,5 @@
-//! The promises of the library, each with the tests that hold it. Promises 6 and 7 are about the shared store; their
-//! part that needs no server is in `sharing.rs`.
+//! Promises 1 to 5, each with its tests. Promises 6 and 7 are about the shared store: see `tests/sharing` and
+//! `tests/redis`.
 
 use std::sync::Barrier;
 use std::thread;
@@ -9,12 +9,9 @@ use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
 use evertoken::{Error, ErrorKind, HttpConfig, TokenManager, WeCom};
 
 use crate::common::wait::*;
+use crate::outage;
 
-fn outage() -> Error {
-    Error::new(ErrorKind::Unavailable, "an outage")
-}
-
-/// What `threads` threads get that ask at the same moment.
+/// The results of `threads` threads that ask at the same moment.
 fn all_at_once(tokens: &TokenManager, threads: usize) -> Vec<Result<String, Error>> {
     let start = Barrier::new(threads);
     thread::scope(|scope| {
@@ -27,11 +24,11 @@ fn all_at_once(tokens: &TokenManager, threads: usize) -> Vec<Result<String, Erro
     })
 }
 
-mod promise_1_a_good_token_beats_everything {
+mod promise_1_a_valid_token_comes_before_any_fault {
     use super::*;
 
     #[test]
-    fn renewals_that_fail_ten_times_are_noticed_by_no_caller_and_follow_the_backoff() {
+    fn ten_failed_background_refreshes_reach_no_caller_and_follow_the_backoff() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -42,7 +39,7 @@ mod promise_1_a_good_token_beats_everything {
         for failure in 1..=10 {
             let retry_in = wait_for_failure(&events);
             assert_eq!((text(&tokens), provider.calls()), ("token-1".to_owned(), 1 + failure));
-            // The pauses are counted on, and at the tenth of them the token is still outside its margin.
+            // The cooldowns add up, and after the tenth of them the token is still outside its safety margin.
             waited += retry_in;
             if waited > 235 * SECOND {
                 break;
@@ -53,14 +50,14 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn no_caller_waits_while_a_due_token_is_renewed() {
+    fn no_caller_waits_while_a_due_token_is_refreshed() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
         let provider = provider.gated();
         clock.advance(6900 * SECOND);
         assert!(provider.wait_for_calls(2, PATIENCE), "the renewal has begun");
-        // It cannot end before the permit, so nobody can have waited for it.
+        // The fetch cannot end before the permit, so no call has waited for it.
         assert!(all_at_once(&tokens, 8).into_iter().all(|answer| answer.unwrap() == "token-1"));
         assert_eq!((provider.finished(), tokens.metrics().waits), (1, 1));
         let events = tokens.events();
@@ -70,7 +67,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn a_late_token_is_better_than_an_error() {
+    fn an_expiring_token_is_better_than_an_error() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -82,7 +79,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn a_late_token_is_better_than_a_timeout() {
+    fn an_expiring_token_is_better_than_a_timeout() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -93,7 +90,7 @@ mod promise_1_a_good_token_beats_everything {
     }
 
     #[test]
-    fn a_held_token_is_served_after_shutdown_and_then_the_error_says_so() {
+    fn after_shutdown_the_current_token_is_served_until_it_expires() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -106,10 +103,10 @@ mod promise_1_a_good_token_beats_everything {
     }
 }
 
-mod promise_2_never_a_dead_token {
+mod promise_2_no_expired_token_is_returned {
     use super::*;
 
-    /// A manager that holds a token of two hours and gets no other.
+    /// A manager with a token of two hours whose provider grants no other.
     fn last_token() -> (TokenManager, evertoken::testing::FakeClock, FakeProvider) {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
@@ -119,7 +116,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn the_last_five_seconds_belong_to_nobody() {
+    fn no_token_is_returned_in_its_last_five_seconds() {
         let (tokens, clock, _) = last_token();
         clock.advance(7195 * SECOND - Duration::from_nanos(1));
         assert_eq!(text(&tokens), "token-1");
@@ -129,7 +126,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_laptop_that_slept_three_hours_does_not_hand_out_its_old_token() {
+    fn a_laptop_that_slept_three_hours_does_not_return_its_old_token() {
         let (tokens, clock, provider) = last_token();
         provider.always_fail(None);
         clock.suspend(3 * HOUR);
@@ -137,7 +134,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_back_makes_no_token_immortal() {
+    fn a_wall_clock_set_back_does_not_extend_a_token() {
         let (tokens, clock, _) = last_token();
         clock.step_back(HOUR);
         clock.advance(7195 * SECOND);
@@ -145,7 +142,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_forward_costs_one_fetch() {
+    fn a_wall_clock_set_forward_costs_one_fetch() {
         let (tokens, clock, provider) = last_token();
         provider.always_fail(None);
         clock.step_forward(3 * HOUR);
@@ -155,7 +152,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_slow_answer_shortens_the_life_that_is_assumed() {
+    fn a_slow_response_shortens_the_assumed_lifetime() {
         let clock = evertoken::testing::FakeClock::new();
         let slow = clock.clone();
         let provider = FakeProvider::new().then(move |_| {
@@ -167,7 +164,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn short_lives_are_never_stretched_by_margins() {
+    fn margins_never_extend_short_lifetimes() {
         let provider = FakeProvider::new().lifetime(10 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -177,7 +174,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_token_whose_life_is_over_on_arrival_is_an_error_and_asked_for_no_faster_than_any_other() {
+    fn a_token_that_is_granted_expired_is_an_error_with_the_usual_cooldown() {
         let provider = FakeProvider::new().lifetime(Duration::from_nanos(1));
         let (tokens, _clock) = on_clock(&provider);
         for _ in 0..10 {
@@ -187,7 +184,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_token_given_again_keeps_the_end_that_a_fetch_that_was_given_up_brought() {
+    fn an_unchanged_token_keeps_the_end_that_an_abandoned_fetch_brought() {
         let (release, gate) = crossbeam_channel::bounded::<()>(0);
         let (release_second, second_gate) = crossbeam_channel::bounded::<()>(0);
         let same = move |gate: crossbeam_channel::Receiver<()>| {
@@ -214,7 +211,7 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn a_clock_that_is_set_right_at_last_does_not_end_a_token_that_the_provider_still_gives() {
+    fn a_corrected_clock_does_not_expire_a_token_that_the_provider_still_grants() {
         let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged();
         let (tokens, clock) = on_clock(&provider);
         text(&tokens);
@@ -225,8 +222,8 @@ mod promise_2_never_a_dead_token {
     }
 
     #[test]
-    fn the_vendor_takes_every_token_that_is_handed_out_while_tokens_end_all_the_time() {
-        // Real time and a real socket: twelve lives of a second, in which the vendor judges every token.
+    fn the_vendor_accepts_every_returned_token_while_tokens_expire_all_the_time() {
+        // In real time, over a real socket: twelve lifetimes of a second, in which the vendor checks every token.
         let host = FakeVendor::wecom().lifetime(SECOND).renews_within(Duration::from_millis(300));
         let provider = WeCom::new("corp", "secret").base_url(host.url());
         let tokens = TokenManager::builder(provider).build().unwrap();
@@ -238,7 +235,7 @@ mod promise_2_never_a_dead_token {
                         let token = tokens.token().unwrap();
                         let handed_out = Instant::now();
                         let alive = host.is_valid(token.expose());
-                        // A thread that was put to sleep in between proves nothing.
+                        // A thread that was suspended in between proves nothing.
                         assert!(alive || handed_out.elapsed() > Duration::from_millis(5), "a dead token");
                         thread::yield_now();
                     }
@@ -249,7 +246,7 @@ mod promise_2_never_a_dead_token {
     }
 }
 
-mod promise_3_one_fetch {
+mod promise_3_many_callers_cost_one_fetch {
     use super::*;
 
     #[test]
@@ -270,7 +267,7 @@ mod promise_3_one_fetch {
     }
 
     #[test]
-    fn a_failed_fetch_answers_a_hundred_threads_until_its_retry_time() {
+    fn one_failed_fetch_answers_a_hundred_threads_until_its_retry_time() {
         let provider = FakeProvider::new();
         provider.always_fail(Some(outage()));
         let (tokens, clock) = on_clock(&provider);
@@ -288,7 +285,7 @@ mod promise_3_one_fetch {
     }
 
     #[test]
-    fn a_fetch_that_everybody_left_still_serves_the_next_caller() {
+    fn a_fetch_whose_callers_all_left_still_serves_the_next_caller() {
         let provider = FakeProvider::new().gated();
         let tokens = TokenManager::new(provider.clone());
         let events = tokens.events();
@@ -299,7 +296,7 @@ mod promise_3_one_fetch {
     }
 
     #[test]
-    fn idleness_past_the_end_and_then_a_burst_cost_one_fetch_and_no_dead_token() {
+    fn a_burst_of_calls_after_an_idle_expiry_costs_one_fetch_and_returns_no_expired_token() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         assert_eq!(text(&tokens), "token-1");
@@ -312,12 +309,12 @@ mod promise_3_one_fetch {
             asking.join().unwrap()
         });
         assert!(answers.into_iter().all(|answer| answer.unwrap() != "token-1"));
-        // The first use was a use, so one renewal may have been under way when the clock jumped.
+        // The first call was a use, so one refresh may have been in flight when the clock jumped.
         assert!(provider.calls() <= 3);
     }
 }
 
-mod promise_4_a_rejected_token_is_gone {
+mod promise_4_a_rejected_token_is_not_returned_again {
     use super::*;
 
     #[test]
@@ -358,14 +355,14 @@ mod promise_4_a_rejected_token_is_gone {
             let bad = tokens.token().unwrap();
             tokens.reject(&bad).unwrap();
             for answer in all_at_once(&tokens, 24) {
-                // The third young rejection in a row pauses fetching; an error is not the rejected token.
+                // The third rejection of a young token in a row starts a cooldown; an error is not the rejected token.
                 assert_ne!(answer.unwrap_or_default(), bad.expose());
             }
         }
     }
 
     #[test]
-    fn a_rejected_token_does_not_come_back_with_the_fetch_that_was_bringing_it() {
+    fn a_rejected_token_does_not_come_back_with_the_fetch_in_flight() {
         let provider = FakeProvider::new().then_grant("same", 7200 * SECOND);
         let (tokens, clock) = on_clock(&provider);
         let bad = tokens.token().unwrap();
@@ -378,7 +375,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_rejection_does_not_jump_the_pause_after_a_failure() {
+    fn a_rejection_does_not_shorten_the_cooldown_after_a_failure() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         let events = tokens.events();
@@ -395,7 +392,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_token_that_is_granted_again_is_used_and_its_rejection_ignored_for_a_while() {
+    fn a_reinstated_token_is_used_and_its_rejections_are_ignored_for_a_while() {
         let provider = FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged().then_unchanged();
         let (tokens, clock) = on_clock(&provider);
         let token = tokens.token().unwrap();
@@ -424,7 +421,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn rejections_in_a_row_do_not_shorten_the_pause_that_the_provider_asked_for() {
+    fn rejections_in_a_row_do_not_shorten_the_cooldown_that_the_provider_asked_for() {
         let throttled = Error::new(ErrorKind::Throttled, "slow down").with_retry_after(HOUR);
         let provider = FakeProvider::new();
         let (tokens, _clock) = on_clock(&provider);
@@ -440,7 +437,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 
     #[test]
-    fn a_service_that_refuses_every_new_token_is_not_fed_with_more_of_them() {
+    fn a_service_that_refuses_every_token_does_not_cause_a_fetch_for_each_rejection() {
         let provider = FakeProvider::new();
         let (tokens, clock) = on_clock(&provider);
         for _ in 0..3 {
@@ -454,7 +451,7 @@ mod promise_4_a_rejected_token_is_gone {
     }
 }
 
-mod promise_5_every_call_returns_in_time {
+mod promise_5_every_call_returns_by_its_deadline {
     use super::*;
 
     #[test]
@@ -469,7 +466,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn max_wait_bounds_a_call_while_the_fetch_goes_on() {
+    fn max_wait_bounds_a_call_and_the_fetch_goes_on() {
         let provider = FakeProvider::new().gated();
         let tokens = TokenManager::builder(provider.clone()).max_wait(Duration::from_millis(50)).build().unwrap();
         let asked = Instant::now();
@@ -494,7 +491,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn a_provider_that_never_returns_is_given_up_and_the_next_fetch_works() {
+    fn a_fetch_that_never_returns_is_abandoned_and_the_next_one_works() {
         let provider = FakeProvider::new().gated();
         let http = HttpConfig::default().timeout(Duration::from_millis(50));
         let tokens = TokenManager::builder(provider.clone())
@@ -505,7 +502,7 @@ mod promise_5_every_call_returns_in_time {
         let error = tokens.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         thread::scope(|scope| {
-            // The first fetch still hangs at the gate; nobody waits for it any more.
+            // The first fetch still hangs at the gate, and no caller waits for it any more.
             eventually("a second fetch is made", || {
                 tokens.warm_up();
                 provider.calls() == 2
@@ -517,7 +514,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn a_provider_that_asks_its_own_manager_gets_an_error_and_no_deadlock() {
+    fn a_provider_that_calls_its_own_manager_gets_an_error_and_no_deadlock() {
         use std::sync::{Arc, OnceLock};
         let own: Arc<OnceLock<TokenManager>> = Arc::default();
         let inner = own.clone();
@@ -530,7 +527,7 @@ mod promise_5_every_call_returns_in_time {
     }
 
     #[test]
-    fn two_managers_whose_providers_ask_each_other_get_an_error_and_no_deadlock() {
+    fn two_managers_whose_providers_call_each_other_get_an_error_and_no_deadlock() {
         use std::sync::{Arc, OnceLock};
         let (one, other): (Arc<OnceLock<TokenManager>>, Arc<OnceLock<TokenManager>>) = Default::default();
         let asking = |manager: &Arc<OnceLock<TokenManager>>| {

@@ -1,4 +1,4 @@
-//! Promise 8: secrets stay secret. Everything that a program can print is printed here and searched.
+//! Promise 8: no printable output of the library shows a secret.
 
 use evertoken::provider::{Context, Grant, Identity, Profile, Provider, ServiceResponse, TokenPlacement};
 use evertoken::store::{Entry, Expected, Store};
@@ -9,19 +9,19 @@ use evertoken::{Error, ErrorKind, HttpConfig, MemoryStore, OAuth2, Secret, Token
 use crate::common::logs::{logged, record_logs};
 use crate::common::wait::*;
 
-/// Marks of secrets: whole, and in the forms in which they travel.
+/// Markers of secrets.
 const SECRET: &str = "s3cr3t-of-the-app";
 
 const TOKEN: &str = "t0ken-in-clear-text";
 
-/// Fails if a secret can be seen, or part of one that would help.
+/// Panics if the text contains a secret, or a part of one that would help an attacker.
 fn assert_clean(shown: &str) {
     for secret in [SECRET, TOKEN, "s3cr3t", "t0ken", "czNjcjN0"] {
         assert!(!shown.contains(secret), "{secret} in: {shown}");
     }
 }
 
-/// `{:?}`, `{:#?}` of everything.
+/// The `{:?}` and `{:#?}` output of all arguments.
 macro_rules! shown {
     ($($value:expr),* $(,)?) => { [$(format!("{:?} {:#?}", $value, $value)),*].join("\n") };
 }
@@ -127,7 +127,7 @@ fn promise_8_the_key_in_a_store_holds_no_secret() {
 }
 
 #[test]
-fn the_report_is_logged_as_often_as_was_asked() {
+fn the_metrics_are_logged_as_often_as_configured() {
     record_logs();
     let provider = FakeProvider::new().with_identity(Identity::new("reporting"));
     let clock = FakeClock::new();

@@ -1,4 +1,4 @@
-//! What status and events show, and what they bear.
+//! Status and events: what they show, and their limits.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -11,7 +11,7 @@ use evertoken::{Error, ErrorKind, TokenManager, WeCom};
 
 use crate::common::wait::*;
 
-/// Calls its manager whenever it is asked for its name.
+/// A provider that calls its manager when its name is read.
 #[derive(Clone, Default)]
 struct Nosy(Arc<Mutex<Option<TokenManager>>>);
 
@@ -34,7 +34,7 @@ impl Provider for Nosy {
 }
 
 #[test]
-fn a_providers_name_may_call_its_manager_while_the_status_is_read() {
+fn the_name_of_a_provider_may_call_its_manager_while_the_status_is_read() {
     let nosy = Nosy::default();
     let tokens = TokenManager::new(nosy.clone());
     *nosy.0.lock().unwrap() = Some(tokens.clone());

@@ -1,4 +1,4 @@
-//! What can only be seen of a whole process: its threads, its end, its children. Each test runs in a process of its own.
+//! Properties of a whole process: its threads, its end, its forked children. Each test runs in a process of its own.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -9,16 +9,16 @@ use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
 use crate::common::alone::alone;
 use crate::common::wait::*;
 
-/// The names of this library's threads that run now.
+/// The names of the running threads of this library.
 fn threads() -> Vec<String> {
     let names = fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
-        // A thread may end between the listing and the look.
+        // A thread may end between the listing and the read.
         fs::read_to_string(task.ok()?.path().join("comm")).ok()
     });
     names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("evertoken")).collect()
 }
 
-/// Waits until no thread of this library is left, and returns how long that took. Nothing announces it.
+/// Waits until no thread of this library is left, and returns the time that took.
 fn until_no_thread() -> Duration {
     let start = Instant::now();
     eventually("all threads end", || threads().is_empty());
@@ -26,7 +26,7 @@ fn until_no_thread() -> Duration {
 }
 
 #[test]
-fn promise_9_no_thread_runs_while_nothing_is_held() {
+fn promise_9_no_thread_runs_without_a_token() {
     alone(|| {
         let managers: Vec<_> = (0..100).map(|_| TokenManager::new(FakeProvider::new())).collect();
         assert!(threads().is_empty(), "{:?}", threads());
@@ -35,12 +35,12 @@ fn promise_9_no_thread_runs_while_nothing_is_held() {
 }
 
 #[test]
-fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along() {
+fn promise_9_a_thousand_managers_share_one_thread_that_ends_with_the_last_of_them() {
     alone(|| {
         let mut managers: Vec<_> = (0..1000).map(|_| TokenManager::new(FakeProvider::new())).collect();
         managers.iter().for_each(|manager| drop(text(manager)));
-        // Flights end a moment after their callers got the token.
-        eventually("flights end", || threads().len() == 1);
+        // The thread of a fetch ends a moment after its callers got the token.
+        eventually("no fetch is in flight", || threads().len() == 1);
         assert_eq!(threads(), ["evertoken-refre"]);
         let last = managers.pop().unwrap();
         drop(managers);
@@ -53,28 +53,28 @@ fn promise_9_a_thousand_managers_have_one_thread_and_the_last_one_takes_it_along
 }
 
 #[test]
-fn promise_9_no_thread_is_started_for_a_token_that_is_found_in_a_file_and_wanted_once() {
+fn promise_9_one_read_of_a_token_from_a_file_starts_no_thread() {
     alone(|| {
         let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().lifetime(3 * SECOND));
         let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
         text(&manager());
         until_no_thread();
         let tokens = manager();
-        // All of them: one that has just been started has no name yet.
+        // All threads, because a new thread has no name yet.
         let all = || fs::read_dir("/proc/self/task").unwrap().count();
         let before = all();
         assert_eq!((text(&tokens).as_str(), all()), ("token-1", before));
-        // Wanted again it is looked after, and renewed ahead of its end.
+        // A second use starts background refreshes.
         let events = tokens.events();
         text(&tokens);
-        eventually("there is a refresher", || threads() == ["evertoken-refre"]);
+        eventually("the scheduler thread runs", || threads() == ["evertoken-refre"]);
         wait_for_grant(&events);
         assert_eq!((text(&tokens).as_str(), provider.calls()), ("token-2", 2));
     });
 }
 
 #[test]
-fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by_its_deadline() {
+fn a_manager_that_is_dropped_during_a_fetch_returns_at_once() {
     alone(|| {
         let host = FakeVendor::wecom();
         let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -89,7 +89,7 @@ fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by
         let dropping = Instant::now();
         drop(tokens);
         assert!(dropping.elapsed() < Duration::from_millis(50));
-        // The refresher goes at once, the fetch when its time is over.
+        // The scheduler thread ends at once, and the fetch at its deadline.
         let gone = Instant::now();
         while threads().iter().any(|name| name == "evertoken-refre") {
             assert!(gone.elapsed() < Duration::from_millis(100));
@@ -101,7 +101,7 @@ fn a_manager_that_is_dropped_during_a_fetch_leaves_at_once_and_the_fetch_ends_by
 }
 
 #[test]
-fn shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says() {
+fn shutdown_waits_for_the_fetch_in_flight_no_longer_than_its_limit() {
     alone(|| {
         let provider = FakeProvider::new().gated();
         let tokens = TokenManager::new(provider.clone());
@@ -111,13 +111,13 @@ fn shutdown_waits_for_the_fetch_in_the_air_no_longer_than_it_says() {
         provider.permit(1);
         assert!(tokens.shutdown(PATIENCE));
         until_no_thread();
-        // What the fetch brought is not lost.
+        // The token of the fetch is not lost.
         assert_eq!(text(&tokens), "token-1");
     });
 }
 
 #[test]
-fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
+fn the_scheduler_thread_starts_again_with_the_next_token() {
     alone(|| {
         for _ in 0..50 {
             let provider = FakeProvider::new();
@@ -135,25 +135,25 @@ fn a_refresher_that_has_gone_comes_back_with_the_next_token() {
 }
 
 #[test]
-fn a_forked_child_keeps_the_token_and_starts_everything_else_anew() {
+fn a_forked_child_keeps_the_token_and_starts_new_threads() {
     alone(|| {
         let host = FakeVendor::oauth2().lifetime(3 * SECOND);
         let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
         let held = text(&tokens);
-        // The flight has landed, and its thread is about to end.
-        eventually("flights end", || threads() == ["evertoken-refre"]);
-        // SAFETY: the child uses nothing but the manager, which says that it can be used after a fork.
+        // The fetch has completed, and its thread is about to end.
+        eventually("no fetch is in flight", || threads() == ["evertoken-refre"]);
+        // SAFETY: the child uses nothing but the manager, which supports use after a fork.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 assert_eq!(text(&tokens), held, "the token is kept");
                 assert!(threads().is_empty(), "threads are not inherited");
                 let events = tokens.events();
-                // A connection of its own, not the one that the parent pooled.
+                // Over a connection of its own, not the pooled one of the parent.
                 let another = tokens.force_refresh().unwrap();
                 assert_ne!(another.expose(), held);
                 wait_for_grant(&events);
-                // Renewed ahead of time by a refresher of its own, which takes two seconds.
+                // Refreshed in the background by a scheduler of its own, which takes two seconds.
                 assert_eq!(text(&tokens), another.expose());
                 wait_for_grant(&events);
             }));

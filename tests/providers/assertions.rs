@@ -1,4 +1,4 @@
-//! The keys of these tests, and what their assertions say, checked with the public keys.
+//! The keys of these tests, and assertions that are checked with the public keys.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ pub(crate) const RSA: &str = include_str!("keys/rsa_2048.pem");
 pub(crate) const RSA_OTHER: &str = include_str!("keys/rsa_other.pem");
 pub(crate) const RSA_SMALL: &str = include_str!("keys/rsa_1024.pem");
 
-/// Where a `FakeClock` starts: the first of January 2026.
+/// The start of a `FakeClock`: the first of January 2026.
 pub(crate) const START: u64 = 1_767_225_600;
 
 static EC: LazyLock<rcgen::KeyPair> = LazyLock::new(|| rcgen::KeyPair::generate().unwrap());
@@ -29,7 +29,7 @@ pub(crate) fn rsa_other() -> SigningKey {
     SigningKey::from_pem(RSA_OTHER).unwrap()
 }
 
-/// Another one in each run, and the same within it.
+/// A new key in each run, and the same one within it.
 pub(crate) fn ec() -> SigningKey {
     SigningKey::from_pem(ec_pem()).unwrap()
 }
@@ -41,7 +41,7 @@ pub(crate) fn ec_pem() -> String {
 /// The RSA key in its older form.
 pub(crate) fn rsa_pkcs1() -> String {
     let der = PrivatePkcs8KeyDer::from_pem_slice(RSA.as_bytes()).unwrap();
-    // For 2048 bits, what stands around it has 26 bytes.
+    // For 2048 bits, the header around the inner key has 26 bytes.
     let inner = STANDARD.encode(&der.secret_pkcs8_der()[26..]);
     format!("-----BEGIN RSA PRIVATE KEY-----\n{inner}\n-----END RSA PRIVATE KEY-----\n")
 }
@@ -114,7 +114,7 @@ impl Assertion {
         ring::hmac::verify(&key, self.signed.as_bytes(), &self.signature).unwrap();
     }
 
-    /// Its unique name, 128 bits in hexadecimal.
+    /// The unique id, 128 bits in hexadecimal.
     pub(crate) fn jti(&self) -> &str {
         let jti = self.claims["jti"].as_str().unwrap();
         assert!(jti.len() == 32 && jti.bytes().all(|byte| byte.is_ascii_hexdigit()), "{jti}");

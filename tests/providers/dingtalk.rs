@@ -12,7 +12,7 @@ use crate::kinds::{Body, Kind, Refusal, assert_all, context};
 
 const JSON: &[&str] = &["accept: application/json", "content-type: application/json"];
 
-/// What any kind of token can be refused with, in either shape, whatever the status.
+/// Refusals of any kind of token, in either shape, whatever the status.
 const REFUSALS: &[Refusal] = &[
     (
         "400 Bad Request",
@@ -124,7 +124,7 @@ const REFUSALS: &[Refusal] = &[
         None,
     ),
     ("200 OK", r#"{"errcode":0}"#, ErrorKind::InvalidResponse, None, None),
-    // A ban has no code at all.
+    // A ban has no code.
     (
         "200 OK",
         r#"{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"hunter2"}"#,
@@ -324,13 +324,13 @@ fn without_a_ticket_dingtalk_is_not_asked() {
 }
 
 #[test]
-fn all_corps_of_a_suite_of_dingtalk_share_its_ticket_and_other_suites_do_not() {
+fn all_corps_of_a_dingtalk_suite_share_its_ticket_and_other_suites_do_not() {
     let suite = DingTalkSuite::new("suite", "s").renewal().unwrap();
     let corp = |key, secret, corp| DingTalkAuthorizedCorp::new(key, secret, corp);
     let same = [
         corp("suite", "s", "corp-1").renewal(),
         corp("suite", "s", "corp-2").renewal(),
-        // Tickets are pushed to the suite; one that came before the secret was reset is still good.
+        // Tickets are pushed to the suite; a ticket from before a reset of the secret is still valid.
         corp("suite", "reset", "corp-1").renewal(),
         DingTalkSuite::new("suite", "reset").renewal(),
     ];
@@ -346,7 +346,7 @@ fn all_corps_of_a_suite_of_dingtalk_share_its_ticket_and_other_suites_do_not() {
         assert_ne!(state.unwrap().identity, suite.identity);
     }
     assert_ne!(suite.identity, DingTalkSuite::new("suite", "s").identity());
-    // A push every five hours; one may be late.
+    // A push every five hours, of which one may be late.
     assert_eq!(suite.lifetime, Duration::from_secs(12 * 3600));
     assert!(suite.initial.is_none() && !suite.rotates);
     for provider in &kinds()[..3] {
@@ -376,13 +376,13 @@ fn a_page_of_dingtalk_is_a_ban_unless_its_status_says_otherwise() {
 }
 
 #[test]
-fn an_internal_fault_of_dingtalk_may_be_a_wrong_corp_id_and_says_so() {
+fn an_internal_error_of_dingtalk_advises_to_check_the_corp_id() {
     let error = refusal(&reply("500 Oops", "", r#"{"code":"unknownError","message":"hunter2"}"#));
     assert!(error.is_retryable() && error.to_string().contains("corp id"), "{error}");
 }
 
 #[test]
-fn dingtalks_name_for_a_request_and_the_address_it_saw_are_told() {
+fn errors_of_dingtalk_show_the_request_id_and_the_client_address() {
     let denied = r#"{"code":"invalidClientIdOrSecret","requestid":"30EE8654-1","message":"ip=1.2.3.4"}"#;
     let error = refusal(&reply("400 Bad Request", "", denied));
     assert_eq!(error.request_id(), Some("30EE8654-1"));
@@ -398,7 +398,7 @@ fn dingtalks_name_for_a_request_and_the_address_it_saw_are_told() {
 }
 
 #[test]
-fn dingtalk_tells_a_refused_token_from_a_refused_request() {
+fn a_refused_token_of_dingtalk_differs_from_a_refused_request() {
     for provider in kinds() {
         let name = provider.name();
         let verdict =
@@ -444,7 +444,7 @@ fn dingtalk_tells_a_refused_token_from_a_refused_request() {
 }
 
 #[test]
-fn dingtalk_tells_how_long_to_wait() {
+fn throttling_by_dingtalk_says_how_long_to_wait() {
     let wait = |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
     let mut page = HeaderMap::new();
     page.insert("content-type", "text/html;charset=utf-8".parse().unwrap());
@@ -457,7 +457,7 @@ fn dingtalk_tells_how_long_to_wait() {
             assert_eq!(verdict(200, &format!(r#"{{"errcode":{code}}}"#)), expected, "{name}: {code}");
             assert_eq!(verdict(200, &format!(r#"{{"errcode":88,"sub_code":"{code}"}}"#)), expected, "{name}: {code}");
         }
-        // Close to the others, and about something else.
+        // Codes close to the others with another meaning.
         assert_eq!(verdict(200, r#"{"errcode":900103}"#), Verdict::Accepted, "{name}");
         for (code, seconds) in [
             ("Forbidden.AccessDenied.QpsLimitForApi", 2),
@@ -478,7 +478,7 @@ fn dingtalk_tells_how_long_to_wait() {
             assert_eq!(verdict(status, r#"{"status":1111,"wait":5,"punish":"deny"}"#), wait(300), "{name}");
             assert_eq!(provider.verdict(&ServiceResponse::new(status, &page, b"<html>")), wait(300), "{name}");
         }
-        // The page of a gateway is none of the vendor's.
+        // An HTML page of a gateway does not come from the vendor.
         assert_eq!(provider.verdict(&ServiceResponse::new(502, &page, b"<html>")), Verdict::Accepted, "{name}");
         assert_eq!(provider.verdict(&ServiceResponse::new(401, &page, b"<html>")), Verdict::Rejected, "{name}");
         assert_eq!(verdict(200, r#"{"punish":"none"}"#), Verdict::Accepted, "{name}");
@@ -500,8 +500,8 @@ fn the_tokens_of_dingtalk_travel_where_the_host_looks_for_them() {
 }
 
 #[test]
-fn dingtalk_treats_its_tokens_as_it_says() {
-    // Name, whether the same token comes back with a longer life, whether a new one may end the old one.
+fn the_profile_of_dingtalk_matches_its_documentation() {
+    // The name, whether the same token returns with a longer lifetime, whether a new one may invalidate the old one.
     let expected = [
         ("dingtalk", true, false),
         ("dingtalk classic", true, false),
@@ -543,7 +543,7 @@ fn a_wrong_setting_of_dingtalk_is_named() {
 }
 
 #[test]
-fn a_code_of_dingtalk_that_quotes_what_was_sent_is_not_told() {
+fn a_dingtalk_code_that_quotes_the_request_is_not_shown() {
     for quoted in ["s3cret", "the-ticket"] {
         let body = format!(r#"{{"code":"x-{quoted}","requestid":"{quoted}"}}"#);
         let host = canned(reply("400 Bad Request", "", &body));

@@ -1,4 +1,4 @@
-//! Every kind of token from end to end: the manager, the vendor's host, and a service that takes the token.
+//! Every kind of token from end to end: the manager, the fake vendor, and a service that receives the token.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,24 +23,24 @@ use ureq::http::Request;
 use crate::common::logs::{logged, record_logs};
 use crate::common::wait::{HOUR, PATIENCE, SECOND, eventually};
 
-/// A kind of token, at a vendor.
+/// A kind of token of a vendor.
 struct Kind {
     name: &'static str,
     host: fn() -> FakeVendor,
-    /// A manager of it, and the managers that its token is derived from.
+    /// A manager, and the managers of its parents.
     tokens: fn(&Vendor) -> TokenManager,
-    /// Where its token is used. `None`: it signs pages.
+    /// The path of the API that accepts the token. `None`: the kind signs pages.
     business: Option<&'static str>,
-    /// The same with a wrong secret.
+    /// A manager with a wrong secret.
     wrong: fn(&Vendor) -> TokenManager,
 }
 
-/// A vendor's host, and the clock that it and the managers go by.
+/// A fake vendor, and the clock that it shares with the managers.
 struct Vendor {
     host: FakeVendor,
     clock: FakeClock,
     managers: RefCell<Vec<TokenManager>>,
-    /// Those that take its tickets.
+    /// The managers that accept the tickets of the vendor.
     ticketed: RefCell<Vec<TokenManager>>,
 }
 
@@ -54,7 +54,7 @@ impl Vendor {
         Vendor::new((kind.host)())
     }
 
-    /// Pushes the next ticket to all that take one.
+    /// Pushes the next ticket to all managers that accept one.
     fn push(&self) {
         for tokens in &*self.ticketed.borrow() {
             tokens.set_ticket(self.host.push_ticket()).unwrap();
@@ -71,11 +71,11 @@ impl Vendor {
         tokens
     }
 
-    /// Waits until nothing is fetched in the background: what is in the air while the clock jumps looks as slow as the
-    /// jump is long.
+    /// Waits until no background fetch is in flight: a fetch during a jump of the clock looks as slow as the jump is
+    /// long.
     fn settle(&self) {
         for tokens in &*self.managers.borrow() {
-            eventually("what is due is renewed, or waits", || {
+            eventually("the due token is refreshed, or the manager waits", || {
                 let status = tokens.status();
                 let is_due = status.refresh_in == Some(Duration::ZERO) && status.retry_in.is_none();
                 !status.fetching && (!is_due || status.state == TokenState::Expired)
@@ -83,7 +83,7 @@ impl Vendor {
         }
     }
 
-    /// A manager that has the ticket which its vendor has pushed.
+    /// A manager with the ticket that its vendor has pushed.
     fn with_ticket(&self, provider: impl Provider) -> TokenManager {
         let tokens = self.manage(provider);
         self.ticketed.borrow_mut().push(tokens.clone());
@@ -368,7 +368,7 @@ const KINDS: &[Kind] = &[
 ];
 
 fn federated(client: &str) -> Entra {
-    // Its claims are `{"sub":"client"}`; nobody looks at the signature.
+    // The claims are `{"sub":"client"}`; the signature is not checked.
     Entra::federated("tenant", client, || Ok("eyJhbGciOiJub25lIn0.eyJzdWIiOiJjbGllbnQifQ.c2ln".into()))
 }
 
@@ -421,7 +421,7 @@ fn a_call_with_a_refused_token_is_repeated_with_another() {
         let called = tokens.call(|token| -> Result<(), CallError<ureq::Error>> {
             calls += 1;
             let request = agent.get(vendor.url() + path);
-            // All ways at once: each service looks where its vendor wants it.
+            // In all placements at once: each service reads the one of its vendor.
             let request = request
                 .query("access_token", token.expose())
                 .query("suite_access_token", token.expose())
@@ -441,7 +441,7 @@ fn a_call_with_a_refused_token_is_repeated_with_another() {
 }
 
 #[test]
-fn promise_2_no_vendors_token_is_handed_out_dead_in_two_days() {
+fn promise_2_no_expired_token_of_any_vendor_is_returned_in_two_days() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
@@ -459,7 +459,7 @@ fn promise_2_no_vendors_token_is_handed_out_dead_in_two_days() {
 }
 
 #[test]
-fn a_wrong_secret_costs_one_call_per_pause_and_says_what_is_wrong() {
+fn a_wrong_secret_costs_one_call_per_cooldown_and_is_named() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.wrong)(&vendor);
@@ -470,13 +470,13 @@ fn a_wrong_secret_costs_one_call_per_pause_and_says_what_is_wrong() {
             assert!(fits && error.code().is_some(), "{}: {error:?}", kind.name);
             assert!(!error.is_retryable() && error.retry_after().is_some(), "{}: {error:?}", kind.name);
         }
-        // A token of the parent's may have been asked for before.
+        // The token of the parent may have been requested before.
         assert!(vendor.host.calls() <= 2, "{}: {} calls", kind.name, vendor.host.calls());
     }
 }
 
 #[test]
-fn too_many_calls_are_answered_with_a_pause() {
+fn throttling_causes_a_cooldown() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
@@ -495,7 +495,7 @@ fn too_many_calls_are_answered_with_a_pause() {
 }
 
 #[test]
-fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time() {
+fn throttling_without_a_time_causes_growing_cooldowns() {
     let vendor = Vendor::new(FakeVendor::wecom());
     let tokens = vendor.wecom();
     vendor.host.fail_with(VendorFault::Throttle { retry_after: Duration::ZERO });
@@ -508,7 +508,7 @@ fn a_vendor_that_says_too_much_and_not_how_long_is_left_alone_longer_each_time()
 }
 
 #[test]
-fn garbage_and_outages_of_every_vendor_pass() {
+fn every_vendor_recovers_from_garbage_and_outages() {
     for kind in KINDS {
         for (outage, fits) in [
             (VendorFault::Garbage, &[ErrorKind::InvalidResponse, ErrorKind::Throttled][..]),
@@ -527,7 +527,7 @@ fn garbage_and_outages_of_every_vendor_pass() {
 }
 
 #[test]
-fn pages_are_signed_with_tickets_and_with_nothing_else() {
+fn pages_are_signed_with_tickets_only() {
     for kind in KINDS {
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
@@ -544,7 +544,7 @@ fn pages_are_signed_with_tickets_and_with_nothing_else() {
 }
 
 #[test]
-fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
+fn no_refresh_token_is_used_twice_and_a_used_one_advises_to_sign_in_again() {
     let vendor = Vendor::new(FakeVendor::oauth2());
     let store = MemoryStore::with_clock(vendor.clock.clone());
     let manager = || {
@@ -553,7 +553,7 @@ fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
         builder.clock(vendor.clock.clone()).build().unwrap()
     };
     for _ in 0..10 {
-        // As a command-line program does: started, asked once, ended.
+        // A command-line program starts, asks once and ends.
         let token = manager().token().unwrap();
         assert!(vendor.host.is_valid(token.expose()));
         vendor.clock.advance(HOUR * 2);
@@ -562,7 +562,7 @@ fn no_refresh_token_is_used_twice_and_one_that_was_says_to_sign_in_again() {
     let each: BTreeSet<_> = used.iter().collect();
     assert_eq!((used.len(), each.len()), (10, 10), "{used:?}");
 
-    // A program with a store of its own uses the first one, which ends all that came of it.
+    // A program with a store of its own uses the first refresh token, which ends the whole sign-in.
     let lonely = vendor.manage(RefreshToken::new(OAuth2::public(vendor.host.token_url(), "client"), "refresh-1"));
     let error = lonely.token().unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::SignInRequired, Some("invalid_grant")));
@@ -591,7 +591,7 @@ fn a_person_signs_in_on_another_device() {
 }
 
 #[test]
-fn a_sign_in_goes_on_when_the_network_fails_meanwhile() {
+fn a_sign_in_survives_network_failures() {
     let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let sign_in = DeviceSignIn::new(host.url() + "/device_authorization", client);
@@ -609,7 +609,7 @@ fn a_sign_in_goes_on_when_the_network_fails_meanwhile() {
 }
 
 #[test]
-fn what_a_sign_in_may_not_show_or_ask_is_refused() {
+fn a_sign_in_with_unsafe_text_or_address_is_refused() {
     for body in [
         r#"{}"#,
         r#"{"device_code":"d","verification_uri":"https://h/"}"#,
@@ -655,7 +655,7 @@ fn wechats_stable_token_is_forced_away_by_one_call_when_it_was_rejected() {
     assert!(vendor.host.is_valid(other.expose()) && !vendor.host.is_valid(leaked.expose()));
     let quota = tokens.status().quota.unwrap();
     assert_eq!((quota.calls, quota.forced, quota.forced_limit), (3, 1, Some(20)));
-    // Within the 30 seconds nothing would come of it: it is used again.
+    // Within 30 seconds the vendor does not force a new one: the token is used again.
     tokens.reject(&other).unwrap();
     assert_eq!(tokens.token().unwrap().expose(), other.expose());
     assert_eq!(tokens.metrics().reinstated_tokens, 1);
@@ -675,7 +675,7 @@ fn classic_wechat_stays_within_its_day_and_keeps_a_reserve() {
 }
 
 #[test]
-fn processes_of_one_app_of_wechat_share_the_classic_token_and_end_it_for_nobody() {
+fn processes_of_one_wechat_app_share_the_classic_token_and_do_not_invalidate_it() {
     let vendor = Vendor::new(FakeVendor::wechat());
     let store = MemoryStore::with_clock(vendor.clock.clone());
     let process = || {
@@ -696,13 +696,13 @@ fn processes_of_one_app_of_wechat_share_the_classic_token_and_end_it_for_nobody(
         vendor.settle();
         vendor.clock.advance(HOUR / 4);
     }
-    // Each process for itself would need twice as many, and would end those of the other.
+    // Without sharing, each process would need twice as many, and would invalidate those of the other.
     assert!((12..=16).contains(&vendor.host.calls()), "{} calls", vendor.host.calls());
     assert!(granted.len() >= 12, "{}", granted.len());
 }
 
 #[test]
-fn a_ticket_of_another_app_is_stale_and_says_so() {
+fn a_ticket_of_another_app_is_refused_as_stale() {
     let mut tried = 0;
     for kind in KINDS {
         let vendor = Vendor::of(kind);
@@ -716,7 +716,7 @@ fn a_ticket_of_another_app_is_stale_and_says_so() {
             assert!(error.to_string().contains(told), "{}: {error}", kind.name);
         }
         assert!(!format!("{error:?}").contains("ticket-of-another"), "{}: {error:?}", kind.name);
-        // With the next one it goes on at once.
+        // The next ticket ends the failure at once.
         vendor.push();
         assert!(vendor.host.is_valid(tokens.token().unwrap().expose()), "{}", kind.name);
         tried += 1;
@@ -725,7 +725,7 @@ fn a_ticket_of_another_app_is_stale_and_says_so() {
 }
 
 #[test]
-fn no_log_tells_a_token_or_the_query_of_an_address_of_any_vendor() {
+fn no_log_shows_a_token_or_the_query_of_an_address() {
     record_logs();
     for kind in KINDS {
         let (vendor, other) = (Vendor::of(kind), Vendor::of(kind));
@@ -747,7 +747,7 @@ fn no_log_tells_a_token_or_the_query_of_an_address_of_any_vendor() {
 }
 
 #[test]
-fn a_parent_lives_as_long_as_what_is_derived_from_it_and_no_longer() {
+fn a_parent_exists_as_long_as_its_children() {
     let vendor = Vendor::new(FakeVendor::wecom());
     let app = Arc::new(vendor.wecom());
     let tickets = TokenManager::new(WeComJsTicket::corp(app.clone()).base_url(vendor.url()));
@@ -755,5 +755,5 @@ fn a_parent_lives_as_long_as_what_is_derived_from_it_and_no_longer() {
     assert_eq!(Arc::strong_count(&app), 2);
     assert!(tickets.shutdown(PATIENCE));
     drop(tickets);
-    eventually("the parent is let go", || Arc::strong_count(&app) == 1);
+    eventually("the parent is dropped", || Arc::strong_count(&app) == 1);
 }

@@ -49,7 +49,7 @@ const OWN_REFUSALS: &[Refusal] = &[
     ("200 OK", r#"{"code":1000005}"#, ErrorKind::Throttled, Some("1000005"), Some(1)),
     ("429 Slow", r#"{"code":424242}"#, ErrorKind::Throttled, Some("424242"), None),
     ("200 OK", r#"{"code":424242}"#, ErrorKind::InvalidResponse, Some("424242"), None),
-    // A token beside a code is no token, and one under another name is none either.
+    // A token beside a code is no token, nor is one under another name.
     (
         "200 OK",
         r#"{"code":10014,"app_access_token":"t","tenant_access_token":"t"}"#,
@@ -145,7 +145,7 @@ const KINDS: &[Kind] = &[
                 Some("invalid_client"),
                 None,
             ),
-            // Where the number is known it says more than the word.
+            // A known number counts more than the word.
             (
                 "400 Bad Request",
                 r#"{"error":"invalid_grant","code":"99991543"}"#,
@@ -257,7 +257,7 @@ fn every_kind_of_feishu_does_what_is_expected_of_it() {
     assert_all(KINDS);
 }
 
-/// A host that gives one reply after the other.
+/// A host that sends one reply after the other.
 fn in_turn(bodies: [&'static str; 2]) -> Canned {
     let next = AtomicUsize::new(0);
     host(move |mut stream| {
@@ -304,7 +304,7 @@ fn with_a_bad_ticket_feishu_is_asked_once_to_push_another() {
 }
 
 #[test]
-fn what_keeps_feishu_from_pushing_a_ticket_is_told_instead() {
+fn the_reason_why_feishu_pushes_no_ticket_is_reported() {
     for (refusal, kind, code) in [
         (r#"{"code":10016,"msg":"hunter2"}"#, ErrorKind::Config, "10016"),
         (r#"{"code":10014}"#, ErrorKind::InvalidCredentials, "10014"),
@@ -332,20 +332,20 @@ fn the_ticket_of_feishu_is_the_apps_whatever_its_secret() {
     assert_ne!(ticket(&base).identity, ticket(&FeishuStoreApp::new("cli-2", "s")).identity);
     assert_ne!(ticket(&base).identity, ticket(&base.clone().lark()).identity);
     assert_ne!(ticket(&base).identity, base.identity());
-    // Pushed every hour; some may get lost.
+    // A push every hour, of which some may get lost.
     assert_eq!(ticket(&base).lifetime, Duration::from_secs(6 * 3600));
     assert!(ticket(&base).initial.is_none() && !ticket(&base).rotates);
 }
 
 #[test]
-fn only_a_tenant_of_feishu_has_a_parent_and_only_a_store_app_a_state() {
+fn only_a_feishu_tenant_has_a_parent_and_only_a_store_app_a_renewal_secret() {
     assert_eq!(tenant().parent().unwrap().identity(), Source("a").identity());
     assert!(tenant().renewal().is_none() && FeishuStoreApp::new("c", "s").parent().is_none());
     assert!(Feishu::new("c", "s").parent().is_none() && Feishu::new("c", "s").renewal().is_none());
 }
 
 #[test]
-fn feishus_limits_are_read_from_its_own_header() {
+fn throttling_by_feishu_is_read_from_its_own_header() {
     let host = |body| canned(reply("429 Slow", "x-ogw-ratelimit-limit: 100\r\nx-ogw-ratelimit-reset: 42\r\n", body));
     for body in [r#"{"code":99991400}"#, r#"{"code":424242}"#, "", "<html>"] {
         let error = Feishu::new("cli", "s").base_url(host(body).url()).fetch(&context()).unwrap_err();
@@ -355,7 +355,7 @@ fn feishus_limits_are_read_from_its_own_header() {
 }
 
 #[test]
-fn feishus_name_for_a_request_is_kept() {
+fn errors_of_feishu_show_the_request_id() {
     let host = canned(reply("200 OK", "x-tt-logid: 2026010203\r\n", r#"{"code":10014}"#));
     let error = Feishu::new("cli", "s").base_url(host.url()).fetch(&context()).unwrap_err();
     assert_eq!(error.request_id(), Some("2026010203"));
@@ -394,10 +394,10 @@ fn verdict(provider: &dyn Provider, status: u16, body: &str) -> Verdict {
 }
 
 #[test]
-fn feishu_tells_a_refused_token_from_a_refused_request() {
+fn a_refused_token_of_feishu_differs_from_a_refused_request() {
     const TENANT: [&str; 4] = ["99991663", "99991665", "99991671", "20013"];
     const APP: [&str; 3] = ["99991664", "20014", "99991671"];
-    // No token, missing rights, an address, a token of a user, an unknown one.
+    // No token, missing rights, an address, a user token, an unknown one.
     const OTHERS: [&str; 9] =
         ["99991661", "99991672", "99991676", "99991679", "99991401", "99991668", "99991677", "0", "230001"];
     for (provider, rejecting) in [
@@ -424,7 +424,7 @@ fn feishu_tells_a_refused_token_from_a_refused_request() {
 }
 
 #[test]
-fn feishu_tells_how_long_to_wait() {
+fn throttling_by_feishu_says_how_long_to_wait() {
     let mut reset = HeaderMap::new();
     reset.insert("x-ogw-ratelimit-reset", "42".parse().unwrap());
     let wait = |seconds| Verdict::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
@@ -445,7 +445,7 @@ fn feishu_tells_how_long_to_wait() {
                     "{body}"
                 );
             }
-            // The quota of the month is not there again in a second.
+            // The monthly quota is not available again after a second.
             assert_eq!(verdict(provider, status, r#"{"code":99991403}"#), wait(3600));
             assert_eq!(provider.verdict(&ServiceResponse::new(status, &reset, br#"{"code":99991403}"#)), wait(3600));
         }
@@ -457,7 +457,7 @@ fn feishu_tells_how_long_to_wait() {
 }
 
 #[test]
-fn feishu_treats_its_tokens_as_it_says() {
+fn the_profile_of_feishu_matches_its_documentation() {
     for provider in [
         &Feishu::new("c", "s") as &dyn Provider,
         &FeishuAppToken::new("c", "s"),
@@ -466,7 +466,7 @@ fn feishu_treats_its_tokens_as_it_says() {
     ] {
         let profile = provider.profile();
         assert_eq!(profile.default_lifetime, Duration::from_secs(7200));
-        // A margin above the half hour would be useless: before it the same token comes back.
+        // A margin above half an hour would be useless, because the same token is granted before.
         assert_eq!(profile.earliest_refresh, Some(Duration::from_secs(1800)));
         assert_eq!(profile.refresh_ahead, Duration::from_secs(300));
         assert_eq!(profile.min_forced_interval, Duration::from_secs(10));
@@ -497,7 +497,7 @@ fn a_wrong_setting_of_feishu_is_named() {
 }
 
 #[test]
-fn a_code_of_feishu_that_quotes_what_was_sent_is_not_told() {
+fn a_feishu_code_that_quotes_the_request_is_not_shown() {
     for quoted in ["s3cret", "the-ticket", "the-parent"] {
         let body = format!(r#"{{"code":"x-{quoted}","error":"x-{quoted}","request_id":"{quoted}"}}"#);
         let host = canned(reply("400 Bad Request", "", &body));
@@ -515,14 +515,14 @@ fn a_code_of_feishu_that_quotes_what_was_sent_is_not_told() {
             assert_eq!(told, [!sent.contains(&quoted); 2], "{}: {quoted}", provider.name());
         }
     }
-    // Asked to push another one, Feishu knows the ticket as well.
+    // Asked to push another one, Feishu has the ticket too.
     let host = in_turn([r#"{"code":10012}"#, r#"{"code":"x-the-ticket"}"#]);
     let error = store_app(&host).fetch(&context().with_renewal_secret(Some("the-ticket".into()))).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidResponse, None));
 }
 
 #[test]
-fn nobody_asks_feishu_for_a_ticket_twice_and_one_that_is_handed_in_ends_the_wait() {
+fn feishu_is_asked_for_a_ticket_once_and_a_ticket_ends_the_wait() {
     let host = in_turn([r#"{"code":0,"msg":"success"}"#, r#"{"code":0,"app_access_token":"a-1","expire":7200}"#]);
     let tokens = TokenManager::new(store_app(&host));
     for _ in 0..3 {

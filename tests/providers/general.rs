@@ -23,7 +23,7 @@ fn oauth2(host: &Canned) -> OAuth2 {
     OAuth2::new(host.url(), "id", "hunter2")
 }
 
-/// Asks both providers, and sees to it that their errors give nothing away.
+/// Calls both providers, and asserts that their errors show no secret.
 fn ask_both(reply: &[u8]) -> [Result<Grant, Error>; 2] {
     let host = canned(reply);
     let answers = [wecom(&host).fetch(&context()), oauth2(&host).fetch(&context())];
@@ -52,7 +52,7 @@ fn assert_refused(reply: &[u8], kind: ErrorKind) {
 }
 
 #[test]
-fn a_life_may_come_as_a_number_or_a_text() {
+fn a_lifetime_may_be_a_number_or_a_text() {
     for (value, seconds) in [
         ("7200", 7200),
         ("7200.0", 7200),
@@ -70,7 +70,7 @@ fn a_life_may_come_as_a_number_or_a_text() {
 }
 
 #[test]
-fn a_missing_life_leaves_it_to_the_profile() {
+fn a_missing_lifetime_is_taken_from_the_profile() {
     assert_granted(r#"{"access_token":"t-1"}"#, "t-1", None);
     assert_granted(r#"{"access_token":"t-1","expires_in":null}"#, "t-1", None);
     assert_eq!(WeCom::new("c", "s").profile().default_lifetime, Duration::from_secs(7200));
@@ -80,7 +80,7 @@ fn a_missing_life_leaves_it_to_the_profile() {
 }
 
 #[test]
-fn a_life_that_is_over_or_no_number_is_refused() {
+fn a_lifetime_of_zero_or_no_number_is_refused() {
     for value in
         ["0", "-1", "-7200", "0.9", "\"0\"", "\"-5\"", "\"NaN\"", "\"inf\"", "\"soon\"", "\"\"", "true", "{}", "[7200]"]
     {
@@ -91,7 +91,7 @@ fn a_life_that_is_over_or_no_number_is_refused() {
 }
 
 #[test]
-fn a_token_that_cannot_travel_is_refused() {
+fn a_token_that_cannot_be_sent_is_refused() {
     let long = "x".repeat(8 * 1024 + 1);
     for token in ["", "  ", "a b", r"a\r\nx-evil: 1", r"a\u0000", r"\u00e9", r"a\u007f", &long] {
         let body = format!(r#"{{"access_token":"{token}","expires_in":7200}}"#);
@@ -131,13 +131,13 @@ fn a_body_that_is_no_object_is_refused() {
 }
 
 #[test]
-fn fields_that_are_new_to_us_do_no_harm_and_the_last_of_two_counts() {
+fn unknown_fields_are_ignored_and_the_last_of_two_equal_fields_counts() {
     assert_granted(r#"{"warning_msg":"old TLS","access_token":"t-1","expires_in":60,"x":[{}]}"#, "t-1", Some(60));
     assert_granted(r#"{"access_token":"t-0","access_token":"t-1","expires_in":60}"#, "t-1", Some(60));
 }
 
 #[test]
-fn a_status_counts_when_the_body_says_nothing() {
+fn a_status_counts_when_the_body_has_no_code() {
     for (status, kind) in [
         ("401 Unauthorized", ErrorKind::InvalidCredentials),
         ("403 Forbidden", ErrorKind::Forbidden),
@@ -197,7 +197,7 @@ fn wecoms_codes_are_understood_as_numbers_and_as_texts() {
                 assert_eq!(found, (kind, Some(code), wait), "{body}");
                 let shown = format!("{error} {error:?}");
                 assert!(shown.starts_with("wecom: ") && !shown.contains("hunter2"), "{shown}");
-                // Whoever mends the list of trusted addresses needs this one; else it is nobody's business.
+                // A person who edits the list of trusted addresses needs this one; other errors do not show it.
                 assert_eq!(shown.contains("1.2.3.4"), kind == ErrorKind::Forbidden, "{shown}");
             }
         }
@@ -213,7 +213,7 @@ fn wecom_grants_with_a_code_of_zero_and_without_one() {
 }
 
 #[test]
-fn wecom_tells_a_refused_token_from_a_refused_request() {
+fn a_refused_token_of_wecom_differs_from_a_refused_request() {
     let provider = WeCom::new("c", "s");
     let verdict =
         |status, body: &str| provider.verdict(&ServiceResponse::new(status, &HeaderMap::new(), body.as_bytes()));
@@ -266,7 +266,7 @@ fn each_of_several_challenges_is_read() {
 }
 
 #[test]
-fn oauth2_signs_in_as_it_is_told() {
+fn oauth2_authenticates_the_client_as_configured() {
     let form = "a+b%2B%26%25%3A%C3%BC";
     for (auth, header, fields) in [
         // base64 of "a+b%2B%26%25%3A%C3%BC:a+b%2B%26%25%3A%C3%BC"
@@ -289,7 +289,7 @@ fn oauth2_signs_in_as_it_is_told() {
 }
 
 #[test]
-fn oauth2_asks_for_what_it_is_told() {
+fn oauth2_sends_the_configured_parameters() {
     let host = answering(GRANTED);
     let provider = oauth2(&host).scope("a b").audience("https://x/").resource("r1").resource("r2").param("k&", "v=1");
     let _ = provider.fetch(&context()).unwrap();
@@ -300,7 +300,7 @@ fn oauth2_asks_for_what_it_is_told() {
 }
 
 #[test]
-fn oauth2s_codes_count_whatever_the_status() {
+fn codes_of_oauth2_count_whatever_the_status() {
     for (code, kind) in [
         ("invalid_client", ErrorKind::InvalidCredentials),
         ("unauthorized_client", ErrorKind::InvalidCredentials),
@@ -329,7 +329,7 @@ fn oauth2s_codes_count_whatever_the_status() {
 }
 
 #[test]
-fn oauth2s_unknown_codes_leave_it_to_the_status() {
+fn unknown_codes_of_oauth2_leave_the_kind_to_the_status() {
     for (status, kind) in [
         ("200 OK", ErrorKind::InvalidResponse),
         ("400 Bad Request", ErrorKind::InvalidResponse),
@@ -343,7 +343,7 @@ fn oauth2s_unknown_codes_leave_it_to_the_status() {
 }
 
 #[test]
-fn oauth2_pauses_as_the_server_asks_or_else_five_seconds() {
+fn oauth2_waits_as_the_server_asks_or_five_seconds() {
     let wait = |headers, body| {
         let error = oauth2(&canned(reply("429 Slow", headers, body))).fetch(&context()).unwrap_err();
         error.retry_after().unwrap().as_secs()
@@ -353,7 +353,7 @@ fn oauth2_pauses_as_the_server_asks_or_else_five_seconds() {
 }
 
 #[test]
-fn a_code_that_is_the_secret_is_not_told() {
+fn a_code_that_is_the_secret_is_not_shown() {
     for code in ["hunter2", "x-hunter2-y", "assertion-1"] {
         let host = canned(reply("400 Bad Request", "", &format!(r#"{{"error":"{code}","errcode":"{code}"}}"#)));
         let errors = [
@@ -478,7 +478,7 @@ fn a_closure_is_a_provider() {
 }
 
 #[test]
-fn closures_are_told_apart_by_what_is_added_to_their_identity() {
+fn closures_differ_by_the_parts_added_to_their_identity() {
     let own = || from_fn("own", |_| Ok(Grant::new("t", None)));
     assert_eq!(own().identity(), own().identity());
     assert_ne!(own().identity(), own().identity_part("a", "1").identity());

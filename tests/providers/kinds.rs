@@ -1,4 +1,4 @@
-//! What every kind of token has to do: one row for each, and the tests that all rows go through.
+//! The requirements for every kind of token: one row for each kind, and the tests that all rows pass.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -9,47 +9,48 @@ use evertoken::{Error, ErrorKind, HttpConfig, Token, TokenManager, Verdict};
 
 use crate::common::http_host::{Canned, canned, reply};
 
-/// One kind of token. Its credential has `hunter2` wherever it has a secret; its state and its parent's token have it
-/// too.
+/// One kind of token. Every secret of its credential contains `hunter2`, as do its renewal secret and its parent's
+/// token.
 pub(crate) struct Kind {
-    /// The provider's name, as errors begin with it.
+    /// The provider's name, with which its errors begin.
     pub(crate) name: &'static str,
-    /// The provider, asking the host at this address (`http://127.0.0.1:<port>`).
+    /// The provider, with the host at this address (`http://127.0.0.1:<port>`).
     pub(crate) provider: fn(&str) -> Box<dyn Shown>,
-    /// The same provider at the same host with one input changed: each of them another.
+    /// The same provider with one input changed, each of which has another identity.
     pub(crate) others: fn(&str) -> Vec<Box<dyn Shown>>,
-    /// True when it needs a state: it is fetched with the state `hunter2-state`.
+    /// Whether the fetch gets the renewal secret `hunter2-state`.
     pub(crate) needs_state: bool,
-    /// True when it is derived: it is fetched with the token `hunter2-parent`.
+    /// Whether the fetch gets the parent token `hunter2-parent`.
     pub(crate) needs_parent: bool,
     /// The first line of the request.
     pub(crate) request: &'static str,
-    /// Headers that must be among those sent, names in lower case.
+    /// Headers that the request must have, names in lower case.
     pub(crate) headers: &'static [&'static str],
-    /// What the body must be.
+    /// The expected body.
     pub(crate) body: Body,
-    /// The body of a reply that grants: `TOKEN` and `LIFETIME` (a JSON value) stand for what is granted.
+    /// The body of a successful reply: `TOKEN` and `LIFETIME` (a JSON value) are replaced.
     pub(crate) granting: &'static str,
-    /// True when `LIFETIME` is not in seconds from now, as where an end is told: then odd lives are not tried.
+    /// Whether `LIFETIME` is not in seconds from now, as where the reply has an expiry: then unusual lifetimes are not
+    /// tested.
     pub(crate) odd_life: bool,
     pub(crate) refusals: &'static [Refusal],
 }
 
-/// A provider that can be looked at.
+/// A provider with debug output.
 pub(crate) trait Shown: Provider + Debug {}
 
 impl<P: Provider + Debug> Shown for P {}
 
-/// What is expected of a body.
+/// The expected body of a request.
 #[allow(dead_code)]
 pub(crate) enum Body {
-    /// This text. Of JSON: these bytes.
+    /// This text, or for JSON: these bytes.
     Exactly(&'static str),
-    /// Whatever this says is right; it panics when it is not. For bodies that are signed.
+    /// A function that panics when the body is wrong, for signed bodies.
     Checked(fn(&str)),
 }
 
-/// A reply that refuses: its status line, its body, and what is to come of it: kind, code, seconds to wait.
+/// A refusal: the status line, the body, and the expected kind, code and seconds to wait.
 pub(crate) type Refusal = (&'static str, &'static str, ErrorKind, Option<&'static str>, Option<u64>);
 
 impl Kind {
@@ -80,7 +81,7 @@ impl Kind {
     }
 }
 
-/// A grant as a manager takes it: one that brings a state is handed over whatever is wrong with its token.
+/// A grant as a manager accepts it: one with a renewal secret is passed on whatever is wrong with its token.
 fn taken(grant: Grant) -> Result<Grant, Error> {
     if grant.renewal_secret().is_some() {
         let (token, life) = (grant.token().clone(), grant.lifetime());
@@ -99,7 +100,7 @@ pub(crate) fn parent(text: &'static str) -> Token {
     TokenManager::new(from_fn("parent", grant)).token().unwrap()
 }
 
-/// What a derived provider is built on where only its name matters: a fetch is handed its token by the test.
+/// The parent of a derived provider where only its name matters: the test passes the token to the fetch.
 pub(crate) struct Source(pub(crate) &'static str);
 
 impl TokenSource for Source {
@@ -116,7 +117,7 @@ impl TokenSource for Source {
     }
 }
 
-/// What the provider makes of a service's answer with this `errcode`, as a number and as a text.
+/// The verdict of the provider on a service response with this `errcode`, as a number and as a text.
 pub(crate) fn verdict(provider: &dyn Provider, code: &str) -> [Verdict; 2] {
     [code.to_owned(), format!("\"{code}\"")].map(|code| {
         let body = format!(r#"{{"errcode":{code},"errmsg":"access_token 42001 40001 40082"}}"#);
@@ -124,7 +125,7 @@ pub(crate) fn verdict(provider: &dyn Provider, code: &str) -> [Verdict; 2] {
     })
 }
 
-/// Sees to it that services refuse the provider's token by the `rejecting` codes, and by none of the `others`.
+/// Asserts that the `rejecting` codes reject the provider's token, and none of the `others` do.
 pub(crate) fn assert_judges(provider: &dyn Provider, rejecting: &[&str], others: &[&str]) {
     let name = provider.name();
     assert!(!rejecting.is_empty() && !others.is_empty(), "{name}");
@@ -136,13 +137,13 @@ pub(crate) fn assert_judges(provider: &dyn Provider, rejecting: &[&str], others:
     }
 }
 
-/// Goes through all that every kind has to do.
+/// Runs all tests of every kind.
 pub(crate) fn assert_all(kinds: &[Kind]) {
     for kind in kinds {
         asks_exactly(kind);
-        takes_lives_as_numbers_and_as_texts(kind);
+        takes_lifetimes_as_numbers_and_as_texts(kind);
         refuses_what_makes_no_sense(kind);
-        goes_by_the_status_when_the_body_says_nothing(kind);
+        the_status_counts_when_the_body_has_no_code(kind);
         understands_its_vendors_refusals(kind);
         is_another_when_any_input_differs(kind);
         hides_its_secrets(kind);
@@ -166,7 +167,7 @@ fn asks_exactly(kind: &Kind) {
     }
 }
 
-fn takes_lives_as_numbers_and_as_texts(kind: &Kind) {
+fn takes_lifetimes_as_numbers_and_as_texts(kind: &Kind) {
     if kind.odd_life {
         return;
     }
@@ -192,7 +193,7 @@ fn refuses_what_makes_no_sense(kind: &Kind) {
     kind.assert_refused(&reply("302 Found", "location: http://127.0.0.1:1/\r\n", ""), ErrorKind::InvalidResponse);
 }
 
-fn goes_by_the_status_when_the_body_says_nothing(kind: &Kind) {
+fn the_status_counts_when_the_body_has_no_code(kind: &Kind) {
     for (status, expected) in [
         ("429 Too Many Requests", ErrorKind::Throttled),
         ("500 Internal Server Error", ErrorKind::Unavailable),

@@ -1,4 +1,5 @@
-//! What each provider sends, and how it takes each answer. A kind of token is a row in the file of its vendor.
+//! Providers: the requests they send, how they read each reply, their configuration, and each kind from end to end. A
+//! kind of token is a row in the file of its vendor.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
@@ -6,6 +7,7 @@ mod common;
 
 mod assertions;
 mod configuration;
+mod configuration_environment;
 mod dingtalk;
 mod end_to_end;
 mod feishu;

@@ -72,7 +72,7 @@ const REFUSALS: &[Refusal] = &[
         Some("AADSTS500011"),
         None,
     ),
-    // A number that is new to us leaves it to the word.
+    // An unknown number leaves the kind to the word.
     (
         "400 Bad Request",
         r#"{"error":"invalid_client","error_codes":[1]}"#,
@@ -81,7 +81,7 @@ const REFUSALS: &[Refusal] = &[
         None,
     ),
     ("400 Bad Request", r#"{"error":"invalid_grant"}"#, ErrorKind::InvalidCredentials, Some("invalid_grant"), None),
-    // What is no number is not told as one.
+    // A text that is no number is not shown as one.
     (
         "400 Bad Request",
         r#"{"error":"invalid_grant","error_codes":["hunter2"]}"#,
@@ -268,7 +268,7 @@ fn federated(url: &str) -> Entra {
     Entra::federated("contoso.example", "app", || Ok(Secret::from("hunter2-federated\n"))).authority(url)
 }
 
-/// The SHA-256 of the certificate, worked out from its PEM text.
+/// The SHA-256 of the certificate, computed from its PEM text.
 fn thumbprint() -> String {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -289,7 +289,7 @@ fn every_kind_of_microsoft_does_what_is_expected_of_it() {
 }
 
 #[test]
-fn an_assertion_for_entra_is_new_for_each_request_and_made_out_to_the_token_url() {
+fn an_assertion_for_entra_is_new_for_each_request_and_has_the_token_url_as_audience() {
     let host = answering(GRANTED);
     let clock = FakeClock::new();
     let manager = TokenManager::builder(with_certificate(&host.url())).clock(clock.clone()).build().unwrap();
@@ -356,7 +356,7 @@ fn a_bot_of_the_government_or_of_one_tenant_asks_elsewhere() {
 }
 
 #[test]
-fn advice_says_what_a_person_can_do() {
+fn errors_advise_what_a_person_can_do() {
     let advice = |provider: &dyn Fn(&str) -> Box<dyn Provider>, word: &str, number: u32| {
         let body = format!(
             r#"{{"error":"{word}","error_description":"AADSTS{number}: told to nobody","error_codes":[{number}],
@@ -401,7 +401,7 @@ fn entra_is_asked_again_when_it_says() {
 }
 
 #[test]
-fn a_wish_to_renew_early_is_kept_and_one_that_makes_no_sense_ignored() {
+fn a_refresh_time_is_kept_and_an_invalid_one_is_ignored() {
     for (wish, seconds) in [
         ("43200", Some(43_200)),
         ("\"43200\"", Some(43_200)),
@@ -452,7 +452,7 @@ fn a_federated_assertion_that_fails_fails_the_fetch_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_wrong_setting_is_told_before_anything_is_sent() {
+fn a_wrong_setting_is_an_error_before_anything_is_sent() {
     let new = |tenant: &str| Entra::new(tenant, "app", "hunter2");
     let pair = |pem: &str| Certificate::from_pem(certificate_pem(pem)).unwrap();
     for (provider, setting) in [
@@ -486,7 +486,7 @@ fn a_wrong_setting_is_told_before_anything_is_sent() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_is_told() {
+fn an_unreadable_certificate_is_an_error() {
     for pem in ["", "hunter2", RSA, "-----BEGIN CERTIFICATE-----\n*hunter2*\n-----END CERTIFICATE-----\n"] {
         let error = Certificate::from_pem(pem).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -498,7 +498,7 @@ fn a_certificate_that_cannot_be_read_is_told() {
 }
 
 #[test]
-fn graph_tells_a_refused_token_from_refused_rights() {
+fn a_refused_token_of_graph_differs_from_a_missing_right() {
     let entra = Entra::new("t", "app", "s");
     let bot = BotFramework::new("app", "s");
     let identity = ManagedIdentity::new("r");
@@ -515,7 +515,7 @@ fn graph_tells_a_refused_token_from_refused_rights() {
 }
 
 #[test]
-fn a_managed_identity_names_itself_when_it_is_told_to() {
+fn a_managed_identity_sends_its_configured_name() {
     let host = answering(GRANTED);
     let _ = ManagedIdentity::new("r").base_url(host.url() + "/").client_id("c d").fetch(&context()).unwrap();
     let first = host.request().0;
@@ -523,7 +523,7 @@ fn a_managed_identity_names_itself_when_it_is_told_to() {
 }
 
 #[test]
-fn a_machine_that_is_not_in_azure_is_asked_about() {
+fn the_error_of_a_machine_outside_azure_asks_whether_it_runs_there() {
     let url = format!("http://127.0.0.1:{}", closed_port());
     let error = ManagedIdentity::new("r").base_url(url).fetch(&context()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -531,7 +531,7 @@ fn a_machine_that_is_not_in_azure_is_asked_about() {
 }
 
 #[test]
-fn an_end_instead_of_a_life_counts_from_now() {
+fn an_expiry_in_place_of_a_lifetime_counts_from_now() {
     let ask = |end: &str| {
         let host = answering(&format!(r#"{{"access_token":"t-1","expires_on":{end},"not_before":"1"}}"#));
         let manager = TokenManager::builder(ManagedIdentity::new("r").base_url(host.url())).clock(FakeClock::new());
@@ -557,7 +557,7 @@ fn an_end_instead_of_a_life_counts_from_now() {
 }
 
 #[test]
-fn a_long_life_is_renewed_half_way_and_a_life_counts_before_an_end() {
+fn a_long_lifetime_is_refreshed_halfway_and_a_lifetime_takes_precedence_over_an_expiry() {
     for (life, refresh_in) in [("\"86400\"", Some(43_200)), ("7200", Some(3600)), ("\"7199\"", None)] {
         let host = answering(&format!(r#"{{"access_token":"t-1","expires_in":{life},"expires_on":"1"}}"#));
         let grant = ManagedIdentity::new("r").base_url(host.url()).fetch(&context()).unwrap();
@@ -592,7 +592,7 @@ fn plain_http_is_for_link_local_addresses_only() {
 
 #[test]
 fn on_app_service_the_environment_says_where_to_ask() {
-    // The environment of a process is set when it starts, so this test starts itself once more.
+    // The environment of a process is fixed at its start, so this test starts itself once more.
     if std::env::var("IDENTITY_HEADER").is_ok() {
         let provider = ManagedIdentity::new("https://vault.example").client_id("id");
         let shown = format!("{provider:?} {:?}", provider.identity());

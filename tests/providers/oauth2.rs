@@ -219,7 +219,7 @@ fn google(url: &str) -> GoogleServiceAccount {
     of_json(url, &account("a@project.example", RSA))
 }
 
-/// The assertion of the client `id` in a form that asks for nothing more.
+/// The assertion of the client `id` in a form without further fields.
 fn client_assertion(body: &str) -> Assertion {
     let (assertion, form) = Assertion::in_form(body, "client_assertion");
     assert_eq!(
@@ -270,7 +270,7 @@ fn a_client_assertion_is_new_for_each_request_and_good_for_five_minutes() {
 }
 
 #[test]
-fn a_bearer_assertion_is_new_for_each_request_and_says_what_it_is_told() {
+fn a_bearer_assertion_is_new_for_each_request_and_has_the_configured_claims() {
     let host = answering(GRANTED);
     let provider = bearer(&host.url(), rsa().pss().key_id("k-2"))
         .subject("person")
@@ -309,7 +309,7 @@ fn google_gets_the_claims_that_it_wants() {
 }
 
 #[test]
-fn an_assertion_is_made_out_to_whom_it_is_told() {
+fn an_assertion_has_the_configured_audience() {
     let host = answering(GRANTED);
     let provider = OAuth2::private_key_jwt(host.url(), "id", rsa().pss()).assertion_audience("https://issuer.example");
     let _ = provider.fetch(&context()).unwrap();
@@ -345,7 +345,7 @@ fn a_scope_of_a_bearer_assertion_goes_beside_it() {
 }
 
 #[test]
-fn a_refused_assertion_makes_one_look_at_the_clock() {
+fn a_refused_assertion_advises_to_check_the_clock() {
     let host = canned(reply("400 Bad Request", "", r#"{"error":"invalid_grant","error_description":"hunter2"}"#));
     for error in [
         google(&host.url()).fetch(&context()).unwrap_err(),
@@ -366,7 +366,7 @@ fn a_refused_assertion_makes_one_look_at_the_clock() {
 }
 
 #[test]
-fn a_key_is_read_in_both_forms_and_out_of_a_file_with_other_things() {
+fn a_key_is_read_in_both_forms_and_from_a_file_with_other_entries() {
     let host = answering(GRANTED);
     let mixed = format!("{}\n{RSA}", certificate_pem(RSA));
     for pem in [RSA.to_owned(), rsa_pkcs1(), mixed, RSA.replace('\n', "\r\n")] {
@@ -381,7 +381,7 @@ fn a_key_is_read_in_both_forms_and_out_of_a_file_with_other_things() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_told_by_what_is_wrong_with_it() {
+fn the_error_for_an_unusable_key_names_its_fault() {
     let block = |label: &str, body: &str| format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
     let generated = |algorithm| rcgen::KeyPair::generate_for(algorithm).unwrap();
     let p384 = generated(&rcgen::PKCS_ECDSA_P384_SHA384).serialize_pem();
@@ -414,7 +414,7 @@ fn a_key_that_cannot_be_used_is_told_by_what_is_wrong_with_it() {
 }
 
 #[test]
-fn a_key_file_that_cannot_be_read_is_named_and_a_key_in_place_of_its_path_is_not() {
+fn an_unreadable_key_file_is_named_and_a_key_given_as_its_path_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let garbled = folder.path().join("garbled");
@@ -448,7 +448,7 @@ fn a_key_file_that_cannot_be_read_is_named_and_a_key_in_place_of_its_path_is_not
 }
 
 #[test]
-fn a_json_that_is_no_service_account_is_told() {
+fn a_json_that_is_no_service_account_is_an_error() {
     let with = |edit: fn(&mut serde_json::Map<String, serde_json::Value>)| {
         let mut json: serde_json::Value = serde_json::from_str(&account("hunter2@x", RSA)).unwrap();
         edit(json.as_object_mut().unwrap());
@@ -473,7 +473,7 @@ fn a_json_that_is_no_service_account_is_told() {
 }
 
 #[test]
-fn what_is_missing_for_an_assertion_is_told_before_anything_is_sent() {
+fn a_missing_field_of_an_assertion_is_an_error_before_anything_is_sent() {
     let https = "https://host.example";
     let google = GoogleServiceAccount::from_json(account("a@project.example", RSA)).unwrap();
     for (provider, setting) in [
@@ -550,7 +550,7 @@ fn a_refresh_token_is_a_kind_like_any_other() {
 }
 
 #[test]
-fn the_refresh_token_that_came_is_the_next_state_and_none_is_none() {
+fn a_returned_refresh_token_is_the_next_renewal_secret() {
     for (more, next) in [
         ("", None),
         (r#","refresh_token":"""#, None),
@@ -576,7 +576,7 @@ fn a_new_scope_or_client_secret_does_not_lose_the_latest_refresh_token() {
 
 #[test]
 fn a_sign_in_on_another_device_asks_as_the_standard_says() {
-    // One reply that answers both requests.
+    // One reply that serves both requests.
     let host = answering(
         r#"{"device_code":"hunter2-d","user_code":"A-B","verification_uri":"https://h.example/","interval":1,
             "access_token":"t-1","refresh_token":"hunter2-r","expires_in":600}"#,

@@ -23,7 +23,7 @@ const KINDS: &[Kind] = &[
             vec![
                 Box::new(WeChat::new("app-2", "hunter2").base_url(url)),
                 Box::new(WeChat::new("app", "hunter2-b").base_url(url)),
-                // Two tokens that have nothing to do with each other.
+                // Two independent tokens.
                 Box::new(WeChatClassic::new("app", "hunter2").base_url(url)),
             ]
         },
@@ -87,7 +87,7 @@ const KINDS: &[Kind] = &[
             ("200 OK", r#"{"errcode":45009}"#, ErrorKind::Throttled, Some("45009"), Some(600)),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
             ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
-            // It quotes what was sent.
+            // The code quotes the request.
             ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
@@ -236,7 +236,7 @@ fn each_token_of_wechat_is_refused_by_codes_of_its_own() {
 }
 
 #[test]
-fn a_ticket_of_wechat_stays_at_home_and_no_answer_is_about_it() {
+fn a_wechat_ticket_is_not_sent_and_no_service_response_refers_to_it() {
     for provider in [WeChatJsTicket::new(Source("app")), WeChatJsTicket::card(Source("app"))] {
         assert_eq!(provider.placement(), TokenPlacement::NotSent);
         for code in ["40001", "40014", "42001", "42007", "45009"] {
@@ -246,7 +246,7 @@ fn a_ticket_of_wechat_stays_at_home_and_no_answer_is_about_it() {
 }
 
 #[test]
-fn a_stable_token_tells_its_true_end_and_can_be_forced_twenty_times_a_day() {
+fn a_stable_token_has_its_remaining_lifetime_and_can_be_forced_twenty_times_a_day() {
     let profile = WeChat::new("a", "s").profile();
     assert_eq!((profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs()), (7200, 300));
     assert_eq!(profile.earliest_refresh, Some(Duration::from_secs(300)));
@@ -265,8 +265,8 @@ fn a_new_classic_token_ends_the_old_one_and_two_thousand_a_day_are_granted() {
 }
 
 #[test]
-fn what_may_end_the_one_before_is_treated_as_if_it_did() {
-    // WeChat advises to renew a component's token after an hour and fifty minutes.
+fn a_token_that_may_end_the_one_before_is_treated_as_if_it_did() {
+    // WeChat advises to refresh a component's token after an hour and fifty minutes.
     let kinds: [(&dyn Provider, u64); 4] = [
         (&WeChatComponent::new("c", "s"), 600),
         (&authorizer("c", "c", "a", "r"), 300),
@@ -282,7 +282,7 @@ fn what_may_end_the_one_before_is_treated_as_if_it_did() {
 }
 
 #[test]
-fn a_stable_token_is_forced_when_the_manager_says_so_and_never_else() {
+fn a_stable_token_is_forced_only_when_the_manager_asks_for_it() {
     for forced in [false, true] {
         let host = answering(r#"{"access_token":"t-1","expires_in":7200}"#);
         let provider = WeChat::new("app", "hunter2").base_url(host.url());
@@ -296,7 +296,7 @@ fn a_stable_token_is_forced_when_the_manager_says_so_and_never_else() {
 
 #[test]
 fn a_stable_token_with_as_little_left_as_its_margin_is_used() {
-    // The platform renews at 300 s, so this is the least that is left in any reply.
+    // The platform replaces the token at 300 s, so no reply reports less.
     let host = answering(r#"{"access_token":"t-1","expires_in":300}"#);
     let tokens = TokenManager::new(WeChat::new("app", "hunter2").base_url(host.url()));
     for _ in 0..3 {
@@ -361,12 +361,12 @@ fn the_same_code_is_the_secret_at_one_endpoint_and_the_token_at_another() {
         assert_eq!((error.kind(), error.request_id()), (kind, Some("65-a")), "{error}");
         assert!(error.to_string().contains(about), "{error}");
     }
-    // At a service it is the token.
+    // For a service the code is about the token.
     assert_eq!(verdict(&WeChat::new("a", "s"), "40001")[0], Verdict::Rejected);
 }
 
 #[test]
-fn a_component_without_a_ticket_says_what_to_do_and_asks_nobody() {
+fn a_component_without_a_ticket_returns_advice_and_sends_nothing() {
     let host = answering(r#"{"component_access_token":"t-1","expires_in":7200}"#);
     let error = WeChatComponent::new("app", "hunter2").base_url(host.url()).fetch(&context()).unwrap_err();
     assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketRequired, 0));
@@ -378,7 +378,7 @@ fn a_verify_ticket_is_the_components_and_good_for_twelve_hours() {
     let state = |provider: WeChatComponent| provider.renewal().unwrap();
     let one = state(WeChatComponent::new("app", "hunter2"));
     assert_eq!((one.lifetime, one.initial.is_none(), one.rotates), (Duration::from_secs(12 * 3600), true, false));
-    // When the secret is reset the ticket stays.
+    // A reset of the secret keeps the ticket.
     assert_eq!(one.identity, state(WeChatComponent::new("app", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeChatComponent::new("app-2", "hunter2")).identity);
     assert_ne!(one.identity, state(WeChatComponent::new("app", "hunter2").base_url("https://h.example")).identity);
@@ -399,13 +399,13 @@ fn an_account_that_was_granted_another_refresh_token_brings_it_back() {
         let grant = authorizer("c", "c", "a", "refresh-0").base_url(host.url()).fetch(&context).unwrap();
         assert_eq!(grant.token().expose(), "t-1");
         assert_eq!(grant.renewal_secret().map(|state| state.expose()), next, "{field}");
-        // What counts is the latest, not what the program began with.
+        // The latest refresh token is sent, not the one that the program began with.
         assert!(host.request().2.contains(r#""authorizer_refresh_token":"refresh-1""#));
     }
 }
 
 #[test]
-fn an_account_without_a_refresh_token_must_be_authorized_again_and_nobody_is_asked() {
+fn an_account_without_a_refresh_token_must_be_authorized_again_and_nothing_is_sent() {
     let host = answering(r#"{"authorizer_access_token":"t-1","expires_in":7200}"#);
     let provider = authorizer("c", "c", "a", "refresh-1").base_url(host.url());
     let error = provider.fetch(&context().with_parent(Some(parent("p")))).unwrap_err();
@@ -419,16 +419,16 @@ fn a_refresh_token_is_kept_while_its_authorization_is_the_same() {
     let one = state(authorizer("c", "app", "account", "refresh-1"));
     assert!(one.rotates && one.lifetime > Duration::from_secs(365 * 86_400));
     assert_eq!(one.initial.as_ref().map(|first| first.expose()), Some("refresh-1"));
-    // A component whose secret was reset is another parent; what it was authorized for is the same.
+    // A component whose secret was reset is another parent; its authorizations stay.
     assert_eq!(one.identity, state(authorizer("c-2", "app", "account", "refresh-1")).identity);
-    // A refresh token of a new authorization is not hidden behind the ones before.
+    // A refresh token of a new authorization is not hidden by earlier ones.
     assert_ne!(one.identity, state(authorizer("c", "app", "account", "refresh-2")).identity);
     assert_ne!(one.identity, state(authorizer("c", "app", "account-2", "refresh-1")).identity);
     assert_ne!(one.identity, state(authorizer("c", "app-2", "account", "refresh-1")).identity);
 }
 
 #[test]
-fn what_is_derived_at_wechat_names_its_parent() {
+fn derived_wechat_tokens_name_their_parent() {
     let kinds: [&dyn Provider; 3] = [
         &authorizer("the-parent", "c", "a", "r"),
         &WeChatJsTicket::new(Source("the-parent")),
@@ -461,7 +461,7 @@ fn a_setting_of_wechat_that_is_empty_is_named() {
     }
 }
 
-/// A manager that holds this ticket.
+/// A manager with this ticket.
 fn tickets(ticket: &'static str, clock: &FakeClock) -> TokenManager {
     let granting = move |_: &Context| Ok(Grant::new(ticket, Duration::from_secs(7200)));
     TokenManager::builder(from_fn("tickets", granting).placement(TokenPlacement::NotSent))
@@ -510,7 +510,7 @@ fn only_tickets_sign_pages_and_only_whole_addresses_are_signed() {
 }
 
 #[test]
-fn the_tickets_of_both_vendors_are_two() {
+fn the_tickets_of_wecom_and_wechat_have_different_identities() {
     let [wechat, wecom] = [
         WeChatJsTicket::new(Source("app")).base_url("https://h.example").identity(),
         WeComJsTicket::corp(Source("app")).base_url("https://h.example").identity(),

@@ -73,7 +73,7 @@ const KINDS: &[Kind] = &[
             ("200 OK", r#"{"errcode":60020}"#, ErrorKind::Forbidden, Some("60020"), None),
             ("200 OK", r#"{"errcode":-1}"#, ErrorKind::Unavailable, Some("-1"), None),
             ("200 OK", r#"{"errcode":99999}"#, ErrorKind::InvalidResponse, Some("99999"), None),
-            // It quotes what was sent.
+            // The code quotes the request.
             ("200 OK", r#"{"errcode":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
         ],
     },
@@ -208,7 +208,7 @@ fn each_token_of_wecom_is_refused_by_codes_of_its_own() {
 }
 
 #[test]
-fn a_ticket_of_wecom_stays_at_home_and_no_answer_is_about_it() {
+fn a_wecom_ticket_is_not_sent_and_no_service_response_refers_to_it() {
     for provider in [WeComJsTicket::corp(Source("app")), WeComJsTicket::agent(Source("app"))] {
         assert_eq!(provider.placement(), TokenPlacement::NotSent);
         for code in ["40001", "40014", "42001", "40093", "42012", "91040", "45009"] {
@@ -218,7 +218,7 @@ fn a_ticket_of_wecom_stays_at_home_and_no_answer_is_about_it() {
 }
 
 #[test]
-fn what_wecom_grants_is_good_for_two_hours_and_the_same_again_lives_no_longer() {
+fn a_wecom_token_lasts_two_hours_and_an_unchanged_one_no_longer() {
     let kinds: [&dyn Provider; 5] = [
         &WeCom::new("c", "s"),
         &WeComSuite::new("c", "s"),
@@ -241,8 +241,8 @@ fn what_wecom_grants_is_good_for_two_hours_and_the_same_again_lives_no_longer() 
 }
 
 #[test]
-fn a_ticket_of_wecom_is_asked_about_again_halfway_through_the_life_that_is_told() {
-    // However old it is, its life is told as 7200 s.
+fn a_wecom_ticket_is_fetched_again_halfway_through_its_lifetime() {
+    // Whatever its age, the lifetime is reported as 7200 s.
     for (body, halfway) in [
         (r#"{"errcode":0,"ticket":"t-1","expires_in":7200}"#, 3600),
         (r#"{"ticket":"t-1","expires_in":"600"}"#, 300),
@@ -257,7 +257,7 @@ fn a_ticket_of_wecom_is_asked_about_again_halfway_through_the_life_that_is_told(
 }
 
 #[test]
-fn a_suite_without_a_ticket_says_what_to_do_and_asks_nobody() {
+fn a_suite_without_a_ticket_returns_advice_and_sends_nothing() {
     let host = answering(r#"{"suite_access_token":"t-1","expires_in":7200}"#);
     let error = WeComSuite::new("suite", "hunter2").base_url(host.url()).fetch(&context()).unwrap_err();
     assert_eq!((error.kind(), host.calls()), (ErrorKind::TicketRequired, 0));
@@ -269,14 +269,14 @@ fn a_suite_ticket_is_the_apps_and_good_for_half_an_hour() {
     let state = |provider: WeComSuite| provider.renewal().unwrap();
     let one = state(WeComSuite::new("suite", "hunter2"));
     assert_eq!((one.lifetime, one.initial.is_none(), one.rotates), (Duration::from_secs(30 * 60), true, false));
-    // When the secret is reset the ticket stays.
+    // A reset of the secret keeps the ticket.
     assert_eq!(one.identity, state(WeComSuite::new("suite", "hunter2-b")).identity);
     assert_ne!(one.identity, state(WeComSuite::new("suite-2", "hunter2")).identity);
     assert_ne!(one.identity, state(WeComSuite::new("suite", "hunter2").base_url("https://h.example")).identity);
 }
 
 #[test]
-fn what_is_derived_at_wecom_names_its_parent() {
+fn derived_wecom_tokens_name_their_parent() {
     let kinds: [&dyn Provider; 3] = [
         &WeComAuthorizedCorp::new(Source("the-parent"), "c", "s"),
         &WeComJsTicket::corp(Source("the-parent")),

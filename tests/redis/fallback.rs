@@ -1,4 +1,4 @@
-//! Real processes on a real Redis, with files to fall back on. Each is this test's own program, started again.
+//! Real processes on a real Redis with a fallback store in files. Each is this test's own program, started again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,10 +18,10 @@ fn builder_for(redis: &str, token_url: &str) -> TokenManagerBuilder {
     builder.store(RedisStore::open(redis).unwrap())
 }
 
-/// What a process of these tests does.
+/// Obeys commands until the test closes the connection.
 fn act(port: &str) {
     let mut actor = Actor::new(port);
-    while let Some((verb, rest)) = actor.hear() {
+    while let Some((verb, rest)) = actor.read_line() {
         let words: Vec<_> = rest.split(' ').collect();
         let answer = match (verb.as_str(), words.as_slice()) {
             ("make", [redis, token_url, directory]) => {
@@ -30,7 +30,7 @@ fn act(port: &str) {
             }
             _ => actor.act(&verb, &rest),
         };
-        actor.say(&answer);
+        actor.reply(&answer);
     }
 }
 
@@ -52,7 +52,7 @@ fn processes(name: &str, redis: &str, host: &FakeVendor, directory: &Path) -> Ve
 }
 
 #[test]
-fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_the_redis_gets_it_later() {
+fn promise_3_and_7_without_redis_the_processes_of_a_host_fetch_once_and_redis_gets_the_token_later() {
     play(|server, host, start| {
         server.kill();
         let mut all = start();
@@ -60,7 +60,7 @@ fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_th
         assert!(answers.iter().all(|answer| answer == "token-1"), "{answers:?}");
         assert_eq!(host.calls(), 1);
         server.restart();
-        until("somebody who uses the token writes it to the redis", || {
+        until("a process that uses the token writes it to Redis", || {
             each(&mut all, "ask 1");
             let keys: Vec<String> = server.ask(&["KEYS", "evertoken:*"]).unwrap_or_default();
             keys.iter().any(|key| key.ends_with('}'))
@@ -71,7 +71,7 @@ fn promise_3_and_7_without_their_redis_the_processes_of_a_host_fetch_once_and_th
 }
 
 #[test]
-fn promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redis() {
+fn promise_7_a_token_of_an_ended_process_is_copied_from_the_files_to_redis() {
     play(|server, host, start| {
         server.kill();
         let mut first = start();
@@ -86,7 +86,7 @@ fn promise_7_what_a_process_fetched_that_is_gone_gets_from_the_files_to_the_redi
 }
 
 #[test]
-fn promise_5_and_6_a_redis_that_is_stopped_does_not_keep_the_processes_of_a_host_from_one_token() {
+fn promise_5_and_6_the_processes_of_a_host_share_one_token_while_redis_is_stopped() {
     play(|server, host, start| {
         server.stop();
         let mut all = start();

@@ -1,4 +1,4 @@
-//! A Redis that is down, hung, full, read-only, poisoned or flushed is not a token problem.
+//! A Redis that is down, hung, full, read-only or flushed costs callers no token.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::{Grant, Identity, Profile, from_fn};
 use evertoken::store::{LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;
@@ -28,7 +27,7 @@ fn wait_for_store(events: &crossbeam_channel::Receiver<Event>, up: bool) -> Opti
     })
 }
 
-/// Uses the token until the store is told to be up or down: what is not used is not compared with it.
+/// Uses the token until the store is reported up or down. An unused token is not compared with the store.
 fn use_until_store(tokens: &TokenManager, events: &crossbeam_channel::Receiver<Event>, up: bool) -> Duration {
     let (asked, mut slowest) = (Instant::now(), Duration::ZERO);
     let is_told = |event: Event| match event.kind {
@@ -45,7 +44,7 @@ fn use_until_store(tokens: &TokenManager, events: &crossbeam_channel::Receiver<E
     slowest
 }
 
-/// All faults of the way, each by its name.
+/// All faults of the network, each with its name.
 fn faults() -> Vec<(&'static str, Fault)> {
     vec![
         ("late", Fault::Delay(2 * SECOND)),
@@ -61,7 +60,7 @@ fn faults() -> Vec<(&'static str, Fault)> {
 }
 
 #[test]
-fn promise_1_and_6_no_fault_of_redis_is_noticed_while_a_token_is_held() {
+fn promise_1_and_6_no_fault_of_redis_reaches_callers_while_there_is_a_token() {
     let server = RedisServer::start();
     for (name, fault) in faults() {
         let proxy = Proxy::to(server.addr());
@@ -79,7 +78,7 @@ fn promise_1_and_6_no_fault_of_redis_is_noticed_while_a_token_is_held() {
 }
 
 #[test]
-fn promise_5_and_6_with_nothing_held_no_fault_of_redis_costs_more_than_its_time_limit() {
+fn promise_5_and_6_without_a_token_no_fault_of_redis_costs_more_than_its_timeout() {
     let server = RedisServer::start();
     for (name, fault) in faults() {
         let proxy = Proxy::to(server.addr());
@@ -94,7 +93,7 @@ fn promise_5_and_6_with_nothing_held_no_fault_of_redis_costs_more_than_its_time_
 }
 
 #[test]
-fn promise_6_a_redis_that_is_not_there_costs_no_time() {
+fn promise_6_a_missing_redis_costs_no_time() {
     let provider = FakeProvider::new();
     let server = RedisServer::start();
     server.kill();
@@ -108,7 +107,7 @@ fn promise_6_a_redis_that_is_not_there_costs_no_time() {
 }
 
 #[test]
-fn promise_6_a_redis_that_is_stopped_while_a_token_is_held_is_not_noticed() {
+fn promise_6_a_stopped_redis_does_not_reach_callers_while_there_is_a_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
@@ -121,7 +120,7 @@ fn promise_6_a_redis_that_is_stopped_while_a_token_is_held_is_not_noticed() {
 }
 
 #[test]
-fn promise_5_a_redis_that_is_stopped_costs_half_a_second_when_nothing_is_held() {
+fn promise_5_a_stopped_redis_costs_half_a_second_without_a_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     server.stop();
     let tokens = manager(&provider, &server.url());
@@ -131,7 +130,7 @@ fn promise_5_a_redis_that_is_stopped_costs_half_a_second_when_nothing_is_held() 
 }
 
 #[test]
-fn promise_6_and_7_after_a_crash_redis_gets_what_was_fetched_meanwhile() {
+fn promise_6_and_7_after_a_crash_redis_gets_the_token_fetched_meanwhile() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let events = tokens.events();
@@ -142,19 +141,19 @@ fn promise_6_and_7_after_a_crash_redis_gets_what_was_fetched_meanwhile() {
     assert_eq!(tokens.try_token().unwrap().expose(), "token-2");
     server.restart();
     wait_for_store(&events, true);
-    eventually("it is written", || recorded_token(&server, &tokens).as_deref() == Some("token-2"));
-    // Another process finds it.
+    eventually("the token is written", || recorded_token(&server, &tokens).as_deref() == Some("token-2"));
+    // Another process reads the token.
     assert_eq!(text(&manager(&provider, &server.url())), "token-2");
     assert_eq!(provider.calls(), 2);
 }
 
 #[test]
-fn promise_7_a_token_whose_publication_fails_is_handed_out_and_written_later() {
+fn promise_7_a_token_whose_publication_fails_is_returned_and_written_later() {
     let server = RedisServer::start();
     let proxy = Arc::new(Proxy::to(server.addr()));
     let cut = proxy.clone();
     let provider = FakeProvider::new().then(move |_| {
-        // Redis goes away while the provider is being asked.
+        // Redis becomes unreachable during the fetch.
         cut.set(Fault::Refuse);
         Ok(Grant::new("token-1", HOUR))
     });
@@ -164,7 +163,7 @@ fn promise_7_a_token_whose_publication_fails_is_handed_out_and_written_later() {
     assert_eq!(recorded_token(&server, &tokens), None);
     proxy.set(Fault::None);
     wait_for_store(&events, true);
-    eventually("it is written", || recorded_token(&server, &tokens).as_deref() == Some("token-1"));
+    eventually("the token is written", || recorded_token(&server, &tokens).as_deref() == Some("token-1"));
 }
 
 #[test]
@@ -177,18 +176,18 @@ fn promise_7_a_newer_token_in_redis_is_not_overwritten_after_an_outage() {
     assert_eq!((text(&cut_off), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
     proxy.set(Fault::Refuse);
     assert_eq!(cut_off.force_refresh().unwrap().expose(), "token-2");
-    // Two fetches later than that one.
+    // Two fetches later than the recorded token.
     for token in ["token-3", "token-4"] {
         assert_eq!(other.force_refresh().unwrap().expose(), token);
     }
     proxy.set(Fault::None);
     wait_for_store(&events, true);
-    eventually("the newer one is adopted", || cut_off.try_token().unwrap().expose() == "token-4");
+    eventually("the newer token is adopted", || cut_off.try_token().unwrap().expose() == "token-4");
     assert_eq!(recorded_token(&server, &other).as_deref(), Some("token-4"));
 }
 
 #[test]
-fn a_first_time_out_and_a_lost_connection_are_tried_again_on_a_new_connection() {
+fn a_timeout_and_a_lost_connection_are_retried_on_a_new_connection() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     let tokens = manager(&FakeProvider::new(), &proxy.url());
@@ -202,8 +201,8 @@ fn a_first_time_out_and_a_lost_connection_are_tried_again_on_a_new_connection() 
 }
 
 #[test]
-fn a_connection_that_the_server_kills_again_and_again_costs_nobody_an_error() {
-    // Others would open descriptors meanwhile.
+fn connections_that_the_server_kills_cost_no_caller_an_error() {
+    // Other tests would open descriptors meanwhile.
     alone(|| {
         let (server, provider) = (RedisServer::start(), FakeProvider::new());
         let tokens = manager(&provider, &server.url());
@@ -220,19 +219,19 @@ fn a_connection_that_the_server_kills_again_and_again_costs_nobody_an_error() {
     });
 }
 
-/// How many files and connections this process has open.
+/// The number of open files and connections of this process.
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 #[test]
-fn the_breaker_lets_one_try_at_a_time_whoever_asks() {
+fn the_breaker_lets_one_attempt_through_at_a_time() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
     proxy.set(Fault::Cut);
     let store = RedisStore::open(&proxy.url()).unwrap();
     let key = TokenManager::new(FakeProvider::new()).key().clone();
-    // Three failures, each of two tries.
+    // Three failures, each of two attempts.
     (0..3).for_each(|_| drop(store.read(&key).unwrap_err()));
     assert_eq!(proxy.connections(), 6);
     let rest = store.read(&key).unwrap_err().retry_after().unwrap();
@@ -240,7 +239,7 @@ fn the_breaker_lets_one_try_at_a_time_whoever_asks() {
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
-                // Without a pause, until well after the first probe.
+                // Without a delay, until well after the first probe.
                 let over = Instant::now() + rest + SECOND / 2;
                 while Instant::now() < over {
                     store.read(&key).unwrap_err();
@@ -256,7 +255,7 @@ fn the_breaker_lets_one_try_at_a_time_whoever_asks() {
 }
 
 #[test]
-fn the_state_of_the_store_is_told_once_per_change() {
+fn each_change_of_the_store_is_reported_once() {
     let server = RedisServer::start();
     let provider = FakeProvider::new();
     let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
@@ -265,9 +264,11 @@ fn the_state_of_the_store_is_told_once_per_change() {
     for _ in 0..2 {
         server.kill();
         use_until_store(&tokens, &events, false);
-        // Many calls and several tries later.
+        // Many calls and several attempts later.
         let before = tokens.metrics().store_errors;
-        eventually("it is tried again", || text(&tokens) == "token-1" && tokens.metrics().store_errors > before);
+        eventually("the operation is repeated", || {
+            text(&tokens) == "token-1" && tokens.metrics().store_errors > before
+        });
         let told = events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. }));
         assert_eq!(told.count(), 0);
         server.restart();
@@ -276,7 +277,7 @@ fn the_state_of_the_store_is_told_once_per_change() {
     assert_eq!(provider.calls(), 1);
 }
 
-/// What answers every request with these bytes.
+/// A server that replies to every request with the same bytes.
 struct Pretender {
     url: String,
     requests: Arc<AtomicUsize>,
@@ -304,9 +305,9 @@ fn pretender(reply: &'static [u8]) -> Pretender {
     Pretender { url, requests }
 }
 
-/// What the server says, and what the person is told.
+/// Replies of the server, and the words of the error for each.
 #[test]
-fn what_the_server_refuses_is_told_in_words_that_help_and_quote_nothing() {
+fn errors_for_refused_commands_advise_and_quote_nothing() {
     let cases: [(&'static [u8], ErrorKind, &str); 9] = [
         (b"-LOADING Redis is loading the dataset in memory\r\n", ErrorKind::Store, "loading its data (code LOADING)"),
         (b"-OOM command not allowed when used memory > 'maxmemory'\r\n", ErrorKind::Store, "maxmemory (code OOM)"),
@@ -333,7 +334,7 @@ fn what_the_server_refuses_is_told_in_words_that_help_and_quote_nothing() {
         for leak in ["hunter2", "10.0.0.1"] {
             assert!(!shown.contains(leak), "{shown}");
         }
-        // For a manager it is trouble of the store, and no more.
+        // For a manager this is an error of the store only.
         let tokens = manager(&FakeProvider::new(), &server.url);
         let events = tokens.events();
         assert_eq!(text(&tokens), "token-1");
@@ -342,7 +343,7 @@ fn what_the_server_refuses_is_told_in_words_that_help_and_quote_nothing() {
 }
 
 #[test]
-fn what_the_server_refuses_is_not_asked_again_with_every_call() {
+fn a_refused_command_is_not_repeated_with_every_call() {
     let replies: [&'static [u8]; 5] = [
         b"-LOADING Redis is loading the dataset in memory\r\n",
         b"-OOM command not allowed\r\n",
@@ -355,13 +356,13 @@ fn what_the_server_refuses_is_not_asked_again_with_every_call() {
         provider.always_fail(Some(Error::new(ErrorKind::Unavailable, "down")));
         let store = RedisStore::open(&server.url).unwrap();
         let began = Instant::now();
-        // Many credentials, each of which asks.
+        // Many credentials, each with a call.
         for number in 0..100 {
             let name = Identity::new("test").part("number", number.to_string());
             let tokens = TokenManager::builder(provider.clone().with_identity(name)).store(store.clone());
             tokens.build().unwrap().token().unwrap_err();
         }
-        // Three until it is left alone, and one each time that it is tried again.
+        // Three attempts until the cooldown, and one at the end of each cooldown.
         let most = 3 + 2 * usize::try_from(began.elapsed().as_secs()).unwrap();
         let requests = server.requests.load(Ordering::SeqCst);
         assert!(requests <= most, "{requests} times {}", String::from_utf8_lossy(reply));
@@ -390,7 +391,7 @@ fn a_wrong_password_is_tried_once_and_then_left_alone_for_long() {
 }
 
 #[test]
-fn a_full_redis_still_tells_what_it_has_and_frees_the_lease() {
+fn a_full_redis_is_still_read_and_frees_the_lease() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     assert_eq!(text(&one), "token-1");
@@ -403,7 +404,7 @@ fn a_full_redis_still_tells_what_it_has_and_frees_the_lease() {
     assert_eq!(error.code(), Some("OOM"), "{error}");
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
     wait_for_store(&events, true);
-    eventually("it is written", || recorded_token(&server, &one).as_deref() == Some("token-2"));
+    eventually("the token is written", || recorded_token(&server, &one).as_deref() == Some("token-2"));
 }
 
 #[test]
@@ -420,7 +421,7 @@ fn a_redis_that_fills_up_during_a_fetch_frees_the_lease() {
 }
 
 #[test]
-fn a_redis_that_has_become_a_replica_is_a_store_that_is_down() {
+fn a_redis_that_has_become_a_replica_is_down() {
     let (master, server, provider) = (RedisServer::start(), RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let events = tokens.events();
@@ -431,7 +432,7 @@ fn a_redis_that_has_become_a_replica_is_a_store_that_is_down() {
     assert!(error.code().is_some(), "{error}");
     server.ask::<()>(&["REPLICAOF", "NO", "ONE"]).unwrap();
     wait_for_store(&events, true);
-    eventually("it is written", || recorded_token(&server, &tokens).as_deref() == Some("token-2"));
+    eventually("the token is written", || recorded_token(&server, &tokens).as_deref() == Some("token-2"));
 }
 
 #[test]
@@ -440,7 +441,7 @@ fn a_flushed_redis_is_filled_again() {
     let tokens = sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     server.ask::<()>(&["FLUSHALL"]).unwrap();
-    eventually("it is written again", || {
+    eventually("the record is written again", || {
         text(&tokens);
         recorded_token(&server, &tokens).is_some()
     });
@@ -449,29 +450,29 @@ fn a_flushed_redis_is_filled_again() {
 }
 
 #[test]
-fn where_a_new_token_ends_the_old_one_an_outage_costs_one_fetch() {
+fn an_outage_costs_one_fetch_if_a_new_token_ends_the_old_one() {
     let server = RedisServer::start();
     let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
     server.kill();
     let tokens = sharing(&provider, &server.url()).build().unwrap();
     let events = tokens.events();
-    // The first, with nothing in hand, at once.
+    // The first call, without a token, gets one at once.
     assert_eq!(text(&tokens), "token-1");
     let error = tokens.force_refresh().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
     assert_eq!(text(&tokens), "token-1");
     server.restart();
     wait_for_store(&events, true);
-    eventually("it is written", || recorded_token(&server, &tokens).as_deref() == Some("token-1"));
+    eventually("the token is written", || recorded_token(&server, &tokens).as_deref() == Some("token-1"));
     assert_eq!(tokens.force_refresh().unwrap().expose(), "token-2");
 }
 
-/// A minute in which every fault comes and goes while several managers share and renew.
+/// A minute in which every fault comes and goes while several managers share and refresh.
 #[test]
-fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
+fn promise_1_and_2_many_faults_cause_neither_expired_tokens_nor_errors() {
     let server = RedisServer::start();
     let proxies: Vec<_> = (0..3).map(|_| Proxy::to(server.addr())).collect();
-    // When the provider ends each token, whatever anybody says.
+    // The time at which the provider's tokens expire, independent of the managers.
     let ends = Arc::new(Mutex::new(HashMap::new()));
     let granted = ends.clone();
     let grant = move |_: &evertoken::provider::Context| {
@@ -496,7 +497,7 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
                     let asked = Instant::now();
                     let token = manager.token().unwrap();
                     let (has_ended, took) = (token.remaining().is_zero(), asked.elapsed());
-                    // A call that took long got a token that was good at some time in it: this thread had no turn since.
+                    // A long call may return a token that was valid at some time during the call.
                     assert!(asked < ends.lock().unwrap()[token.expose()], "it was dead before it was asked for");
                     assert!(!has_ended || took > SECOND / 10, "it is dead after {took:?}");
                     thread::yield_now();
@@ -519,13 +520,13 @@ fn promise_1_and_2_in_a_storm_of_faults_nobody_gets_a_dead_token_or_an_error() {
             });
         }
     });
-    // Each of the three may have fetched on its own for each of thirty lives and more, but not with each call.
+    // Each of the three managers may have fetched alone for each of thirty lifetimes and more, but not at each call.
     let fetches = ends.lock().unwrap().len();
     assert!((20..600).contains(&fetches), "{fetches} fetches");
 }
 
 #[test]
-fn a_url_with_a_mistake_in_it_is_refused_without_being_quoted() {
+fn a_wrong_url_is_refused_and_not_quoted() {
     for url in [
         "redis//user:hunter2@host",
         "http://user:hunter2@host",
@@ -547,14 +548,14 @@ fn a_url_with_a_mistake_in_it_is_refused_without_being_quoted() {
 }
 
 #[test]
-fn promise_6_a_lease_that_nobody_frees_costs_one_wait_and_then_everybody_fetches_for_themselves() {
+fn promise_6_a_lease_that_is_never_freed_costs_one_wait_and_then_each_manager_fetches() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let lease = format!("{}:lock", tokens.key());
     server.ask::<()>(&["SET", &lease, "somebody", "PX", "3600000"]).unwrap();
-    // Within the time that every call has.
+    // Within the time limit of every call.
     assert_eq!(text(&tokens), "token-1");
-    eventually("it is written", || {
+    eventually("the token is written", || {
         text(&tokens);
         recorded_token(&server, &tokens).as_deref() == Some("token-1")
     });
@@ -563,7 +564,7 @@ fn promise_6_a_lease_that_nobody_frees_costs_one_wait_and_then_everybody_fetches
 }
 
 #[test]
-fn promise_6_a_redis_that_can_be_read_and_not_written_is_told_to_be_down_once() {
+fn promise_6_a_read_only_redis_is_reported_as_down_once() {
     let (full, replica, master) = (RedisServer::start(), RedisServer::start(), RedisServer::start());
     let provider = FakeProvider::new();
     let managers = [&full, &replica].map(|server| manager(&provider, &server.url()));
@@ -574,16 +575,16 @@ fn promise_6_a_redis_that_can_be_read_and_not_written_is_told_to_be_down_once() 
     managers.iter().for_each(|tokens| drop(tokens.force_refresh().unwrap()));
     let is_down = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. }).then_some(());
     events.iter().for_each(|events| wait_for(events, is_down));
-    // Long enough for several tries.
+    // Long enough for several attempts.
     use_for(4 * SECOND, || managers.iter().for_each(|tokens| drop(text(tokens))));
     for told in events.iter().flat_map(|events| events.try_iter()) {
         assert!(!matches!(told.kind, EventKind::StoreDown { .. } | EventKind::StoreUp), "{:?}", told.kind);
     }
 }
 
-/// Redis 5 and 6 say first in which script it was.
+/// Redis 5 and 6 put the name of the script first.
 #[test]
-fn an_old_redis_that_is_a_replica_is_known_as_one_and_left() {
+fn an_old_redis_that_is_a_replica_is_recognized_and_left() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
@@ -604,7 +605,7 @@ fn an_old_redis_that_is_a_replica_is_known_as_one_and_left() {
         let error = store.read_or_lease(&key, None, SECOND, &LeaseOwner::new("a"), HOUR).unwrap_err();
         assert_eq!(error.code(), Some("READONLY"), "{error}");
     }
-    // It could be a master that was demoted.
+    // The server could be a master that was demoted.
     assert!(connections.load(Ordering::SeqCst) > 1);
 }
 
@@ -631,7 +632,7 @@ fn promise_9_replies_that_trickle_do_not_pile_up_connections() {
     assert!((1..=6).contains(&most), "{most} at once");
 }
 
-/// Counts what is logged about trouble.
+/// Counts the warnings in the log.
 struct Counter(AtomicUsize);
 
 impl log::Log for Counter {
@@ -649,7 +650,7 @@ impl log::Log for Counter {
 }
 
 #[test]
-fn promise_6_an_outage_is_logged_once_however_many_managers_notice_it() {
+fn promise_6_an_outage_that_many_managers_notice_is_logged_once() {
     // A process has one logger.
     alone(|| {
         static COUNTER: Counter = Counter(AtomicUsize::new(0));
@@ -664,11 +665,11 @@ fn promise_6_an_outage_is_logged_once_however_many_managers_notice_it() {
 }
 
 #[test]
-fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_it() {
+fn promise_7_after_a_crash_an_older_token_does_not_overwrite_a_newer_one() {
     shows("a new process is the first to write", |_| {
         let server = RedisServer::start();
         let proxy = Proxy::to(server.addr());
-        // Between what it reads and what it writes, time passes.
+        // Time passes between the reads and the writes.
         proxy.set(Fault::Delay(Duration::from_millis(20)));
         let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
         let old = sharing(&provider, &proxy.url()).store_check_interval(2 * SECOND).build().unwrap();
@@ -680,7 +681,7 @@ fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_
         if text(&new) != "token-3" {
             return None;
         }
-        eventually("it is adopted", || {
+        eventually("the token is adopted", || {
             assert_eq!(text(&new), "token-3");
             text(&old) == "token-3"
         });
@@ -690,10 +691,10 @@ fn promise_7_after_a_crash_an_older_token_does_not_overwrite_the_one_that_ended_
 }
 
 #[test]
-fn a_database_that_there_is_not_is_a_wrong_setting() {
+fn a_missing_database_is_a_wrong_setting() {
     let negative = RedisConfig::from_url("redis://127.0.0.1/-1").and_then(RedisStore::new);
     assert_eq!(negative.unwrap_err().kind(), ErrorKind::Config);
     let (server, key) = (RedisServer::start(), TokenManager::new(provider("database")).key().clone());
     let store = RedisStore::new(RedisConfig::from_url(&server.url()).unwrap().database(99)).unwrap();
-    eventually("it is told", || store.read(&key).unwrap_err().kind() == ErrorKind::Config);
+    eventually("the change is reported", || store.read(&key).unwrap_err().kind() == ErrorKind::Config);
 }

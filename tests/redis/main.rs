@@ -15,6 +15,8 @@ mod processes;
 #[cfg(feature = "redis")]
 mod records;
 #[cfg(feature = "redis")]
+mod renewal_secret_processes;
+#[cfg(feature = "redis")]
 mod renewal_secrets;
 #[cfg(feature = "redis")]
 mod setup;

@@ -1,8 +1,7 @@
-//! A key that a program chooses is shared with programs that write another format.
+//! A custom key is shared with programs that write another format.
 
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::testing::FakeProvider;
 use evertoken::{EventKind, TokenManager, TokenOrigin};
 
@@ -10,7 +9,7 @@ use crate::common::redis_server::RedisServer;
 use crate::common::wait::*;
 use crate::setup::*;
 
-/// What a program does that keeps its tokens in the other format: JSON of two fields, and a lock that it never frees.
+/// A program that stores its tokens in the other format: JSON with two fields, and a lock that is never freed.
 struct OtherProgram<'a> {
     server: &'a RedisServer,
     key: &'a str,
@@ -27,7 +26,7 @@ impl OtherProgram<'_> {
         self.server.ask::<()>(&["SET", self.key, &record, "EX", &life.as_secs().to_string()]).unwrap();
     }
 
-    /// The token, if its record says that it is good.
+    /// The token, if the record is valid.
     fn reads(&self) -> Option<String> {
         let record: Option<String> = self.server.ask(&["GET", self.key]).unwrap();
         let record: serde_json::Value = serde_json::from_str(&record?).unwrap();
@@ -35,7 +34,7 @@ impl OtherProgram<'_> {
         good.then(|| record["access_token"].as_str().unwrap().to_owned())
     }
 
-    /// Takes the lock, as of `ago`.
+    /// Takes the lock, as if `ago` had passed since.
     fn locks(&self, ago: Duration) -> bool {
         let stamp = format!("ts-{}", (Self::now() - ago).as_nanos());
         let lock = format!("{}:lock", self.key);
@@ -50,7 +49,7 @@ fn beside_others(provider: &FakeProvider, server: &RedisServer) -> TokenManager 
 }
 
 #[test]
-fn a_key_of_ones_own_is_shared_with_programs_of_another_format_both_ways() {
+fn a_custom_key_is_shared_with_programs_of_another_format_both_ways() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     other.writes("theirs", HOUR);
@@ -61,36 +60,36 @@ fn a_key_of_ones_own_is_shared_with_programs_of_another_format_both_ways() {
     assert_eq!(one.force_refresh().unwrap().expose(), "token-1");
     assert_eq!(other.reads().as_deref(), Some("token-1"));
     assert!(other.locks(Duration::ZERO), "the lock is free again");
-    // A token that is rejected is no token for them either.
+    // A rejected token is not used by the other program either.
     one.reject(&one.token().unwrap()).unwrap();
     assert_eq!(other.reads(), None);
 }
 
 #[test]
-fn what_another_program_writes_later_is_newer() {
+fn a_later_write_of_another_program_is_newer() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     let one =
         sharing(&provider, &server.url()).key(SHARED).store_check_interval(Duration::from_millis(100)).build().unwrap();
     assert_eq!(text(&one), "token-1");
     for token in ["theirs-1", "theirs-2"] {
-        // Its life is shorter, as theirs are: they take their margin off it.
+        // The other program stores a shorter lifetime, without its safety margin.
         other.writes(token, HOUR);
-        eventually("it is adopted", || text(&one) == token);
+        eventually("the token is adopted", || text(&one) == token);
     }
     assert_eq!(provider.calls(), 1);
 }
 
 #[test]
-fn the_lock_of_another_program_is_heeded_until_its_fetch_must_be_over() {
+fn the_lock_of_another_program_is_respected_for_the_time_of_a_fetch() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
     assert!(other.locks(Duration::ZERO));
     let one = beside_others(&provider, &server);
     let events = one.events();
     one.warm_up();
-    // It waits, and has what they fetched as soon as it is there.
-    eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
+    // The manager waits, and gets the token as soon as the other program has written it.
+    eventually("the manager waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
     other.writes("theirs", HOUR);
     let source = wait_for(&events, |kind| match kind {
         EventKind::Granted { origin, .. } => Some(*origin),
@@ -98,7 +97,7 @@ fn the_lock_of_another_program_is_heeded_until_its_fetch_must_be_over() {
     });
     assert_eq!((source, provider.calls()), (TokenOrigin::Store, 0));
     one.invalidate().unwrap();
-    // Their lock is still there; they never free it. It is too old to be anybody's.
+    // The lock of the other program still exists, because it is never freed, and is too old to count.
     server.ask::<()>(&["DEL", &format!("{SHARED}:lock")]).unwrap();
     assert!(other.locks(8 * SECOND));
     let asked = Instant::now();
@@ -107,10 +106,10 @@ fn the_lock_of_another_program_is_heeded_until_its_fetch_must_be_over() {
 }
 
 #[test]
-fn the_lock_of_another_program_that_died_is_taken_over_in_time() {
+fn the_lock_of_a_killed_program_is_taken_over_in_time() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = OtherProgram { server: &server, key: SHARED };
-    // It has 30 seconds to run, and whoever took it a second only.
+    // The lock lasts 30 seconds, and a fetch of the other program one second.
     assert!(other.locks(6 * SECOND));
     let asked = Instant::now();
     assert_eq!(text(&beside_others(&provider, &server)), "token-1");
@@ -118,7 +117,7 @@ fn the_lock_of_another_program_that_died_is_taken_over_in_time() {
 }
 
 #[test]
-fn promise_7_beside_another_program_who_has_looked_often_does_not_overwrite_a_newer_token() {
+fn promise_7_a_manager_that_polled_another_program_often_does_not_overwrite_a_newer_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let beside = || sharing(&provider, &server.url()).key("wx:corp").store_check_interval(SECOND / 10).build().unwrap();
     let foreign = r#"{"access_token":"foreign","expires_at":9999999999}"#;
@@ -128,7 +127,7 @@ fn promise_7_beside_another_program_who_has_looked_often_does_not_overwrite_a_ne
     let other = beside();
     assert_eq!(text(&other), "foreign");
     assert_eq!(other.force_refresh().unwrap().expose(), "token-1");
-    eventually("the newer one is adopted", || text(&often) == "token-1" && text(&other) == "token-1");
+    eventually("the newer token is adopted", || text(&often) == "token-1" && text(&other) == "token-1");
     use_for(SECOND, || assert_eq!((text(&often), text(&other)), ("token-1".to_owned(), "token-1".to_owned())));
     assert_eq!(recorded_in(&server, often.key()).as_deref(), Some("token-1"));
 }

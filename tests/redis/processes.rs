@@ -1,5 +1,5 @@
-//! Several real processes on one real Redis act as one. Each is this test's own program, started again; it does what the
-//! test tells it over a socket.
+//! Several real processes share one real Redis. Each is this test's own program, started again, and obeys commands from
+//! a socket.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,19 +22,19 @@ use crate::common::wait::*;
 #[test]
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
     play(|stage| {
-        sixteen_threads_of_each_cost_one_fetch(&mut stage.processes(8), |url| stage.share(url));
+        sixteen_threads_of_each_process_cost_one_fetch(&mut stage.processes(8), |url| stage.share(url));
     });
 }
 
 #[test]
-fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
+fn promise_3_one_failed_fetch_answers_all_processes() {
     play(|stage| {
-        a_failed_fetch_of_one_answers_the_others(&mut stage.processes(4), |url| stage.share(url));
+        one_failed_fetch_answers_all_processes(&mut stage.processes(4), |url| stage.share(url));
     });
 }
 
 #[test]
-fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_gets_a_dead_token() {
+fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_return_no_expired_token() {
     play(|stage| {
         const LIFETIME: Duration = Duration::from_secs(2);
         let granted: Arc<Mutex<Vec<SystemTime>>> = Arc::default();
@@ -42,7 +42,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
         let host = crate::common::http_host::host(move |mut stream| {
             let number = {
                 let mut granted = log.lock().unwrap();
-                // Before the reply: the token lives from now on.
+                // Before the reply, because the lifetime starts now.
                 granted.push(SystemTime::now());
                 granted.len()
             };
@@ -58,13 +58,13 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
         });
         let mut processes = stage.processes(3);
         each(&mut processes, &stage.share(&format!("{}/token", host.url())).line());
-        processes.iter_mut().for_each(|process| process.tell("use 4"));
-        // The first is no renewal.
+        processes.iter_mut().for_each(|process| process.send_line("use 4"));
+        // The first fetch is no refresh.
         (0..=20).for_each(|_| told.recv_timeout(PATIENCE).unwrap());
         let reports = each(&mut processes, "enough");
         let granted = granted.lock().unwrap().clone();
         assert!((21..=22).contains(&granted.len()), "{} fetches", granted.len());
-        // A token is renewed when two thirds of its life are over, give or take the jitter. Anything sooner is a second
+        // A token is refreshed after two thirds of its lifetime, give or take the jitter. A shorter gap is a second
         // fetch for the same expiry.
         let gaps: Vec<_> = granted.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap()).collect();
         let doubles = gaps.iter().filter(|gap| **gap < LIFETIME / 2).count();
@@ -83,25 +83,25 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_nobody_get
 }
 
 #[test]
-fn promise_3_when_the_lease_holder_is_killed_another_process_fetches_as_soon_as_the_lease_is_over() {
+fn promise_3_after_the_lease_holder_is_killed_another_process_fetches_when_the_lease_expires() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         host.fail_with(VendorFault::Hang);
         let mut processes = stage.processes(3);
         each(&mut processes, &stage.share(&host.token_url()).line());
         let mut holder = processes.remove(0);
-        holder.tell("ask 1");
+        holder.send_line("ask 1");
         assert!(host.wait_for_calls(1, PATIENCE));
         holder.kill();
         let (left, seen) = (stage.lease_left(&host).unwrap(), Instant::now());
         assert!(left > Duration::ZERO && left <= LEASE, "{left:?}");
         host.recover();
-        processes.iter_mut().for_each(|process| process.tell("ask 4"));
+        processes.iter_mut().for_each(|process| process.send_line("ask 4"));
         assert!(host.wait_for_calls(2, PATIENCE));
         let waited = seen.elapsed();
-        // What is left was told in whole milliseconds, a moment before the watch was started.
+        // The remaining time is in whole milliseconds, and was read a moment before the measurement began.
         assert!(waited + Duration::from_millis(100) > left && waited < left + SOON, "{waited:?} of {left:?}");
-        let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
+        let answers: Vec<_> = processes.iter_mut().map(Process::read_line).collect();
         assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_valid(answer)), "{answers:?}");
         assert_eq!(host.calls(), 2);
     });
@@ -113,11 +113,11 @@ fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwr
         let (host, mut processes) = (FakeVendor::oauth2(), stage.processes(2));
         let go_on = |others: &mut [Process], _| {
             assert!(stage.lease_left(&host).is_some());
-            until("the lease is over", || stage.lease_left(&host).is_none());
+            until("the lease has expired", || stage.lease_left(&host).is_none());
             assert_eq!(each(others, "ask 4"), ["token-2"]);
         };
         let (share, recorded) = (|url: &str| stage.share(url), || stage.recorded(&host));
-        who_was_stopped_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
+        a_stopped_process_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
     });
 }
 
@@ -129,7 +129,7 @@ fn promise_4_a_rejection_reaches_another_process_at_once_when_it_watches() {
 }
 
 #[test]
-fn promise_4_a_rejection_reaches_another_process_within_local_max_age() {
+fn promise_4_a_rejection_reaches_another_process_within_the_store_check_interval() {
     play(|stage| {
         stage.spread("reject", Duration::from_millis(300), false);
     });
@@ -143,7 +143,7 @@ fn an_invalidation_reaches_another_process_at_once_when_it_watches() {
 }
 
 #[test]
-fn an_invalidation_reaches_another_process_within_local_max_age() {
+fn an_invalidation_reaches_another_process_within_the_store_check_interval() {
     play(|stage| {
         stage.spread("invalidate", Duration::from_millis(300), false);
     });
@@ -166,7 +166,7 @@ fn a_forked_child_never_reads_its_parents_replies() {
         };
         assert_eq!(connections(&server), 1);
         let (mut hers, mut mine) = std::io::pipe().unwrap();
-        // SAFETY: the child uses nothing but the store, which says that it can be used after a fork.
+        // SAFETY: the child uses nothing but the store, which supports use after a fork.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -200,9 +200,9 @@ fn promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own() {
         let events = tokens.events();
         text(&tokens);
         wait_for_grant(&events);
-        // The flight has landed; only the refresher's thread is left, or about to be.
-        until("flights end", || !tokens.status().fetching);
-        // SAFETY: the child uses nothing but the manager, which says that it can be used after a fork.
+        // The fetch has completed; only the scheduler thread is left, or about to start.
+        until("no fetch is in flight", || !tokens.status().fetching);
+        // SAFETY: the child uses nothing but the manager, which supports use after a fork.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -219,12 +219,12 @@ fn promise_3_a_forked_child_shares_the_token_over_a_connection_of_its_own() {
         assert_eq!(status, 0, "the child is content");
         let held = tokens.token().unwrap();
         tokens.reject(&held).unwrap();
-        // What the child has fetched is taken over.
+        // The parent adopts the token that the child fetched.
         assert_eq!((text(&tokens).as_str(), host.calls()), ("token-2", 2));
     });
 }
 
-/// Runs a test that starts processes of its own. In one of those, does what the test says.
+/// Runs a test that starts processes of its own. Such a process obeys the commands of the test instead.
 fn play(test: impl FnOnce(&Stage)) {
     let name = test_of(&test);
     match crate::common::process::port() {
@@ -233,7 +233,7 @@ fn play(test: impl FnOnce(&Stage)) {
     }
 }
 
-/// What the processes of a test share.
+/// The server that the processes of a test share, and the name of the test.
 struct Stage {
     name: &'static str,
     server: RedisServer,
@@ -248,40 +248,40 @@ impl Stage {
         Share::of(self.server.url(), token_url)
     }
 
-    /// What is left of the lease of the host's credential.
+    /// The remaining time of the lease of the host's credential.
     fn lease_left(&self, host: &FakeVendor) -> Option<Duration> {
         let lease = format!("{}:lock", key_of(&host.token_url(), "client"));
         let left: i64 = self.server.ask(&["PTTL", &lease]).unwrap();
         u64::try_from(left).ok().map(Duration::from_millis)
     }
 
-    /// The token that stands in the record of the host's credential.
+    /// The token in the record of the host's credential.
     fn recorded(&self, host: &FakeVendor) -> String {
         let record: String = self.server.ask(&["GET", key_of(&host.token_url(), "client").as_str()]).unwrap();
         token_in(record.as_bytes())
     }
 
-    /// What one process does away with, another one has replaced soon.
+    /// A token that one process rejects or invalidates is replaced in another one soon.
     fn spread(&self, what: &str, store_check_interval: Duration, watch: bool) {
         spreads(what, &mut self.processes(2), |url| Share { store_check_interval, watch, ..self.share(url) });
     }
 }
 
-/// What a process has seen that used tokens for a while.
+/// The observations of a process that used tokens for a while.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Report {
     calls: usize,
-    /// Tokens that had nothing left when they were handed out.
+    /// Tokens that were returned without any time left.
     dead: usize,
     errors: Vec<String>,
-    /// When each token was asked for last, in nanoseconds since 1970.
+    /// The last time at which each token was requested, in nanoseconds since 1970.
     tokens: BTreeMap<String, u64>,
 }
 
-/// What a process does: as it is told, as long as somebody tells it.
+/// Obeys commands until the test closes the connection.
 fn act(port: &str) {
     let mut actor = Actor::new(port);
-    while let Some((verb, rest)) = actor.hear() {
+    while let Some((verb, rest)) = actor.read_line() {
         let answer = match verb.as_str() {
             "share" => {
                 let share = Share::read(&rest);
@@ -289,16 +289,16 @@ fn act(port: &str) {
                 actor.keep(builder.build().unwrap())
             }
             "use" => {
-                let report = use_tokens(&actor.tokens().clone(), rest.parse().unwrap(), || actor.hear());
+                let report = use_tokens(&actor.tokens().clone(), rest.parse().unwrap(), || actor.read_line());
                 serde_json::to_string(&report).unwrap()
             }
             _ => actor.act(&verb, &rest),
         };
-        actor.say(&answer);
+        actor.reply(&answer);
     }
 }
 
-/// Asks for tokens from several threads until `wait` returns.
+/// Asks for tokens in several threads until `wait` returns.
 fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T) -> Report {
     let over = AtomicBool::new(false);
     let report: Mutex<Report> = Mutex::default();
@@ -312,7 +312,7 @@ fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T
                     seen.calls += 1;
                     match token {
                         Ok(token) => {
-                            // The thread may have slept between the two looks: then nobody can tell.
+                            // The thread may have been suspended between the two reads, which proves nothing.
                             let had_no_turn = |left: Duration| left.is_zero() && watch.elapsed() > HARD_STOP / 2;
                             let left = token.remaining();
                             seen.dead += usize::from(left.is_zero() && !had_no_turn(left));
@@ -321,7 +321,7 @@ fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T
                         }
                         Err(error) => seen.errors.push(error.to_string()),
                     }
-                    // A load, not a race: the test is about the renewals.
+                    // The loop makes a load and no race: the test is about refreshes.
                     thread::sleep(Duration::from_millis(1));
                 }
                 let mut report = report.lock().unwrap();
@@ -340,11 +340,11 @@ fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T
     report.into_inner().unwrap()
 }
 
-/// How many clients are connected over TCP. The test itself asks over the socket.
+/// The number of clients that are connected over TCP. The test itself uses the socket.
 fn connections(server: &RedisServer) -> usize {
     let list: String = server.ask(&["CLIENT", "LIST"]).unwrap();
     list.lines().filter(|line| line.contains(" addr=127.0.0.1:")).count()
 }
 
-/// The last part of a life in which nobody gets the token: a hundredth.
+/// The last hundredth of a lifetime, in which the token is not returned.
 const HARD_STOP: Duration = Duration::from_millis(20);

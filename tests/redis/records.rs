@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Instant;
 
-use evertoken::clock::Clock;
 use evertoken::provider::Identity;
 use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind};
@@ -13,7 +12,7 @@ use crate::common::wait::*;
 use crate::setup::*;
 
 #[test]
-fn promise_3_a_number_that_leaves_no_room_for_higher_ones_does_not_end_the_sharing() {
+fn promise_3_the_largest_number_in_a_record_does_not_stop_the_sharing() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let first = manager(&provider, &server.url());
     assert_eq!(text(&first), "token-1");
@@ -26,13 +25,13 @@ fn promise_3_a_number_that_leaves_no_room_for_higher_ones_does_not_end_the_shari
         [0; 2].map(|_| sharing(&provider, &server.url()).store_check_interval(SECOND / 10).build().unwrap());
     assert_eq!((text(&one), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
     assert_eq!(one.force_refresh().unwrap().expose(), "token-2");
-    eventually("the newer one is adopted", || text(&one) == "token-2" && text(&other) == "token-2");
+    eventually("the newer token is adopted", || text(&one) == "token-2" && text(&other) == "token-2");
     use_for(SECOND, || assert_eq!((text(&one), text(&other)), ("token-2".to_owned(), "token-2".to_owned())));
     assert_eq!((recorded_in(&server, key).as_deref(), provider.calls()), (Some("token-2"), 2));
 }
 
 #[test]
-fn promise_3_a_lease_of_a_day_is_taken_over_at_once_and_by_one() {
+fn promise_3_a_lease_of_a_day_is_taken_over_at_once_by_one_manager() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new().gated());
     let managers = [0; 4].map(|_| manager(&provider, &server.url()));
     let lease = format!("{}:lock", managers[0].key());
@@ -41,15 +40,15 @@ fn promise_3_a_lease_of_a_day_is_taken_over_at_once_and_by_one() {
     thread::scope(|scope| {
         managers.iter().for_each(|tokens| drop(scope.spawn(|| text(tokens))));
         assert!(provider.wait_for_calls(1, PATIENCE));
-        // Whoever waits for a lease waits for longer.
+        // A manager that waits for the lease would take longer.
         assert!(asked.elapsed() < 3 * SECOND);
-        eventually("all look for a token", || managers.iter().all(|tokens| tokens.status().fetching));
+        eventually("all managers ask for a token", || managers.iter().all(|tokens| tokens.status().fetching));
         provider.open();
     });
     assert_eq!(provider.calls(), 1);
 }
 
-/// Records that nobody can use: each is replaced at the cost of one fetch.
+/// Unusable records: each is replaced at the cost of one fetch.
 #[test]
 fn promise_6_a_poisoned_record_is_replaced_at_the_cost_of_one_fetch() {
     let server = RedisServer::start();
@@ -95,8 +94,8 @@ fn identity(key: &str) -> &str {
 }
 
 #[test]
-fn a_record_that_is_sound_is_taken_from_there() {
-    // Shows that the poison above is refused for what is wrong with it.
+fn a_valid_record_is_adopted() {
+    // Proves that the records above are refused for their fault and not for another reason.
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let sound = format!(
@@ -110,7 +109,7 @@ fn a_record_that_is_sound_is_taken_from_there() {
 }
 
 #[test]
-fn a_record_without_an_end_is_treated_as_over() {
+fn a_record_without_an_expiry_is_treated_as_expired() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     assert_eq!(text(&tokens), "token-1");
@@ -145,14 +144,14 @@ fn a_value_of_64_megabytes_is_neither_read_nor_kept() {
     assert!(server.ask::<u64>(&["STRLEN", &key]).unwrap() < 1 << 16);
 }
 
-/// The bytes that the server has sent to anybody.
+/// The number of bytes that the server has sent to all clients.
 fn sent(server: &RedisServer) -> u64 {
     let statistics: String = server.ask(&["INFO", "stats"]).unwrap();
     crate::common::redis_server::field(&statistics, "total_net_output_bytes").unwrap().parse().unwrap()
 }
 
 #[test]
-fn a_lease_without_an_end_or_of_the_wrong_type_is_taken_over() {
+fn a_lease_without_an_expiry_or_of_the_wrong_type_is_taken_over() {
     let server = RedisServer::start();
     let leases: [&[&str]; 3] = [&["SET", "KEY", "somebody"], &["RPUSH", "KEY", "somebody"], &["HSET", "KEY", "a", "b"]];
     for (number, command) in leases.iter().enumerate() {
@@ -169,7 +168,7 @@ fn a_lease_without_an_end_or_of_the_wrong_type_is_taken_over() {
 }
 
 #[test]
-fn a_failure_in_the_record_cannot_stop_the_fetching_for_longer_than_an_hour() {
+fn a_recorded_failure_stops_fetching_for_an_hour_at_most() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let never = u64::MAX;
@@ -180,12 +179,12 @@ fn a_failure_in_the_record_cannot_stop_the_fetching_for_longer_than_an_hour() {
     );
     server.ask::<()>(&["SET", tokens.key().as_str(), &poison, "PX", "3600000"]).unwrap();
     assert!(tokens.token().unwrap_err().retry_after().unwrap() <= HOUR);
-    // It is over, and one more is counted.
+    // The failure has expired, and one more is counted.
     let short = poison.replace(&format!(r#""retry_ms":{never}"#), r#""retry_ms":1"#);
     server.ask::<()>(&["SET", tokens.key().as_str(), &short, "PX", "3600000"]).unwrap();
     provider.always_fail(Some(Error::new(ErrorKind::Unavailable, "down")));
     let other = manager(&provider, &server.url());
-    eventually("it is asked again", || other.token().unwrap_err().kind() == ErrorKind::Unavailable);
+    eventually("the store is asked again", || other.token().unwrap_err().kind() == ErrorKind::Unavailable);
     provider.always_fail(None);
     tokens.invalidate().unwrap();
     assert_eq!(text(&tokens), "token-1");

@@ -1,9 +1,8 @@
-//! Stores and managers on a real Redis, and what the tests read from it.
+//! Stores and managers on a real Redis, and helpers that read from it.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::Identity;
 use evertoken::store::{Key, LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;
@@ -26,7 +25,7 @@ pub(crate) fn manager(provider: &FakeProvider, url: &str) -> TokenManager {
     sharing(provider, url).build().unwrap()
 }
 
-/// A provider of a credential of its own, so that its record is one of its own.
+/// A provider with a credential and a record of its own.
 pub(crate) fn provider(name: impl ToString) -> FakeProvider {
     FakeProvider::new().with_identity(Identity::new("test").part("name", name.to_string()))
 }
@@ -48,12 +47,12 @@ pub(crate) fn recorded_in(server: &RedisServer, key: &Key) -> Option<String> {
     Some(token_in(&server.ask::<Option<Vec<u8>>>(&["GET", key.as_str()]).unwrap()?))
 }
 
-/// Waits until somebody waits for news.
+/// Waits until a manager watches.
 pub(crate) fn until_watched(server: &RedisServer) {
-    eventually("it watches", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
+    eventually("the manager watches", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
 }
 
-/// Does something again and again, as a service that uses its token does.
+/// Repeats a call, as a service that uses its token does.
 pub(crate) fn use_for(time: Duration, mut use_it: impl FnMut()) {
     let over = Instant::now() + time;
     while Instant::now() < over {
@@ -62,7 +61,7 @@ pub(crate) fn use_for(time: Duration, mut use_it: impl FnMut()) {
     }
 }
 
-/// The record of the manager's credential, as it lies there.
+/// The bytes of the record of the manager's credential.
 pub(crate) fn record(server: &RedisServer, tokens: &TokenManager) -> Option<Vec<u8>> {
     server.ask(&["GET", tokens.key().as_str()]).unwrap()
 }
@@ -80,5 +79,5 @@ pub(crate) fn lease(store: &RedisStore, key: &Key, owner: &str, life: Duration) 
     store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), life).unwrap()
 }
 
-/// Long enough for what is bounded to 600 ms on a busy machine.
+/// Long enough for a limit of 600 ms on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(3);

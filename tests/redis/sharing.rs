@@ -1,6 +1,5 @@
-//! Managers that share a token over a real Redis. Each has a store of its own, as processes have.
+//! Managers that share a token over a real Redis, each with a store of its own, as processes have.
 
-use std::io::Read;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -30,7 +29,7 @@ fn promise_3_many_managers_on_one_redis_cost_one_fetch() {
 }
 
 #[test]
-fn promise_3_a_failed_fetch_answers_the_others_until_its_retry_time() {
+fn promise_3_one_failed_fetch_answers_all_managers_until_its_retry_time() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong").with_code("40001")));
     let first = manager(&provider, &server.url()).token().unwrap_err();
@@ -47,7 +46,7 @@ fn promise_3_a_failed_fetch_answers_the_others_until_its_retry_time() {
 }
 
 #[test]
-fn promise_4_a_token_that_one_rejects_is_adopted_by_nobody() {
+fn promise_4_no_manager_adopts_a_rejected_token() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let (one, other) = (manager(&provider, &server.url()), manager(&provider, &server.url()));
     let token = one.token().unwrap();
@@ -59,7 +58,7 @@ fn promise_4_a_token_that_one_rejects_is_adopted_by_nobody() {
 #[test]
 fn a_cold_call_costs_one_round_trip_and_a_refresh_two() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
-    // So that the server knows the scripts.
+    // After this call the server knows the scripts.
     assert_eq!(text(&manager(&provider, &server.url())), "token-1");
     let monitor = Monitor::of(&server);
     assert_eq!(text(&manager(&provider, &server.url())), "token-1");
@@ -72,7 +71,7 @@ fn a_cold_call_costs_one_round_trip_and_a_refresh_two() {
 }
 
 #[test]
-fn many_calls_of_a_held_token_ask_redis_nothing() {
+fn calls_that_return_the_current_token_ask_redis_nothing() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     text(&one);
@@ -82,7 +81,7 @@ fn many_calls_of_a_held_token_ask_redis_nothing() {
 }
 
 #[test]
-fn nothing_is_left_in_redis_for_ever() {
+fn every_key_in_redis_expires() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let token = one.token().unwrap();
@@ -106,7 +105,7 @@ fn a_lease_is_freed_by_its_owner_only() {
     let publish =
         |owner: &str, bytes: &[u8], life| store.publish(&key, &LeaseOwner::new(owner), None, bytes, life).unwrap();
     assert!(matches!(lease(&store, &key, "a", HOUR), LeaseOutcome::Leased));
-    // Somebody else, whose lease ran out long ago.
+    // Another manager, whose lease expired long ago.
     publish("b", b"late", SECOND / 2);
     assert!(matches!(lease(&store, &key, "c", HOUR), LeaseOutcome::Busy { .. }), "it is still a's");
     publish("a", b"right", HOUR);
@@ -120,12 +119,12 @@ fn a_lease_is_freed_by_its_owner_only() {
 }
 
 #[test]
-fn an_operation_whose_answer_was_lost_is_done_once() {
+fn an_operation_whose_reply_was_lost_is_carried_out_once() {
     let server = RedisServer::start();
-    // The server knows the scripts, so that the answer that is lost is the one that counts.
+    // The server knows the scripts, so that the lost reply is the one of the operation.
     warm(&server);
     let owner = LeaseOwner::new("a");
-    shows("each operation is asked again and done once", |round| {
+    shows("each operation is repeated and carried out once", |round| {
         let proxy = Proxy::to(server.addr());
         let (store, key) = (RedisStore::open(&proxy.url()).unwrap(), key(&format!("lost {round}")));
         let lose = || proxy.lose_next_reply_to("EVALSHA");
@@ -145,7 +144,7 @@ fn an_operation_whose_answer_was_lost_is_done_once() {
     });
 }
 
-/// Has the server learn all scripts.
+/// Loads all scripts into the server.
 fn warm(server: &RedisServer) {
     let (store, key) = (store(server), key("warm"));
     assert!(matches!(lease(&store, &key, "a", HOUR), LeaseOutcome::Leased));
@@ -157,7 +156,7 @@ fn warm(server: &RedisServer) {
 #[test]
 fn a_server_that_forgets_the_scripts_gets_them_again() {
     let server = RedisServer::start();
-    shows("nobody notices", |_| {
+    shows("no caller notices", |_| {
         let provider = FakeProvider::new();
         let one = manager(&provider, &server.url());
         one.invalidate().ok()?;
@@ -211,12 +210,12 @@ fn threads_of_one_store_get_their_own_answers() {
 }
 
 #[test]
-fn promise_3_a_cold_start_of_many_on_a_slow_way_costs_one_fetch_for_each() {
+fn promise_3_a_cold_start_of_many_credentials_on_a_slow_network_costs_one_fetch_for_each() {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
-    // A queue of a hundred takes twice the time that one operation has.
+    // A queue of a hundred takes twice the time limit of one operation.
     proxy.set(Fault::Delay(Duration::from_millis(10)));
-    shows("nobody fetches for itself", |round| {
+    shows("no manager fetches alone", |round| {
         let stores = [0; 2].map(|_| RedisStore::open(&proxy.url()).unwrap());
         let providers: Vec<_> = (0..100).map(|number| provider(format!("{round}, {number}"))).collect();
         let managers: Vec<_> = stores
@@ -229,25 +228,25 @@ fn promise_3_a_cold_start_of_many_on_a_slow_way_costs_one_fetch_for_each() {
 }
 
 #[test]
-fn promise_4_a_publication_that_is_asked_for_again_does_not_undo_what_came_after_it() {
+fn promise_4_a_repeated_publication_does_not_undo_a_later_rejection() {
     let server = RedisServer::start();
     let (proxy, owner) = (Proxy::to(server.addr()), LeaseOwner::new("a"));
     let direct = RedisStore::open(&server.url()).unwrap();
-    shows("it is asked for again too late", |round| {
+    shows("the request is repeated too late", |round| {
         proxy.set(Fault::None);
         let (store, key) = (RedisStore::open(&proxy.url()).unwrap(), TokenManager::new(provider(round)).key().clone());
-        // The server knows the scripts then, so that the answer that is lost is the one that counts.
+        // The server knows the scripts then, so that the lost reply is the one of the operation.
         patiently(|| direct.publish(&key, &owner, None, b"warm", SECOND));
         patiently(|| direct.compare_and_swap(&key, Expected::Any, None));
         assert!(matches!(patiently(|| store.read_or_lease(&key, None, SECOND, &owner, HOUR)), LeaseOutcome::Leased));
         proxy.set(Fault::Delay(PATIENCE));
         let published = thread::scope(|scope| {
             let publishing = scope.spawn(|| store.publish(&key, &owner, None, b"token", HOUR));
-            eventually("it is written", || patiently(|| direct.read(&key)).is_some());
+            eventually("the token is written", || patiently(|| direct.read(&key)).is_some());
             let entry = patiently(|| direct.read(&key)).unwrap();
             let rejected = Some((b"rejected".as_slice(), entry.remaining()));
             patiently(|| direct.compare_and_swap(&key, Expected::Version(entry.version()), rejected));
-            // In this order: the answer that is late must not come after all.
+            // In this order, so that the late reply cannot arrive after all.
             proxy.cut_all();
             proxy.set(Fault::None);
             publishing.join().unwrap()

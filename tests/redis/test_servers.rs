@@ -1,4 +1,4 @@
-//! What the other tests rely on: the servers and faults that they are given are what they say.
+//! The servers and the proxy of the tests behave as documented.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::common::sentinel::SentinelGroup;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Long enough for loopback to bring what it will bring.
+/// Long enough for loopback to deliver all bytes.
 const A_WHILE: Duration = Duration::from_millis(200);
 
 const PING: &[u8] = b"PING\r\n";
@@ -58,7 +58,7 @@ fn a_server_is_killed_and_starts_again_on_its_port_without_its_data() {
     let (port, pid) = (server.port(), server.pid());
     server.ask::<()>(&["SET", "n", "1"]).unwrap();
     let mut stream = open(port);
-    // A connection that the server has not accepted yet would be reset.
+    // The server would reset a connection that it has not accepted yet.
     stream.write_all(PING).unwrap();
     assert_eq!(read(&mut stream, PONG.len()), PONG);
     server.kill();
@@ -105,7 +105,7 @@ fn a_monitor_counts_what_clients_send_and_not_what_scripts_call() {
 }
 
 #[test]
-fn a_tls_server_is_known_by_its_authority_and_no_other() {
+fn a_tls_server_is_trusted_through_its_authority_only() {
     let (server, certificates) = RedisServer::tls();
     assert_eq!(ping_over_tls(&server, &certificates.ca_pem, None), Ok("PONG".to_owned()));
     assert_eq!(ping_over_tls(&server, &certificates.ca_pem, Some(&certificates)), Ok("PONG".to_owned()));
@@ -116,7 +116,7 @@ fn a_tls_server_is_known_by_its_authority_and_no_other() {
 }
 
 #[test]
-fn a_tls_server_can_want_a_certificate_of_its_client() {
+fn a_tls_server_can_require_a_certificate_of_its_client() {
     let (server, certificates) = RedisServer::tls_with_client_auth();
     assert_eq!(ping_over_tls(&server, &certificates.ca_pem, Some(&certificates)), Ok("PONG".to_owned()));
     assert!(ping_over_tls(&server, &certificates.ca_pem, None).is_err());
@@ -131,7 +131,7 @@ fn a_proxy_without_a_fault_is_not_noticed() {
     redis::cmd("SET").arg("big").arg(&value).exec(&mut connection).unwrap();
     assert_eq!(redis::cmd("GET").arg("big").query::<String>(&mut connection).unwrap(), value);
     drop(connection);
-    until("one is left", || proxy.open_connections() == 1);
+    until("one connection is left", || proxy.open_connections() == 1);
     assert_eq!(proxy.connections(), 2);
     proxy.cut_all();
     assert_eq!((rest(&mut stream).unwrap(), proxy.open_connections()), (vec![], 0));
@@ -147,7 +147,7 @@ fn a_proxy_ends_with_its_value() {
 }
 
 #[test]
-fn a_delay_holds_each_reply_back() {
+fn a_delay_delays_each_reply() {
     let (_server, proxy, mut stream) = behind_proxy();
     proxy.set(Fault::Delay(A_WHILE));
     for _ in 0..2 {
@@ -159,17 +159,17 @@ fn a_delay_holds_each_reply_back() {
 }
 
 #[test]
-fn a_delay_that_is_lifted_holds_nothing_back_any_more() {
+fn a_delay_that_is_lifted_delays_no_later_reply() {
     let (server, proxy, mut stream) = behind_proxy();
     proxy.set(Fault::Delay(10 * PATIENCE));
     incr(&mut stream);
-    until("it is carried out", || number(&server, "n") == 1);
+    until("the request is carried out", || number(&server, "n") == 1);
     proxy.set(Fault::None);
     assert_eq!(read(&mut stream, 4), b":1\r\n");
 }
 
 #[test]
-fn a_black_hole_forwards_nothing_and_what_went_in_never_comes_out() {
+fn a_black_hole_drops_all_bytes_for_good() {
     let (server, proxy, mut before) = behind_proxy();
     proxy.set(Fault::BlackHole);
     let mut after = open(proxy.port());
@@ -183,11 +183,11 @@ fn a_black_hole_forwards_nothing_and_what_went_in_never_comes_out() {
         assert_eq!(rest(stream).unwrap(), b"");
     }
     incr(&mut open(proxy.port()));
-    until("only what came later is carried out", || number(&server, "n") == 1);
+    until("only later requests are carried out", || number(&server, "n") == 1);
 }
 
 #[test]
-fn a_black_hole_takes_the_reply_that_is_under_way() {
+fn a_black_hole_drops_the_reply_in_flight() {
     let (server, proxy, mut stream) = behind_proxy();
     server.stop();
     incr(&mut stream);
@@ -195,7 +195,7 @@ fn a_black_hole_takes_the_reply_that_is_under_way() {
     until("the request is at the server", || bytes_waiting_at(server.port()) > 0);
     proxy.set(Fault::BlackHole);
     server.go_on();
-    until("it is carried out", || number(&server, "n") == 1);
+    until("the request is carried out", || number(&server, "n") == 1);
     assert!(is_silent(&mut stream));
 }
 
@@ -246,12 +246,12 @@ fn a_trickle_brings_one_byte_at_a_time() {
     }
     assert_eq!(reply, PONG);
     assert!(reads > 1);
-    // The first byte comes at once.
+    // The first byte comes without a delay.
     assert!(asked.elapsed() >= interval * u32::try_from(PONG.len() - 1).unwrap());
 }
 
 #[test]
-fn a_reset_is_a_reset_and_not_an_end() {
+fn a_reset_is_a_reset_and_not_an_end_of_stream() {
     let (server, proxy, before) = behind_proxy();
     proxy.set(Fault::Reset);
     for mut stream in [before, open(proxy.port())] {
@@ -271,7 +271,7 @@ fn garbage_comes_instead_of_a_reply() {
 }
 
 #[test]
-fn a_refusal_closes_what_there_is_and_what_comes() {
+fn a_refusal_closes_open_and_new_connections() {
     let (_server, proxy, mut before) = behind_proxy();
     proxy.set(Fault::Refuse);
     assert_eq!(rest(&mut before).unwrap(), b"");
@@ -284,7 +284,7 @@ fn a_refusal_closes_what_there_is_and_what_comes() {
 }
 
 #[test]
-fn a_lost_reply_is_that_of_a_request_that_is_carried_out_once() {
+fn a_request_with_a_lost_reply_is_carried_out_once() {
     let (server, proxy, mut stream) = behind_proxy();
     proxy.lose_next_reply();
     incr(&mut stream);
@@ -307,11 +307,11 @@ fn the_lost_reply_can_be_chosen() {
 }
 
 #[test]
-fn sentinels_name_another_master_when_theirs_dies() {
+fn sentinels_name_another_master_when_theirs_is_killed() {
     let group = SentinelGroup::start();
     assert_eq!((group.master(), group.nodes().len(), group.servers().len()), (0, 3, 3));
     set_everywhere(&group.servers()[0], "n", "7", 2);
-    // Two of three are enough.
+    // Two of three are a majority.
     group.stop_sentinel(2);
     let master = group.fail_over();
     assert_ne!(master, 0);
@@ -322,7 +322,7 @@ fn sentinels_name_another_master_when_theirs_dies() {
 }
 
 #[test]
-fn a_cluster_moves_a_slot_and_survives_the_death_of_a_master() {
+fn a_cluster_moves_a_slot_and_survives_the_loss_of_a_master() {
     let cluster = RedisCluster::start();
     assert_eq!((cluster.nodes().len(), cluster.servers().len()), (6, 6));
     let on = |index: usize| &cluster.servers()[index];
@@ -341,7 +341,7 @@ fn a_cluster_moves_a_slot_and_survives_the_death_of_a_master() {
     on(last).ask::<()>(&["SET", "n", "8"]).unwrap();
 }
 
-/// A server, a proxy to it, and a connection through that which has been used.
+/// A server, a proxy to it, and a connection through the proxy that has been used.
 fn behind_proxy() -> (RedisServer, Proxy, TcpStream) {
     let server = RedisServer::start();
     let proxy = Proxy::to(server.addr());
@@ -367,13 +367,13 @@ fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// All that comes until the connection ends.
+/// All bytes until the connection ends.
 fn rest(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map(|_| bytes)
 }
 
-/// Whether a while brings neither a byte nor an end.
+/// Whether neither a byte nor an end comes for a while.
 fn is_silent(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(A_WHILE)).unwrap();
     let read = stream.read(&mut [0]);
@@ -385,7 +385,7 @@ fn number(server: &RedisServer, key: &str) -> u64 {
     server.ask::<Option<u64>>(&["GET", key]).unwrap().unwrap_or(0)
 }
 
-/// Sets a value and waits until the replicas have it too. The wait is for what the same connection has written.
+/// Sets a value and waits until the replicas have it too. WAIT covers writes of the same connection only.
 fn set_everywhere(master: &RedisServer, key: &str, value: &str, replicas: u64) {
     let mut connection = master.connect();
     redis::cmd("SET").arg(key).arg(value).exec(&mut connection).unwrap();
@@ -393,7 +393,7 @@ fn set_everywhere(master: &RedisServer, key: &str, value: &str, replicas: u64) {
     assert_eq!(waited, replicas);
 }
 
-/// How many bytes lie unread in the connections to a port.
+/// The number of unread bytes in the connections to a port.
 fn bytes_waiting_at(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());

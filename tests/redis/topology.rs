@@ -1,13 +1,11 @@
-//! Whatever stands behind a store on Redis, it is the same store: one server over TCP, a socket or TLS, a group with
-//! sentinels, a cluster. All of them real.
+//! A store on Redis behaves the same over every topology: one server over TCP, a socket or TLS, a group with sentinels,
+//! a cluster. All of them are real.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::Identity;
 use evertoken::store::{LeaseOutcome, LeaseOwner, PublishOutcome, Store};
 use evertoken::testing::FakeProvider;
@@ -21,10 +19,10 @@ use crate::common::suite::{ask, behaves, key, put};
 use crate::common::wait::*;
 use crate::setup::{on, provider};
 
-/// An operation's time limit, and some grace for a busy machine.
+/// The time limit of an operation, with some grace for a busy machine.
 const OPERATION: Duration = Duration::from_millis(500);
 
-/// What is heard of a change within this time was not merely stumbled upon.
+/// A change that is noticed within this time was announced, and not found by a periodic check.
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
@@ -118,7 +116,7 @@ fn a_user_needs_no_more_rights_than_the_operations_have() {
 }
 
 #[test]
-fn promise_6_a_wrong_password_is_a_store_error_and_is_not_tried_again_and_again() {
+fn promise_6_a_wrong_password_is_a_store_error_and_is_not_retried_endlessly() {
     let server = RedisServer::start();
     server.ask::<()>(&["ACL", "SETUSER", "tokens", "on", ">right", "~*", "+@all"]).unwrap();
     let config = RedisConfig::from_url(&server.url()).unwrap().user("tokens").password("wrong");
@@ -143,7 +141,7 @@ fn promise_6_a_wrong_password_is_a_store_error_and_is_not_tried_again_and_again(
 }
 
 #[test]
-fn tls_is_spoken_with_a_server_whose_authority_is_trusted_and_with_no_other() {
+fn tls_accepts_only_servers_whose_authority_is_trusted() {
     let (server, certificates) = RedisServer::tls();
     let config = || RedisConfig::from_url(&server.url()).unwrap();
     let provider = FakeProvider::new();
@@ -151,7 +149,7 @@ fn tls_is_spoken_with_a_server_whose_authority_is_trusted_and_with_no_other() {
     let one = manager(reached(config().root_certificates(&certificates.ca_pem)));
     let another = manager(reached(config().root_certificates(&certificates.ca_pem)));
     assert_eq!([text(&one), text(&another)], ["token-1", "token-1"]);
-    // Neither another authority nor the system's will do.
+    // Neither another authority nor those of the system are accepted.
     for config in [config().root_certificates(&certificates.other_ca_pem), config()] {
         let stranger = manager(RedisStore::new(config).unwrap());
         let events = stranger.events();
@@ -162,7 +160,7 @@ fn tls_is_spoken_with_a_server_whose_authority_is_trusted_and_with_no_other() {
 }
 
 #[test]
-fn tls_shows_the_certificate_of_a_client_to_a_server_that_wants_one() {
+fn tls_sends_the_client_certificate_to_a_server_that_requires_one() {
     let (server, certificates) = RedisServer::tls_with_client_auth();
     let config = || RedisConfig::from_url(&server.url()).unwrap().root_certificates(&certificates.ca_pem);
     let known = config().client_certificate(&certificates.client_cert_pem, certificates.client_key_pem.as_str());
@@ -176,7 +174,7 @@ fn tls_shows_the_certificate_of_a_client_to_a_server_that_wants_one() {
 }
 
 #[test]
-fn tls_needs_nothing_of_the_program_around_it() {
+fn tls_needs_no_setup_by_the_program() {
     alone(|| {
         assert!(rustls::crypto::CryptoProvider::get_default().is_none());
         use_tls();
@@ -184,7 +182,7 @@ fn tls_needs_nothing_of_the_program_around_it() {
 }
 
 #[test]
-fn tls_takes_the_cryptography_that_the_program_has_chosen() {
+fn tls_uses_the_cryptography_that_the_program_has_chosen() {
     alone(|| {
         rustls::crypto::ring::default_provider().install_default().unwrap();
         use_tls();
@@ -197,7 +195,7 @@ fn sentinels_lead_to_the_master_and_one_that_is_silent_costs_no_more_than_an_ope
     group.stop_sentinel(0);
     let asked = Instant::now();
     for number in 0..20_u8 {
-        // A new store has no connection yet, and asks.
+        // A new store has no connection yet, and asks the sentinels.
         put(&store_on(&group), &key("silent"), &[number], HOUR);
     }
     assert!(asked.elapsed() < 20 * OPERATION, "{:?}", asked.elapsed());
@@ -207,7 +205,7 @@ fn sentinels_lead_to_the_master_and_one_that_is_silent_costs_no_more_than_an_ope
 }
 
 #[test]
-fn promise_6_a_failover_is_no_token_trouble_and_the_store_works_on_the_new_master() {
+fn promise_6_a_failover_costs_no_token_and_the_store_works_on_the_new_master() {
     let group = SentinelGroup::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, store_on(&group)));
@@ -225,16 +223,16 @@ fn promise_6_a_failover_is_no_token_trouble_and_the_store_works_on_the_new_maste
     });
     let (outage, moved) = (lost.elapsed(), Instant::now());
     let fresh = one.force_refresh().unwrap();
-    // Whatever could not be written while there was no master is written now. On a busy machine the sentinels may have
-    // chosen yet another one meanwhile.
+    // Records that could not be written without a master are written now. On a busy machine the sentinels may have
+    // chosen yet another master meanwhile.
     until("the record is on the new master", || records(&group.servers()[group.master()], &one, &fresh));
-    // The longer it was away, the longer the pauses between two looks.
+    // The longer the outage, the longer the intervals between two checks.
     assert!(moved.elapsed() < 2 * outage + 2 * SOON, "{:?} after {outage:?}", moved.elapsed());
     share_again(&one, &another, &provider);
 }
 
 #[test]
-fn a_master_that_is_demoted_is_left() {
+fn a_demoted_master_is_left() {
     let group = SentinelGroup::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, store_on(&group)));
@@ -242,11 +240,9 @@ fn a_master_that_is_demoted_is_left() {
     let before = group.master();
     let sentinel = redis::Client::open(format!("redis://{}/", group.nodes()[0])).unwrap();
     let mut sentinel = sentinel.get_connection_with_timeout(PATIENCE).unwrap();
-    until("the sentinels agree to it", || {
-        redis::cmd("SENTINEL").arg("FAILOVER").arg(MASTER).exec(&mut sentinel).is_ok()
-    });
+    until("the sentinels agree", || redis::cmd("SENTINEL").arg("FAILOVER").arg(MASTER).exec(&mut sentinel).is_ok());
     until("there is another master", || {
-        // It ends all connections when it is demoted, perhaps this one too.
+        // A server that is demoted closes all connections, perhaps this one too.
         let role = group.servers()[before].ask(&["ROLE"]);
         matches!(role, Ok(redis::Value::Array(parts)) if parts[0] == redis::Value::BulkString(b"slave".to_vec()))
     });
@@ -308,13 +304,13 @@ fn promise_6_a_slot_that_moves_to_another_node_takes_its_records_along() {
 }
 
 #[test]
-fn promise_6_while_a_slot_is_on_its_way_tokens_keep_coming_and_the_store_works_soon_after() {
+fn promise_6_callers_get_tokens_while_a_slot_migrates_and_the_store_works_soon_after() {
     let cluster = RedisCluster::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, RedisStore::new(config_of(&cluster)).unwrap()));
     assert_eq!([text(&one), text(&another)], ["token-1", "token-1"]);
     let (lost, (from, to)) = (Instant::now(), cluster.begin_migration(one.key().as_str()));
-    // Some of what belongs together is there already, and some is not here any more.
+    // Some keys of a credential are on the new node already, and some are not.
     for _ in 0..5 {
         assert!(one.force_refresh().is_ok() && another.token().is_ok());
     }
@@ -328,7 +324,7 @@ fn promise_6_while_a_slot_is_on_its_way_tokens_keep_coming_and_the_store_works_s
 }
 
 #[test]
-fn promise_6_a_node_of_a_cluster_that_dies_is_no_token_trouble_and_its_replica_goes_on() {
+fn promise_6_a_killed_cluster_node_costs_no_token_and_its_replica_goes_on() {
     let cluster = RedisCluster::start();
     let provider = FakeProvider::new();
     let [one, another] = [(); 2].map(|()| manager(&provider, RedisStore::new(config_of(&cluster)).unwrap()));
@@ -344,42 +340,42 @@ fn promise_6_a_node_of_a_cluster_that_dies_is_no_token_trouble_and_its_replica_g
     let (outage, moved) = (lost.elapsed(), Instant::now());
     let fresh = one.force_refresh().unwrap();
     until("the record is on the replica", || records(&cluster.servers()[node], &one, &fresh));
-    // The longer it was away, the longer the pauses between two looks.
+    // The longer the outage, the longer the intervals between two checks.
     assert!(moved.elapsed() < 2 * outage + 2 * SOON, "{:?} after {outage:?}", moved.elapsed());
     share_again(&one, &another, &provider);
 }
 
 #[test]
-fn who_waits_in_a_cluster_is_woken() {
+fn a_waiter_in_a_cluster_wakes() {
     let cluster = RedisCluster::start();
     let stores = [(); 2].map(|()| reached(config_of(&cluster)));
     wakes(&stores[0], &stores[1]);
 }
 
 #[test]
-fn who_waits_over_tls_is_woken() {
+fn a_waiter_over_tls_wakes() {
     let (server, certificates) = RedisServer::tls();
     let config = || RedisConfig::from_url(&server.url()).unwrap().root_certificates(&certificates.ca_pem);
     wakes(&reached(config()), &reached(config()));
 }
 
 #[test]
-fn who_waits_behind_sentinels_is_woken() {
+fn a_waiter_behind_sentinels_wakes() {
     let group = SentinelGroup::start();
     wakes(&reached(sentinels(&group)), &reached(sentinels(&group)));
 }
 
 #[test]
-fn promise_4_who_watches_a_cluster_hears_of_a_rejection() {
+fn promise_4_a_manager_that_watches_a_cluster_notices_a_rejection() {
     let cluster = RedisCluster::start();
     let config = config_of(&cluster);
-    hear_of_rejections(|| RedisStore::new(config.clone()).unwrap());
+    assert_rejections_are_noticed(|| RedisStore::new(config.clone()).unwrap());
 }
 
 #[test]
-fn promise_4_who_watches_over_a_socket_hears_of_a_rejection() {
+fn promise_4_a_manager_that_watches_over_a_socket_notices_a_rejection() {
     let server = RedisServer::start();
-    hear_of_rejections(|| RedisStore::open(&server.unix_url()).unwrap());
+    assert_rejections_are_noticed(|| RedisStore::open(&server.unix_url()).unwrap());
 }
 
 #[test]
@@ -390,7 +386,7 @@ fn promise_9_a_store_has_one_connection_and_at_most_eight_more_while_it_waits() 
         let manager = |provider: &FakeProvider| TokenManager::builder(provider.clone()).store(store.clone());
         providers.iter().map(|provider| manager(provider).build().unwrap()).collect()
     };
-    // Over the socket, so that its connections are not counted.
+    // Over the socket, so that these connections are not counted.
     let fetching = managers(&RedisStore::open(&server.unix_url()).unwrap());
     let stores = [(); 2].map(|()| RedisStore::open(&server.url()).unwrap());
     let waiting = [managers(&stores[0]), managers(&stores[1])];
@@ -406,10 +402,10 @@ fn promise_9_a_store_has_one_connection_and_at_most_eight_more_while_it_waits() 
                 arrived.fetch_add(1, Ordering::SeqCst);
             });
         }
-        until("all that may wait on a connection do", || connections(&server) == 18);
-        // The others look now and then. As long as they do so, there are no more.
+        until("all connections that may wait are waiting", || connections(&server) == 18);
+        // The other managers poll. As long as they do so, there are no more connections.
         let before = scripts(&server);
-        until("the others look too", || {
+        until("the other managers check too", || {
             assert!(connections(&server) <= 18);
             scripts(&server) > before + 100
         });
@@ -419,9 +415,9 @@ fn promise_9_a_store_has_one_connection_and_at_most_eight_more_while_it_waits() 
         }
     });
     assert!(providers.iter().all(|provider| provider.calls() == 1));
-    until("one for each store is left", || connections(&server) == 2);
+    until("one connection for each store is left", || connections(&server) == 2);
     drop((waiting, stores));
-    until("none is left", || connections(&server) == 0);
+    until("no connection is left", || connections(&server) == 0);
 }
 
 /// A provider with a credential of its own.
@@ -437,8 +433,8 @@ fn store_on(group: &SentinelGroup) -> RedisStore {
     RedisStore::new(sentinels(group)).unwrap()
 }
 
-/// A store that is connected. It gets all the time there is: the machine may be busy, and cryptography takes long in a
-/// program that is not optimized.
+/// A connected store. The connection gets all the time it needs: the machine may be busy, and cryptography is slow
+/// without optimization.
 fn reached(config: RedisConfig) -> RedisStore {
     let store = RedisStore::new(config.timeout(OPERATION)).unwrap();
     until("the store is reached", || store.read(&key("nothing")).is_ok());
@@ -446,31 +442,31 @@ fn reached(config: RedisConfig) -> RedisStore {
 }
 
 fn config_of(cluster: &RedisCluster) -> RedisConfig {
-    // Any node knows the others.
+    // Each node knows the others.
     RedisConfig::cluster(&cluster.nodes()[..2]).unwrap()
 }
 
-/// A manager that looks at the store often.
+/// A manager that checks the store often.
 fn manager(provider: &FakeProvider, store: RedisStore) -> TokenManager {
     let builder = TokenManager::builder(provider.clone()).store(store);
     builder.store_check_interval(Duration::from_millis(100)).build().unwrap()
 }
 
-/// Whether a server has this token in its record. One that is being promoted or demoted may not answer. The token is in
-/// use, so that it is written again when a failover has lost it.
+/// Whether a server has this token in its record. A server that is being promoted or demoted may not reply. The token
+/// is in use, so that it is written again when a failover has lost it.
 fn records(server: &RedisServer, tokens: &TokenManager, token: &Token) -> bool {
     assert!(tokens.token().is_ok());
     let record = server.ask::<Option<String>>(&["GET", tokens.key().as_str()]);
     record.is_ok_and(|record| record.is_some_and(|record| record.contains(token.expose())))
 }
 
-/// Waits until two managers share again: each takes over what the other one has fetched.
+/// Waits until two managers share again: each adopts the token that the other one fetched.
 fn share_again(one: &TokenManager, another: &TokenManager, provider: &FakeProvider) {
     for (here, there) in [(one, another), (another, one)] {
         let fresh = here.force_refresh().unwrap();
         let calls = provider.calls();
         let asked = Instant::now();
-        // Both are in use: should another failover lose the record, it is written again by whoever has the token.
+        // Both are in use: if another failover loses the record, a manager with the token writes it again.
         while [text(here), text(there)] != [fresh.expose(); 2] {
             assert!(asked.elapsed() < PATIENCE, "{}\nhas not what this has:\n{}", there.status(), here.status());
         }
@@ -478,7 +474,7 @@ fn share_again(one: &TokenManager, another: &TokenManager, provider: &FakeProvid
     }
 }
 
-/// Who waits on one store is woken by a publication on the other.
+/// A publication on one store wakes a waiter on the other.
 fn wakes(waiting: &RedisStore, writing: &RedisStore) {
     for name in ["first", "second", "third"] {
         let (key, owner) = (key(name), LeaseOwner::new("writer"));
@@ -486,7 +482,7 @@ fn wakes(waiting: &RedisStore, writing: &RedisStore) {
         let LeaseOutcome::Busy { cursor, .. } = ask(waiting, &key, "waiter") else { panic!("the lease is taken") };
         thread::scope(|scope| {
             let woken = scope.spawn(|| {
-                until("it can wait", || waiting.wait(&key, &cursor, Instant::now() + 3 * SECOND).is_ok());
+                until("the store can wait", || waiting.wait(&key, &cursor, Instant::now() + 3 * SECOND).is_ok());
                 Instant::now()
             });
             let written = Instant::now();
@@ -499,8 +495,8 @@ fn wakes(waiting: &RedisStore, writing: &RedisStore) {
     }
 }
 
-/// What one manager rejects, another one that watches has replaced soon.
-fn hear_of_rejections(store: impl Fn() -> RedisStore) {
+/// A token that one manager rejects is replaced soon in another one that watches.
+fn assert_rejections_are_noticed(store: impl Fn() -> RedisStore) {
     let provider = FakeProvider::new();
     let manager =
         |watch| TokenManager::builder(provider.clone()).store(store()).store_check_interval(HOUR).watch(watch);
@@ -534,7 +530,7 @@ fn wait_for_trouble(events: &crossbeam_channel::Receiver<evertoken::Event>) -> e
     })
 }
 
-/// Makes time pass: everything on these servers has that much less left.
+/// Makes time pass: reduces the remaining time of every key on these servers.
 fn advance(servers: &[&RedisServer], time: Duration) {
     let script = "
         local left = redis.call('PTTL', KEYS[1]) - ARGV[1]
@@ -549,20 +545,20 @@ fn advance(servers: &[&RedisServer], time: Duration) {
     }
 }
 
-/// How many clients are connected over TCP. The test itself asks over the socket.
+/// The number of clients that are connected over TCP. The test itself uses the socket.
 fn connections(server: &RedisServer) -> usize {
     let list: String = server.ask(&["CLIENT", "LIST"]).unwrap();
     list.lines().filter(|line| line.contains(" addr=127.0.0.1:")).count()
 }
 
-/// How many scripts have run.
+/// The number of scripts that have run.
 fn scripts(server: &RedisServer) -> usize {
     let stats: String = server.ask(&["INFO", "commandstats"]).unwrap();
     let calls = field(&stats, "cmdstat_evalsha").unwrap_or("calls=0");
     calls.trim_start_matches("calls=").split(',').next().unwrap().parse().unwrap()
 }
 
-/// How many keys are in a database.
+/// The number of keys in a database.
 fn size(server: &RedisServer, database: u32) -> usize {
     let mut connection = server.connect();
     redis::cmd("SELECT").arg(database).exec(&mut connection).unwrap();
@@ -571,9 +567,9 @@ fn size(server: &RedisServer, database: u32) -> usize {
 
 #[cfg(feature = "redis-cluster")]
 #[test]
-fn a_key_of_ones_own_on_a_cluster_is_in_nobodys_way() {
+fn a_custom_key_on_a_cluster_does_not_disturb_other_records() {
     let cluster = crate::common::cluster::RedisCluster::start();
-    shows("no store trouble is noted", |round| {
+    shows("no store error is recorded", |round| {
         let store = RedisStore::new(RedisConfig::cluster(cluster.nodes()).unwrap()).unwrap();
         let plain = on(&store, &provider("plain")).key(&format!("plain-{round}")).build().unwrap();
         let other = on(&store, &provider(round)).build().unwrap();

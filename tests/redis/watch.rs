@@ -1,11 +1,9 @@
 //! Managers that watch a record, or wait for one, learn of changes at once.
 
-use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, Store};
 use evertoken::testing::FakeProvider;
 use evertoken::{EventKind, RedisConfig, RedisStore, TokenManager};
@@ -16,7 +14,7 @@ use crate::common::wait::*;
 use crate::setup::*;
 
 #[test]
-fn promise_4_a_rejection_reaches_the_others_at_once_when_they_watch() {
+fn promise_4_a_rejection_reaches_managers_that_watch_at_once() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let others: Vec<_> = (0..3).map(|_| sharing(&provider, &server.url()).watch(true).build().unwrap()).collect();
@@ -28,14 +26,14 @@ fn promise_4_a_rejection_reaches_the_others_at_once_when_they_watch() {
     for events in &events {
         wait_for(events, |kind| matches!(kind, EventKind::Rejected { .. }).then_some(()));
     }
-    // The age at which they would look anyway is a minute.
+    // Without watching, the next check would come after a minute.
     assert!(asked.elapsed() < 10 * SECOND);
     others.iter().for_each(|other| assert_eq!(text(other), "token-2"));
     assert_eq!(provider.calls(), 2);
 }
 
 #[test]
-fn a_new_token_and_an_invalidation_reach_those_who_watch() {
+fn a_new_token_and_an_invalidation_reach_managers_that_watch() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let (one, other) =
         (manager(&provider, &server.url()), sharing(&provider, &server.url()).watch(true).build().unwrap());
@@ -51,15 +49,15 @@ fn a_new_token_and_an_invalidation_reach_those_who_watch() {
 }
 
 #[test]
-fn without_watching_a_rejection_reaches_the_others_within_their_local_max_age() {
+fn without_watching_a_rejection_reaches_the_others_within_the_store_check_interval() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let other = sharing(&provider, &server.url()).store_check_interval(Duration::from_millis(100)).build().unwrap();
     let token = one.token().unwrap();
     assert_eq!(text(&other), "token-1");
     one.reject(&token).unwrap();
-    // It looks while it is in use.
-    eventually("the rejection is seen", || text(&other) == "token-2");
+    // The manager checks while the token is in use.
+    eventually("the rejection is noticed", || text(&other) == "token-2");
     assert_eq!(provider.calls(), 2);
 }
 
@@ -74,7 +72,7 @@ fn one_watch_serves_all_managers_of_a_store_and_ends_with_them() {
         .collect();
     managers.iter().for_each(|manager| assert_eq!(text(manager), "token-1"));
     drop(quiet);
-    // The store's own, the one that watches, and the one that asks.
+    // The connection of the store, the one that watches, and the one of the test.
     eventually("there are two connections", || clients(&server) == 3);
     let other = manager(&providers[7], &server.url());
     assert_eq!(text(&other), "token-1");
@@ -83,20 +81,20 @@ fn one_watch_serves_all_managers_of_a_store_and_ends_with_them() {
     wait_for_grant(&events);
     assert_eq!(managers[7].try_token().unwrap().expose(), "token-2");
     drop((managers, other));
-    eventually("the one that watches is closed", || clients(&server) == 2);
+    eventually("the watching connection is closed", || clients(&server) == 2);
     drop(shared);
-    eventually("all are closed", || clients(&server) == 1);
+    eventually("all connections are closed", || clients(&server) == 1);
 }
 
 #[test]
-fn whoever_waits_is_woken_by_a_publication_and_by_the_end_of_a_lease() {
+fn a_waiter_wakes_on_a_publication_and_on_the_end_of_a_lease() {
     let server = RedisServer::start();
     let (holder, waiter, key) = (store(&server), store(&server), key("woken"));
     assert!(matches!(lease(&holder, &key, "a", HOUR), LeaseOutcome::Leased));
     let LeaseOutcome::Busy { cursor, .. } = lease(&waiter, &key, "b", HOUR) else { panic!("the lease is taken") };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE).map(|()| Instant::now()));
-        eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
+        eventually("the manager waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
         let published = Instant::now();
         holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR).unwrap();
         assert!(waiting.join().unwrap().unwrap() - published < 2 * SECOND);
@@ -112,7 +110,7 @@ fn whoever_waits_is_woken_by_a_publication_and_by_the_end_of_a_lease() {
 }
 
 #[test]
-fn a_publication_wakes_who_waits_long_before_it_would_look_again() {
+fn a_publication_wakes_a_waiter_long_before_its_next_poll() {
     let server = RedisServer::start();
     let (holder, waiter) = (store(&server), store(&server));
     let mut took: Vec<_> = (0..50)
@@ -126,7 +124,9 @@ fn a_publication_wakes_who_waits_long_before_it_would_look_again() {
                     patiently(|| waiter.wait(&key, &cursor, Instant::now() + PATIENCE));
                     Instant::now()
                 });
-                eventually("it waits", || server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread"));
+                eventually("the manager waits", || {
+                    server.ask::<String>(&["CLIENT", "LIST"]).unwrap().contains("cmd=xread")
+                });
                 let published = Instant::now();
                 patiently(|| holder.publish(&key, &LeaseOwner::new("a"), None, b"record", HOUR));
                 waiting.join().unwrap() - published
@@ -155,7 +155,7 @@ fn a_publication_that_came_before_the_waiting_began_is_not_missed() {
 }
 
 #[test]
-fn without_the_right_to_use_streams_it_polls() {
+fn without_the_right_to_use_streams_a_waiter_polls() {
     let server = RedisServer::start();
     server.ask::<()>(&["ACL", "SETUSER", "plain", "on", ">pw", "~*", "+@all", "-@stream"]).unwrap();
     let config = || RedisConfig::from_url(&server.url()).unwrap().user("plain").password("pw");
@@ -173,7 +173,7 @@ fn without_the_right_to_use_streams_it_polls() {
 }
 
 #[test]
-fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_others() {
+fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_other_records() {
     let server = RedisServer::start();
     let store = RedisStore::open(&server.url()).unwrap();
     let providers = [provider("poisoned"), provider("sound")];
@@ -185,7 +185,7 @@ fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_others() {
     server.ask::<()>(&["SET", &news, "poison"]).unwrap();
     let (other, events) = (manager(&providers[1], &server.url()), sound.events());
     assert_eq!(text(&other), "token-1");
-    // The first of them may still be brought by what had been asked before.
+    // The first change may still be found by a check that was in flight.
     for _ in 0..3 {
         other.force_refresh().unwrap();
         wait_for_grant(&events);
@@ -193,14 +193,14 @@ fn a_stream_of_the_wrong_type_does_not_end_the_watch_of_others() {
 }
 
 #[test]
-fn a_password_that_has_changed_is_not_tried_again_and_again_by_who_waits() {
+fn a_waiter_does_not_retry_a_changed_password_endlessly() {
     let server = RedisServer::start();
     server.ask::<()>(&["ACL", "SETUSER", "app", "on", ">right", "~*", "+@all"]).unwrap();
     let config = RedisConfig::from_url(&server.url()).unwrap().user("app").password("right");
     let (store, provider) = (RedisStore::new(config).unwrap(), FakeProvider::new());
     let first = on(&store, &provider).build().unwrap();
     assert_eq!(text(&first), "token-1");
-    // Connections that there are stay.
+    // Existing connections stay.
     server.ask::<()>(&["ACL", "SETUSER", "app", "resetpass", ">other"]).unwrap();
     server.ask::<()>(&["DEL", first.key().as_str()]).unwrap();
     server.ask::<()>(&["SET", &format!("{}:lock", first.key()), "somebody", "PX", "6000"]).unwrap();
@@ -217,14 +217,14 @@ fn a_password_that_has_changed_is_not_tried_again_and_again_by_who_waits() {
 }
 
 #[test]
-fn promise_4_a_rejection_is_heard_of_after_a_flush() {
+fn promise_4_a_rejection_is_noticed_after_a_flush() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let one = manager(&provider, &server.url());
     let other = sharing(&provider, &server.url()).watch(true).build().unwrap();
     assert_eq!((text(&one), text(&other)), ("token-1".to_owned(), "token-1".to_owned()));
     until_watched(&server);
     let events = other.events();
-    // Once it has heard of this, nothing that came before is left to be heard of.
+    // After this change no earlier one is left to be noticed.
     let token = one.force_refresh().unwrap();
     wait_for_grant(&events);
     until_watched(&server);
@@ -234,7 +234,7 @@ fn promise_4_a_rejection_is_heard_of_after_a_flush() {
 }
 
 #[test]
-fn a_clock_that_panics_does_not_end_the_watch_of_others() {
+fn a_clock_that_panics_does_not_end_the_watch_of_other_managers() {
     let server = RedisServer::start();
     let store = RedisStore::open(&server.url()).unwrap();
     let (providers, clock) = ([provider("broken"), provider("sound")], PanickingClock::for_thread("evertoken-watch"));
@@ -254,7 +254,7 @@ fn a_clock_that_panics_does_not_end_the_watch_of_others() {
 }
 
 #[test]
-fn a_large_entry_that_was_in_the_stream_before_is_not_read() {
+fn a_large_earlier_entry_of_the_stream_is_not_read() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let other = manager(&provider, &server.url());
     assert_eq!(text(&other), "token-1");
@@ -276,12 +276,12 @@ fn a_large_entry_that_was_in_the_stream_before_is_not_read() {
 }
 
 #[test]
-fn promise_9_the_watch_ends_when_nothing_is_held() {
+fn promise_9_the_watch_ends_when_the_last_manager_is_dropped() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = sharing(&provider, &server.url()).watch(true).build().unwrap();
     let token = tokens.token().unwrap();
-    // The store's own, the one that watches, and the one that asks.
+    // The connection of the store, the one that watches, and the one of the test.
     eventually("there are two connections", || clients(&server) == 3);
     tokens.reject(&token).unwrap();
-    eventually("the one that watches is closed", || clients(&server) == 2);
+    eventually("the watching connection is closed", || clients(&server) == 2);
 }

@@ -1,4 +1,4 @@
-//! A refresh token is used by one fetch at a time.
+//! A refresh token is used by one fetch at a time. A lock in the store excludes other managers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,33 +14,34 @@ use crate::common::renewal::*;
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// The state is shared by all records of a client (scope is not in its identity), the lease is not: two managers
-/// with different scopes, or one with a key of its own, use one refresh token at the same time.
+/// All records of a client share the refresh token (the scope is not part of its identity) but not the lease. Without
+/// the lock, two managers with different scopes, or one with a custom key, would use one refresh token at the same
+/// time.
 #[test]
-fn managers_of_one_refresh_token_with_different_scopes_do_not_use_it_at_once() {
+fn managers_with_different_scopes_do_not_use_one_refresh_token_at_the_same_time() {
     use_at_once(false);
 }
 
-/// The same where one of the two has a key of its own.
+/// As above, where one of the two has a custom key.
 #[test]
-fn managers_of_one_refresh_token_with_different_keys_do_not_use_it_at_once() {
+fn managers_with_different_keys_do_not_use_one_refresh_token_at_the_same_time() {
     use_at_once(true);
 }
 
 fn use_at_once(own_key: bool) {
     {
-        let (server, clock) = (Server::default(), FakeClock::new());
+        let (server, clock) = (RotatingServer::default(), FakeClock::new());
         let store = MemoryStore::with_clock(clock.clone());
         let (entered, has_entered) = bounded(1);
         let (go, may_go) = bounded(1);
         let slow = server.clone();
-        let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+        let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
             entered.send(()).unwrap();
             let _ = may_go.recv_timeout(SECOND * 3);
             slow.grant(context)
         });
         let identity = if own_key { "fake" } else { "another scope" };
-        let second = refreshing(&server).with_identity(Identity::new(identity));
+        let second = rotating_provider(&server).with_identity(Identity::new(identity));
         let one = builder(&first, &clock).store(store.clone()).build().unwrap();
         let another = builder(&second, &clock).store(store);
         let another = if own_key { another.key("a-key-of-my-own") } else { another }.build().unwrap();
@@ -54,11 +55,11 @@ fn use_at_once(own_key: bool) {
             }
             go.send(()).unwrap();
         });
-        assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.shown());
+        assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.presented());
     }
 }
 
-/// The same with the real provider and a strict server: two scopes, the person is signed out.
+/// As above with the real provider and a strict server, which would end the sign-in.
 #[test]
 fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
     let host = FakeVendor::oauth2().delay(SECOND / 2);
@@ -77,16 +78,16 @@ fn two_scopes_of_one_refresh_token_do_not_end_the_sign_in() {
     assert!(one.is_ok() && another.is_ok(), "{:?} {:?} {used:?}", one.err(), another.err());
 }
 
-/// Without a store. A flight that was given up comes back with an older refresh token and replaces the newer one.
+/// Without a store, an abandoned fetch returns with an older refresh token, which must not replace the newer one.
 #[test]
-fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn an_abandoned_fetch_does_not_bring_back_an_older_refresh_token() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let (go, may_go) = bounded::<()>(0);
     let (slow, graceful, last) = (server.clone(), server.clone(), server.clone());
     let shown = Arc::new(Mutex::new(String::new()));
     let seen = shown.clone();
     let provider = FakeProvider::new()
-        .with_renewal(keeps())
+        .with_renewal(rotating_profile())
         .then(move |context| {
             let grant = slow.grant_within_grace(context);
             let _ = may_go.recv_timeout(SECOND * 20);
@@ -101,11 +102,11 @@ fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
     let tokens = builder(&provider, &clock).http(http).build().unwrap();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Unavailable);
     clock.advance(SECOND * 60);
-    // As long as it may be asking, nobody else does.
+    // No other fetch starts as long as the abandoned one may be running.
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::Store);
     assert_eq!(provider.calls(), 1);
     go.send(()).unwrap();
-    eventually("the one that was given up is back", || {
+    eventually("the abandoned fetch has returned", || {
         clock.advance(SECOND * 60);
         tokens.force_refresh().is_ok_and(|token| token.expose() == "token-2")
     });
@@ -113,15 +114,15 @@ fn a_flight_that_was_given_up_does_not_bring_back_an_older_refresh_token() {
     assert_eq!(*shown.lock().unwrap(), "refresh-2");
 }
 
-/// A fetch that heeds no deadline is given up, and the next flight of the same manager gets the same lease again at
-/// once (same owner): both ask with one refresh token at the same time.
+/// A fetch that ignores its deadline is abandoned. The next fetch of the same manager has the same lease owner, and
+/// must not use the same refresh token at the same time.
 #[test]
-fn a_refresh_token_with_which_a_lost_flight_still_asks_is_not_used_by_the_next_one() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_refresh_token_of_an_abandoned_fetch_is_not_used_by_the_next_fetch() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let (go, may_go) = bounded::<()>(0);
     let (slow, next, last) = (server.clone(), server.clone(), server.clone());
     let provider = FakeProvider::new()
-        .with_renewal(keeps())
+        .with_renewal(rotating_profile())
         .then(move |context| {
             let grant = slow.grant(context);
             let _ = may_go.recv_timeout(SECOND * 20);
@@ -136,13 +137,13 @@ fn a_refresh_token_with_which_a_lost_flight_still_asks_is_not_used_by_the_next_o
     clock.advance(SECOND * 60);
     let _ = tokens.token();
     go.send(()).unwrap();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// Slow operations of the store before the fetch (state, quota) eat its time; the provider is asked all the same, with
-/// nothing left, and with a refresh token whose lease is running out. Providers over HTTP fail at once; others do not know.
+/// Slow store operations before the fetch use up its time. The provider must not be called with no time left and with a
+/// lock that is about to expire: providers that ignore the deadline would use the refresh token.
 #[test]
-fn a_provider_is_not_asked_when_the_time_of_the_fetch_is_over() {
+fn a_provider_is_not_called_after_the_deadline_of_the_fetch() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| {
@@ -151,28 +152,29 @@ fn a_provider_is_not_asked_when_the_time_of_the_fetch_is_over() {
         }
         Ok(())
     });
-    let provider = FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_renewal(keeps());
+    let provider =
+        FakeProvider::new().with_profile(Profile::default().daily_quota(9, 1)).with_renewal(rotating_profile());
     let http = HttpConfig::default().timeout(SECOND / 10);
     let tokens = builder(&provider, &clock).http(http).store(store).build().unwrap();
     let _ = tokens.token();
     assert_eq!(provider.calls(), 0);
 }
 
-/// Who has waited for the turn asks with whatever time is left of the fetch. The server takes the refresh
-/// token, the answer comes too late, and the next one is gone.
+/// A manager that waited for the lock has little time left. The server would accept the refresh token, the response
+/// would come too late, and the next refresh token would be lost.
 #[test]
-fn a_refresh_token_is_not_used_when_hardly_any_time_is_left_for_the_answer() {
-    let server = Server::default();
+fn a_refresh_token_is_not_used_with_too_little_time_left_for_the_response() {
+    let server = RotatingServer::default();
     let store = MemoryStore::new();
     let (slow, quick) = (server.clone(), server.clone());
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         thread::sleep(Duration::from_millis(1700));
         slow.grant(context)
     });
-    // A server that takes half a second for an answer, which is a quarter of what it has.
-    let second = scripted(keeps(), move |context| {
+    // A server that takes half a second for a response, a quarter of the time limit.
+    let second = repeating(rotating_profile(), move |context| {
         let grant = quick.grant(context);
         let time = Duration::from_millis(500);
         thread::sleep(time.min(context.remaining()));
@@ -195,14 +197,13 @@ fn a_refresh_token_is_not_used_when_hardly_any_time_is_left_for_the_answer() {
         thread::sleep(SECOND / 4);
         got = another.token();
     }
-    assert!(got.is_ok(), "{:?}: {}", server.shown(), got.unwrap_err());
+    assert!(got.is_ok(), "{:?}: {}", server.presented(), got.unwrap_err());
 }
 
-/// The turn is good for a second longer than the fetch, and what is
-/// done of it then, a read and a write, may take two.
+/// The lock lasts a second longer than the fetch, but the read and the write that follow may take two.
 #[test]
-fn a_turn_lasts_until_what_came_of_it_is_stored() {
-    let server = Server::default();
+fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
+    let server = RotatingServer::default();
     let memory = MemoryStore::new();
     let store = HookedStore::over(&memory);
     let slow_down = Arc::new(AtomicBool::new(false));
@@ -218,28 +219,28 @@ fn a_turn_lasts_until_what_came_of_it_is_stored() {
     });
     let granting = server.clone();
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         thread::sleep(Duration::from_millis(850));
         slow_down.store(true, Ordering::SeqCst);
         granting.grant(context)
     });
     let one = TokenManager::builder(first).http(HttpConfig::default().timeout(SECOND)).store(store).build().unwrap();
-    let second = refreshing(&server).with_identity(Identity::new("another scope"));
+    let second = rotating_provider(&server).with_identity(Identity::new("another scope"));
     let another = TokenManager::builder(second).store(memory).build().unwrap();
     let (got, got_too) = thread::scope(|scope| {
         let got = scope.spawn(|| one.token());
         has_entered.recv().unwrap();
         (another.token(), got.join().unwrap())
     });
-    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.shown(), got.is_ok(), got_too.is_ok());
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }
 
-/// The answer to the first write of the turn is lost, though it was written. The manager does not
-/// know its own turn again, and waits for itself; so do all others.
+/// The confirmation of the first write of the lock is lost although the write took effect. The manager has to recognize
+/// its own lock.
 #[test]
-fn a_turn_whose_answer_was_lost_is_known_again() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_lock_whose_confirmation_was_lost_is_recognized() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let failed = Arc::new(AtomicUsize::new(0));
     let failures = failed.clone();
@@ -250,9 +251,9 @@ fn a_turn_whose_answer_was_lost_is_known_again() {
         if fails { Err(store_error()) } else { Ok(()) }
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
-    let tokens = builder(&refreshing(&server), &clock).http(http).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).http(http).store(store.clone()).build().unwrap();
     let _ = tokens.token();
-    // The pause of the store and of the fetch, not the turn.
+    // The cooldown of the store and of the fetch, but not the lock.
     clock.advance(Duration::from_millis(1500));
     let asked = Instant::now();
     let got = tokens.token();
@@ -260,9 +261,9 @@ fn a_turn_whose_answer_was_lost_is_known_again() {
     assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());
 }
 
-/// What a fetch without state and quota costs the store.
+/// The number of store operations of a fetch without a renewal secret and a quota.
 #[test]
-fn a_fetch_without_state_and_quota_costs_the_store_what_it_did() {
+fn a_fetch_without_renewal_secret_and_quota_adds_no_store_operations() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let count = Arc::new(AtomicUsize::new(0));
@@ -277,11 +278,11 @@ fn a_fetch_without_state_and_quota_costs_the_store_what_it_did() {
     assert!(got <= 6, "{got} reads and writes");
 }
 
-/// One process cannot reach the store for less time than its turn lasts, just when it has the next
-/// refresh token in hand. It then leaves the store alone for longer than the turn lasts.
+/// One process cannot reach the store just when it has the next refresh token, for less time than its lock lasts. The
+/// store breaker would keep it from writing for longer than the lock lasts.
 #[test]
-fn a_glitch_that_is_shorter_than_the_turn_does_not_cost_the_sign_in() {
-    let server = Server::default();
+fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
+    let server = RotatingServer::default();
     let memory = MemoryStore::new();
     let store = HookedStore::over(&memory);
     let cut_off: Arc<Mutex<Option<Instant>>> = Arc::default();
@@ -292,50 +293,48 @@ fn a_glitch_that_is_shorter_than_the_turn_does_not_cost_the_sign_in() {
     });
     let granting = server.clone();
     let (entered, has_entered) = bounded(1);
-    let first = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         *cut_off.lock().unwrap() = Some(Instant::now());
         granting.grant(context)
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
     let one = TokenManager::builder(first).http(http).store(store).build().unwrap();
-    let second = refreshing(&server).with_identity(Identity::new("another scope"));
+    let second = rotating_provider(&server).with_identity(Identity::new("another scope"));
     let another = TokenManager::builder(second).store(memory).build().unwrap();
     let (got, got_too) = thread::scope(|scope| {
         let got = scope.spawn(|| one.token());
         has_entered.recv().unwrap();
         (another.token(), got.join().unwrap())
     });
-    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.shown(), got.is_ok(), got_too.is_ok());
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }
 
-/// A fetch of one process hangs for ever. What that process then says of itself ("has not returned") is
-/// recorded as everybody's failure, each time anew.
+/// A fetch of one process hangs. Its own error ("has not returned") must not be recorded as a failure of all processes.
 #[test]
-fn a_fetch_that_hangs_in_one_process_is_no_trouble_in_another() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = MemoryStore::with_clock(clock.clone());
     let (_go, may_go) = bounded::<()>(1);
-    let hanging = FakeProvider::new().with_renewal(keeps()).then(move |_| {
+    let hanging = FakeProvider::new().with_renewal(rotating_profile()).then(move |_| {
         let _ = may_go.recv_timeout(SECOND * 60);
         Err(Error::new(ErrorKind::TimedOut, "it never came to ask"))
     });
     let http = HttpConfig::default().timeout(SECOND / 10);
     let one = builder(&hanging, &clock).http(http).store(store.clone()).build().unwrap();
-    let another = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    let another = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     assert_eq!(one.token().unwrap_err().kind(), ErrorKind::Unavailable);
-    // Lease, turn and pause are over.
+    // The lease, the lock and the cooldown have expired.
     clock.advance(SECOND * 60);
     let told = one.token().unwrap_err();
     let got = another.token();
     assert!(got.is_ok(), "the one: {told}; the other: {}", got.unwrap_err());
 }
 
-/// A turn that is kept because the state could not be stored goes on when it is stored, and keeps
-/// out the manager itself.
+/// A lock that is kept because the refresh token could not be stored is released when that is stored.
 #[test]
-fn a_turn_that_was_kept_for_a_state_ends_when_the_state_is_stored() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let failures = AtomicUsize::new(0);
     store.set_hook(move |key, step| {
@@ -345,10 +344,12 @@ fn a_turn_that_was_kept_for_a_state_ends_when_the_state_is_stored() {
         if fails { Err(store_error()) } else { Ok(()) }
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
-    let tokens = builder(&refreshing(&server), &clock).http(http).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).http(http).store(store.clone()).build().unwrap();
     text(&tokens);
     clock.advance(Duration::from_millis(1300));
-    eventually("it is stored", || store.renewal_secret_text().contains("refresh-1") && !tokens.status().fetching);
+    eventually("the renewal secret is stored", || {
+        store.renewal_secret_text().contains("refresh-1") && !tokens.status().fetching
+    });
     let asked = Instant::now();
     let got = tokens.force_refresh();
     assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());

@@ -1,4 +1,4 @@
-//! Refresh tokens, tickets, parents and quotas.
+//! Refresh tokens and tickets, the tokens of parents, quotas and sign-in.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

@@ -9,7 +9,7 @@ use evertoken::{Error, ErrorKind, MemoryStore, TokenManager};
 
 use crate::common::wait::*;
 
-/// A parent with a new token for each fetch, and a child that tells its parent's token in its own.
+/// A parent with a new token for each fetch, and a child that quotes the token of its parent in its own.
 fn derived(parent: &FakeProvider, clock: &FakeClock, refused: &'static [&'static str]) -> (TokenManager, TokenManager) {
     let parent = builder(parent, clock).build().unwrap();
     let child = (0..9).fold(FakeProvider::new().with_parent(parent.clone()), |child, at| {
@@ -25,7 +25,7 @@ fn derived(parent: &FakeProvider, clock: &FakeClock, refused: &'static [&'static
 }
 
 #[test]
-fn a_derived_token_is_granted_for_its_parents() {
+fn a_derived_token_is_granted_for_the_token_of_its_parent() {
     let (clock, provider) = (FakeClock::new(), FakeProvider::new());
     let (_, child) = derived(&provider, &clock, &[]);
     assert_eq!(text(&child), "0-of-token-1");
@@ -37,7 +37,7 @@ fn a_derived_token_is_granted_for_its_parents() {
 }
 
 #[test]
-fn a_parents_token_that_is_refused_is_replaced_once() {
+fn a_refused_token_of_a_parent_is_replaced_once() {
     let (clock, provider) = (FakeClock::new(), FakeProvider::new());
     let (parent, child) = derived(&provider, &clock, &["token-1"]);
     assert_eq!(text(&parent), "token-1");
@@ -53,7 +53,7 @@ fn a_parents_token_that_is_refused_is_replaced_once() {
 }
 
 #[test]
-fn a_parent_without_a_token_is_its_childs_trouble() {
+fn a_parent_that_fails_fails_its_child() {
     let clock = FakeClock::new();
     let asked = Error::new(ErrorKind::Throttled, "too many").with_retry_after(SECOND * 77);
     let provider = FakeProvider::new().then_fail(asked);
@@ -66,7 +66,7 @@ fn a_parent_without_a_token_is_its_childs_trouble() {
 }
 
 #[test]
-fn promise_5_a_parent_that_never_answers_does_not_hold_its_child() {
+fn promise_5_a_parent_that_never_returns_does_not_block_its_child() {
     let clock = FakeClock::new();
     let provider = FakeProvider::new().gated();
     let (_, child) = derived(&provider, &clock, &[]);
@@ -74,9 +74,9 @@ fn promise_5_a_parent_that_never_answers_does_not_hold_its_child() {
     provider.open();
 }
 
-/// What concerns one process alone (here: its parent's manager was shut down) is recorded for all.
+/// An error of one process alone (here: its parent's manager was shut down) is not recorded for all.
 #[test]
-fn a_parent_that_was_shut_down_in_one_process_is_no_trouble_in_another() {
+fn a_parent_shut_down_in_one_process_does_not_fail_the_others() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let manager = || {
@@ -91,10 +91,10 @@ fn a_parent_that_was_shut_down_in_one_process_is_no_trouble_in_another() {
     assert_eq!(got.map_err(|error| error.kind()), Ok("token-1".into()));
 }
 
-/// A child that is refused for a reason of its own (a right that it lacks, a code that its vendor uses for both)
-/// costs its parent one good token for each of its tries, for ever, and with it all other children of that parent.
+/// A child that is refused for a reason of its own (a missing right, a code with two meanings) must not cost its parent
+/// a valid token for each attempt, and all other children with it.
 #[test]
-fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_each_time() {
+fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_for_each_fetch() {
     let clock = FakeClock::new();
     let granting = FakeProvider::new().lifetime(24 * HOUR);
     let parent = builder(&granting, &clock).build().unwrap();
@@ -108,10 +108,9 @@ fn a_child_that_is_always_refused_does_not_cost_its_parent_a_token_each_time() {
     assert!(granting.calls() < 20, "{} tokens of the parent in little more than an hour", granting.calls());
 }
 
-/// That a parent's token was refused when it was new is never forgotten,
-/// though it was taken afterwards.
+/// A parent's token that was refused when it was new, and accepted later, is replaced when it is refused again.
 #[test]
-fn a_parents_token_that_was_taken_since_it_was_refused_is_replaced_when_it_is_refused() {
+fn a_token_of_a_parent_that_is_refused_again_later_is_replaced() {
     let clock = FakeClock::new();
     let granting = FakeProvider::new().lifetime(24 * HOUR);
     let parent = builder(&granting, &clock).build().unwrap();
@@ -129,11 +128,11 @@ fn a_parents_token_that_was_taken_since_it_was_refused_is_replaced_when_it_is_re
     });
     let tokens = builder(&child, &clock).build().unwrap();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TokenRejected);
-    // A hiccup of the service: now it takes it.
+    // The service had a temporary fault, and accepts the token now.
     refused.lock().unwrap().remove("token-2");
     clock.advance(SECOND * 120);
     assert!(text(&tokens).ends_with("token-2"));
-    // An hour later it is revoked.
+    // An hour later the token is revoked.
     refused.lock().unwrap().insert("token-2".to_owned());
     clock.advance(HOUR);
     let mut got = tokens.token();

@@ -11,7 +11,7 @@ use crate::common::stores::*;
 use crate::common::wait::*;
 
 #[test]
-fn a_forced_refresh_forces_a_provider_that_can_be_forced_as_often_as_it_may() {
+fn forced_refreshes_are_forced_at_the_provider_within_the_quota() {
     let clock = FakeClock::new();
     let forced = Arc::new(Mutex::new(Vec::new()));
     let profile = Profile::default().forced_quota(2).min_forced_interval(SECOND * 30);
@@ -27,7 +27,7 @@ fn a_forced_refresh_forces_a_provider_that_can_be_forced_as_often_as_it_may() {
     let (one, another) = (manager(), manager());
     text(&one);
     one.force_refresh().unwrap();
-    // Another process has forced it less than 30 s ago.
+    // Another process forced a refresh less than 30 s ago.
     text(&another);
     another.force_refresh().unwrap();
     clock.advance(SECOND * 30);
@@ -38,7 +38,7 @@ fn a_forced_refresh_forces_a_provider_that_can_be_forced_as_often_as_it_may() {
     let quota = another.status().quota.unwrap();
     assert_eq!((quota.calls, quota.forced, quota.forced_limit), (5, 2, Some(2)));
     assert!(another.status().to_string().contains("2 of 2 forced"), "{}", another.status());
-    // A day after the first call it begins anew.
+    // A day after the first call the quota is full again.
     clock.advance(HOUR * 24);
     another.force_refresh().unwrap();
     assert_eq!(forced.lock().unwrap().last(), Some(&true));
@@ -62,7 +62,7 @@ fn a_rejected_token_that_is_granted_again_is_forced_away() {
     tokens.reject(&first).unwrap();
     let second = tokens.token().unwrap();
     assert_eq!(second.expose(), "t-2");
-    // The quota is used up: it is granted again, and used again.
+    // The quota is used up: the same token is granted and used again.
     tokens.reject(&second).unwrap();
     assert_eq!((text(&tokens), tokens.metrics().reinstated_tokens), ("t-2".into(), 1));
     assert_eq!(provider.calls(), 4);
@@ -87,7 +87,7 @@ fn a_daily_quota_keeps_a_reserve_for_rejected_tokens() {
     assert_eq!(provider.calls(), 2);
     assert_eq!(tokens.status().quota.unwrap().calls_limit, Some(4));
 
-    // A day after the first call there are new ones, and of these the reserve is for what was rejected.
+    // A day after the first call there are new calls, of which the reserve is for rejected tokens.
     clock.advance(HOUR * 22);
     assert_eq!(text(&tokens), "token-3");
     clock.advance(HOUR / 2);
@@ -100,7 +100,7 @@ fn a_daily_quota_keeps_a_reserve_for_rejected_tokens() {
 }
 
 #[test]
-fn what_a_provider_wants_renewed_sooner_is_renewed_sooner_by_those_who_adopt_it_too() {
+fn a_refresh_time_set_by_the_provider_holds_for_managers_that_adopt_the_token() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let provider = FakeProvider::new()
@@ -118,10 +118,10 @@ fn what_a_provider_wants_renewed_sooner_is_renewed_sooner_by_those_who_adopt_it_
     assert_eq!(text(&another), "t-2");
 }
 
-/// The quota's key cannot be written, all else can. Each process then counts its forced refreshes alone: together they
-/// force as often as there are processes, against "store down: no forced refresh".
+/// The key of the quota cannot be written, all other keys can. Nothing is forced, because each process would count its
+/// forced refreshes alone.
 #[test]
-fn nothing_is_forced_when_it_cannot_be_counted_for_all() {
+fn nothing_is_forced_while_the_shared_count_cannot_be_written() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     let forced = Arc::new(AtomicUsize::new(0));
@@ -142,9 +142,9 @@ fn nothing_is_forced_when_it_cannot_be_counted_for_all() {
     assert_eq!(forced.load(Ordering::SeqCst), 0);
 }
 
-/// The spacing of forced refreshes is forgotten with the day: two processes force within a second at its end.
+/// The interval between forced refreshes also holds across the end of a day.
 #[test]
-fn forced_refreshes_keep_their_distance_when_a_day_ends() {
+fn forced_refreshes_keep_their_interval_when_a_day_ends() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let forced = Arc::new(AtomicUsize::new(0));
@@ -168,7 +168,7 @@ fn forced_refreshes_keep_their_distance_when_a_day_ends() {
     assert_eq!(forced.load(Ordering::SeqCst), 1, "within a second of one another");
 }
 
-/// A first renewal without a ticket, or with a parent that fails, never reaches the provider and is counted as a call.
+/// A fetch without a ticket, or with a parent that fails, does not reach the provider and is not counted.
 #[test]
 fn only_calls_that_reach_the_provider_are_counted() {
     let clock = FakeClock::new();
@@ -187,10 +187,10 @@ fn only_calls_that_reach_the_provider_are_counted() {
     assert!(got.is_ok(), "{:?}", got.unwrap_err());
 }
 
-/// The reserve of a daily quota is for rejected tokens; one rejection long ago, or an `invalidate`, opens it to plain
-/// renewals of a token that nobody refused.
+/// The reserve of a daily quota is for rejected tokens. An old rejection, or an `invalidate`, does not open it to
+/// ordinary refreshes.
 #[test]
-fn the_reserve_is_not_used_up_by_renewals_after_a_rejection_that_is_settled() {
+fn refreshes_after_a_settled_rejection_do_not_use_the_reserve() {
     let clock = FakeClock::new();
     let provider = FakeProvider::new()
         .with_profile(Profile::default().daily_quota(4, 2))
@@ -203,7 +203,7 @@ fn the_reserve_is_not_used_up_by_renewals_after_a_rejection_that_is_settled() {
     tokens.reject(&first).unwrap();
     assert_eq!(text(&tokens), "t-2", "the rejected one is replaced");
     clock.advance(HOUR);
-    eventually("the refresher drops what is dead", || tokens.status().state == TokenState::Empty);
+    eventually("the scheduler drops the expired token", || tokens.status().state == TokenState::Empty);
     let error = tokens.token().map(|token| token.expose().to_owned());
     assert_eq!(error.map_err(|error| error.kind()), Err(ErrorKind::Throttled));
 }

@@ -8,9 +8,9 @@ use evertoken::{DeviceSignIn, MemoryStore, OAuth2, RefreshToken, TokenManager};
 use crate::common::http_host::answering;
 use crate::common::wait::*;
 
-/// A program that waits in short pieces, as the method is meant for, never asks the server at all.
+/// A program may wait in many pieces that are shorter than the poll interval.
 #[test]
-fn a_program_that_waits_for_a_sign_in_in_short_pieces_is_signed_in() {
+fn many_short_waits_complete_a_sign_in() {
     let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let mut prompt = DeviceSignIn::new(host.url() + "/device_authorization", client).begin().unwrap();
@@ -23,9 +23,9 @@ fn a_program_that_waits_for_a_sign_in_in_short_pieces_is_signed_in() {
     assert!(signed_in.is_some(), "it was asked {} times", host.calls_to("/token"));
 }
 
-/// What turns the direction of the text is no control character for `char::is_control`.
+/// Characters that turn the direction of text are no control characters for `char::is_control`.
 #[test]
-fn a_user_code_does_not_turn_the_text_of_the_terminal() {
+fn a_user_code_with_text_direction_characters_is_refused() {
     for user_code in ["AB\\u202eDC", "A\\u2066B", "A\\u200bB"] {
         let body = format!(
             r#"{{"device_code":"d","user_code":"{user_code}","verification_uri":"https://h/","expires_in":60}}"#
@@ -37,7 +37,7 @@ fn a_user_code_does_not_turn_the_text_of_the_terminal() {
     }
 }
 
-/// LOW: "no longer than `wait`": a poll that is under way when the wait is over is not bounded by it.
+/// A poll that is in flight when the wait ends may exceed it by one exchange.
 #[test]
 fn a_wait_for_a_sign_in_is_at_most_one_exchange_longer_than_it_says() {
     let body = r#"{"device_code":"d","user_code":"A","verification_uri":"https://h/","expires_in":60,"interval":1}"#;
@@ -52,10 +52,10 @@ fn a_wait_for_a_sign_in_is_at_most_one_exchange_longer_than_it_says() {
     assert!(took < SECOND * 10, "{took:?} in place of 6.5 s");
 }
 
-/// With a key of its own the record has no identity. The number of the refresh token in it is that
-/// of the sign-in before, and the first one of the new sign-in is number 0: it looked used up, whatever the person did.
+/// Under a custom key the record has no identity, and the new sign-in starts with number 0, below the number of the
+/// last sign-in. The new refresh token must not count as used.
 #[test]
-fn a_person_who_signs_in_again_gets_a_token_under_a_key_of_the_programs_own() {
+fn a_second_sign_in_under_a_custom_key_brings_a_token() {
     let host = FakeVendor::oauth2().another_refresh_token("client", "refresh-of-the-second-sign-in");
     let store = MemoryStore::new();
     let manager = |first: &str| {
@@ -66,15 +66,15 @@ fn a_person_who_signs_in_again_gets_a_token_under_a_key_of_the_programs_own() {
     before.token().unwrap();
     drop(before);
     let after = manager("refresh-of-the-second-sign-in");
-    // That of the sign-in before, which the service refuses.
+    // The token of the first sign-in, which the service refuses.
     after.reject(&after.token().unwrap()).unwrap();
     let got = after.token();
     assert!(got.is_ok(), "{}; used: {:?}", got.unwrap_err(), host.used_refresh_tokens());
 }
 
-/// It is over, the person has refused, and it asks again whenever it is called, without any pause.
+/// The person has refused; later calls must not ask the server again.
 #[test]
-fn a_sign_in_that_is_over_does_not_ask_the_server_again() {
+fn a_finished_sign_in_does_not_ask_the_server_again() {
     let host = FakeVendor::oauth2().device_interval(SECOND);
     let client = OAuth2::public(host.token_url(), "client");
     let mut prompt = DeviceSignIn::new(host.url() + "/device_authorization", client).begin().unwrap();

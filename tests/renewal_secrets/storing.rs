@@ -1,4 +1,4 @@
-//! A new refresh token is stored whatever fails, and an older one never replaces it.
+//! A new refresh token is stored whatever fails, and an older one never replaces a newer one.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -13,32 +13,32 @@ use crate::common::renewal::*;
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// One failed write of the state, the store well again at once. The record is published and the lease freed
-/// all the same, so the next process that fetches uses the refresh token that is used up.
+/// One write of the refresh token fails, and the store is back at once. The record is published and the lease freed all
+/// the same, so the next process must not use the old refresh token.
 #[test]
-fn a_state_that_could_not_be_stored_once_is_not_used_twice_by_another_process() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn after_one_failed_write_no_other_process_uses_the_old_refresh_token() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let failures = AtomicUsize::new(0);
     store.before_write(move |key, _| {
         let fails = key.as_str().ends_with(":state") && failures.fetch_add(1, Ordering::SeqCst) == 0;
         if fails { Err(store_error()) } else { Ok(()) }
     });
-    let one = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
-    let another = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let one = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
+    let another = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!((text(&one), text(&another)), ("token-1".into(), "token-1".into()));
     let _ = another.force_refresh();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// The same with a token that is of no use. Nothing is held, so the refresher never looks: the state stays in memory
-/// although the store is well.
+/// As above with an unusable access token: the scheduler has no token to watch, and has to store the refresh token all
+/// the same.
 #[test]
-fn a_state_that_came_with_nothing_to_hold_is_stored_when_the_store_is_well() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_refresh_token_without_an_access_token_is_stored_when_the_store_is_back() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     let token = tokens.token().unwrap();
     store.remove_hook();
     tokens.reject(&token).unwrap();
@@ -48,50 +48,50 @@ fn a_state_that_came_with_nothing_to_hold_is_stored_when_the_store_is_well() {
     );
 }
 
-/// The last handle goes while a state is not stored: nobody tries once more, and it is gone.
+/// The last handle is dropped while a refresh token is not stored.
 #[test]
-fn a_state_that_is_not_stored_yet_survives_the_last_handle() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn an_unstored_refresh_token_survives_the_last_handle() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     text(&tokens);
     store.remove_hook();
     drop(tokens);
     assert!(becomes_so(&clock, SECOND * 5, || store.renewal_secret().is_some()), "the refresh token is lost");
 }
 
-/// The same with `shutdown`.
+/// As above with `shutdown`.
 #[test]
-fn a_state_that_is_not_stored_yet_survives_a_shutdown() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn an_unstored_refresh_token_survives_a_shutdown() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     text(&tokens);
     store.remove_hook();
     tokens.shutdown(SECOND);
     assert!(becomes_so(&clock, SECOND * 5, || store.renewal_secret().is_some()), "the refresh token is lost");
 }
 
-/// The store falls back to an older state (a failover that lost a write). The manager that holds the newer one throws
-/// it away and uses the older one again.
+/// The store falls back to an older refresh token, as after a failover that lost a write. The manager with the newer
+/// one stores that again.
 #[test]
-fn a_newer_refresh_token_is_not_lost_to_an_older_one_after_a_failover() {
+fn after_a_failover_an_older_refresh_token_does_not_replace_a_newer_one() {
     fall_back(false);
 }
 
-/// The same when the newer one is not even stored yet: `store_state` takes any other for a later one.
+/// As above, when the newer one is not stored yet.
 #[test]
-fn an_unsaved_refresh_token_is_not_lost_to_an_older_one_after_a_failover() {
+fn after_a_failover_an_older_refresh_token_does_not_replace_an_unstored_newer_one() {
     fall_back(true);
 }
 
 fn fall_back(unsaved: bool) {
     {
-        let (server, clock) = (Server::default(), FakeClock::new());
+        let (server, clock) = (RotatingServer::default(), FakeClock::new());
         let store = HookedStore::on_clock(&clock);
-        let tokens = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+        let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
         assert_eq!(text(&tokens), "token-1");
         let before = store.renewal_secret().unwrap();
         clock.advance(2 * HOUR);
@@ -102,59 +102,59 @@ fn fall_back(unsaved: bool) {
             assert_eq!(text(&tokens), "token-3");
             store.remove_hook();
         }
-        let gone = clock_life(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
+        let gone = clock_lifetime(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
         store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
         clock.advance(2 * HOUR);
         let _ = tokens.token();
-        assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.shown());
+        assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.presented());
     }
 }
 
-fn clock_life(entry: &Entry, passed: Duration) -> Duration {
+fn clock_lifetime(entry: &Entry, passed: Duration) -> Duration {
     entry.remaining() - passed
 }
 
-/// The store loses its keys. A manager that has only adopted records since it last fetched puts its old refresh token
-/// back, over which another process is two ahead, and uses it.
+/// The store loses its keys. A manager that has only adopted records since its last fetch must not store its old
+/// refresh token again, because another process has used it since.
 #[test]
-fn after_a_flush_nobody_brings_back_a_refresh_token_that_was_used() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn after_a_flush_no_manager_stores_a_used_refresh_token() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
-    let old = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
-    let new = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let old = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
+    let new = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&old), "token-1");
     clock.advance(2 * HOUR);
     assert_eq!((text(&new), text(&old)), ("token-2".into(), "token-2".into()));
-    // Both are alive, and one of them has what counts.
+    // Both managers run, and one of them has the latest refresh token.
     let key = store.key(":state");
     store.inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     let _ = old.force_refresh();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// A Redis whose clock is set back by two seconds (or a replica that is two seconds behind) says that more is left of
-/// the state than it was given. It is then taken for nothing, and the first refresh token is used again.
+/// A Redis whose clock was set back by two seconds, or a replica that is two seconds behind, reports a longer remaining
+/// time than was written. The refresh token is still used, and not the first one.
 #[test]
-fn a_state_whose_store_says_that_more_is_left_than_it_was_given_is_still_the_state() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_refresh_token_is_used_although_the_store_reports_a_longer_lifetime_than_it_was_given() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
-    let one = builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let one = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&one), "token-1");
     let state = store.renewal_secret().unwrap();
-    let fresh = || builder(&refreshing(&server), &clock).store(store.clone()).build().unwrap();
+    let fresh = || builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
     let life = state.remaining() + SECOND * 2;
     store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((state.bytes(), life))).unwrap();
     let another = fresh();
     assert_eq!(text(&another), "token-1");
     let _ = another.force_refresh();
-    assert!(!server.used_twice(), "{:?}", server.shown());
+    assert!(!server.used_twice(), "{:?}", server.presented());
 }
 
-/// A write of the state that hangs is given up, and lands when others are far ahead: it replaces whatever is there
-/// (`Expected::Any`), although it was to replace one version only.
+/// A write of a refresh token hangs, and takes effect when other processes have newer ones: it was to replace one
+/// version only.
 #[test]
-fn a_late_write_of_a_state_does_not_replace_a_newer_one() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_late_write_of_a_refresh_token_does_not_replace_a_newer_one() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     let (go, may_go) = bounded::<()>(0);
     let (landing, lands) = bounded(1);
@@ -166,15 +166,15 @@ fn a_late_write_of_a_state_does_not_replace_a_newer_one() {
         }
         Ok(())
     });
-    let graceful = |server: &Server| {
-        (0..9).fold(FakeProvider::new().with_renewal(keeps()), |provider, _| {
+    let graceful = |server: &RotatingServer| {
+        (0..9).fold(FakeProvider::new().with_renewal(rotating_profile()), |provider, _| {
             let server = server.clone();
             provider.then(move |context| server.grant_within_grace(context))
         })
     };
     let late = builder(&graceful(&server), &clock).store(store.clone()).build().unwrap();
     assert_eq!(text(&late), "token-1", "its refresh token is not stored yet");
-    // Its lease is over.
+    // The lease has expired.
     clock.advance(SECOND * 30);
     let other = builder(&graceful(&server), &clock).store(store.clone()).build().unwrap();
     other.token().unwrap();
@@ -187,14 +187,14 @@ fn a_late_write_of_a_state_does_not_replace_a_newer_one() {
     assert_eq!(store.renewal_secret_text(), newest, "an older refresh token has taken the place of a newer one");
 }
 
-/// The state's key cannot be written, all else can. The manager looks every second, and says each time that the store
-/// cannot be used and that it can be used again: two lines in the log per second, one of them a warning.
+/// The key of the refresh token cannot be written, all other keys can. The manager tries each second, and must not
+/// report the store as down and up again each time.
 #[test]
-fn a_state_that_cannot_be_stored_is_said_once_and_not_each_second() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn an_unstored_refresh_token_is_reported_once_and_not_each_second() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::on_clock(&clock);
     store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-    let tokens = builder(&refreshing(&server), &clock).store(store).build().unwrap();
+    let tokens = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     let events = tokens.events();
     text(&tokens);
     let mut told = 0;
@@ -207,26 +207,25 @@ fn a_state_that_cannot_be_stored_is_said_once_and_not_each_second() {
     assert!(told <= 3, "{told} times in 200 seconds");
 }
 
-/// 2 and 6, lost: the last handle goes while the fetch is in the air. Its one write of the state fails, and nobody tries
-/// again: `leave_state` has come and gone.
+/// The last handle is dropped during a fetch, and the first write of the new refresh token fails.
 #[test]
-fn a_state_that_lands_after_the_last_handle_has_gone_is_tried_to_store_more_than_once() {
-    lands_late(false);
+fn after_the_last_handle_a_new_refresh_token_is_written_again_when_a_write_fails() {
+    new_refresh_token_after_the_end(false);
 }
 
-/// The same after a `shutdown` that did not wait.
+/// As above, after a `shutdown` that did not wait.
 #[test]
-fn a_state_that_lands_after_a_shutdown_is_tried_to_store_more_than_once() {
-    lands_late(true);
+fn after_a_shutdown_a_new_refresh_token_is_written_again_when_a_write_fails() {
+    new_refresh_token_after_the_end(true);
 }
 
-fn lands_late(shut_down: bool) {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn new_refresh_token_after_the_end(shut_down: bool) {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let (entered, has_entered) = bounded(1);
     let (go, may_go) = bounded::<()>(1);
     let granting = server.clone();
-    let provider = FakeProvider::new().with_renewal(keeps()).then(move |context| {
+    let provider = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
         entered.send(()).unwrap();
         let _ = may_go.recv_timeout(SECOND * 5);
         granting.grant(context)

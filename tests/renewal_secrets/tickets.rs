@@ -16,7 +16,7 @@ use crate::common::stores::*;
 use crate::common::wait::*;
 
 #[test]
-fn a_ticket_replaces_what_cannot_be_read() {
+fn a_ticket_replaces_an_unreadable_one() {
     let clock = FakeClock::new();
     let store = FaultyStore::on_clock(&clock);
     let tokens = builder(&needing_tickets(1), &clock).store(store.clone()).build().unwrap();
@@ -28,7 +28,7 @@ fn a_ticket_replaces_what_cannot_be_read() {
 }
 
 #[test]
-fn a_ticket_that_is_handed_in_ends_the_pause_here_and_is_there_for_all() {
+fn a_ticket_ends_the_cooldown_and_serves_all_managers_of_the_suite() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let tokens = builder(&needing_tickets(3), &clock).store(store.clone()).build().unwrap();
@@ -56,7 +56,7 @@ fn corp_provider_without_a_ticket() -> FakeProvider {
 }
 
 #[test]
-fn a_ticket_that_is_too_old_is_none() {
+fn an_expired_ticket_is_not_used() {
     for store in [false, true] {
         let clock = FakeClock::new();
         let memory = MemoryStore::with_clock(clock.clone());
@@ -71,7 +71,7 @@ fn a_ticket_that_is_too_old_is_none() {
 }
 
 #[test]
-fn the_latest_of_two_tickets_counts() {
+fn the_latest_of_two_tickets_is_used() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let one = builder(&needing_tickets(1), &clock).store(store.clone()).build().unwrap();
@@ -99,10 +99,10 @@ fn a_ticket_works_while_the_store_does_not_and_is_stored_when_it_is_back() {
 }
 
 #[test]
-fn a_ticket_for_a_provider_that_takes_none_is_a_mistake() {
+fn a_ticket_for_a_provider_that_takes_none_is_refused() {
     let plain = TokenManager::new(FakeProvider::new());
     assert_eq!(plain.set_ticket("ticket").unwrap_err().kind(), ErrorKind::Config);
-    let rotating = TokenManager::new(refreshing(&Server::default()));
+    let rotating = TokenManager::new(rotating_provider(&RotatingServer::default()));
     assert_eq!(rotating.set_ticket("ticket").unwrap_err().kind(), ErrorKind::Config);
     let tokens = TokenManager::new(needing_tickets(0));
     for bad in ["", " ", &"x".repeat(4097)] {
@@ -111,22 +111,22 @@ fn a_ticket_for_a_provider_that_takes_none_is_a_mistake() {
 }
 
 #[test]
-fn neither_status_nor_events_nor_debug_tell_a_state() {
+fn neither_status_nor_events_nor_debug_output_show_a_renewal_secret() {
     let clock = FakeClock::new();
     let tokens = builder(&needing_tickets(2), &clock).build().unwrap();
     let events = tokens.events();
     tokens.set_ticket("hunter2").unwrap();
-    // The token has it in it, and is not told either.
+    // The token contains the ticket, and is not shown either.
     assert_eq!(text(&tokens), "hunter2-0");
     let told: Vec<_> = events.try_iter().map(|event| format!("{event} {event:?}")).collect();
     let shown = format!("{tokens:?} {} {:?} {told:?}", tokens.status(), tokens.status());
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
-/// A store that hangs stores the first of two tickets after the second was handed in, and gives it a whole life from
-/// then. So the older one counts as the later one.
+/// A store that hangs writes the first of two tickets after the second was set, with a whole lifetime from then. The
+/// older ticket must not count as the later one.
 #[test]
-fn a_newer_ticket_is_not_lost_to_an_older_one_that_a_slow_store_stored_late() {
+fn a_late_write_of_a_ticket_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     let (go, may_go) = bounded::<()>(0);
@@ -143,16 +143,16 @@ fn a_newer_ticket_is_not_lost_to_an_older_one_that_a_slow_store_stored_late() {
     tokens.set_ticket("ticket-2").unwrap_err();
     clock.advance(SECOND / 2);
     go.send(()).unwrap();
-    eventually("the late write lands", || store.renewal_secret().is_some());
+    eventually("the late write takes effect", || store.renewal_secret().is_some());
     assert!(store.renewal_secret_text().contains("ticket-1"), "it was given up, and landed all the same");
     clock.advance(SECOND * 60);
     let got = text(&tokens);
     assert!(got.starts_with("ticket-2"), "{got}");
 }
 
-/// The store is flushed, a manager puts its old ticket back, and the one that has the newer one takes over the old.
+/// The store is flushed and a manager stores its old ticket again. A manager with the newer ticket keeps that.
 #[test]
-fn a_newer_ticket_is_not_lost_to_an_older_one_after_a_flush() {
+fn after_a_flush_an_older_ticket_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     let old = builder(&needing_tickets(9), &clock).store(store.clone()).build().unwrap();
@@ -170,20 +170,20 @@ fn a_newer_ticket_is_not_lost_to_an_older_one_after_a_flush() {
     assert!(got.starts_with("ticket-2"), "{got}");
 }
 
-/// A ticket that comes while a fetch without one is under way. The fetch comes back with `TicketRequired`, and its pause
-/// holds although the ticket is there: here, and in the record for all.
+/// A ticket is set during a fetch without one. The fetch fails with `TicketRequired`, and leaves no cooldown, neither
+/// in the manager nor in the record.
 #[test]
-fn a_ticket_that_comes_during_a_fetch_leaves_no_pause_for_want_of_one() {
-    come_during_a_fetch(false);
+fn a_ticket_that_comes_during_a_fetch_leaves_no_cooldown() {
+    ticket_during_a_fetch(false);
 }
 
-/// The same with a store.
+/// As above with a store.
 #[test]
-fn a_ticket_that_comes_during_a_fetch_leaves_no_pause_for_all() {
-    come_during_a_fetch(true);
+fn a_ticket_that_comes_during_a_fetch_leaves_no_cooldown_in_any_manager() {
+    ticket_during_a_fetch(true);
 }
 
-fn come_during_a_fetch(shared: bool) {
+fn ticket_during_a_fetch(shared: bool) {
     {
         let clock = FakeClock::new();
         let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
@@ -206,16 +206,16 @@ fn come_during_a_fetch(shared: bool) {
         has_entered.recv().unwrap();
         tokens.set_ticket("ticket-1").unwrap();
         go.send(()).unwrap();
-        eventually("the first fetch is over", || !tokens.status().fetching);
+        eventually("the first fetch has ended", || !tokens.status().fetching);
         drop(events);
         let got = tokens.token().map(|token| token.expose().to_owned());
         assert_eq!(got.map_err(|error| error.kind()), Ok("ticket-1".into()), "shared: {shared}");
     }
 }
 
-/// HIGH: "they are told later": not by a process that only takes in the tickets (a callback server) and holds no token.
+/// A process that only receives tickets (a callback server) and has no token stores them too.
 #[test]
-fn a_ticket_that_could_not_be_stored_is_stored_later_by_a_process_that_holds_no_token() {
+fn an_unstored_ticket_is_stored_later_by_a_process_without_a_token() {
     let clock = FakeClock::new();
     let store = HookedStore::on_clock(&clock);
     store.before_write(|_, _| Err(store_error()));
@@ -228,10 +228,9 @@ fn a_ticket_that_could_not_be_stored_is_stored_later_by_a_process_that_holds_no_
     drop(callback);
 }
 
-/// A process that has no ticket is told of one by nothing but the end of its own pause: with a long backoff, or a long
-/// `Retry-After`, that is an hour, although the ticket is in the store and the failure is gone from the record.
+/// A process without a ticket notices a new one at its next check of the store, even during a cooldown of an hour.
 #[test]
-fn a_ticket_ends_the_pause_of_other_processes_within_their_local_max_age() {
+fn a_ticket_ends_the_cooldown_of_other_processes_within_the_store_check_interval() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     let manager = || {
@@ -242,11 +241,11 @@ fn a_ticket_ends_the_pause_of_other_processes_within_their_local_max_age() {
     assert_eq!(another.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     one.set_ticket("ticket-1").unwrap();
     clock.advance(SECOND * 61);
-    eventually("it has looked", || another.token().is_ok());
+    eventually("the manager has checked the store", || another.token().is_ok());
 }
 
-/// Numbers count what one process was handed since the store was empty. After a flush the ticket
-/// with the higher number is the older one, and is taken for the later one although it is not unstored.
+/// Tickets are numbered from when the store was empty. After a flush the ticket with the higher number can be the older
+/// one.
 #[test]
 fn after_a_flush_an_older_ticket_with_a_higher_number_does_not_replace_a_newer_one() {
     let clock = FakeClock::new();
@@ -268,15 +267,15 @@ fn after_a_flush_an_older_ticket_with_a_higher_number_does_not_replace_a_newer_o
     assert!(got.starts_with("ticket-4"), "the one that was handed the newer one asks with {got}");
 }
 
-/// The same without a flush: one process is cut off from the store and handed two tickets, another is handed the third.
+/// Without a flush: one process is cut off from the store and gets two tickets, another process gets the third.
 #[test]
-fn tickets_that_came_during_an_outage_do_not_replace_one_that_came_later_elsewhere() {
+fn tickets_set_during_an_outage_do_not_replace_a_later_one_of_another_process() {
     let clock = FakeClock::new();
     let memory = MemoryStore::with_clock(clock.clone());
     let (near, far) = (HookedStore::over(&memory), HookedStore::over(&memory));
     let one = builder(&needing_tickets(20), &clock).store(near).build().unwrap();
     let another = builder(&needing_tickets(20), &clock).store(far.clone()).build().unwrap();
-    // In steps, with time for what is under way: a look during which minutes pass takes the ticket for as much older.
+    // In steps, with time for work in flight: a check during which minutes pass would count the ticket as much older.
     let two_minutes_pass = || {
         for _ in 0..24 {
             clock.advance(SECOND * 5);
@@ -294,7 +293,7 @@ fn tickets_that_came_during_an_outage_do_not_replace_one_that_came_later_elsewhe
     two_minutes_pass();
     far.remove_hook();
     let mut got = String::new();
-    // It may go on with its own as long as it leaves the store alone.
+    // The manager may use its own ticket until it asks the store again.
     let forced = becomes_so(&clock, SECOND * 5, || {
         got = another.force_refresh().map_or_else(|_| got.clone(), |token| token.expose().to_owned());
         assert!(far.renewal_secret_text().contains("ticket-3"), "stored: {}", far.renewal_secret_text());
@@ -303,10 +302,9 @@ fn tickets_that_came_during_an_outage_do_not_replace_one_that_came_later_elsewhe
     assert!(forced, "asks with {got}; stored: {}", far.renewal_secret_text());
 }
 
-/// Two pushes at once in one process: what is held is read before the store is, and "certain" for the first of them
-/// even when the second came in between.
+/// Two tickets are set at once in one process, and the second one arrives between two steps of the first.
 #[test]
-fn of_two_tickets_that_are_handed_in_at_once_the_second_counts() {
+fn the_second_of_two_tickets_set_at_once_is_used() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let tokens = builder(&needing_tickets(20), &clock).store(store.clone()).build().unwrap();
@@ -332,20 +330,19 @@ fn of_two_tickets_that_are_handed_in_at_once_the_second_counts() {
     assert!(got.starts_with("ticket-2"), "asks with {got}; stored: {}", store.renewal_secret_text());
 }
 
-/// A token that is due and that nobody uses keeps the refresher from looking at the store until it is dead,
-/// although a ticket is not stored yet.
+/// A token that is due and unused stops the checks of the store, but an unstored ticket must be stored.
 #[test]
-fn a_ticket_is_stored_when_the_store_is_back_though_the_held_token_is_due_and_unused() {
+fn a_ticket_is_stored_when_the_store_is_back_although_the_current_token_is_due_and_unused() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let provider = needing_tickets(20).with_profile(Profile::default());
     let tokens = builder(&provider, &clock).store(store.clone()).refresh_ahead(HOUR).build().unwrap();
     let another = builder(&needing_tickets(20), &clock).store(store.clone()).build().unwrap();
     another.set_ticket("ticket-1").unwrap();
-    // Adopted without anybody having taken it.
+    // Adopted, without a call that returns it.
     another.token().unwrap();
     tokens.warm_up();
-    eventually("it has one", || tokens.status().fingerprint.is_some() && !tokens.status().fetching);
+    eventually("the manager has a token", || tokens.status().fingerprint.is_some() && !tokens.status().fetching);
     clock.advance(HOUR * 3 / 2);
     thread::sleep(SECOND / 5);
     assert_eq!(tokens.status().refresh_in, Some(Duration::ZERO));
@@ -361,7 +358,7 @@ fn a_ticket_is_stored_when_the_store_is_back_though_the_held_token_is_due_and_un
 
 /// An idle manager that missed a ticket long ago.
 #[test]
-fn a_manager_that_missed_a_ticket_does_not_look_at_the_store_for_ever() {
+fn a_manager_that_missed_a_ticket_stops_asking_the_store() {
     let clock = FakeClock::new();
     let store = HookedStore::over(&MemoryStore::with_clock(clock.clone()));
     let tokens = builder(&needing_tickets(20), &clock).store(store.clone()).build().unwrap();
@@ -384,9 +381,9 @@ fn a_manager_that_missed_a_ticket_does_not_look_at_the_store_for_ever() {
     assert!(reads < 5, "{reads} reads in half an hour, half an hour after anybody asked");
 }
 
-/// The wall clock is set back between two tickets; by it the older one is younger.
+/// The wall clock is set back between two tickets, so that the older one looks younger.
 #[test]
-fn a_ticket_that_came_before_the_clock_was_set_back_does_not_replace_a_later_one() {
+fn a_ticket_from_before_the_clock_was_set_back_does_not_replace_a_later_one() {
     let clock = FakeClock::new();
     let memory = MemoryStore::with_clock(clock.clone());
     let (near, far) = (HookedStore::over(&memory), HookedStore::over(&memory));
@@ -406,10 +403,9 @@ fn a_ticket_that_came_before_the_clock_was_set_back_does_not_replace_a_later_one
     assert!(waits && stored().contains("ticket-2"), "{}", stored());
 }
 
-/// A vendor that pushes the same ticket again says that it is still good. With a store it ends when the first
-/// push of it would have; without one it does not.
+/// A vendor that pushes the same ticket again confirms its validity, with and without a store.
 #[test]
-fn a_ticket_that_is_pushed_again_lives_on() {
+fn a_ticket_that_is_pushed_again_is_valid_for_longer() {
     for shared in [false, true] {
         let clock = FakeClock::new();
         let tokens = builder(&needing_tickets(20), &clock);

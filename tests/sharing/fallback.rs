@@ -1,4 +1,4 @@
-//! A second store stands in while the first is down, and hands over what it has when the first is back.
+//! A fallback store serves the processes of a host while the primary store is down, and its tokens are copied back.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -10,15 +10,15 @@ use evertoken::store::{Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager};
 
-use crate::common::renewal::{Server, refreshing};
+use crate::common::renewal::{RotatingServer, rotating_provider};
 use crate::common::stores::*;
-use crate::common::two_stores::Host;
+use crate::common::two_stores::TwoStores;
 use crate::common::wait::*;
 
 #[test]
-fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {
-    let host = Host::new();
-    host.break_first(true);
+fn while_the_primary_store_is_down_the_processes_of_a_host_fetch_once() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let managers: Vec<_> = (0..4).map(|_| host.manager()).collect();
     thread::scope(|scope| {
         let asking: Vec<_> = managers.iter().map(|tokens| scope.spawn(|| text(tokens))).collect();
@@ -28,18 +28,18 @@ fn while_the_first_store_is_down_the_processes_of_a_host_fetch_once() {
 }
 
 #[test]
-fn while_the_first_store_works_the_second_is_not_written() {
-    let host = Host::new();
+fn while_the_primary_store_works_the_fallback_store_is_not_written() {
+    let host = TwoStores::new();
     let tokens = host.manager();
     text(&tokens);
-    host.live(&tokens);
-    assert!(host.record(&host.second).is_none() && host.record(&host.first).is_some());
+    host.use_for_four_minutes(&tokens);
+    assert!(host.record(&host.fallback).is_none() && host.record(&host.primary).is_some());
 }
 
 #[test]
-fn a_failed_fetch_answers_the_processes_of_a_host() {
-    let host = Host::new();
-    host.break_first(true);
+fn one_failed_fetch_answers_all_processes_of_a_host() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     host.provider.always_fail(Some(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong")));
     for _ in 0..5 {
         assert_eq!(host.manager().token().unwrap_err().kind(), ErrorKind::InvalidCredentials);
@@ -48,104 +48,104 @@ fn a_failed_fetch_answers_the_processes_of_a_host() {
 }
 
 #[test]
-fn what_is_held_is_handed_to_the_second_store_so_that_a_new_process_finds_it() {
-    let host = Host::new();
+fn the_current_token_is_copied_to_the_fallback_store_for_new_processes() {
+    let host = TwoStores::new();
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
-    host.break_first(true);
-    host.live(&tokens);
+    host.set_primary_broken(true);
+    host.use_for_four_minutes(&tokens);
     assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("token-1", 1));
 }
 
 #[test]
-fn promise_7_what_was_fetched_while_the_first_store_was_down_is_written_there_when_it_is_back() {
-    let host = Host::new();
-    host.break_first(true);
+fn promise_7_a_token_fetched_during_an_outage_is_written_to_the_primary_store_when_that_is_back() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
-    host.break_first(false);
-    host.live(&tokens);
-    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-1", 1));
-    assert!(host.record(&host.second).is_none(), "what has been handed over is over there");
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&tokens);
+    assert_eq!((text(&host.manager_on_another_host()).as_str(), host.provider.calls()), ("token-1", 1));
+    assert!(host.record(&host.fallback).is_none(), "what has been handed over is over there");
 }
 
 #[test]
-fn promise_7_what_only_the_second_store_has_is_copied_over_though_who_fetched_it_is_gone() {
-    let host = Host::new();
-    host.break_first(true);
+fn promise_7_a_token_of_an_ended_process_is_copied_from_the_fallback_store() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(false);
+    host.set_primary_broken(false);
     let next = host.manager();
     assert_eq!((text(&next).as_str(), host.provider.calls()), ("token-1", 1));
-    assert_eq!((text(&host.elsewhere()).as_str(), host.provider.calls()), ("token-1", 1));
-    assert_eq!(next.token().unwrap().remaining(), host.elsewhere().token().unwrap().remaining());
+    assert_eq!((text(&host.manager_on_another_host()).as_str(), host.provider.calls()), ("token-1", 1));
+    assert_eq!(next.token().unwrap().remaining(), host.manager_on_another_host().token().unwrap().remaining());
 }
 
 #[test]
-fn promise_7_a_newer_token_of_the_second_store_replaces_an_older_one_of_the_first() {
-    let host = Host::of(FakeProvider::new().lifetime(HOUR));
+fn promise_7_a_newer_token_of_the_fallback_store_replaces_an_older_one_of_the_primary_store() {
+    let host = TwoStores::of(FakeProvider::new().lifetime(HOUR));
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");
-    host.break_first(true);
+    host.set_primary_broken(true);
     host.clock.advance(HOUR / 2);
     host.manager().force_refresh().unwrap();
-    assert!(host.recorded(&host.second).contains("token-2"));
-    host.break_first(false);
-    host.live(&lasting);
-    eventually("the newer one is taken over", || text(&lasting) == "token-2");
-    assert!(host.recorded(&host.first).contains("token-2"));
+    assert!(host.recorded(&host.fallback).contains("token-2"));
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&lasting);
+    eventually("the newer token is adopted", || text(&lasting) == "token-2");
+    assert!(host.recorded(&host.primary).contains("token-2"));
     assert_eq!(host.provider.calls(), 2);
 }
 
 #[test]
-fn promise_7_an_older_token_of_the_second_store_does_not_replace_a_newer_one_of_the_first() {
-    let host = Host::of(FakeProvider::new().lifetime(HOUR));
-    host.break_first(true);
+fn promise_7_an_older_token_of_the_fallback_store_does_not_replace_a_newer_one_of_the_primary_store() {
+    let host = TwoStores::of(FakeProvider::new().lifetime(HOUR));
+    host.set_primary_broken(true);
     let lasting = host.manager();
     assert_eq!(text(&lasting), "token-1");
-    host.live(&lasting);
-    host.elsewhere().force_refresh().unwrap();
-    host.break_first(false);
-    host.live(&lasting);
-    eventually("the newer one is taken over", || text(&lasting) == "token-2");
-    assert!(host.recorded(&host.first).contains("token-2"));
-    host.live(&lasting);
-    assert!(host.record(&host.second).is_none());
+    host.use_for_four_minutes(&lasting);
+    host.manager_on_another_host().force_refresh().unwrap();
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&lasting);
+    eventually("the newer token is adopted", || text(&lasting) == "token-2");
+    assert!(host.recorded(&host.primary).contains("token-2"));
+    host.use_for_four_minutes(&lasting);
+    assert!(host.record(&host.fallback).is_none());
 }
 
 #[test]
-fn promise_4_what_was_rejected_where_the_second_store_was_not_told_does_not_come_back_from_there() {
-    let host = Host::new();
-    host.break_first(true);
+fn promise_4_a_rejected_token_does_not_come_back_from_a_fallback_store_without_the_rejection() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let bad = host.manager().token().unwrap();
-    host.break_first(false);
-    // It came to another host by a way of its own.
-    let other = host.elsewhere();
-    let (key, record) = (other.key().clone(), host.record(&host.second).unwrap());
-    host.first.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
+    host.set_primary_broken(false);
+    // The token reached another host.
+    let other = host.manager_on_another_host();
+    let (key, record) = (other.key().clone(), host.record(&host.fallback).unwrap());
+    host.primary.inner.compare_and_swap(&key, Expected::Absent, Some((record.bytes(), record.remaining()))).unwrap();
     assert_eq!(text(&other), bad.expose());
     other.reject(&bad).unwrap();
     assert_eq!(text(&host.manager()), "token-2");
 }
 
 #[test]
-fn promise_4_a_rejection_while_the_first_store_is_down_takes_effect_in_the_other_processes_of_the_host() {
-    let host = Host::new();
-    host.break_first(true);
+fn promise_4_a_rejection_during_an_outage_takes_effect_in_all_processes_of_the_host() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     let (one, other) = (host.manager(), host.manager());
     let bad = one.token().unwrap();
     assert_eq!(text(&other), bad.expose());
     assert!(one.reject(&bad).is_err(), "other hosts could not be told");
-    host.live(&other);
+    host.use_for_four_minutes(&other);
     assert_eq!((text(&other), text(&one)), ("token-2".to_owned(), "token-2".to_owned()));
     assert_eq!(host.provider.calls(), 2);
 }
 
 #[test]
-fn promise_6_when_both_stores_are_down_tokens_keep_coming() {
-    let host = Host::new();
-    host.break_first(true);
-    host.second.broken.store(true, Ordering::SeqCst);
+fn promise_6_callers_get_tokens_while_both_stores_are_down() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
+    host.fallback.broken.store(true, Ordering::SeqCst);
     let tokens = host.manager();
     let events = tokens.events();
     assert_eq!(text(&tokens), "token-1");
@@ -155,30 +155,30 @@ fn promise_6_when_both_stores_are_down_tokens_keep_coming() {
 }
 
 #[test]
-fn promise_6_a_second_store_that_panics_or_hangs_is_one_that_is_down() {
-    let host = Host::new();
-    host.break_first(true);
-    host.second.panics.store(true, Ordering::SeqCst);
+fn promise_6_a_fallback_store_that_panics_or_hangs_is_down() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
+    host.fallback.panics.store(true, Ordering::SeqCst);
     assert_eq!(text(&host.manager()), "token-1");
-    host.second.panics.store(false, Ordering::SeqCst);
-    let hanging = host.second.gate.clone();
+    host.fallback.panics.store(false, Ordering::SeqCst);
+    let hanging = host.fallback.gate.clone();
     let _hanging = hanging.lock().unwrap();
     assert_eq!(text(&host.manager()), "token-2");
 }
 
 #[test]
-fn an_outage_is_told_once_though_the_second_store_works() {
-    let host = Host::new();
+fn an_outage_is_reported_once_although_the_fallback_store_works() {
+    let host = TwoStores::new();
     let tokens = host.manager();
     text(&tokens);
     let events = tokens.events();
-    host.break_first(true);
+    host.set_primary_broken(true);
     for _ in 0..5 {
         tokens.force_refresh().unwrap();
     }
-    host.live(&tokens);
-    host.break_first(false);
-    host.live(&tokens);
+    host.use_for_four_minutes(&tokens);
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&tokens);
     let told: Vec<_> = events.try_iter().map(|event| event.kind).collect();
     let count = |pick: fn(&EventKind) -> bool| told.iter().filter(|kind| pick(kind)).count();
     assert_eq!(count(|kind| matches!(kind, EventKind::StoreDown { .. })), 1);
@@ -186,54 +186,55 @@ fn an_outage_is_told_once_though_the_second_store_works() {
 }
 
 #[test]
-fn a_refresh_token_is_not_used_while_the_store_that_has_the_latest_is_down() {
-    let server = Server::default();
-    let host = Host::of(refreshing(&server));
+fn without_the_primary_store_no_refresh_token_is_used() {
+    let server = RotatingServer::default();
+    let host = TwoStores::of(rotating_provider(&server));
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(true);
+    host.set_primary_broken(true);
     let error = host.manager().token().unwrap_err();
-    assert_eq!((error.kind(), server.shown().len()), (ErrorKind::Store, 1));
-    host.break_first(false);
+    assert_eq!((error.kind(), server.presented().len()), (ErrorKind::Store, 1));
+    host.set_primary_broken(false);
     host.clock.advance(3 * HOUR);
     assert_eq!((text(&host.manager()), server.used_twice()), ("token-2".to_owned(), false));
 }
 
-/// The first store breaks after the refresh token was shown, so the next one is not in it; whoever has that lives on.
+/// The primary store breaks after the refresh token was used, so it lacks the next one; only the fallback store records
+/// the use.
 #[test]
-fn a_refresh_token_that_only_the_second_store_tells_to_be_used_up_is_not_used() {
-    let server = Server::default();
-    let host = Host::of(refreshing(&server).gated());
+fn a_refresh_token_that_only_the_fallback_store_records_as_used_is_not_used() {
+    let server = RotatingServer::default();
+    let host = TwoStores::of(rotating_provider(&server).gated());
     let holder = host.manager();
     thread::scope(|scope| {
         let asking = scope.spawn(|| text(&holder));
         assert!(host.provider.wait_for_calls(1, PATIENCE));
-        host.break_first(true);
+        host.set_primary_broken(true);
         host.provider.open();
         assert_eq!(asking.join().unwrap(), "token-1");
     });
-    *host.first.unwritable.lock().unwrap() = Some(":state");
-    host.break_first(false);
-    // The lease of the fetch is over.
+    *host.primary.unwritable.lock().unwrap() = Some(":state");
+    host.set_primary_broken(false);
+    // The lease of the fetch has expired.
     host.clock.advance(60 * SECOND);
     let next = host.manager();
     assert_eq!(text(&next), "token-1");
     assert_eq!(next.force_refresh().unwrap_err().kind(), ErrorKind::Store);
-    assert_eq!(server.shown(), ["refresh-0"]);
-    *host.first.unwritable.lock().unwrap() = None;
-    host.live(&holder);
+    assert_eq!(server.presented(), ["refresh-0"]);
+    *host.primary.unwritable.lock().unwrap() = None;
+    host.use_for_four_minutes(&holder);
     host.clock.advance(3 * HOUR);
     assert_eq!((text(&next).as_str(), server.used_twice()), ("token-2", false));
 }
 
 #[test]
-fn what_is_held_of_a_refreshed_token_is_handed_to_the_processes_of_the_host() {
-    let server = Server::default();
-    let host = Host::of(refreshing(&server));
+fn the_current_token_of_a_refresh_token_is_copied_for_the_processes_of_the_host() {
+    let server = RotatingServer::default();
+    let host = TwoStores::of(rotating_provider(&server));
     let tokens = host.manager();
     assert_eq!(text(&tokens), "token-1");
-    host.break_first(true);
-    host.live(&tokens);
-    assert_eq!((text(&host.manager()).as_str(), server.shown().len()), ("token-1", 1));
+    host.set_primary_broken(true);
+    host.use_for_four_minutes(&tokens);
+    assert_eq!((text(&host.manager()).as_str(), server.presented().len()), ("token-1", 1));
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn a_fallback_store_needs_a_store_to_fall_back_from() {
 
 #[cfg(feature = "encryption")]
 #[test]
-fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
+fn a_custom_key_is_refused_with_an_encrypted_fallback_store() {
     use evertoken::{EncryptedStore, EncryptionKey};
     let key = EncryptionKey::new(std::array::from_fn(|at| at as u8)).unwrap();
     let builder = TokenManager::builder(FakeProvider::new()).store(MemoryStore::new()).key("mine");
@@ -252,9 +253,9 @@ fn a_key_of_ones_own_is_refused_with_a_sealed_fallback_store_as_well() {
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
-/// What was wrong was the want of a ticket; the ticket has come.
+/// The recorded failure is the missing ticket, which is set now.
 #[test]
-fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_store_keeps() {
+fn a_ticket_set_during_an_outage_ends_the_failure_in_the_fallback_store() {
     let keeps = RenewalProfile::ticket(Identity::new("suite"), HOUR / 2);
     let provider = (0..5).fold(FakeProvider::new().with_renewal(keeps), |provider, _| {
         provider.then(|context| match context.renewal_secret() {
@@ -262,17 +263,17 @@ fn a_ticket_that_is_handed_in_during_an_outage_ends_the_failure_that_the_second_
             None => Err(Error::new(ErrorKind::TicketRequired, "there is no ticket")),
         })
     });
-    let host = Host::of(provider);
-    host.break_first(true);
+    let host = TwoStores::of(provider);
+    host.set_primary_broken(true);
     let tokens = host.manager();
     assert_eq!(tokens.token().unwrap_err().kind(), ErrorKind::TicketRequired);
     let _ = tokens.set_ticket("ticket");
     assert_eq!(text(&tokens), "ticket-token");
 }
 
-/// Two hosts without their Redis, and a provider whose tokens end each other.
+/// Two hosts without their Redis, and a provider whose tokens invalidate each other.
 #[test]
-fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end() {
+fn hosts_without_their_store_do_not_invalidate_each_others_tokens_endlessly() {
     use evertoken::provider::Profile;
     let provider = FakeProvider::new().with_profile(Profile::default().new_token_ends_old(true));
     let clock = FakeClock::new();
@@ -286,7 +287,7 @@ fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end(
         .collect();
     for round in 0..40 {
         let host = &hosts[round % 2];
-        // The service refuses every token but the latest.
+        // The service accepts the latest token only.
         if let Ok(token) = host.token()
             && token.expose() != format!("token-{}", provider.calls())
         {
@@ -298,67 +299,67 @@ fn hosts_without_their_store_do_not_take_the_tokens_from_each_other_without_end(
     assert!((2..=4).contains(&provider.calls()), "{} fetches in 80 s", provider.calls());
 }
 
-/// Every minute, for each manager, as long as all is well.
+/// The periodic check of each manager, each minute, with a working primary store.
 #[test]
-fn a_fallback_store_costs_the_first_one_no_operation_more_while_that_works() {
+fn a_fallback_store_adds_no_operations_on_a_working_primary_store() {
     let looks = |with: bool| {
-        let host = Host::new();
-        let builder = builder(&host.provider, &host.clock).store(host.first.clone());
-        let tokens = if with { builder.fallback_store(host.second.clone()) } else { builder }.build().unwrap();
+        let host = TwoStores::new();
+        let builder = builder(&host.provider, &host.clock).store(host.primary.clone());
+        let tokens = if with { builder.fallback_store(host.fallback.clone()) } else { builder }.build().unwrap();
         text(&tokens);
-        let before = host.first.operations.load(Ordering::SeqCst);
+        let before = host.primary.operations.load(Ordering::SeqCst);
         tokens.try_token();
         host.clock.advance(61 * SECOND);
-        eventually("it looks", || {
+        eventually("the manager checks the store", || {
             tokens.try_token();
-            host.first.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
+            host.primary.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
         });
-        host.first.operations.load(Ordering::SeqCst) - before
+        host.primary.operations.load(Ordering::SeqCst) - before
     };
     assert_eq!(looks(true), looks(false));
 }
 
 #[test]
-fn one_store_that_is_given_twice_is_told_to_be_up_again() {
-    let host = Host::new();
-    let tokens = builder(&host.provider, &host.clock).store(host.first.clone());
-    let tokens = tokens.fallback_store(host.first.clone()).build().unwrap();
+fn a_store_that_is_primary_and_fallback_is_reported_as_up_again() {
+    let host = TwoStores::new();
+    let tokens = builder(&host.provider, &host.clock).store(host.primary.clone());
+    let tokens = tokens.fallback_store(host.primary.clone()).build().unwrap();
     let events = tokens.events();
     text(&tokens);
-    host.break_first(true);
-    host.live(&tokens);
-    host.break_first(false);
-    host.live(&tokens);
+    host.set_primary_broken(true);
+    host.use_for_four_minutes(&tokens);
+    host.set_primary_broken(false);
+    host.use_for_four_minutes(&tokens);
     let of_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
     let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(of_store).collect();
     assert!(matches!(told[..], [EventKind::StoreDown { .. }, EventKind::StoreUp]), "{told:#?}");
 }
 
-/// What the second store has cannot be handed over, and each look finds it there.
+/// The token of the fallback store cannot be copied, and each check finds it there.
 #[test]
-fn that_the_first_store_can_only_be_read_is_told_once() {
-    let host = Host::new();
-    let (brief, next) = (host.manager(), host.elsewhere());
+fn a_read_only_primary_store_is_reported_once() {
+    let host = TwoStores::new();
+    let (brief, next) = (host.manager(), host.manager_on_another_host());
     let bad = brief.token().unwrap();
     assert_eq!(text(&next), bad.expose());
-    host.break_first(true);
+    host.set_primary_broken(true);
     assert!(brief.reject(&bad).is_err());
     assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
-    host.break_first(false);
-    *host.first.unwritable.lock().unwrap() = Some("");
+    host.set_primary_broken(false);
+    *host.primary.unwritable.lock().unwrap() = Some("");
     let lasting = host.manager();
     let events = lasting.events();
     assert_eq!(text(&lasting), "token-2");
-    host.live(&lasting);
+    host.use_for_four_minutes(&lasting);
     let is_of_the_store = |kind: &EventKind| matches!(kind, EventKind::StoreDown { .. } | EventKind::StoreUp);
     let told: Vec<_> = events.try_iter().map(|event| event.kind).filter(is_of_the_store).collect();
     assert!(matches!(told[..], [EventKind::StoreDown { .. }]), "{told:?}");
-    assert!(host.recorded(&host.second).contains(bad.fingerprint()));
+    assert!(host.recorded(&host.fallback).contains(bad.fingerprint()));
 }
 
-/// What is looked for in the second store under the lease is not to be taken from the provider's time.
+/// The read of the fallback store under the lease must not use up the time of the fetch.
 #[test]
-fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
+fn a_slow_fallback_store_does_not_shorten_the_time_of_a_fetch() {
     let left = Arc::new(Mutex::new(Duration::ZERO));
     let told = left.clone();
     let provider = FakeProvider::new().then(move |context| {
@@ -369,7 +370,7 @@ fn a_slow_second_store_does_not_shorten_the_time_of_a_fetch() {
     let make = |store: MemoryStore| {
         TokenManager::builder(provider.clone()).store(store).http(evertoken::HttpConfig::default().timeout(SECOND))
     };
-    // Something of no use is recorded there: that nothing is known.
+    // The fallback store has a record without a usable token.
     make(second.clone()).build().unwrap().invalidate().unwrap();
     second.compare_and_swap(make(second.clone()).build().unwrap().key(), Expected::Any, Some((b"{}", HOUR))).unwrap();
     let tokens = make(MemoryStore::new())

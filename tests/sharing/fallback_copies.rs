@@ -10,58 +10,58 @@ use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, MemoryStore, TokenManager};
 
 use crate::common::stores::*;
-use crate::common::two_stores::Host;
+use crate::common::two_stores::TwoStores;
 use crate::common::wait::*;
 
-/// A lasting manager counts the tokens of the first store; a new process of the host, which cannot read that one, begins
-/// to count anew in the second. Its token is newer all the same.
+/// A lasting manager numbers the tokens of the primary store; a new process of the host, which cannot read that store,
+/// starts to number in the fallback store. Its token is newer all the same.
 #[test]
-fn a_token_of_the_second_store_is_taken_over_though_its_number_is_lower() {
-    let host = Host::of(FakeProvider::new().lifetime(2 * HOUR));
+fn a_token_of_the_fallback_store_is_adopted_although_its_number_is_lower() {
+    let host = TwoStores::of(FakeProvider::new().lifetime(2 * HOUR));
     let lasting = host.manager();
     text(&lasting);
     for _ in 0..3 {
         lasting.force_refresh().unwrap();
     }
     assert_eq!(text(&lasting), "token-4");
-    host.break_first(true);
+    host.set_primary_broken(true);
     host.clock.advance(HOUR);
-    eventually("it is handed to the second store", || {
+    eventually("the token is copied to the fallback store", || {
         lasting.try_token();
-        host.recorded(&host.second).contains("token-4") && !lasting.status().fetching
+        host.recorded(&host.fallback).contains("token-4") && !lasting.status().fetching
     });
     let during = host.manager();
     assert_eq!(text(&during), "token-4");
     assert_eq!(during.force_refresh().unwrap().expose(), "token-5");
-    // The held one is late now, and the one in the second store is good for an hour.
+    // The current token is expiring now, and the one in the fallback store is valid for an hour.
     host.clock.advance(HOUR - 30 * SECOND);
     let asked = Instant::now();
     let got = lasting.token_within(3 * SECOND).map(|token| token.expose().to_owned());
-    let asked_second = host.second.operations.load(Ordering::SeqCst);
+    let asked_second = host.fallback.operations.load(Ordering::SeqCst);
     assert_eq!(got.unwrap(), "token-5", "after {:?} and {asked_second} operations of the second", asked.elapsed());
 }
 
-/// Another host still holds an older token that ends later. The numbers alone say which of the two was granted later.
+/// Another host still has an older token that expires later. Only the numbers say which of the two was granted later.
 #[test]
-fn promise_7_a_token_that_was_brought_over_is_newer_for_those_who_hold_an_older_one_that_ends_later() {
+fn promise_7_a_copied_token_replaces_an_older_one_that_expires_later() {
     let provider = FakeProvider::new().then_grant("first", 5 * HOUR).then_grant("second", HOUR / 2);
-    let host = Host::of(provider.then_grant("third", HOUR));
-    let (idle, lasting) = (host.elsewhere(), host.manager());
+    let host = TwoStores::of(provider.then_grant("third", HOUR));
+    let (idle, lasting) = (host.manager_on_another_host(), host.manager());
     assert_eq!((text(&idle), text(&lasting)), ("first".to_owned(), "first".to_owned()));
     assert_eq!(lasting.force_refresh().unwrap().expose(), "second");
     host.clock.advance(HOUR);
-    host.break_first(true);
-    // It has never seen the first store, and counts anew.
+    host.set_primary_broken(true);
+    // This manager has never read the primary store, and starts to number anew.
     assert_eq!(text(&host.manager()), "third");
-    host.break_first(false);
+    host.set_primary_broken(false);
     assert_eq!(text(&lasting), "third");
-    // The first use may still get the older one, and has it looked up.
-    eventually("it is taken over", || text(&idle) == "third");
+    // The first use may still return the older one, and starts a check.
+    eventually("the token is adopted", || text(&idle) == "third");
     assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("third", 3));
 }
 
 #[test]
-fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
+fn a_fallback_store_that_is_the_primary_store_keeps_its_records() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let store = FaultyStore::on_clock(&clock);
     let make = || builder(&provider, &clock).store(store.clone()).fallback_store(store.clone()).build().unwrap();
@@ -71,7 +71,7 @@ fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
         let before = store.operations.load(Ordering::SeqCst);
         tokens.try_token();
         clock.advance(61 * SECOND);
-        eventually("it looks", || {
+        eventually("the manager checks the store", || {
             tokens.try_token();
             store.operations.load(Ordering::SeqCst) > before && !tokens.status().fetching
         });
@@ -79,28 +79,28 @@ fn a_second_store_that_is_the_first_one_does_not_lose_its_records() {
     assert_eq!((text(&make()).as_str(), provider.calls()), ("token-1", 1));
 }
 
-/// "Nothing fetched is lost": the first store has no token then, only a rejection of another one.
+/// The primary store has no token then, only the rejection of another one.
 #[test]
-fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_token() {
-    let host = Host::of(FakeProvider::new().lifetime(HOUR));
-    // The bytes of a record that rejects a token that would have lived for long.
+fn promise_7_a_record_without_a_token_does_not_replace_a_token_of_the_fallback_store() {
+    let host = TwoStores::of(FakeProvider::new().lifetime(HOUR));
+    // A record that rejects a token with a long lifetime.
     let (long, spare) = (FakeProvider::new().lifetime(5 * HOUR), FaultyStore::on_clock(&host.clock));
     let rejecting = builder(&long, &host.clock).store(spare.clone()).build().unwrap();
     let bad = rejecting.token().unwrap();
     rejecting.reject(&bad).unwrap();
     let rejection = spare.inner.read(rejecting.key()).unwrap().unwrap();
 
-    let raced = HookedStore::over(&host.first);
+    let raced = HookedStore::over(&host.primary);
     let make = || {
-        builder(&host.provider, &host.clock).store(raced.clone()).fallback_store(host.second.clone()).build().unwrap()
+        builder(&host.provider, &host.clock).store(raced.clone()).fallback_store(host.fallback.clone()).build().unwrap()
     };
     let lasting = make();
     text(&lasting);
-    host.break_first(true);
+    host.set_primary_broken(true);
     host.clock.advance(HOUR / 2);
     assert_eq!(make().force_refresh().unwrap().expose(), "token-2");
-    host.break_first(false);
-    let (first, pending) = (host.first.inner.clone(), Arc::new(Mutex::new(Some(rejection))));
+    host.set_primary_broken(false);
+    let (first, pending) = (host.primary.inner.clone(), Arc::new(Mutex::new(Some(rejection))));
     let written = pending.clone();
     raced.before_write(move |key, new| {
         if new.is_some()
@@ -113,53 +113,53 @@ fn promise_7_a_token_of_the_second_store_is_not_dropped_for_a_record_without_a_t
     });
     let name = format!("token-{}", host.provider.calls());
     for _ in 0..4 {
-        let before = host.first.operations.load(Ordering::SeqCst);
+        let before = host.primary.operations.load(Ordering::SeqCst);
         lasting.try_token();
         host.clock.advance(61 * SECOND);
-        eventually("it looks", || {
+        eventually("the manager checks the store", || {
             lasting.try_token();
-            host.first.operations.load(Ordering::SeqCst) > before && !lasting.status().fetching
+            host.primary.operations.load(Ordering::SeqCst) > before && !lasting.status().fetching
         });
     }
     assert!(written.lock().unwrap().is_none(), "the rejection was written in between");
-    let kept = host.recorded(&host.first).contains(&name) || host.recorded(&host.second).contains(&name);
-    assert!(kept, "first: {}\nsecond: {}", host.recorded(&host.first), host.recorded(&host.second));
+    let kept = host.recorded(&host.primary).contains(&name) || host.recorded(&host.fallback).contains(&name);
+    assert!(kept, "first: {}\nsecond: {}", host.recorded(&host.primary), host.recorded(&host.fallback));
 }
 
-/// As a program does that ends at once: the first store breaks while it fetches, and the second one is at hand.
+/// A program that ends at once: the primary store breaks during the fetch, and the fallback store works.
 #[test]
-fn promise_7_a_token_that_the_first_store_does_not_take_is_in_the_second_before_the_call_returns() {
+fn promise_7_a_token_that_the_primary_store_refuses_is_in_the_fallback_store_before_the_call_returns() {
     let broken: Arc<Mutex<Option<Arc<AtomicBool>>>> = Arc::default();
     let breaks = broken.clone();
-    let host = Host::of(FakeProvider::new().then(move |_| {
+    let host = TwoStores::of(FakeProvider::new().then(move |_| {
         breaks.lock().unwrap().as_ref().unwrap().store(true, Ordering::SeqCst);
         Ok(Grant::new("token-1", 2 * HOUR))
     }));
-    *broken.lock().unwrap() = Some(host.first.broken.clone());
+    *broken.lock().unwrap() = Some(host.primary.broken.clone());
     assert_eq!(text(&host.manager()), "token-1");
     assert_eq!((text(&host.manager()).as_str(), host.provider.calls()), ("token-1", 1));
 }
 
-/// A store that is known to lack the token gets it, though nobody asks for one again.
+/// A store that is known to lack the token gets it without a further call.
 #[test]
-fn promise_7_a_token_that_nobody_uses_again_is_written_to_the_first_store_when_that_is_back() {
+fn promise_7_an_unused_token_is_written_to_the_primary_store_when_that_is_back() {
     for fetched_before in [false, true] {
-        let host = Host::new();
-        host.break_first(true);
+        let host = TwoStores::new();
+        host.set_primary_broken(true);
         if fetched_before {
-            // By another process of the host, so that the token is adopted.
+            // Fetched by another process of the host, so that this one adopts the token.
             text(&host.manager());
         }
         let tokens = host.manager();
         assert_eq!(text(&tokens), "token-1");
-        host.break_first(false);
+        host.set_primary_broken(false);
         host.clock.advance(61 * SECOND);
-        eventually("it is written", || host.recorded(&host.first).contains("token-1"));
+        eventually("the token is written", || host.recorded(&host.primary).contains("token-1"));
     }
 }
 
-/// The way of one process to `store`, on which `act` runs once, before the read or write of this number, counted from 1.
-/// The flag says whether it has run.
+/// The connection of one process to `store`, on which `act` runs once, before the read or write of this number, counted
+/// from 1. The flag says whether it has run.
 fn running_before(
     number: usize,
     store: &FaultyStore,
@@ -179,26 +179,26 @@ fn running_before(
     (store, has_run)
 }
 
-/// "Newer wins": another host records a new token after the first store was read and found to have nothing of use.
+/// Another host records a new token after the primary store was read and had no usable one.
 #[test]
-fn promise_7_a_newer_token_that_another_host_fetches_meanwhile_is_not_replaced_by_that_of_the_second_store() {
+fn promise_7_a_newer_token_fetched_by_another_host_is_not_replaced_from_the_fallback_store() {
     let mut lost = Vec::new();
     let mut raced_at_all = 0;
     for operation in 1..=4 {
-        let host = Host::of(FakeProvider::new());
-        // What is recorded in the first store is of no use, and read all the same.
-        let other = host.elsewhere();
+        let host = TwoStores::of(FakeProvider::new());
+        // The primary store has a record, without a usable token.
+        let other = host.manager_on_another_host();
         other.reject(&other.token().unwrap()).unwrap();
-        host.break_first(true);
+        host.set_primary_broken(true);
         assert_eq!(text(&host.manager()), "token-2");
-        host.break_first(false);
+        host.set_primary_broken(false);
         host.clock.advance(60 * SECOND);
-        let (raced, has_run) = running_before(operation, &host.first, move || assert_eq!(text(&other), "token-3"));
+        let (raced, has_run) = running_before(operation, &host.primary, move || assert_eq!(text(&other), "token-3"));
         let next = builder(&host.provider, &host.clock).store(raced);
-        let next = next.fallback_store(host.second.clone()).build().unwrap();
+        let next = next.fallback_store(host.fallback.clone()).build().unwrap();
         let got = next.token_within(5 * SECOND).map(|token| token.expose().to_owned());
         raced_at_all += usize::from(has_run.load(Ordering::SeqCst));
-        let recorded = host.recorded(&host.first);
+        let recorded = host.recorded(&host.primary);
         if has_run.load(Ordering::SeqCst) && !recorded.contains("token-3") {
             lost.push(format!("operation {operation}: got {got:?}, recorded {recorded}"));
         }
@@ -207,63 +207,64 @@ fn promise_7_a_newer_token_that_another_host_fetches_meanwhile_is_not_replaced_b
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
 
-/// The same while the lease is held: another host hands in what it had fetched without the store.
+/// As above during the lease: another host writes a token that it had fetched without the store.
 #[test]
-fn promise_7_a_newer_token_that_another_host_hands_in_is_not_replaced_by_that_of_the_second_store() {
-    let host = Host::of(FakeProvider::new());
-    host.break_first(true);
+fn promise_7_a_newer_token_written_by_another_host_is_not_replaced_from_the_fallback_store() {
+    let host = TwoStores::of(FakeProvider::new());
+    host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(false);
+    host.set_primary_broken(false);
     host.clock.advance(60 * SECOND);
     // The bytes of a newer record.
     let spare = MemoryStore::with_clock(host.clock.clone());
     let newer = builder(&host.provider, &host.clock).store(spare.clone()).build().unwrap();
     assert_eq!(text(&newer), "token-2");
     let entry = spare.read(newer.key()).unwrap().unwrap();
-    // Before the last look at the first store: what that sees is to be heeded.
-    let (first, key) = (host.first.inner.clone(), newer.key().clone());
-    let (raced, has_run) = running_before(4, &host.first, move || {
+    // Before the last read of the primary store, whose result counts.
+    let (first, key) = (host.primary.inner.clone(), newer.key().clone());
+    let (raced, has_run) = running_before(4, &host.primary, move || {
         first.compare_and_swap(&key, Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
     });
     let next = builder(&host.provider, &host.clock).store(raced);
-    let next = next.fallback_store(host.second.clone()).build().unwrap();
+    let next = next.fallback_store(host.fallback.clone()).build().unwrap();
     let got = text(&next);
     assert!(has_run.load(Ordering::SeqCst), "the other process came in between");
-    let recorded = host.recorded(&host.first);
+    let recorded = host.recorded(&host.primary);
     assert!(recorded.contains("token-2"), "got {got}, recorded {recorded}");
 }
 
-/// It writes it to the first store, which was found empty and leased, and removes it from the second.
+/// Another process copies the token to the primary store, which was empty and leased, and removes it from the fallback
+/// store.
 #[test]
-fn what_another_process_brings_over_just_then_is_not_fetched_again_and_leaves_no_lease_behind() {
-    let host = Host::new();
-    host.break_first(true);
+fn a_token_that_another_process_copies_meanwhile_is_not_fetched_again_and_leaves_no_lease() {
+    let host = TwoStores::new();
+    host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(false);
-    let (first, second) = (host.first.inner.clone(), host.second.inner.clone());
-    let (raced, has_run) = running_before(1, &host.second, move || {
+    host.set_primary_broken(false);
+    let (first, second) = (host.primary.inner.clone(), host.fallback.inner.clone());
+    let (raced, has_run) = running_before(1, &host.fallback, move || {
         let entry = second.read(&key()).unwrap().unwrap();
         first.compare_and_swap(&key(), Expected::Absent, Some((entry.bytes(), entry.remaining()))).unwrap();
         second.compare_and_swap(&key(), Expected::Version(entry.version()), None).unwrap();
     });
-    let next = builder(&host.provider, &host.clock).store(host.first.clone()).fallback_store(raced);
+    let next = builder(&host.provider, &host.clock).store(host.primary.clone()).fallback_store(raced);
     let next = next.build().unwrap();
     assert_eq!((text(&next).as_str(), host.provider.calls()), ("token-1", 1));
     assert!(has_run.load(Ordering::SeqCst), "the other process came in between");
-    assert_eq!(host.first.inner.len(), 1, "others wait for a lease under which nobody fetches");
+    assert_eq!(host.primary.inner.len(), 1, "others wait for a lease under which nobody fetches");
 }
 
-/// The first store can be read and leased, but takes no record.
+/// The primary store can be read and leased, but accepts no record.
 #[test]
-fn a_token_that_could_not_be_brought_over_leaves_no_lease_behind() {
-    let host = Host::of(FakeProvider::new());
-    host.break_first(true);
+fn a_token_that_could_not_be_copied_leaves_no_lease() {
+    let host = TwoStores::of(FakeProvider::new());
+    host.set_primary_broken(true);
     assert_eq!(text(&host.manager()), "token-1");
-    host.break_first(false);
-    *host.first.unwritable.lock().unwrap() = Some("}");
+    host.set_primary_broken(false);
+    *host.primary.unwritable.lock().unwrap() = Some("}");
     let next = host.manager();
     assert_eq!(text(&next), "token-1");
-    let lease_is_free = host.first.inner.is_empty();
+    let lease_is_free = host.primary.inner.is_empty();
     assert!(lease_is_free, "others wait for a lease under which nobody fetches");
 }
 
@@ -271,34 +272,34 @@ fn fails() -> Error {
     Error::new(ErrorKind::Unavailable, "the provider is down")
 }
 
-/// A program that asks for another token and ends, with the provider down.
+/// A program that forces a refresh and ends, with the provider down.
 #[test]
-fn promise_7_a_token_of_the_second_store_is_not_removed_because_the_one_who_looks_holds_it_too() {
+fn promise_7_a_manager_with_the_token_of_the_fallback_store_does_not_remove_it_there() {
     let provider = FakeProvider::new().then(|_| Ok(Grant::new("token-1", 2 * HOUR))).then(|_| Err(fails()));
-    let host = Host::of(provider);
-    host.break_first(true);
+    let host = TwoStores::of(provider);
+    host.set_primary_broken(true);
     let brief = host.manager();
     assert_eq!(text(&brief), "token-1");
-    host.break_first(false);
-    // The first store is no longer left alone.
+    host.set_primary_broken(false);
+    // The cooldown of the primary store has passed.
     host.clock.advance(120 * SECOND);
     assert!(brief.force_refresh().is_err());
-    let (first, second) = (host.recorded(&host.first), host.recorded(&host.second));
+    let (first, second) = (host.recorded(&host.primary), host.recorded(&host.fallback));
     assert!(first.contains("token-1") || second.contains("token-1"), "first: {first}\nsecond: {second}");
 }
 
-/// With the provider down, a token that has half a minute left is what there is.
+/// With the provider down, a token with half a minute left is returned.
 #[test]
-fn a_late_token_of_the_second_store_is_not_thrown_away() {
+fn an_expiring_token_of_the_fallback_store_is_used_when_the_provider_fails() {
     let serve = |with_second: bool| {
         let fetched = FakeProvider::new().then(|_| Ok(Grant::new("token-1", 2 * HOUR)));
-        let host = Host::of((0..9).fold(fetched, |provider, _| provider.then(|_| Err(fails()))));
-        let make = || if with_second { host.manager() } else { host.elsewhere() };
-        host.break_first(true);
+        let host = TwoStores::of((0..9).fold(fetched, |provider, _| provider.then(|_| Err(fails()))));
+        let make = || if with_second { host.manager() } else { host.manager_on_another_host() };
+        host.set_primary_broken(true);
         assert_eq!(text(&make()), "token-1");
-        host.break_first(false);
+        host.set_primary_broken(false);
         host.clock.advance(2 * HOUR - 30 * SECOND);
-        // The first one asks the provider in vain, and says so to the next.
+        // The first manager calls the provider without success, and records the failure.
         drop(make().token());
         make().token().map(|token| token.expose().to_owned())
     };
@@ -307,7 +308,7 @@ fn a_late_token_of_the_second_store_is_not_thrown_away() {
     assert_eq!(got.as_deref().ok(), Some("token-1"), "with a second one: {got:?}");
 }
 
-/// The key of the record that managers of a `FakeProvider` share.
+/// The key of the record that all managers of a `FakeProvider` share.
 fn key() -> Key {
     TokenManager::builder(FakeProvider::new()).build().unwrap().key().clone()
 }

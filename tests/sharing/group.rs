@@ -29,7 +29,7 @@ impl Group {
         builder(&self.provider, &self.clock).store(self.store.clone()).build().unwrap()
     }
 
-    /// The key of the one record, and its bytes.
+    /// The record of the credential.
     pub(crate) fn record(&self) -> Option<Entry> {
         self.store.inner.read(self.manager().key()).unwrap()
     }

@@ -1,4 +1,5 @@
-//! Managers that share a store act as one. Here the store is memory; two managers on it are what two processes will be.
+//! Managers that share a store in memory fetch once and adopt each other's tokens. Two managers stand for two
+//! processes.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -6,7 +7,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use evertoken::provider::{Grant, Profile};
-use evertoken::store::Store;
 use evertoken::testing::FakeProvider;
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore, TokenManager, TokenOrigin, TokenState};
 
@@ -15,7 +15,7 @@ use crate::common::wait::*;
 use crate::group::Group;
 
 #[test]
-fn promise_3_many_managers_with_nothing_held_cost_one_fetch() {
+fn promise_3_many_managers_without_a_token_cost_one_fetch() {
     let group = Group::new();
     let managers: Vec<_> = (0..8).map(|_| group.manager()).collect();
     let provider = group.provider.clone().gated();
@@ -33,7 +33,7 @@ fn promise_3_many_managers_with_nothing_held_cost_one_fetch() {
 }
 
 #[test]
-fn promise_3_a_failure_of_one_manager_answers_the_others_until_its_retry_time() {
+fn promise_3_one_failed_fetch_answers_all_managers_until_its_retry_time() {
     let group = Group::new();
     group
         .provider
@@ -53,7 +53,7 @@ fn promise_3_a_failure_of_one_manager_answers_the_others_until_its_retry_time() 
 }
 
 #[test]
-fn promise_3_a_due_token_is_renewed_by_one_and_adopted_by_the_others() {
+fn promise_3_a_due_token_is_refreshed_by_one_manager_and_adopted_by_the_others() {
     let group = Group::new();
     let managers: Vec<_> = (0..4).map(|_| group.manager()).collect();
     let events: Vec<_> = managers.iter().map(TokenManager::events).collect();
@@ -62,10 +62,10 @@ fn promise_3_a_due_token_is_renewed_by_one_and_adopted_by_the_others() {
         wait_for_grant(events);
     }
     group.clock.advance(6900 * SECOND);
-    // Whoever finds the lease taken comes back after two seconds at most.
+    // A manager that finds the lease taken checks again after two seconds at most.
     assert!(group.provider.wait_for_finished(2, PATIENCE));
     for (manager, events) in managers.iter().zip(&events) {
-        eventually("the others adopt it", || {
+        eventually("the other managers adopt the token", || {
             let _ = events.recv_timeout(Duration::from_millis(50));
             group.clock.advance(Duration::from_millis(500));
             text(manager) == "token-2"
@@ -75,7 +75,7 @@ fn promise_3_a_due_token_is_renewed_by_one_and_adopted_by_the_others() {
 }
 
 #[test]
-fn an_adopted_token_keeps_its_true_end_and_is_renewed_in_time() {
+fn an_adopted_token_keeps_its_expiry_and_is_refreshed_in_time() {
     let group = Group::new();
     let one = group.manager();
     text(&one);
@@ -96,21 +96,21 @@ fn a_token_that_is_not_in_use_is_compared_with_the_store_at_its_next_use() {
     let events = other.events();
     one.reject(&bad).unwrap();
     group.clock.advance(300 * SECOND);
-    // The first use may still get it, and has it looked up.
+    // The first use may still return the old token, and starts a check.
     text(&other);
     wait_for(&events, |kind| matches!(kind, EventKind::Rejected { .. }).then_some(()));
     assert_eq!(text(&other), "token-2");
 }
 
 #[test]
-fn promise_7_an_older_token_that_comes_late_does_not_replace_a_newer_one() {
+fn promise_7_a_late_older_token_does_not_replace_a_newer_one() {
     let group = Group::new();
     let late = group.manager();
     let provider = group.provider.clone().gated();
     thread::scope(|scope| {
         let asking = scope.spawn(|| text(&late));
         assert!(provider.wait_for_calls(1, PATIENCE));
-        // Its lease runs out while it is held up; another one fetches a token that lives longer.
+        // The lease expires while its holder is delayed; another manager fetches a token that expires later.
         group.clock.advance(60 * SECOND);
         let other = group.manager();
         let overtaking = scope.spawn(move || text(&other));
@@ -124,7 +124,7 @@ fn promise_7_an_older_token_that_comes_late_does_not_replace_a_newer_one() {
 }
 
 #[test]
-fn a_holder_that_vanishes_blocks_the_others_no_longer_than_its_lease() {
+fn a_killed_lease_holder_blocks_the_others_until_its_lease_expires() {
     let group = Group::new();
     let gone = group.manager();
     let provider = group.provider.clone().gated();
@@ -134,7 +134,7 @@ fn a_holder_that_vanishes_blocks_the_others_no_longer_than_its_lease() {
     let other = group.manager();
     thread::scope(|scope| {
         let asking = scope.spawn(|| text(&other));
-        // Its lease is of 7 s on the store's clock, however long its fetch takes.
+        // The lease lasts 7 s on the clock of the store, however long the fetch takes.
         group.clock.advance(7 * SECOND);
         assert!(provider.wait_for_calls(2, PATIENCE));
         provider.open();
@@ -142,9 +142,9 @@ fn a_holder_that_vanishes_blocks_the_others_no_longer_than_its_lease() {
     });
 }
 
-/// What is wrong in one process alone is not recorded: it only frees the lease, and that is another's by then.
+/// An error of one process alone is not recorded: the process only frees its lease, which has another holder by then.
 #[test]
-fn promise_3_a_holder_whose_lease_ran_out_does_not_free_that_of_its_successor() {
+fn promise_3_a_holder_of_an_expired_lease_does_not_free_the_lease_of_its_successor() {
     let ((late_begun, fail, hold_up_late), (next_begun, grant, hold_up_next)) = (held_up(), held_up());
     let provider = FakeProvider::new().then(move |_| {
         hold_up_late();
@@ -165,7 +165,7 @@ fn promise_3_a_holder_whose_lease_ran_out_does_not_free_that_of_its_successor() 
         assert_eq!(failing.join().unwrap().unwrap_err().kind(), ErrorKind::Store);
         let before = group.store.waits.load(Ordering::SeqCst);
         let waiting = scope.spawn(|| text(&third));
-        eventually("it waits for the successor, or fetches", || {
+        eventually("the manager waits for its successor, or fetches", || {
             group.store.waits.load(Ordering::SeqCst) > before || group.provider.calls() > 2
         });
         grant.send(()).unwrap();
@@ -175,7 +175,7 @@ fn promise_3_a_holder_whose_lease_ran_out_does_not_free_that_of_its_successor() 
 }
 
 #[test]
-fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has_recorded() {
+fn promise_7_a_late_failure_does_not_hide_a_token_that_another_manager_recorded() {
     let (begun, fail, hold_up) = held_up();
     let group = Group::of(FakeProvider::new().then(move |_| {
         hold_up();
@@ -185,7 +185,7 @@ fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has
     thread::scope(|scope| {
         let failing = scope.spawn(|| late.token());
         begun.recv_timeout(PATIENCE).unwrap();
-        // Its lease runs out while it is held up.
+        // The lease expires while its holder is delayed.
         group.clock.advance(60 * SECOND);
         assert_eq!(text(&other), "token-1");
         fail.send(()).unwrap();
@@ -196,7 +196,8 @@ fn promise_7_a_failure_that_comes_late_is_not_told_of_the_token_that_another_has
     assert_eq!(next.force_refresh().unwrap().expose(), "token-2");
 }
 
-/// For a fetch that is held up: tells that it has begun, lets it go on, and is what it does until then.
+/// A fetch that waits: a receiver that reports its start, a sender that lets it go on, and the function that the fetch
+/// runs.
 fn held_up() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
     let [(begin, begun), (go_on, going_on)] = [(); 2].map(|()| crossbeam_channel::bounded(1));
     let hold_up = move || {
@@ -207,7 +208,7 @@ fn held_up() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn lives_that_end_are_replaced_once_however_many_managers_look() {
+fn expiring_tokens_are_replaced_once_by_many_managers() {
     let group = Group::of(FakeProvider::new().lifetime(100 * SECOND));
     let managers: Vec<_> = (0..4).map(|_| group.manager()).collect();
     for life in 1..=10 {
@@ -222,13 +223,13 @@ fn lives_that_end_are_replaced_once_however_many_managers_look() {
         group.clock.advance(101 * SECOND);
         for manager in &managers {
             let at_rest = || matches!(manager.status().state, TokenState::Empty | TokenState::Fresh);
-            eventually("what is dead is gone or replaced", at_rest);
+            eventually("the expired token is dropped or replaced", at_rest);
         }
     }
 }
 
 #[test]
-fn promise_2_a_token_that_is_granted_again_keeps_the_end_that_another_manager_knew() {
+fn promise_2_an_unchanged_token_keeps_the_expiry_that_another_manager_recorded() {
     let group = Group::of(FakeProvider::new().then_grant("same", 7200 * SECOND).then_unchanged());
     let gone = group.manager();
     let token = gone.token().unwrap();
@@ -240,7 +241,7 @@ fn promise_2_a_token_that_is_granted_again_keeps_the_end_that_another_manager_kn
 }
 
 #[test]
-fn promise_2_a_token_that_is_granted_again_keeps_its_end_though_another_one_is_recorded() {
+fn promise_2_an_unchanged_token_keeps_its_expiry_although_another_one_is_recorded() {
     let provider =
         FakeProvider::new().then_grant("one", 7200 * SECOND).then_grant("two", 7200 * SECOND).then_unchanged();
     let group = Group::of(provider);
@@ -261,7 +262,7 @@ fn promise_2_a_token_that_is_granted_again_keeps_its_end_though_another_one_is_r
 }
 
 #[test]
-fn promise_7_a_token_that_was_granted_later_stays_even_if_it_ends_sooner() {
+fn promise_7_a_token_that_was_granted_later_stays_even_if_it_expires_sooner() {
     for new_token_ends_old in [false, true] {
         let profile = Profile::default().new_token_ends_old(new_token_ends_old);
         let provider = FakeProvider::new().with_profile(profile);
@@ -278,7 +279,7 @@ fn promise_7_a_token_that_was_granted_later_stays_even_if_it_ends_sooner() {
 }
 
 #[test]
-fn managers_on_a_full_store_still_fetch_once() {
+fn managers_on_a_full_store_fetch_once() {
     let store = MemoryStore::new();
     fill(&store);
     let provider = FakeProvider::new().gated();
@@ -288,15 +289,15 @@ fn managers_on_a_full_store_still_fetch_once() {
         scope.spawn(|| text(&one));
         assert!(provider.wait_for_calls(1, PATIENCE));
         let waiting = scope.spawn(|| text(&other));
-        // The other one either waits for the lease or asks as well: both show as a fetch under way.
-        eventually("the other one looks for a token", || other.status().fetching);
+        // The other manager either waits for the lease or calls the provider as well: both count as fetching.
+        eventually("the other manager asks for a token", || other.status().fetching);
         provider.open();
         waiting.join().unwrap();
     });
     assert_eq!(provider.calls(), 1);
 }
 
-/// Ten thousand records, which is as many as there is room for.
+/// Fills the store with ten thousand records, which is its capacity.
 fn fill(store: &MemoryStore) {
     use evertoken::store::{Expected, Store};
     for number in 0..10_000 {
@@ -305,9 +306,9 @@ fn fill(store: &MemoryStore) {
     }
 }
 
-/// As a simulation does that wants the same numbers each time, in two containers where it has the same process id.
+/// Simulations seed the random numbers of each run alike, and two containers may have equal process ids.
 #[test]
-fn two_managers_that_seed_their_random_numbers_alike_are_two() {
+fn managers_with_the_same_random_seed_have_different_lease_owners() {
     let (provider, store) = (FakeProvider::new().gated(), FaultyStore::default());
     let make = || {
         fastrand::seed(42);
@@ -318,7 +319,9 @@ fn two_managers_that_seed_their_random_numbers_alike_are_two() {
         scope.spawn(|| text(&one));
         assert!(provider.wait_for_calls(1, PATIENCE));
         scope.spawn(|| text(&other));
-        eventually("the other waits, or asks too", || store.waits.load(Ordering::SeqCst) + provider.calls() > 1);
+        eventually("the other manager waits, or fetches too", || {
+            store.waits.load(Ordering::SeqCst) + provider.calls() > 1
+        });
         provider.open();
     });
     assert_eq!(provider.calls(), 1);

@@ -1,18 +1,16 @@
 //! A shared store that fails, hangs, panics or comes back.
 
-use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evertoken::clock::Clock;
 use evertoken::provider::Profile;
 use evertoken::store::{Expected, Store};
 use evertoken::testing::{FakeClock, FakeProvider};
 use evertoken::{Error, ErrorKind, EventKind, MemoryStore};
 
 use crate::common::stores::*;
-use crate::common::two_stores::Host;
+use crate::common::two_stores::TwoStores;
 use crate::common::wait::*;
 use crate::group::Group;
 
@@ -30,7 +28,7 @@ fn promise_6_a_store_that_is_broken_from_the_start_costs_no_caller_a_token() {
 }
 
 #[test]
-fn promise_6_a_store_that_panics_is_a_store_that_is_down() {
+fn promise_6_a_store_that_panics_is_down() {
     let group = Group::new();
     group.store.panics.store(true, Ordering::SeqCst);
     let tokens = group.manager();
@@ -38,7 +36,7 @@ fn promise_6_a_store_that_panics_is_a_store_that_is_down() {
 }
 
 #[test]
-fn promise_6_an_outage_is_told_once_and_a_store_that_is_down_is_left_alone_for_a_while() {
+fn promise_6_an_outage_is_reported_once_and_the_store_is_not_asked_for_a_while() {
     let group = Group::new();
     let tokens = group.manager();
     text(&tokens);
@@ -54,14 +52,14 @@ fn promise_6_an_outage_is_told_once_and_a_store_that_is_down_is_left_alone_for_a
 }
 
 #[test]
-fn the_status_says_why_the_store_is_out_of_use() {
+fn the_status_shows_why_the_store_is_down() {
     let group = Group::new();
     let tokens = group.manager();
     group.store.broken.store(true, Ordering::SeqCst);
     tokens.invalidate().unwrap_err();
     let status = tokens.status();
     assert!(status.to_string().contains("store       unavailable for 0 ms: broken on purpose"), "{status}");
-    // Another thing is wrong with it by now.
+    // The cause of the outage has changed by now.
     group.store.panics.store(true, Ordering::SeqCst);
     group.clock.advance(60 * SECOND);
     tokens.invalidate().unwrap_err();
@@ -76,7 +74,7 @@ fn the_status_says_why_the_store_is_out_of_use() {
 }
 
 #[test]
-fn promise_7_what_was_fetched_without_the_store_is_written_when_it_is_back() {
+fn promise_7_a_token_fetched_without_the_store_is_written_when_it_is_back() {
     let group = Group::new();
     group.store.broken.store(true, Ordering::SeqCst);
     let one = group.manager();
@@ -90,7 +88,7 @@ fn promise_7_what_was_fetched_without_the_store_is_written_when_it_is_back() {
 }
 
 #[test]
-fn promise_7_a_token_that_could_not_be_written_is_handed_out_all_the_same() {
+fn promise_7_a_token_that_could_not_be_written_is_returned() {
     let group = Group::new();
     let tokens = group.manager();
     let provider = group.provider.clone().gated();
@@ -104,7 +102,7 @@ fn promise_7_a_token_that_could_not_be_written_is_handed_out_all_the_same() {
 }
 
 #[test]
-fn a_store_that_was_emptied_is_filled_again_from_what_is_held() {
+fn an_emptied_store_is_filled_with_the_current_token() {
     let group = Group::new();
     let tokens = group.manager();
     text(&tokens);
@@ -116,7 +114,7 @@ fn a_store_that_was_emptied_is_filled_again_from_what_is_held() {
 }
 
 #[test]
-fn where_a_new_token_ends_the_old_one_processes_without_their_store_fetch_seldom() {
+fn processes_without_their_store_fetch_seldom_if_a_new_token_ends_the_old_one() {
     let profile = Profile::default().new_token_ends_old(true);
     let group = Group::of(FakeProvider::new().with_profile(profile));
     group.store.broken.store(true, Ordering::SeqCst);
@@ -127,7 +125,7 @@ fn where_a_new_token_ends_the_old_one_processes_without_their_store_fetch_seldom
     while waited < 300 * SECOND {
         let error = tokens.token().unwrap_err();
         assert_eq!((error.kind(), group.provider.calls()), (ErrorKind::Store, 1));
-        // The store may be back sooner, so it is looked at before the interval is over.
+        // The store may be back sooner, so the manager checks before the interval has passed.
         let retry_in = error.retry_after().unwrap();
         group.clock.advance(retry_in);
         waited += retry_in;
@@ -136,7 +134,7 @@ fn where_a_new_token_ends_the_old_one_processes_without_their_store_fetch_seldom
 }
 
 #[test]
-fn promise_6_a_store_that_hangs_is_a_store_that_is_down() {
+fn promise_6_a_store_that_hangs_is_down() {
     let group = Group::new();
     let tokens = group.manager();
     let hanging = group.store.gate.clone();
@@ -146,7 +144,7 @@ fn promise_6_a_store_that_hangs_is_a_store_that_is_down() {
         tokens.invalidate().unwrap_err();
         assert!(text(&tokens).starts_with("token-"));
     }
-    // One operation hangs, and nobody asks again as long as it does.
+    // One operation hangs, and no other one starts as long as it does.
     assert_eq!(group.store.operations.load(Ordering::SeqCst), 1);
     group.clock.advance(HOUR);
     tokens.invalidate().unwrap_err();
@@ -159,7 +157,7 @@ fn promise_6_a_store_that_hangs_is_a_store_that_is_down() {
 }
 
 #[test]
-fn a_pause_for_the_sake_of_a_store_ends_when_the_store_is_back() {
+fn a_cooldown_caused_by_the_store_ends_when_the_store_is_back() {
     let group = Group::new();
     let unshared = builder(&group.provider, &group.clock).store_down_fetch_interval(300 * SECOND);
     let tokens = unshared.store(group.store.clone()).build().unwrap();
@@ -174,7 +172,7 @@ fn a_pause_for_the_sake_of_a_store_ends_when_the_store_is_back() {
 }
 
 #[test]
-fn a_store_that_cannot_wait_is_neither_down_nor_asked_in_a_busy_loop() {
+fn a_store_that_cannot_wait_is_not_down_and_not_polled_in_a_busy_loop() {
     for outcome in [Ok(()), Err(Error::new(ErrorKind::Store, "streams are refused"))] {
         let mut group = Group::of(FakeProvider::new().gated());
         group.store.waiting = Some(outcome);
@@ -183,7 +181,7 @@ fn a_store_that_cannot_wait_is_neither_down_nor_asked_in_a_busy_loop() {
         assert!(group.provider.wait_for_calls(1, PATIENCE));
         let asked = Instant::now();
         other.warm_up();
-        eventually("it has waited for a while", || asked.elapsed() > Duration::from_millis(300));
+        eventually("the manager has waited for a while", || asked.elapsed() > Duration::from_millis(300));
         assert!(group.store.waits.load(Ordering::SeqCst) < 20);
         assert!(other.status().store_down_for.is_none());
         group.provider.open();
@@ -191,24 +189,24 @@ fn a_store_that_cannot_wait_is_neither_down_nor_asked_in_a_busy_loop() {
     }
 }
 
-/// The first store takes no record; no second one is needed for that.
+/// The primary store accepts no record, without a fallback store.
 #[test]
-fn a_token_that_could_not_be_recorded_leaves_no_lease_behind() {
-    let host = Host::of(FakeProvider::new());
-    *host.first.unwritable.lock().unwrap() = Some("}");
-    let tokens = builder(&host.provider, &host.clock).store(host.first.clone()).build().unwrap();
+fn a_token_that_could_not_be_recorded_leaves_no_lease() {
+    let host = TwoStores::of(FakeProvider::new());
+    *host.primary.unwritable.lock().unwrap() = Some("}");
+    let tokens = builder(&host.provider, &host.clock).store(host.primary.clone()).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
-    assert!(host.first.inner.is_empty(), "others wait for a lease under which nobody fetches");
+    assert!(host.primary.inner.is_empty(), "others wait for a lease under which nobody fetches");
 }
 
-/// Lets a second pass, and leaves those in the background the time to see it.
+/// Advances the clock by a second and gives background threads the time to notice.
 fn pass_a_second(clock: &FakeClock) {
     clock.advance(SECOND);
     thread::sleep(Duration::from_millis(5));
 }
 
 #[test]
-fn promise_7_who_fetched_more_often_in_an_outage_does_not_overwrite_who_fetched_last() {
+fn promise_7_more_fetches_during_an_outage_do_not_overwrite_the_latest_token() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let inner = MemoryStore::with_clock(clock.clone());
     let stores = [FaultyStore::over(&inner), FaultyStore::over(&inner)];
@@ -219,16 +217,16 @@ fn promise_7_who_fetched_more_often_in_an_outage_does_not_overwrite_who_fetched_
         assert_eq!(a.force_refresh().unwrap().expose(), token);
     }
     clock.advance(600 * SECOND);
-    // Granted last, and lives longest.
+    // Granted last, with the latest expiry.
     assert_eq!(b.force_refresh().unwrap().expose(), "token-5");
     let in_store = || token_in(inner.read(a.key()).unwrap().unwrap().bytes());
     stores[1].set_broken(false);
-    eventually("it is written", || {
+    eventually("the token is written", || {
         pass_a_second(&clock);
         text(&b) == "token-5" && in_store() == "token-5"
     });
     stores[0].set_broken(false);
-    eventually("the newer one is adopted", || {
+    eventually("the newer token is adopted", || {
         pass_a_second(&clock);
         text(&a) == "token-5"
     });
@@ -236,7 +234,7 @@ fn promise_7_who_fetched_more_often_in_an_outage_does_not_overwrite_who_fetched_
 }
 
 #[test]
-fn two_tokens_of_one_moment_are_settled_and_stay_so() {
+fn managers_agree_on_one_of_two_tokens_of_one_moment() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let inner = MemoryStore::with_clock(clock.clone());
     let stores = [FaultyStore::over(&inner), FaultyStore::over(&inner)];
@@ -244,7 +242,7 @@ fn two_tokens_of_one_moment_are_settled_and_stay_so() {
     stores.iter().for_each(|store| store.set_broken(true));
     assert_ne!(text(&a), text(&b));
     stores.iter().for_each(|store| store.set_broken(false));
-    eventually("both have the same", || {
+    eventually("both managers have the same token", || {
         pass_a_second(&clock);
         text(&a) == text(&b)
     });

@@ -11,7 +11,7 @@ use evertoken::{Error, EventKind, FileStore, MemoryStore, TokenManager};
 use crate::common::stores::*;
 use crate::common::wait::*;
 
-/// A store with something at hand whose reading takes its time, as on a slow disk.
+/// A store whose `read_at_once` takes time, as on a slow disk.
 #[derive(Debug)]
 struct SlowToReadAtOnce(MemoryStore);
 
@@ -36,7 +36,7 @@ impl Store for SlowToReadAtOnce {
 }
 
 #[test]
-fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
+fn promise_5_a_read_at_once_counts_towards_the_time_of_the_call() {
     let provider = FakeProvider::new().gated();
     let tokens = TokenManager::builder(provider.clone()).store(SlowToReadAtOnce(MemoryStore::new())).build().unwrap();
     let asked = Instant::now();
@@ -46,9 +46,9 @@ fn promise_5_what_is_read_at_once_counts_among_the_time_of_the_call() {
     assert!(took < Duration::from_millis(550), "{took:?}");
 }
 
-/// Nobody asked the refresher anything yet; the token found at once is renewed all the same.
+/// The scheduler has no work for this manager yet; a token that was read at once is refreshed all the same.
 #[test]
-fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
+fn a_token_that_was_read_at_once_is_refreshed_in_the_background() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let store = ReadableAtOnce(FaultyStore::on_clock(&clock));
     text(&builder(&provider, &clock).store(store.clone()).build().unwrap());
@@ -56,12 +56,12 @@ fn a_token_that_was_found_at_once_is_renewed_ahead_when_it_is_in_use() {
     assert_eq!(text(&tokens), "token-1");
     assert_eq!(tokens.try_token().unwrap().expose(), "token-1");
     clock.advance(2 * HOUR - 200 * SECOND);
-    eventually("it is renewed", || tokens.try_token().unwrap().expose() == "token-2");
+    eventually("the token is refreshed", || tokens.try_token().unwrap().expose() == "token-2");
 }
 
-/// All of them read it at once; it comes once.
+/// All threads read it at once, and one of them adopts it.
 #[test]
-fn a_token_that_many_threads_find_at_once_is_adopted_once() {
+fn a_token_that_many_threads_read_at_once_is_adopted_once() {
     for _ in 0..50 {
         let (provider, clock) = (FakeProvider::new(), FakeClock::new());
         let store = ReadableAtOnce(FaultyStore::on_clock(&clock));
@@ -78,9 +78,9 @@ fn a_token_that_many_threads_find_at_once_is_adopted_once() {
     }
 }
 
-/// As the threads of a service do when the first requests come in.
+/// The threads of a service ask at once when the first requests arrive.
 #[test]
-fn a_token_that_many_threads_find_in_a_file_at_once_is_told_of_once() {
+fn a_token_that_many_threads_read_from_a_file_at_once_is_reported_once() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
     let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
     text(&manager());

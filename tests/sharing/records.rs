@@ -20,7 +20,7 @@ fn a_record_that_cannot_be_read_is_replaced() {
 }
 
 #[test]
-fn a_recorded_failure_that_this_version_does_not_know_leaves_the_token_beside_it_in_use() {
+fn an_unknown_recorded_failure_leaves_the_recorded_token_in_use() {
     for failure in [
         r#"{"kind":"Denied","exact_kind":"OfALaterVersion","message":"x","code":null,"status":null,"retry_ms":1,"count":1}"#,
         r#"{"kind":"OfALaterVersion","message":"x","code":null,"status":null,"retry_ms":1,"count":1}"#,
@@ -59,7 +59,7 @@ fn a_recorded_failure_keeps_the_words_of_the_first_version() {
         assert_eq!(error.kind(), kind);
         let record: serde_json::Value = serde_json::from_slice(group.record().unwrap().bytes()).unwrap();
         assert_eq!(record["failure"]["kind"], word);
-        // Another manager reads the same kind back.
+        // Another manager reads the same kind from the record.
         assert_eq!(group.manager().token().unwrap_err().kind(), kind);
         assert_eq!(group.provider.calls(), 1, "{word}");
     }
@@ -90,7 +90,7 @@ fn two_secrets_of_one_application_are_never_mixed() {
 }
 
 #[test]
-fn a_key_of_ones_own_is_used_as_it_is() {
+fn a_custom_key_is_used_unchanged() {
     let group = Group::new();
     let tokens =
         builder(&group.provider, &group.clock).store(group.store.clone()).key("wx:token:corp").build().unwrap();

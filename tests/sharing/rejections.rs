@@ -12,7 +12,7 @@ use crate::common::wait::*;
 use crate::group::Group;
 
 #[test]
-fn promise_4_what_one_manager_rejects_no_other_adopts() {
+fn promise_4_no_manager_adopts_a_token_that_another_rejected() {
     let group = Group::new();
     let (one, other) = (group.manager(), group.manager());
     let bad = one.token().unwrap();
@@ -22,7 +22,7 @@ fn promise_4_what_one_manager_rejects_no_other_adopts() {
 }
 
 #[test]
-fn promise_4_a_rejected_token_is_not_adopted_from_a_store_that_could_not_be_told() {
+fn promise_4_a_rejected_token_is_not_adopted_from_a_store_without_the_rejection() {
     let group = Group::new();
     let tokens = group.manager();
     let bad = tokens.token().unwrap();
@@ -34,7 +34,7 @@ fn promise_4_a_rejected_token_is_not_adopted_from_a_store_that_could_not_be_told
 }
 
 #[test]
-fn promise_4_what_one_manager_rejects_the_others_drop_within_local_max_age() {
+fn promise_4_a_rejected_token_is_dropped_by_all_managers_within_the_store_check_interval() {
     let group = Group::new();
     let (one, other) = (group.manager(), group.manager());
     let bad = one.token().unwrap();
@@ -67,7 +67,7 @@ fn promise_4_a_hundred_rejections_by_many_managers_cost_one_fetch() {
 }
 
 #[test]
-fn what_one_manager_invalidates_the_others_forget_within_local_max_age() {
+fn an_invalidated_token_is_forgotten_by_all_managers_within_the_store_check_interval() {
     let group = Group::new();
     let (one, other) = (group.manager(), group.manager());
     text(&one);
@@ -80,7 +80,7 @@ fn what_one_manager_invalidates_the_others_forget_within_local_max_age() {
 }
 
 #[test]
-fn promise_4_what_is_rejected_while_another_is_being_given_it_again_is_neither_recorded_nor_held() {
+fn promise_4_a_token_rejected_while_it_is_granted_again_is_neither_recorded_nor_used() {
     let group = Group::new();
     let (one, other) = (group.manager(), group.manager());
     let bad = one.token().unwrap();
@@ -97,13 +97,13 @@ fn promise_4_what_is_rejected_while_another_is_being_given_it_again_is_neither_r
 }
 
 #[test]
-fn promise_4_a_token_is_not_recorded_again_when_a_later_one_was_and_is_rejected() {
+fn promise_4_a_token_is_not_recorded_again_after_a_later_one_was_rejected() {
     let group = Group::new();
     let (late, tokens, other) = (group.manager(), group.manager(), group.manager());
     let first = late.token().unwrap();
     assert_eq!([text(&tokens), text(&other)], ["token-1", "token-1"]);
     let second = tokens.force_refresh().unwrap();
-    // The store has no room for this: another one is recorded.
+    // The record has no place for the rejection, because it has another token.
     other.reject(&first).unwrap();
     tokens.reject(&second).unwrap();
     group.clock.advance(61 * SECOND);
@@ -112,7 +112,7 @@ fn promise_4_a_token_is_not_recorded_again_when_a_later_one_was_and_is_rejected(
 }
 
 #[test]
-fn what_was_asked_for_before_an_invalidation_is_not_recorded() {
+fn a_token_fetched_before_an_invalidation_is_not_recorded() {
     let group = Group::of(FakeProvider::new().gated());
     let tokens = group.manager();
     tokens.warm_up();
@@ -122,13 +122,13 @@ fn what_was_asked_for_before_an_invalidation_is_not_recorded() {
     assert_eq!((text(&tokens), group.provider.calls()), ("token-2".to_owned(), 2));
 }
 
-/// Has the manager look at the store, several times, while the token is in use.
+/// Makes the manager check the store several times while the token is in use.
 fn live(tokens: &TokenManager, group: &Group) {
     for _ in 0..4 {
         let looked = group.store.operations.load(Ordering::SeqCst);
         tokens.try_token();
         group.clock.advance(61 * SECOND);
-        eventually("it looks", || {
+        eventually("the manager checks the store", || {
             tokens.try_token();
             group.store.operations.load(Ordering::SeqCst) > looked && !tokens.status().fetching
         });
@@ -136,8 +136,8 @@ fn live(tokens: &TokenManager, group: &Group) {
 }
 
 #[test]
-fn promise_4_a_token_that_was_rejected_while_the_store_was_down_is_gone_when_it_is_back() {
-    // The next one ends sooner, so its end does not say that it is the later one.
+fn promise_4_a_token_rejected_while_the_store_was_down_does_not_come_back() {
+    // The next token expires sooner, so its expiry does not show that it is the later one.
     let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_grant("t-2", HOUR));
     let one = group.manager();
     let bad = one.token().unwrap();
@@ -150,7 +150,7 @@ fn promise_4_a_token_that_was_rejected_while_the_store_was_down_is_gone_when_it_
 }
 
 #[test]
-fn a_token_that_is_granted_again_after_an_invalidation_that_could_not_be_told_was_never_refused() {
+fn an_unchanged_token_after_an_unrecorded_invalidation_is_not_treated_as_rejected() {
     let group = Group::of(FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_unchanged());
     let one = group.manager();
     assert_eq!(text(&one), "t-1");
@@ -161,7 +161,7 @@ fn a_token_that_is_granted_again_after_an_invalidation_that_could_not_be_told_wa
 }
 
 #[test]
-fn a_token_that_is_granted_again_while_the_store_is_down_is_written_without_its_rejection() {
+fn a_token_reinstated_while_the_store_is_down_is_written_without_its_rejection() {
     let provider = FakeProvider::new().then_grant("t-1", 7200 * SECOND).then_unchanged();
     let group = Group::of(provider);
     let one = group.manager();
@@ -176,7 +176,7 @@ fn a_token_that_is_granted_again_while_the_store_is_down_is_written_without_its_
 }
 
 #[test]
-fn promise_4_a_rejection_stays_when_a_failure_is_recorded_in_the_same_moment() {
+fn promise_4_a_rejection_survives_a_failure_that_is_recorded_in_the_same_moment() {
     let clock = FakeClock::new();
     let inner = MemoryStore::with_clock(clock.clone());
     let store = HookedStore::over(&inner);
@@ -198,13 +198,13 @@ fn promise_4_a_rejection_stays_when_a_failure_is_recorded_in_the_same_moment() {
         Ok(())
     });
     one.force_refresh().unwrap_err();
-    // Of a process that starts only now.
+    // A process that starts only now.
     let third = builder(&provider, &clock).store(inner).build().unwrap();
     assert!(third.token().ok().is_none_or(|token| token.expose() != "token-1"));
 }
 
 #[test]
-fn promise_4_an_invalidation_that_could_not_be_told_holds_here() {
+fn promise_4_an_unrecorded_invalidation_holds_in_its_own_manager() {
     let (provider, clock) = (FakeProvider::new(), FakeClock::new());
     let store = FaultyStore::over(&MemoryStore::with_clock(clock.clone()));
     let tokens = builder(&provider, &clock).store(store.clone()).build().unwrap();

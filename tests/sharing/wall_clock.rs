@@ -5,9 +5,9 @@ use evertoken::{FileStore, TokenManager, WeCom};
 
 use crate::common::wait::*;
 
-/// WeCom gives a token that lives again, and tells a whole life for it. Programs start each minute.
+/// WeCom grants a valid token again and reports a whole lifetime for it. Programs start each minute.
 #[test]
-fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
+fn promise_2_a_wall_clock_set_back_does_not_extend_a_stored_token() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let host = FakeVendor::wecom().clock(&clock);
     let ask = || {
@@ -28,7 +28,7 @@ fn promise_2_a_wall_clock_that_is_set_back_makes_no_token_younger() {
 }
 
 #[test]
-fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
+fn promise_4_a_wall_clock_set_back_does_not_undo_a_rejection() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
     let provider = FakeProvider::new().then_grant("token-1", 2 * HOUR).then_unchanged().then_unchanged();
     let start =
@@ -37,14 +37,14 @@ fn promise_4_a_wall_clock_that_is_set_back_makes_no_rejection_forgotten() {
     tokens.reject(&tokens.token().unwrap()).unwrap();
     clock.advance(HOUR);
     clock.step_back(2 * HOUR);
-    // It is granted again, with its own end and not with another whole life.
+    // The token is granted again with its own expiry and not with another whole lifetime.
     let again = start().token().unwrap();
     assert!(again.remaining() <= HOUR, "{:?}", again.remaining());
 }
 
-/// The provider gives the same token again until its end, which the wall clock has come to already.
+/// The provider grants the same token until it expires, which is already in the past by the wall clock.
 #[test]
-fn a_wall_clock_that_is_set_ahead_ends_no_token_that_is_granted_again() {
+fn a_wall_clock_set_forward_does_not_expire_an_unchanged_token() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     let provider = WeCom::new("corp", "secret").base_url(host.url());
@@ -54,7 +54,7 @@ fn a_wall_clock_that_is_set_ahead_ends_no_token_that_is_granted_again() {
     for minute in 0..100 {
         let token = tokens.token().unwrap_or_else(|error| panic!("minute {minute}: {error}"));
         assert!(host.is_valid(token.expose()), "minute {minute}");
-        eventually("what was started in the background has ended", || !tokens.status().fetching);
+        eventually("the background fetch has ended", || !tokens.status().fetching);
         clock.advance(60 * SECOND);
     }
 }

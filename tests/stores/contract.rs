@@ -1,4 +1,4 @@
-//! What every store does, and what the one in memory does besides. A backend adds one call of `behaves`, and one of
+//! The contract of every store, and of the one in memory. A backend adds one call of `behaves`, and one of
 //! `is_won_by_one_process` if processes share it.
 
 #[cfg(target_os = "linux")]
@@ -30,7 +30,7 @@ use crate::common::suite::bytes;
 use crate::common::suite::{ask, behaves, key, put, race};
 use crate::common::wait::*;
 
-/// A store into which another manager writes just when this one has won the lease.
+/// A store into which another manager writes just when this one gets the lease.
 #[derive(Debug, Default)]
 struct Overtaken(MemoryStore);
 
@@ -58,7 +58,7 @@ fn overtaken() -> Key {
 }
 
 #[test]
-fn a_record_that_came_just_before_the_lease_was_won_is_found_and_the_lease_is_free_again() {
+fn a_record_written_just_before_the_lease_is_found_and_the_lease_is_freed() {
     let store = Overtaken::default();
     assert!(matches!(ask(&store, &overtaken(), "a"), LeaseOutcome::Found(entry) if entry.bytes() == b"came first"));
     store.0.compare_and_swap(&overtaken(), Expected::Any, None).unwrap();
@@ -120,53 +120,53 @@ fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_redis() {
 }
 
 #[cfg(feature = "encryption")]
-mod sealed {
+mod encrypted {
     use super::*;
 
-    fn sealed<S: Store>(store: S) -> EncryptedStore<S> {
+    fn encrypted<S: Store>(store: S) -> EncryptedStore<S> {
         EncryptedStore::new(store, EncryptionKey::new(std::array::from_fn(|at| (at as u8).wrapping_mul(11))).unwrap())
     }
 
     #[test]
-    fn memory_that_is_sealed_behaves_as_every_store() {
+    fn encrypted_memory_behaves_as_every_store() {
         let clock = FakeClock::new();
-        behaves(&sealed(MemoryStore::with_clock(clock.clone())), &|time| clock.advance(time));
+        behaves(&encrypted(MemoryStore::with_clock(clock.clone())), &|time| clock.advance(time));
     }
 
     #[test]
-    fn files_that_are_sealed_behave_as_every_store() {
+    fn encrypted_files_behave_as_every_store() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let store = FileStore::with_clock(folder.path().join("store"), clock.clone());
-        behaves(&sealed(store), &|time| clock.advance(time));
+        behaves(&encrypted(store), &|time| clock.advance(time));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_files() {
+    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_encrypted_files() {
         let folder = tempfile::tempdir().unwrap();
         is_won_by_one_process(
             || folder.path().to_str().unwrap().to_owned(),
-            |path| sealed(FileStore::at(Path::new(path))),
+            |path| encrypted(FileStore::at(Path::new(path))),
         );
     }
 
     #[cfg(all(feature = "redis", target_os = "linux"))]
     #[test]
-    fn redis_that_is_sealed_behaves_as_every_store() {
+    fn an_encrypted_redis_behaves_as_every_store() {
         let server = RedisServer::start();
-        behaves(&sealed(RedisStore::open(&server.url()).unwrap()), &|time| advance(&server, time));
+        behaves(&encrypted(RedisStore::open(&server.url()).unwrap()), &|time| advance(&server, time));
     }
 
     #[cfg(all(feature = "redis", target_os = "linux"))]
     #[test]
-    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_sealed_redis() {
+    fn a_swap_from_absent_is_won_by_one_of_eight_processes_with_encrypted_redis() {
         let server = once_cell::unsync::Lazy::new(RedisServer::start);
-        is_won_by_one_process(|| server.url(), |url| sealed(RedisStore::open(url).unwrap()));
+        is_won_by_one_process(|| server.url(), |url| encrypted(RedisStore::open(url).unwrap()));
     }
 }
 
-/// Eight processes with eight threads each swap at once, several times. `place` is made once, in the test itself; each process
-/// opens a store of its own there.
+/// Eight processes with eight threads each swap at once, several times. `place` is called once, in the test itself;
+/// each process opens a store of its own there.
 #[cfg(target_os = "linux")]
 fn is_won_by_one_process<S: Store + Clone>(place: impl FnOnce() -> String, open: impl Fn(&str) -> S) {
     let test = test_of(&open);
@@ -192,8 +192,8 @@ fn is_won_by_one_process<S: Store + Clone>(place: impl FnOnce() -> String, open:
     each(&mut processes, &format!("open {place}"));
     let store = open(&place);
     for (round, name) in keys.iter().enumerate() {
-        processes.iter_mut().enumerate().for_each(|(number, one)| one.tell(&format!("{round} process-{number}")));
-        let won: Vec<_> = processes.iter_mut().map(Process::hear).filter(|winner| !winner.is_empty()).collect();
+        processes.iter_mut().enumerate().for_each(|(number, one)| one.send_line(&format!("{round} process-{number}")));
+        let won: Vec<_> = processes.iter_mut().map(Process::read_line).filter(|winner| !winner.is_empty()).collect();
         assert_eq!(won.len(), 1, "{won:?}");
         assert_eq!(bytes(patiently(|| store.read(&key(name)))).unwrap(), won[0].as_bytes());
     }
@@ -201,7 +201,7 @@ fn is_won_by_one_process<S: Store + Clone>(place: impl FnOnce() -> String, open:
 }
 
 #[test]
-fn memory_is_bounded_and_the_entry_that_ends_first_goes() {
+fn memory_is_bounded_and_drops_the_entry_that_expires_first() {
     let store = MemoryStore::new();
     let first = key("first");
     put(&store, &first, b"x", 60 * SECOND);
@@ -215,7 +215,7 @@ fn memory_is_bounded_and_the_entry_that_ends_first_goes() {
 }
 
 #[test]
-fn memory_lets_go_of_what_has_ended_without_being_asked_for_it() {
+fn memory_drops_expired_entries_that_are_not_read() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     for name in ["a", "b", "c"] {
@@ -227,7 +227,7 @@ fn memory_lets_go_of_what_has_ended_without_being_asked_for_it() {
 }
 
 #[test]
-fn memory_lets_go_of_what_the_wall_clock_has_ended() {
+fn memory_drops_entries_that_the_wall_clock_expired() {
     let clock = FakeClock::new();
     let store = MemoryStore::with_clock(clock.clone());
     put(&store, &key("a"), b"x", HOUR);
@@ -237,7 +237,7 @@ fn memory_lets_go_of_what_the_wall_clock_has_ended() {
 }
 
 #[test]
-fn a_manager_that_waits_for_another_is_woken_at_once() {
+fn a_manager_that_waits_for_another_wakes_at_once() {
     let (store, provider) = (MemoryStore::new(), FakeProvider::new().gated());
     let manager = || TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap();
     let (one, other) = (manager(), manager());
@@ -266,9 +266,9 @@ fn debug_output_of_a_store_and_its_entries_shows_no_bytes() {
     assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
 }
 
-/// Nothing would be written, so there is nothing to refuse.
+/// Nothing would be written, so a full store has nothing to refuse.
 #[test]
-fn a_full_store_in_memory_answers_a_swap_that_is_lost() {
+fn a_full_memory_store_reports_a_conflict_as_a_conflict() {
     let store = MemoryStore::new();
     let once = Idempotency::new(store.clone());
     for number in 0..10_000 {

@@ -1,4 +1,4 @@
-//! Stores whose bytes are sealed: what they do as every store does, and what nobody can do without the key.
+//! Stores whose records are encrypted: the contract of every store, and the guarantees without the key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use evertoken::{EncryptedStore, EncryptionKey, Error, ErrorKind, MemoryStore, To
 
 use crate::common::alone::test_of;
 use crate::common::logs::{logged, record_logs};
-use crate::common::renewal::{Server, refreshing};
-use crate::common::stores::FaultyStore;
+use crate::common::renewal::{RotatingServer, rotating_provider};
+use crate::common::stores::{FaultyStore, renewal_secret_key};
 use crate::common::suite::{behaves, bytes, key, put};
 use crate::common::wait::*;
 
@@ -28,17 +28,17 @@ fn key_bytes(first: u8) -> [u8; 32] {
     std::array::from_fn(|at| first.wrapping_add((at as u8).wrapping_mul(11)))
 }
 
-fn seal_key(first: u8) -> EncryptionKey {
+fn encryption_key(first: u8) -> EncryptionKey {
     EncryptionKey::new(key_bytes(first)).unwrap()
 }
 
-fn sealed<S: Store + Clone>(store: &S, first: u8) -> EncryptedStore<S> {
-    EncryptedStore::new(store.clone(), seal_key(first))
+fn encrypted<S: Store + Clone>(store: &S, first: u8) -> EncryptedStore<S> {
+    EncryptedStore::new(store.clone(), encryption_key(first))
 }
 
-/// A provider of a credential of its own.
+/// A provider with a credential of its own.
 fn provider(name: &str) -> FakeProvider {
-    FakeProvider::new().with_identity(Identity::new("sealed").part("name", name))
+    FakeProvider::new().with_identity(Identity::new("encrypted").part("name", name))
 }
 
 fn manager(provider: &FakeProvider, store: impl Store) -> TokenManager {
@@ -49,8 +49,8 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Whether a record says anything of what managers write into theirs.
-fn tells(record: &[u8]) -> bool {
+/// Whether a record shows any text that managers write into their records.
+fn shows_secrets(record: &[u8]) -> bool {
     ["token", "access_token", "life_ms", "\"v\":"].iter().any(|text| contains(record, text))
 }
 
@@ -58,8 +58,8 @@ fn take_lease(store: &impl Store, key: &Key, owner: &str) -> LeaseOutcome {
     store.read_or_lease(key, None, SECOND, &LeaseOwner::new(owner), 10 * SECOND).unwrap()
 }
 
-/// Asserts that nothing of what is under `key` is read, and that it can be replaced.
-fn is_not_opened(store: &impl Store, key: &Key) -> Version {
+/// Asserts that the record under `key` is not read, and that it can be replaced.
+fn assert_not_decrypted(store: &impl Store, key: &Key) -> Version {
     let entry = store.read(key).unwrap().unwrap();
     assert_eq!((entry.bytes(), entry.remaining()), (&b""[..], Duration::ZERO));
     assert!(matches!(take_lease(store, key, "a"), LeaseOutcome::Leased), "it is not found");
@@ -71,20 +71,20 @@ fn is_not_opened(store: &impl Store, key: &Key) -> Version {
 }
 
 #[test]
-fn any_store_at_all_that_is_sealed_behaves_as_every_store() {
+fn every_store_behaves_as_a_store_when_it_is_encrypted() {
     let clock = FakeClock::new();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::with_clock(clock.clone()));
-    behaves(&sealed(&store, 3), &|time| clock.advance(time));
-    // One that has no operations of its own beyond the two.
+    behaves(&encrypted(&store, 3), &|time| clock.advance(time));
+    // A store with the two required operations only.
     let inner = MemoryStore::with_clock(clock.clone());
-    behaves(&sealed(&FaultyStore { inner, ..FaultyStore::default() }, 3), &|time| clock.advance(time));
+    behaves(&encrypted(&FaultyStore { inner, ..FaultyStore::default() }, 3), &|time| clock.advance(time));
 }
 
 #[test]
-fn managers_share_a_token_of_which_nothing_is_to_be_read() {
+fn managers_share_a_token_through_a_store_that_shows_nothing_of_it() {
     let shared = |inner: &MemoryStore, name: &str, seal: bool| {
         let provider = provider(name).gated();
-        let store: Arc<dyn Store> = if seal { Arc::new(sealed(inner, 3)) } else { Arc::new(inner.clone()) };
+        let store: Arc<dyn Store> = if seal { Arc::new(encrypted(inner, 3)) } else { Arc::new(inner.clone()) };
         let managers: Vec<_> = (0..4).map(|_| manager(&provider, store.clone())).collect();
         thread::scope(|scope| {
             let asking: Vec<_> = managers.iter().map(|manager| scope.spawn(|| text(manager))).collect();
@@ -96,14 +96,14 @@ fn managers_share_a_token_of_which_nothing_is_to_be_read() {
         inner.read(managers[0].key()).unwrap().unwrap()
     };
     let inner = MemoryStore::new();
-    assert!(tells(shared(&inner, "plain", false).bytes()));
-    assert!(!tells(shared(&inner, "shared", true).bytes()));
+    assert!(shows_secrets(shared(&inner, "plain", false).bytes()));
+    assert!(!shows_secrets(shared(&inner, "shared", true).bytes()));
 }
 
 #[test]
-fn those_who_watch_or_wait_hear_of_a_change_at_once() {
+fn managers_that_watch_or_wait_notice_a_change_at_once() {
     let inner = MemoryStore::new();
-    let (store, other, key) = (sealed(&inner, 3), sealed(&inner, 3), key("watched"));
+    let (store, other, key) = (encrypted(&inner, 3), encrypted(&inner, 3), key("watched"));
     let (told, heard) = crossbeam_channel::bounded(1);
     let _watch = store.watch(&key, Notifier::new(move || told.try_send(()).unwrap_or_default())).unwrap();
     assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
@@ -121,10 +121,10 @@ fn those_who_watch_or_wait_hear_of_a_change_at_once() {
 }
 
 #[test]
-fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced() {
+fn a_record_encrypted_with_another_key_is_absent_is_reported_once_and_is_replaced() {
     record_logs();
     let (inner, provider) = (MemoryStore::new(), provider("wrong key"));
-    let first = manager(&provider, sealed(&inner, 3));
+    let first = manager(&provider, encrypted(&inner, 3));
     assert_eq!(text(&first), "token-1");
     let (key, old) = (first.key().clone(), inner.read(first.key()).unwrap().unwrap());
     drop(first);
@@ -134,23 +134,23 @@ fn what_was_sealed_with_another_key_is_absent_is_reported_once_and_is_replaced()
         let mine = logged.lines().filter(|line| line.starts_with(&format!("evertoken {key}: ")));
         mine.filter(|line| line.contains("cannot be decrypted") && line.contains(why)).count()
     };
-    let store = sealed(&inner, 4);
-    is_not_opened(&store, &key);
+    let store = encrypted(&inner, 4);
+    assert_not_decrypted(&store, &key);
     let second = manager(&provider, store.clone());
-    // Another one had the lease for a while.
+    // Another manager had the lease for a while.
     assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Busy { .. }));
     inner.compare_and_swap(&key, Expected::Any, None).unwrap();
     publish(&store, &key, "a");
     inner.compare_and_swap(&key, Expected::Any, Some((old.bytes(), HOUR))).unwrap();
     assert_eq!(text(&second), "token-2");
-    assert_eq!(text(&manager(&provider, sealed(&inner, 4))), "token-2", "it was replaced under the current key");
+    assert_eq!(text(&manager(&provider, encrypted(&inner, 4))), "token-2", "it was replaced under the current key");
     assert_eq!(provider.calls(), 2);
     assert_eq!(reports("a key that is not given"), 1);
-    // By each store once.
+    // Each store reports once.
     inner.compare_and_swap(&key, Expected::Any, Some((b"{}", HOUR))).unwrap();
     (0..3).for_each(|_| drop(store.read(&key).unwrap()));
     assert_eq!(reports(""), 1);
-    let another = sealed(&inner, 4);
+    let another = encrypted(&inner, 4);
     (0..3).for_each(|_| drop(another.clone().read(&key).unwrap()));
     assert_eq!((reports(""), reports("it is not encrypted")), (2, 1));
 }
@@ -165,37 +165,40 @@ fn publish(store: &impl Store, key: &Key, owner: &str) {
 fn a_key_is_replaced_without_losing_a_token() {
     let (inner, provider) = (MemoryStore::new(), provider("rotation"));
     let ask = |store: EncryptedStore<MemoryStore>| text(&manager(&provider, store));
-    assert_eq!(ask(sealed(&inner, 3)), "token-1");
-    // Those that have heard of the new one, and those that write with it.
-    assert_eq!(ask(sealed(&inner, 3).also_decrypt_with(seal_key(4))), "token-1");
-    assert_eq!(ask(sealed(&inner, 4).also_decrypt_with(seal_key(9)).also_decrypt_with(seal_key(3))), "token-1");
+    assert_eq!(ask(encrypted(&inner, 3)), "token-1");
+    // Programs that know the new key, and programs that write with it.
+    assert_eq!(ask(encrypted(&inner, 3).also_decrypt_with(encryption_key(4))), "token-1");
+    assert_eq!(
+        ask(encrypted(&inner, 4).also_decrypt_with(encryption_key(9)).also_decrypt_with(encryption_key(3))),
+        "token-1"
+    );
     assert_eq!(provider.calls(), 1);
-    let renewing = manager(&provider, sealed(&inner, 4).also_decrypt_with(seal_key(3)));
+    let renewing = manager(&provider, encrypted(&inner, 4).also_decrypt_with(encryption_key(3)));
     assert_eq!(text(&renewing), "token-1");
     assert_eq!(renewing.force_refresh().unwrap().expose(), "token-2");
-    assert_eq!(ask(sealed(&inner, 3).also_decrypt_with(seal_key(4))), "token-2");
-    assert_eq!(ask(sealed(&inner, 4)), "token-2", "the old one is gone");
+    assert_eq!(ask(encrypted(&inner, 3).also_decrypt_with(encryption_key(4))), "token-2");
+    assert_eq!(ask(encrypted(&inner, 4)), "token-2", "the old one is gone");
     assert_eq!(provider.calls(), 2);
-    is_not_opened(&sealed(&inner, 3), renewing.key());
+    assert_not_decrypted(&encrypted(&inner, 3), renewing.key());
 }
 
 #[test]
-fn a_record_that_was_moved_to_another_key_does_not_open() {
+fn a_record_moved_to_another_key_cannot_be_decrypted() {
     let inner = MemoryStore::new();
-    let store = sealed(&inner, 3);
+    let store = encrypted(&inner, 3);
     let (one, other) = (key("moved from"), key("moved to"));
     put(&store, &one, b"one's", HOUR);
     put(&store, &other, b"other's", HOUR);
     let entry = inner.read(&one).unwrap().unwrap();
     put(&inner, &other, entry.bytes(), HOUR);
-    is_not_opened(&store, &other);
+    assert_not_decrypted(&store, &other);
     assert_eq!(bytes(store.read(&one).unwrap()).unwrap(), b"one's");
 }
 
 #[test]
-fn no_bit_of_a_record_can_be_changed_and_no_byte_taken_or_added() {
+fn a_record_with_a_changed_added_or_removed_byte_cannot_be_decrypted() {
     let (inner, provider) = (MemoryStore::new(), provider("flipped"));
-    let (store, tokens) = (sealed(&inner, 3), manager(&provider, sealed(&inner, 3)));
+    let (store, tokens) = (encrypted(&inner, 3), manager(&provider, encrypted(&inner, 3)));
     assert_eq!(text(&tokens), "token-1");
     let good = inner.read(tokens.key()).unwrap().unwrap().bytes().to_vec();
     let flipped = (0..good.len() * 8).map(|bit| {
@@ -207,29 +210,29 @@ fn no_bit_of_a_record_can_be_changed_and_no_byte_taken_or_added() {
     let longer = (0..=255_u8).map(|byte| [good.as_slice(), &[byte]].concat());
     for bad in flipped.chain(cut).chain(longer) {
         put(&inner, tokens.key(), &bad, HOUR);
-        is_not_opened(&store, tokens.key());
+        assert_not_decrypted(&store, tokens.key());
     }
     put(&inner, tokens.key(), &good, HOUR);
     assert!(contains(store.read(tokens.key()).unwrap().unwrap().bytes(), "token-1"));
 }
 
-/// What stands in the way of a store, and how it gets there.
-fn what_does_not_open_is_replaced(inner: &(impl Store + Clone), put_there: &mut dyn FnMut(&Key)) {
-    let (store, key) = (sealed(inner, 3), key("in the way"));
+/// `put_there` writes an undecryptable record under a key.
+fn undecryptable_record_is_replaced(inner: &(impl Store + Clone), put_there: &mut dyn FnMut(&Key)) {
+    let (store, key) = (encrypted(inner, 3), key("in the way"));
     put_there(&key);
-    is_not_opened(&store, &key);
+    assert_not_decrypted(&store, &key);
     assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Busy { cursor, .. } if cursor.version().is_some()));
     publish(&store, &key, "a");
     assert!(matches!(take_lease(&store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"x"));
-    // By its version.
+    // A replacement by version.
     put_there(&key);
-    let version = is_not_opened(&store, &key);
+    let version = assert_not_decrypted(&store, &key);
     assert!(matches!(
         store.compare_and_swap(&key, Expected::Version(&version), Some((b"y", HOUR))).unwrap(),
         SwapOutcome::Done(_)
     ));
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"y");
-    // By somebody without the lease, though it lives longer than what is written.
+    // A write without the lease, although the record in place expires later than the new one.
     put_there(&key);
     assert!(matches!(take_lease(&store, &key, "holder"), LeaseOutcome::Busy { .. } | LeaseOutcome::Leased));
     let published = store.publish(&key, &LeaseOwner::new("late"), None, b"z", SECOND * 60).unwrap();
@@ -245,26 +248,26 @@ fn version_of(store: &impl Store, key: &Key) -> Option<Version> {
 }
 
 #[test]
-fn what_does_not_open_is_in_nobodys_way() {
+fn a_record_that_cannot_be_decrypted_blocks_no_operation() {
     let inner = MemoryStore::new();
     for garbage in [&b""[..], b"{\"v\":1}", &[1; 37], &[7; 60_000]] {
-        what_does_not_open_is_replaced(&inner, &mut |key| drop(put(&inner, key, garbage, 2 * HOUR)));
+        undecryptable_record_is_replaced(&inner, &mut |key| drop(put(&inner, key, garbage, 2 * HOUR)));
     }
-    let other = sealed(&inner, 4);
-    what_does_not_open_is_replaced(&inner, &mut |key| drop(put(&other, key, b"other", 2 * HOUR)));
+    let other = encrypted(&inner, 4);
+    undecryptable_record_is_replaced(&inner, &mut |key| drop(put(&other, key, b"other", 2 * HOUR)));
 }
 
-/// A store into which somebody keeps writing what cannot be opened.
+/// A store into which another program keeps writing undecryptable records.
 #[derive(Debug, Default)]
-struct Spoilt(AtomicU8);
+struct UndecryptableStore(AtomicU8);
 
-impl Spoilt {
+impl UndecryptableStore {
     fn entry(&self) -> Entry {
         Entry::new(vec![self.0.fetch_add(1, Ordering::Relaxed)], HOUR)
     }
 }
 
-impl Store for Spoilt {
+impl Store for UndecryptableStore {
     fn read(&self, _: &Key) -> Result<Option<Entry>, Error> {
         Ok(Some(self.entry()))
     }
@@ -286,8 +289,8 @@ impl Store for Spoilt {
 }
 
 #[test]
-fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
-    let store = EncryptedStore::new(Spoilt::default(), seal_key(3));
+fn a_writer_of_undecryptable_records_blocks_other_callers_only_briefly() {
+    let store = EncryptedStore::new(UndecryptableStore::default(), encryption_key(3));
     let leasing = take_lease(&store, &key("spoilt"), "a");
     assert!(matches!(leasing, LeaseOutcome::Busy { remaining: Duration::ZERO, cursor } if cursor != Cursor::new(None)));
     let error = store.publish(&key("spoilt"), &LeaseOwner::new("a"), None, b"x", HOUR).unwrap_err();
@@ -295,11 +298,11 @@ fn whoever_keeps_writing_what_does_not_open_stops_nobody_for_long() {
 }
 
 #[test]
-fn a_lease_is_kept_as_it_is_and_the_record_beside_it_is_not() {
+fn leases_are_stored_in_the_clear_and_records_are_encrypted() {
     let inner = MemoryStore::new();
-    let (store, other, key) = (sealed(&inner, 3), sealed(&inner, 4), key("beside a lease"));
+    let (store, other, key) = (encrypted(&inner, 3), encrypted(&inner, 4), key("beside a lease"));
     assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
-    // Those who have another key, or none, know whose it is, and so nobody fetches meanwhile.
+    // Programs with another key, or with none, see the lease and its owner, so no other manager fetches meanwhile.
     assert!(matches!(take_lease(&inner, &key, "a"), LeaseOutcome::Leased));
     assert!(matches!(take_lease(&other, &key, "b"), LeaseOutcome::Busy { .. }));
     assert!(matches!(take_lease(&other, &key, "a"), LeaseOutcome::Leased));
@@ -308,42 +311,36 @@ fn a_lease_is_kept_as_it_is_and_the_record_beside_it_is_not() {
     assert_eq!(inner.read(&key).unwrap().unwrap().bytes().len(), b"x".len() + 37);
 }
 
-/// The key of the state: whoever reads it asks for it.
-fn state_key(store: &FaultyStore) -> Key {
-    let asked = store.keys.lock().unwrap().clone();
-    asked.into_iter().find(|key| key.as_str().ends_with(":state")).expect("somebody has asked for a state")
-}
-
 #[test]
-fn a_refresh_token_rotates_in_a_sealed_store_and_none_is_guessed_without_the_key() {
-    let (server, clock) = (Server::default(), FakeClock::new());
+fn a_refresh_token_rotates_in_an_encrypted_store_and_is_not_used_without_the_key() {
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
     let inner = FaultyStore::on_clock(&clock);
-    let provider = refreshing(&server);
+    let provider = rotating_provider(&server);
     let manager = |store: EncryptedStore<FaultyStore>| builder(&provider, &clock).store(store).build().unwrap();
     for round in 1..=3 {
-        let tokens = manager(sealed(&inner, 3));
+        let tokens = manager(encrypted(&inner, 3));
         assert_eq!(text(&tokens), format!("token-{round}"));
-        let state = inner.read(&state_key(&inner)).unwrap().unwrap();
-        assert!(!contains(state.bytes(), "refresh") && !tells(state.bytes()));
-        let opened = sealed(&inner, 3).read(&state_key(&inner)).unwrap().unwrap();
+        let state = inner.read(&renewal_secret_key(&inner)).unwrap().unwrap();
+        assert!(!contains(state.bytes(), "refresh") && !shows_secrets(state.bytes()));
+        let opened = encrypted(&inner, 3).read(&renewal_secret_key(&inner)).unwrap().unwrap();
         assert!(contains(opened.bytes(), &format!("refresh-{round}")));
         clock.advance(2 * HOUR);
     }
-    let error = manager(sealed(&inner, 4)).token().unwrap_err();
+    let error = manager(encrypted(&inner, 4)).token().unwrap_err();
     assert_eq!((error.kind(), provider.calls()), (ErrorKind::Store, 3), "{error}");
-    let tokens = manager(sealed(&inner, 4).also_decrypt_with(seal_key(3)));
+    let tokens = manager(encrypted(&inner, 4).also_decrypt_with(encryption_key(3)));
     assert_eq!(text(&tokens), "token-4");
     clock.advance(2 * HOUR);
-    assert_eq!(text(&manager(sealed(&inner, 4))), "token-5", "the state was written anew");
-    assert_eq!(server.shown(), (0..5).map(|at| format!("refresh-{at}")).collect::<Vec<_>>());
+    assert_eq!(text(&manager(encrypted(&inner, 4))), "token-5", "the state was written anew");
+    assert_eq!(server.presented(), (0..5).map(|at| format!("refresh-{at}")).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_key_of_ones_own_does_not_go_with_a_sealed_store() {
+fn a_custom_key_is_refused_with_an_encrypted_store() {
     let (inner, provider) = (MemoryStore::new(), provider("own key"));
     let builder = || TokenManager::builder(provider.clone()).key("access_token:corp");
-    let shared: Arc<dyn Store> = Arc::new(sealed(&inner, 3));
-    for refused in [builder().store(sealed(&inner, 3)).build(), builder().store(shared).build()] {
+    let shared: Arc<dyn Store> = Arc::new(encrypted(&inner, 3));
+    for refused in [builder().store(encrypted(&inner, 3)).build(), builder().store(shared).build()] {
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("sealed"), "{error}");
@@ -352,21 +349,21 @@ fn a_key_of_ones_own_does_not_go_with_a_sealed_store() {
 }
 
 #[test]
-fn a_key_shows_itself_in_no_debug_output() {
-    let store = sealed(&MemoryStore::new(), 3).also_decrypt_with(seal_key(4));
-    assert_eq!(format!("{:?}", seal_key(3)), "EncryptionKey(***)");
+fn no_debug_output_shows_a_key() {
+    let store = encrypted(&MemoryStore::new(), 3).also_decrypt_with(encryption_key(4));
+    assert_eq!(format!("{:?}", encryption_key(3)), "EncryptionKey(***)");
     assert_eq!(format!("{store:?}"), "EncryptedStore { store: MemoryStore { entries: 0 }, .. }");
 }
 
-/// Asserts that what this key seals opens with that one.
+/// Asserts that one key decrypts records of the other.
 fn is_same(one: &EncryptionKey, other: &EncryptionKey) {
     let inner = MemoryStore::new();
-    put(&EncryptedStore::new(inner.clone(), one.clone()), &key("same"), b"sealed", HOUR);
+    put(&EncryptedStore::new(inner.clone(), one.clone()), &key("same"), b"encrypted", HOUR);
     let read = EncryptedStore::new(inner, other.clone()).read(&key("same")).unwrap();
-    assert_eq!(bytes(read).unwrap(), b"sealed");
+    assert_eq!(bytes(read).unwrap(), b"encrypted");
 }
 
-/// Asserts that it is a wrong setting, says these words, and quotes nothing of the key.
+/// Asserts that the error is a wrong setting, contains these words and quotes nothing of the key.
 fn assert_refused(result: Result<EncryptionKey, Error>, words: &[&str]) {
     let error = result.unwrap_err();
     let shown = format!("{error} {error:?}");
@@ -417,7 +414,7 @@ fn a_key_comes_from_the_environment() {
         return;
     }
     for (name, _) in good {
-        is_same(&seal_key(0xf9), &EncryptionKey::from_env(name).unwrap());
+        is_same(&encryption_key(0xf9), &EncryptionKey::from_env(name).unwrap());
     }
     for (name, _, word) in bad {
         assert_refused(EncryptionKey::from_env(name), &[name, word, MAKE_ONE]);
@@ -428,7 +425,7 @@ fn a_key_comes_from_the_environment() {
 }
 
 #[test]
-fn a_key_in_the_place_of_the_variables_name_is_not_quoted() {
+fn a_key_given_as_a_variable_name_is_not_quoted() {
     let digits = hexadecimal(&key_bytes(3));
     for wrong in [digits.clone(), STANDARD.encode(key_bytes(3)), format!("a{}", &digits[..63]), String::new()] {
         let error = EncryptionKey::from_env(&wrong).unwrap_err();
@@ -437,7 +434,7 @@ fn a_key_in_the_place_of_the_variables_name_is_not_quoted() {
     }
 }
 
-/// A file that its owner alone can read and write.
+/// A file that only its owner can read and write.
 fn key_file(folder: &Path, name: &str, content: &[u8]) -> std::path::PathBuf {
     let path = folder.join(name);
     fs::write(&path, content).unwrap();
@@ -466,12 +463,12 @@ fn a_key_comes_from_a_file() {
         key_bytes(3).to_vec(),
     ] {
         let path = key_file(folder.path(), "good", &content);
-        is_same(&seal_key(3), &EncryptionKey::from_file(&path).unwrap());
+        is_same(&encryption_key(3), &EncryptionKey::from_file(&path).unwrap());
     }
 }
 
 #[test]
-fn a_file_without_a_key_is_refused_with_its_name() {
+fn a_file_without_a_key_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |name: &str, content: &[u8], word: &str| {
         let path = key_file(folder.path(), name, content);
@@ -494,7 +491,7 @@ fn a_file_without_a_key_is_refused_with_its_name() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_others_can_read_or_write_is_refused_with_what_mends_it() {
+fn a_key_file_that_others_can_read_or_write_is_refused_with_advice() {
     let folder = tempfile::tempdir().unwrap();
     let path = key_file(folder.path(), "key", STANDARD.encode(key_bytes(3)).as_bytes());
     for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o440] {
@@ -510,7 +507,7 @@ fn a_file_that_others_can_read_or_write_is_refused_with_what_mends_it() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+fn a_key_file_that_is_no_regular_file_is_refused_without_blocking() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -518,10 +515,10 @@ fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
     for path in [pipe.as_path(), Path::new("/dev/zero")] {
         assert_refused(EncryptionKey::from_file(path), &[&format!("{path:?}"), "no regular file"]);
     }
-    // Secrets of a container are often links.
+    // Secrets of a container are often symbolic links.
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(key_file(folder.path(), "key", &key_bytes(3)), &link).unwrap();
-    is_same(&seal_key(3), &EncryptionKey::from_file(link).unwrap());
+    is_same(&encryption_key(3), &EncryptionKey::from_file(link).unwrap());
 }
 
 #[cfg(all(feature = "redis", target_os = "linux"))]
@@ -534,16 +531,16 @@ mod over_redis {
 
     /// A store with a connection of its own, as a process has.
     fn store(server: &RedisServer) -> EncryptedStore<RedisStore> {
-        sealed(&RedisStore::open(&server.url()).unwrap(), 3)
+        encrypted(&RedisStore::open(&server.url()).unwrap(), 3)
     }
 
     #[test]
-    fn what_is_sealed_leaves_the_log_to_the_store() {
+    fn an_encrypted_store_leaves_logging_to_the_inner_store() {
         let server = RedisServer::start();
         assert!(store(&server).logs_outages());
     }
 
-    /// Everything that is on the server, and its keys.
+    /// All keys and values on the server.
     fn everything(server: &RedisServer) -> Vec<(String, Vec<u8>)> {
         let keys: Vec<String> = server.ask(&["KEYS", "*"]).unwrap();
         let value = |key: &str| match server.ask::<String>(&["TYPE", key]).unwrap().as_str() {
@@ -563,11 +560,11 @@ mod over_redis {
     }
 
     #[test]
-    fn processes_share_a_token_of_which_nothing_is_on_the_server() {
+    fn processes_share_a_token_through_a_server_that_stores_nothing_of_it() {
         let (server, plain) = (RedisServer::start(), RedisServer::start());
         let provider = provider("redis");
         assert_eq!(text(&manager(&provider, RedisStore::open(&plain.url()).unwrap())), "token-1");
-        assert!(everything(&plain).iter().any(|(_, value)| tells(value)));
+        assert!(everything(&plain).iter().any(|(_, value)| shows_secrets(value)));
 
         let provider = provider.gated();
         let managers: Vec<_> = (0..8).map(|_| manager(&provider, store(&server))).collect();
@@ -580,13 +577,13 @@ mod over_redis {
         assert_eq!((answers, provider.calls()), (vec!["token-2".to_owned(); 8], 2));
         let everything = everything(&server);
         assert!(everything.iter().any(|(key, _)| key == managers[0].key().as_str()));
-        assert!(!everything.iter().any(|(_, value)| tells(value)));
+        assert!(!everything.iter().any(|(_, value)| shows_secrets(value)));
     }
 
     #[test]
     fn a_cold_call_still_costs_one_round_trip_and_a_refresh_two() {
         let (server, provider) = (RedisServer::start(), provider("round trips"));
-        // So that the server knows the scripts.
+        // After this call the server knows the scripts.
         assert_eq!(text(&manager(&provider, store(&server))), "token-1");
         let monitor = Monitor::of(&server);
         let one = manager(&provider, store(&server));
@@ -598,13 +595,13 @@ mod over_redis {
     }
 
     #[test]
-    fn what_does_not_open_is_in_nobodys_way_on_redis() {
+    fn a_record_that_cannot_be_decrypted_blocks_no_operation_on_redis() {
         let server = RedisServer::start();
         let inner = RedisStore::open(&server.url()).unwrap();
         let large = "x".repeat(70_000);
         let commands: [&[&str]; 3] = [&["SET", "{\"v\":1}"], &["SET", &large], &["RPUSH", "x"]];
         for command in commands {
-            what_does_not_open_is_replaced(&inner, &mut |key| {
+            undecryptable_record_is_replaced(&inner, &mut |key| {
                 server.ask::<()>(&["DEL", key.as_str()]).unwrap();
                 server.ask::<()>(&[&command[..1], &[key.as_str()], &command[1..]].concat()).unwrap();
                 server.ask::<()>(&["PEXPIRE", key.as_str(), "7200000"]).unwrap();
@@ -615,9 +612,9 @@ mod over_redis {
     #[test]
     fn a_record_under_another_key_is_replaced_on_redis() {
         let (server, provider) = (RedisServer::start(), provider("redis, another key"));
-        let other = |first| sealed(&RedisStore::open(&server.url()).unwrap(), first);
+        let other = |first| encrypted(&RedisStore::open(&server.url()).unwrap(), first);
         assert_eq!(text(&manager(&provider, other(3))), "token-1");
-        assert_eq!(text(&manager(&provider, other(4).also_decrypt_with(seal_key(3)))), "token-1");
+        assert_eq!(text(&manager(&provider, other(4).also_decrypt_with(encryption_key(3)))), "token-1");
         assert_eq!(text(&manager(&provider, other(4))), "token-2");
         assert_eq!(text(&manager(&provider, other(4))), "token-2");
         assert_eq!(provider.calls(), 2);
@@ -625,7 +622,7 @@ mod over_redis {
 }
 
 #[test]
-fn promise_8_a_sealing_key_in_the_place_of_its_path_is_not_quoted() {
+fn promise_8_an_encryption_key_given_as_a_path_is_not_quoted() {
     use evertoken::EncryptionKey;
     for key in [
         "4Z1nYf0m8bqK7tq0x3oYw5n9c2h6d1l8p4s7v0z3a6E=",

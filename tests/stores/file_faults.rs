@@ -1,4 +1,4 @@
-//! What a disk, a kernel and an administrator do to the store in files. Each is done to a process of its own.
+//! Faults of a disk, a kernel and an administrator, each inflicted on a process of its own.
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
@@ -38,8 +38,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A write that finds no room changes nothing, leaves nothing and frees the lease; the token comes, and is written when there is
-/// room again.
+/// Asserts that a write without room changes nothing, leaves nothing and frees the lease; callers get the token, and it
+/// is written when there is room again.
 fn finds_no_room(store: &FileStore, take_room: impl FnOnce(), give_room: impl FnOnce()) {
     let (provider, key, owner) = (provider(), key("room"), LeaseOwner::new("a"));
     put(store, &key, OLD, HOUR);
@@ -49,7 +49,7 @@ fn finds_no_room(store: &FileStore, take_room: impl FnOnce(), give_room: impl Fn
     assert!(error.kind() == ErrorKind::Store && error.to_string().contains("cannot be written"), "{error}");
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), OLD);
     assert!(!names(store.directory()).iter().any(|name| name.contains(".new")), "{:?}", names(store.directory()));
-    // The manager's record is smaller than what there was no room for. It has to be told apart from what fits.
+    // The record of the manager is smaller than the value that did not fit, and has to fit less room.
     let tokens = manager(&provider, store);
     let token = text(&tokens);
     assert_eq!(token, "token-1");
@@ -65,11 +65,11 @@ fn finds_no_room(store: &FileStore, take_room: impl FnOnce(), give_room: impl Fn
 }
 
 #[test]
-fn a_file_that_may_not_grow_costs_no_token() {
+fn a_file_size_limit_costs_no_token() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::at(folder.path().join("store"));
-        // SAFETY: plain system calls. What is too long fails instead of ending the process.
+        // SAFETY: plain system calls. A write that is too long fails instead of ending the process.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         let limit = |most: libc::rlim_t| {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: libc::RLIM_INFINITY };
@@ -85,7 +85,7 @@ fn a_disk_without_room_costs_no_token() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
         if let Err(error) = mount_small(folder.path()) {
-            // `a_file_that_may_not_grow_costs_no_token` has shown the same with another limit.
+            // `a_file_size_limit_costs_no_token` has tested the same with another limit.
             not_tested(&format!("a disk of its own, which cannot be mounted here: {error}"));
             return;
         }
@@ -99,7 +99,7 @@ fn a_disk_without_room_costs_no_token() {
     });
 }
 
-/// Mounts a file system of 256 KiB, for this process alone, with which it goes.
+/// Mounts a file system of 256 KiB for this process alone. The mount ends with the process.
 fn mount_small(place: &Path) -> io::Result<()> {
     let text = |text: &str| CString::new(text).unwrap();
     let place = CString::new(place.as_os_str().as_bytes()).unwrap();
@@ -120,7 +120,7 @@ fn a_directory_that_cannot_be_written_to_is_read_and_costs_no_token() {
         record_logs();
         let folder = tempfile::tempdir().unwrap();
         if is_root() {
-            // For root no mode counts.
+            // File modes do not restrict root.
             chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
             // SAFETY: plain system calls, for all threads of this process.
             unsafe {
@@ -141,12 +141,12 @@ fn a_directory_that_cannot_be_written_to_is_read_and_costs_no_token() {
         let tokens = manager(&unknown, &store);
         assert_eq!(text(&tokens), "token-1");
         mode(0o700);
-        eventually("it is written", || {
+        eventually("the token is written", || {
             assert_eq!(text(&tokens), "token-1");
             store.read(tokens.key()).unwrap().is_some()
         });
         assert_eq!((text(&manager(&unknown, &store)).as_str(), unknown.calls()), ("token-1", 1));
-        // One that cannot even be looked into.
+        // A directory that cannot be searched.
         mode(0o000);
         assert_eq!(store.read(tokens.key()).unwrap_err().kind(), ErrorKind::Store);
         assert_eq!(text(&manager(&provider(), &store)), "token-1");
@@ -161,11 +161,11 @@ fn a_file_system_without_locks_works_with_one_warning() {
         record_logs();
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::at(folder.path().join("store"));
-        // As on a file system that has none.
+        // Locks fail as on a file system without locks.
         forbid(&[libc::SYS_flock], libc::ENOLCK);
         let mine = File::create(folder.path().join("x")).unwrap();
         assert!(matches!(mine.try_lock(), Err(fs::TryLockError::Error(_))), "the test is one");
-        // Many at once write the same, each into a file of its own.
+        // Many threads write the same record, each into a temporary file of its own.
         thread::scope(|scope| {
             for number in 0..8_u8 {
                 let store = &store;
@@ -195,7 +195,7 @@ fn a_file_system_without_locks_works_with_one_warning() {
 }
 
 #[test]
-fn what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there() {
+fn a_write_that_cannot_be_synced_does_not_replace_the_record() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
         let (store, key) = (FileStore::at(folder.path().join("store")), key("unsynced"));
@@ -213,7 +213,7 @@ fn what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there()
             );
         };
         is_as_it_was(store.compare_and_swap(&key, Expected::Version(&old), Some((b"new", HOUR))).unwrap_err());
-        // A lease ends with the power anyway, and is free again when its holder could not write.
+        // A lease need not survive a power failure, and is free again when its holder could not write.
         for owner in ["a", "b"].map(LeaseOwner::new) {
             let held = store.read_or_lease(&key, Some(&old), SECOND, &owner, 10 * SECOND).unwrap();
             assert!(matches!(held, LeaseOutcome::Leased), "{held:?}");
@@ -223,15 +223,15 @@ fn what_cannot_be_brought_to_the_disk_does_not_take_the_place_of_what_is_there()
     });
 }
 
-/// From now on these system calls fail like this, in this thread and those that it starts.
+/// Makes these system calls fail with `error` from now on, in this thread and in threads that it starts.
 fn forbid(calls: &[libc::c_long], error: libc::c_int) {
     let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let (load, equal, answer) =
         (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
-    // The number of the system call comes first in what the filter is given.
+    // The number of the system call is the first field of the filter's input.
     let mut filter = vec![statement(load, 0, 0, 0)];
     for (call, left) in calls.iter().zip((1..=calls.len()).rev()) {
-        // Past the others, and past the leave.
+        // Jumps over the remaining comparisons and over the return that allows the call.
         filter.push(statement(equal | libc::BPF_K, u32::try_from(*call).unwrap(), u8::try_from(left).unwrap(), 0));
     }
     filter.push(statement(answer | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0));

@@ -1,7 +1,6 @@
 //! Leases and lock files of the store in files.
 
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -21,9 +20,9 @@ fn lease(store: &FileStore, owner: &str) -> LeaseOutcome {
     store.read_or_lease(&key("leased"), None, Duration::ZERO, &LeaseOwner::new(owner), 7 * SECOND).unwrap()
 }
 
-/// The machine's own clock tells how long the lease still lasts, and the lock that its holder lives.
+/// The monotonic clock decides how long the lease lasts, and the lock file shows that its holder lives.
 #[test]
-fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
+fn a_wall_clock_that_is_set_does_not_expire_a_lease() {
     for step in ["back", "forward"] {
         let (folder, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
         let open = || FileStore::with_clock(folder.path().join("files"), clock.clone());
@@ -38,9 +37,9 @@ fn a_wall_clock_that_is_set_takes_no_lease_from_its_holder() {
     }
 }
 
-/// "Whoever cannot write must not keep the others from trying", also when it is the lock that was not to be had.
+/// A holder that fails to get the lock for its publication frees the lease all the same.
 #[test]
-fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
+fn a_publication_that_does_not_get_the_lock_frees_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("files");
     let (one, other) = (FileStore::at(&path), FileStore::at(&path));
@@ -55,9 +54,9 @@ fn a_publication_that_does_not_get_the_lock_leaves_no_lease_behind() {
     assert!(matches!(got, LeaseOutcome::Leased), "others wait for a lease under which nobody fetches: {got:?}");
 }
 
-/// A disk takes its time to write what the holder of the lease has fetched, and all the while it has the lock.
+/// A slow disk delays the write of the lease holder, which has the lock meanwhile.
 #[test]
-fn who_comes_while_the_holder_writes_slowly_waits_for_it() {
+fn a_manager_that_starts_during_a_slow_write_of_the_holder_waits_for_the_token() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new().gated());
     let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
     let (holder, waiting, late) = (manager(), manager(), manager());
@@ -66,10 +65,10 @@ fn who_comes_while_the_holder_writes_slowly_waits_for_it() {
         let asking = scope.spawn(|| text(&holder));
         assert!(provider.wait_for_calls(1, PATIENCE));
         let waits = scope.spawn(|| text(&waiting));
-        eventually("it waits", || waiting.status().fetching);
+        eventually("the manager waits", || waiting.status().fetching);
         let lock = lock();
         lock.lock().unwrap();
-        // Longer than a change waits for its turn.
+        // Longer than a change waits for its lock.
         let late = scope.spawn(|| text(&late));
         assert!(!provider.wait_for_calls(2, 2 * SECOND), "another one has fetched");
         lock.unlock().unwrap();
@@ -82,7 +81,7 @@ fn who_comes_while_the_holder_writes_slowly_waits_for_it() {
 }
 
 #[test]
-fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_lock() {
+fn an_expired_lease_does_not_stop_others_although_its_holder_has_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let (store, provider) = (FileStore::at(folder.path()), FakeProvider::new());
     let tokens = TokenManager::builder(provider.clone()).store(store.clone()).build().unwrap();
@@ -96,9 +95,9 @@ fn a_lease_that_is_over_keeps_nobody_from_fetching_though_its_holder_has_the_loc
     assert!(asked.elapsed() < 8 * SECOND, "{:?}", asked.elapsed());
 }
 
-/// Somebody who has no lease writes for as long as a slow disk takes, and others start meanwhile.
+/// A manager without a lease writes for as long as a slow disk takes, and others start meanwhile.
 #[test]
-fn promise_3_who_starts_while_another_writes_slowly_fetches_once() {
+fn promise_3_managers_that_start_during_a_slow_write_cost_one_fetch() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), FakeProvider::new());
     let manager = || TokenManager::builder(provider.clone()).store(FileStore::at(folder.path())).build().unwrap();
     let rejecting = manager();
@@ -115,7 +114,7 @@ fn promise_3_who_starts_while_another_writes_slowly_fetches_once() {
 }
 
 #[test]
-fn a_directory_that_is_removed_while_its_lease_is_held_costs_the_holder_nothing() {
+fn a_directory_removed_during_a_lease_costs_the_holder_nothing() {
     let place = Place::new();
     let (provider, store) = (provider().gated(), place.store());
     let tokens = builder_on(&provider, &store).build().unwrap();
@@ -126,12 +125,12 @@ fn a_directory_that_is_removed_while_its_lease_is_held_costs_the_holder_nothing(
     provider.permit(1);
     wait_for_grant(&events);
     assert_eq!(text(&tokens), "token-1");
-    eventually("it is recorded", || store.read(tokens.key()).unwrap().is_some());
+    eventually("the change is recorded", || store.read(tokens.key()).unwrap().is_some());
     assert_eq!(text(&builder_on(&provider, &place.store()).build().unwrap()), "token-1");
 }
 
 #[test]
-fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
+fn a_lease_whose_lock_files_are_removed_lasts_its_whole_time() {
     let place = Place::new();
     let key = key("unlocked");
     let holder = place.store();
@@ -139,7 +138,7 @@ fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
     fs::remove_file(place.file(|name| name.ends_with(".lease"))).unwrap();
     fs::remove_file(place.file(|name| name.ends_with(".lock"))).unwrap();
     assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Busy { .. }));
-    // Asked for again, it has a lock again, which tells that its holder has gone.
+    // A repeated request locks the new file, so that the end of its holder can be noticed.
     assert!(matches!(ask(&holder, &key, "a"), LeaseOutcome::Leased));
     assert!(matches!(ask(&place.store(), &key, "b"), LeaseOutcome::Busy { .. }));
     drop(holder);
@@ -147,7 +146,7 @@ fn a_lease_whose_lock_files_are_removed_lasts_its_life() {
 }
 
 #[test]
-fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
+fn a_waiter_for_a_removed_lock_file_takes_the_new_one() {
     let place = Place::new();
     let (store, key) = (place.store(), key("queue"));
     put(&store, &key, b"one", HOUR);
@@ -170,7 +169,7 @@ fn who_waits_for_a_lock_that_is_removed_takes_the_new_one() {
 }
 
 #[test]
-fn what_waits_for_a_lock_is_kept_no_longer_for_that() {
+fn waiting_for_a_lock_does_not_extend_a_lease() {
     let place = Place::new();
     let (key, owner) = (key("slept"), LeaseOwner::new("owner"));
     put(&place.store(), &key, b"one", HOUR / 4);
@@ -186,7 +185,7 @@ fn what_waits_for_a_lock_is_kept_no_longer_for_that() {
         thread::scope(|scope| {
             let waiting = scope.spawn(|| write(how, &store));
             clock.wait();
-            // As a laptop that sleeps, or a process that is stopped, just then.
+            // A laptop sleeps, or a process is suspended, at this moment.
             place.clock.advance(HOUR / 2);
             held.unlock().unwrap();
             waiting.join().unwrap();
@@ -197,7 +196,7 @@ fn what_waits_for_a_lock_is_kept_no_longer_for_that() {
 }
 
 #[test]
-fn a_publication_that_was_stopped_does_not_replace_what_lives_longer_by_now() {
+fn a_stopped_publication_does_not_replace_a_record_that_expires_later() {
     let place = Place::new();
     let (key, clock) = (key("slept"), Looked::at(&place.clock));
     put(&place.store(), &key, b"newer", HOUR);
@@ -215,7 +214,7 @@ fn a_publication_that_was_stopped_does_not_replace_what_lives_longer_by_now() {
     });
 }
 
-/// A clock that tells when it is looked at.
+/// A clock that records whether it was read.
 #[derive(Clone, Debug)]
 struct Looked {
     clock: FakeClock,
@@ -228,7 +227,7 @@ impl Looked {
     }
 
     fn wait(&self) {
-        eventually("somebody looks", || self.looked.load(Ordering::SeqCst));
+        eventually("the clock is read", || self.looked.load(Ordering::SeqCst));
     }
 }
 
@@ -241,7 +240,7 @@ impl Clock for Looked {
 }
 
 #[test]
-fn a_lock_that_another_does_not_let_go_of_costs_a_manager_no_token() {
+fn a_lock_that_is_never_released_costs_a_manager_no_token() {
     let place = Place::new();
     let provider = provider();
     put(&place.store(), TokenManager::new(provider.clone()).key(), b"x", Duration::from_millis(1));
@@ -255,8 +254,8 @@ fn a_lock_that_another_does_not_let_go_of_costs_a_manager_no_token() {
 }
 
 #[test]
-fn lock_files_that_somebody_keeps_removing_lose_no_write_that_was_done() {
-    // Between the last look at a lock and the change it guards is a moment that no look can cover.
+fn removed_lock_files_lose_no_completed_write() {
+    // A lock file can be removed between the last check of it and the change that it guards.
     shows("two hundred counts are each one more than the one before", |_| {
         let place = Place::new();
         put(&place.store(), &key("counter"), b"0", HOUR);
@@ -273,7 +272,7 @@ fn count_of(store: &FileStore) -> Option<(usize, Version)> {
     Some((std::str::from_utf8(entry.bytes()).unwrap().parse().unwrap(), entry.version().clone()))
 }
 
-/// The counts that four stores say they have written, in order.
+/// The counts that four stores report as written, in order.
 fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
     let over = AtomicBool::new(false);
     let count = |store: FileStore| {
@@ -294,7 +293,7 @@ fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
                 for name in place.names().into_iter().filter(|name| name.ends_with(".lock")) {
                     let _ = fs::remove_file(place.path().join(name));
                 }
-                // Without a pause hardly anybody would get to the end of a write.
+                // Without a delay hardly any write would succeed.
                 thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
             }
         });
@@ -308,7 +307,7 @@ fn counted_while_locks_are_removed(place: &Place) -> Vec<usize> {
 }
 
 #[test]
-fn an_owner_that_cannot_be_read_is_none() {
+fn a_lease_with_an_unreadable_owner_is_free() {
     let place = Place::new();
     let (store, key) = (place.store(), key("owner"));
     assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
@@ -317,10 +316,10 @@ fn an_owner_that_cannot_be_read_is_none() {
 }
 
 #[test]
-fn who_has_waited_for_long_is_woken_within_50_ms() {
+fn a_long_wait_ends_within_50_ms_of_a_change() {
     let place = Place::new();
     let (key, holder) = (key("woken"), LeaseOwner::new("holder"));
-    // Eight look at times of their own, so that none of them does so in time by chance.
+    // Eight waiters poll at different times, so that none of them polls at the right time by chance.
     shows("the last of eight who wait wakes within 50 ms", |_| {
         let store = place.store();
         store.compare_and_swap(&key, Expected::Any, None).unwrap();
@@ -336,7 +335,7 @@ fn who_has_waited_for_long_is_woken_within_50_ms() {
         let woken = thread::scope(|scope| {
             let waiting: Vec<_> = (0..8).map(|_| place.store()).map(|store| scope.spawn(|| wait(store))).collect();
             started.wait();
-            // Long enough for those who look less and less often to do so.
+            // Long enough for the poll intervals to grow.
             assert!(!ends_within(&waiting[0], SECOND + SECOND / 8), "there is no news yet");
             assert!(!waiting.iter().any(|waiting| waiting.is_finished()), "there is no news yet");
             assert!(matches!(store.publish(&key, &holder, None, b"x", HOUR).unwrap(), PublishOutcome::Done(_)));

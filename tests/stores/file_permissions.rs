@@ -1,4 +1,4 @@
-//! Files and directories of the store belong to the user alone; all others are refused.
+//! Files and directories of the store belong to the user alone; those of other users are refused.
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
@@ -7,7 +7,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symli
 use std::path::Path;
 use std::time::Instant;
 
-use evertoken::clock::Clock;
 use evertoken::idempotency::{Idempotency, Outcome};
 use evertoken::provider::{Grant, Identity, RenewalProfile};
 use evertoken::store::{Expected, Key, LeaseOutcome, LeaseOwner, Store};
@@ -20,7 +19,7 @@ use crate::common::wait::*;
 use crate::place::*;
 
 #[test]
-fn a_directory_without_a_name_and_a_link_with_a_slash_behind_it_are_refused() {
+fn an_empty_path_and_a_link_followed_by_a_slash_are_refused() {
     let place = Place::new();
     fs::DirBuilder::new().mode(0o700).create(place.path()).unwrap();
     symlink(place.path(), place.folder.path().join("link")).unwrap();
@@ -36,10 +35,10 @@ fn a_directory_without_a_name_and_a_link_with_a_slash_behind_it_are_refused() {
 }
 
 #[test]
-fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
+fn files_belong_to_the_user_alone_whatever_the_umask_and_no_name_shows_a_secret() {
     alone(|| {
         record_logs();
-        // SAFETY: no other thread of this process makes files now.
+        // SAFETY: no other thread of this process creates files now.
         unsafe { libc::umask(0) };
         let place = Place::new();
         let store = place.store();
@@ -64,7 +63,7 @@ fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
             assert!(!name.contains("hunter2"), "{name}");
         }
         assert_eq!(fs::metadata(place.path()).unwrap().mode() & 0o7777, 0o700);
-        // Everything that a message can be about, with a secret in it.
+        // A secret in every part of a message that could be shown.
         fs::remove_file(place.record()).unwrap();
         fs::create_dir(place.path().join(place_of(&place, tokens.key()))).unwrap();
         let error = store.read(tokens.key()).unwrap_err();
@@ -73,7 +72,7 @@ fn files_are_the_users_alone_whatever_the_umask_and_no_name_shows_a_secret() {
     });
 }
 
-/// The name of the file of a key, by what is beside it.
+/// The name of the file of a key.
 fn place_of(place: &Place, key: &Key) -> String {
     let apart = Place::new();
     put(&apart.store(), key, b"x", HOUR);
@@ -82,7 +81,7 @@ fn place_of(place: &Place, key: &Key) -> String {
     name
 }
 
-/// What somebody can have put where something of the store belongs, and what is said about it.
+/// Obstacles that another user can create in the place of a file, and a word of the error for each.
 const IN_THE_WAY: [(&str, &str); 9] = [
     ("a FIFO", "remove it"),
     ("a directory", "remove it"),
@@ -126,7 +125,7 @@ fn put_in_the_way(what: &str, path: &Path) {
 }
 
 #[test]
-fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_comes() {
+fn a_file_of_another_user_is_refused_with_advice_and_callers_still_get_a_token() {
     for (what, advice) in IN_THE_WAY {
         if what == "another user's" && !is_root() {
             not_tested(&format!("{what}, for only root can give a file away"));
@@ -153,7 +152,7 @@ fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_com
                 ".new" => store.compare_and_swap(&key, Expected::Any, Some((b"x", HOUR))).err(),
                 _ => store.read_or_lease(&key, None, SECOND, &LeaseOwner::new("a"), 10 * SECOND).err(),
             };
-            // What else stands where a new file comes is left from one who died.
+            // Obstacles in the place of a temporary file are leftovers of an ended process.
             if end != ".new" || what == "a directory" {
                 let error = failed.unwrap_or_else(|| panic!("{what} as {end}"));
                 assert_eq!(error.kind(), ErrorKind::Store);
@@ -170,7 +169,7 @@ fn what_others_could_have_put_there_is_refused_with_what_to_do_and_the_token_com
 }
 
 #[test]
-fn a_directory_that_others_could_have_made_is_refused_with_what_to_do_and_the_token_comes() {
+fn a_directory_of_another_user_is_refused_with_advice_and_callers_still_get_a_token() {
     for (what, advice) in [
         ("a FIFO", "is no directory; remove it"),
         ("a file", "is no directory; remove it"),
@@ -197,7 +196,7 @@ fn a_directory_that_others_could_have_made_is_refused_with_what_to_do_and_the_to
                 fs::DirBuilder::new().mode(0o700).create(place.path()).unwrap();
                 chown(place.path(), Some(65_534), None).unwrap();
             }
-            // Beside the folder of the test, so that what a link leads to is not in it.
+            // Outside the folder of the test, so that the target of a link is not in it.
             what => put_in_the_way(what, &place.path()),
         }
         let store = place.store();

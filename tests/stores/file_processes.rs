@@ -1,5 +1,5 @@
-//! Several real processes on one directory act as one, however they end. Each is this test's own program, started again; it
-//! does what the test tells it over a socket.
+//! Several real processes share one directory, however they end. Each is this test's own program, started again, and
+//! obeys commands from a socket.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,27 +17,27 @@ use crate::common::stores::token_in;
 use crate::common::suite::{ask, bytes, key};
 use crate::common::wait::*;
 
-/// Much longer than anything here takes.
+/// Much longer than any step of these tests takes.
 const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 fn promise_3_eight_processes_with_sixteen_threads_each_cost_one_fetch() {
     play(|stage| {
         let mut processes = stage.processes(8);
-        sixteen_threads_of_each_cost_one_fetch(&mut processes, |url| stage.share(url));
+        sixteen_threads_of_each_process_cost_one_fetch(&mut processes, |url| stage.share(url));
         assert!(!stage.names().iter().any(|name| name.ends_with(".new") || name.ends_with(".owner")));
     });
 }
 
 #[test]
-fn promise_3_a_failed_fetch_of_one_process_answers_the_others() {
+fn promise_3_one_failed_fetch_answers_all_processes() {
     play(|stage| {
-        a_failed_fetch_of_one_answers_the_others(&mut stage.processes(4), |url| stage.share(url));
+        one_failed_fetch_answers_all_processes(&mut stage.processes(4), |url| stage.share(url));
     });
 }
 
 #[test]
-fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_one_refresh_token() {
+fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_one_refresh_token() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         let share = Share { refresh: true, ..stage.share(&host.token_url()) }.line();
@@ -50,7 +50,7 @@ fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_o
         };
         (0..3).for_each(|_| assert_eq!(run(&["ask 1"]), "token-1"));
         assert_eq!(host.used_refresh_tokens(), ["refresh-1"]);
-        // Each goes on with what the one before it was given, which was written before the token was handed out.
+        // Each program uses the refresh token of the one before, which was written before the token was returned.
         for round in 2..=4 {
             assert_eq!(run(&["invalidate", "ask 4"]), format!("token-{round}"));
             assert_eq!(run(&["ask 1"]), format!("token-{round}"));
@@ -60,27 +60,27 @@ fn promise_3_programs_that_start_one_after_the_other_cost_one_fetch_and_use_up_o
 }
 
 #[test]
-fn promise_3_when_the_lease_holder_is_killed_the_next_fetches_at_once() {
+fn promise_3_after_the_lease_holder_is_killed_the_next_process_fetches_at_once() {
     play(|stage| {
         let host = FakeVendor::oauth2();
         host.fail_with(VendorFault::Hang);
         let mut processes = stage.processes(4);
-        // The lease would last longer than anybody waits here.
+        // The lease would last longer than any test waits.
         let share = Share { fetch: LONG, ..stage.share(&host.token_url()) };
         each(&mut processes, &share.line());
         let mut holder = processes.remove(0);
-        holder.tell("ask 1");
+        holder.send_line("ask 1");
         assert!(host.wait_for_calls(1, PATIENCE));
-        // Two wait while it dies, and one of them sees to it.
-        processes[..2].iter_mut().for_each(|process| process.tell("ask 4"));
+        // Two processes wait when the holder is killed, and one of them fetches.
+        processes[..2].iter_mut().for_each(|process| process.send_line("ask 4"));
         assert!(!host.wait_for_calls(2, SECOND / 2), "who waits does not fetch");
         host.recover();
         let killed = Instant::now();
         holder.kill();
         assert!(host.wait_for_calls(2, PATIENCE));
         assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
-        processes[2].tell("ask 4");
-        let answers: Vec<_> = processes.iter_mut().map(Process::hear).collect();
+        processes[2].send_line("ask 4");
+        let answers: Vec<_> = processes.iter_mut().map(Process::read_line).collect();
         assert!(answers.iter().all(|answer| *answer == answers[0] && host.is_valid(answer)), "{answers:?}");
         assert_eq!(host.calls(), 2);
     });
@@ -91,23 +91,23 @@ fn promise_7_a_holder_that_was_stopped_for_longer_than_its_lease_does_not_overwr
     play(|stage| {
         let (host, mut processes) = (FakeVendor::oauth2(), stage.processes(3));
         let go_on = |others: &mut [Process], asked: Instant| {
-            // They wait as long as the lease lasts, and no longer.
+            // The others wait until the lease expires.
             assert_eq!(each(others, "ask 4"), ["token-2", "token-2"]);
             let waited = asked.elapsed();
             assert!(waited > LEASE - Duration::from_millis(100) && waited < LEASE + SOON, "{waited:?}");
         };
         let (share, recorded) = (|url: &str| stage.share(url), || stage.recorded(&host));
-        who_was_stopped_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
+        a_stopped_process_does_not_overwrite_the_newer_token(&host, &mut processes, share, go_on, recorded);
     });
 }
 
 #[test]
-fn promise_4_a_rejection_reaches_another_process_within_local_max_age() {
+fn promise_4_a_rejection_reaches_another_process_within_the_store_check_interval() {
     play(|stage| stage.spread("reject"));
 }
 
 #[test]
-fn an_invalidation_reaches_another_process_within_local_max_age() {
+fn an_invalidation_reaches_another_process_within_the_store_check_interval() {
     play(|stage| stage.spread("invalidate"));
 }
 
@@ -115,7 +115,7 @@ fn an_invalidation_reaches_another_process_within_local_max_age() {
 fn promise_7_a_token_that_could_not_be_written_reaches_another_process_later() {
     play(|stage| {
         let host = FakeVendor::oauth2();
-        // Nobody can make a directory there, root no more than others.
+        // A file stands in the place of the directory, which stops root too.
         fs::write(stage.directory(), "in the way").unwrap();
         let mut processes = stage.processes(2);
         let share = Share { store_check_interval: Duration::from_millis(100), ..stage.share(&host.token_url()) };
@@ -123,7 +123,7 @@ fn promise_7_a_token_that_could_not_be_written_reaches_another_process_later() {
         assert_eq!(processes[0].ask("ask 4"), "token-1");
         fs::remove_file(stage.directory()).unwrap();
         let store = stage.store();
-        eventually("it is written", || {
+        eventually("the token is written", || {
             assert_eq!(processes[0].ask("ask 1"), "token-1");
             store.read(&key_of(&host.token_url(), "client")).unwrap().is_some()
         });
@@ -162,13 +162,13 @@ fn a_write_that_is_killed_leaves_the_old_or_the_new_and_one_temporary_file_at_mo
     });
 }
 
-/// Spreads over the numbers, the same each time.
+/// Pseudo-random numbers, the same in each run.
 fn scattered(round: u64) -> u64 {
     round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
 }
 
 #[test]
-fn a_forked_child_neither_frees_its_parents_lease_nor_keeps_it() {
+fn a_forked_child_neither_frees_nor_keeps_the_lease_of_its_parent() {
     play(|stage| {
         let (store, key, directory) = (stage.store(), key("forked"), stage.directory());
         let mut parent = stage.processes(1).remove(0);
@@ -185,13 +185,14 @@ fn a_forked_child_neither_frees_its_parents_lease_nor_keeps_it() {
         has_used_its_store(second);
         assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Leased));
         for child in [first, second] {
-            // SAFETY: a plain system call. The children of a child wait for this.
+            // SAFETY: a plain system call. Processes without a parent are then children of this process, which waits
+            // for them.
             assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
         }
     });
 }
 
-/// Runs a test that starts processes of its own. In one of those, does what the test says.
+/// Runs a test that starts processes of its own. Such a process obeys the commands of the test instead.
 fn play(test: impl FnOnce(&Stage)) {
     let name = test_of(&test);
     match crate::common::process::port() {
@@ -200,7 +201,7 @@ fn play(test: impl FnOnce(&Stage)) {
     }
 }
 
-/// What the processes of a test share.
+/// The directory that the processes of a test share, and the name of the test.
 struct Stage {
     name: &'static str,
     folder: TempDir,
@@ -232,23 +233,23 @@ impl Stage {
         Share::of(self.directory().to_str().unwrap(), token_url)
     }
 
-    /// The token that stands in the record of the host's credential.
+    /// The token in the record of the host's credential.
     fn recorded(&self, host: &FakeVendor) -> String {
         token_in(self.store().read(&key_of(&host.token_url(), "client")).unwrap().unwrap().bytes())
     }
 
-    /// What one process does away with, another one has replaced soon.
+    /// A token that one process rejects or invalidates is replaced in another one soon.
     fn spread(&self, what: &str) {
         let store_check_interval = Duration::from_millis(300);
         spreads(what, &mut self.processes(2), |url| Share { store_check_interval, ..self.share(url) });
     }
 }
 
-/// What a process does: as it is told, as long as somebody tells it.
+/// Obeys commands until the test closes the connection.
 fn act(port: &str) {
     let mut actor = Actor::new(port);
     let mut leased = None;
-    while let Some((verb, rest)) = actor.hear() {
+    while let Some((verb, rest)) = actor.read_line() {
         let answer = match verb.as_str() {
             "share" => {
                 let share = Share::read(&rest);
@@ -266,28 +267,28 @@ fn act(port: &str) {
             "fork" => fork(leased.as_ref().unwrap()).to_string(),
             _ => actor.act(&verb, &rest),
         };
-        actor.say(&answer);
+        actor.reply(&answer);
     }
 }
 
-/// Writes until it is killed. Says so when something is written.
+/// Writes until the process is killed. Replies once something is written.
 fn write_without_end(directory: &str, actor: &mut Actor) -> ! {
     let (store, key) = (FileStore::at(directory), key("killed"));
     for round in 1_u64.. {
-        // Each time other bytes, and the first counts the writes as far as it can.
+        // Each record has other bytes, and the first byte counts the writes modulo 256.
         let text = vec![u8::try_from(round).unwrap_or(u8::MAX); LARGE];
         store.compare_and_swap(&key, Expected::Any, Some((&text, HOUR))).unwrap();
         if round == 1 {
-            actor.say("ok");
+            actor.reply("ok");
         }
     }
     unreachable!("it is killed before")
 }
 
-/// What takes a while to be written.
+/// The size of a record whose write takes a while.
 const LARGE: usize = 60_000;
 
-/// Starts a child that shares all files, and uses its store once somebody has written `use-<its id>`.
+/// Forks a child that shares all files, and uses its store once the file `use-<its id>` exists.
 fn fork(store: &FileStore) -> libc::pid_t {
     let folder = store.directory().parent().unwrap().to_owned();
     // SAFETY: the child uses nothing but files and the store, which says that it can be used after a fork. No other

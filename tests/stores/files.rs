@@ -1,14 +1,12 @@
-//! The store in files: what stands in them, who may have put it there, and what the clocks say about it.
+//! The store in files: its contents, its directory and its clocks.
 
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{env, thread};
 
-use evertoken::clock::Clock;
 use evertoken::idempotency::{Idempotency, Outcome};
 use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
@@ -21,7 +19,7 @@ use crate::common::wait::*;
 use crate::place::*;
 
 #[test]
-fn a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kept() {
+fn without_a_directory_the_store_is_created_in_the_cache_of_the_user() {
     alone(|| {
         let home = tempfile::tempdir().unwrap();
         let is_at = |place: PathBuf| {
@@ -43,7 +41,7 @@ fn a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kep
         is_at(home.path().join("cache/evertoken"));
         assert_eq!(names(home.path()), ["cache"]);
         fs::remove_dir_all(home.path().join("cache")).unwrap();
-        // SAFETY: the managers have gone, and what they leave running reads no environment.
+        // SAFETY: the managers are dropped, and their threads read no environment.
         unsafe { env::remove_var("XDG_CACHE_HOME") };
         is_at(home.path().join("home/.cache/evertoken"));
         assert_eq!(names(home.path()), ["home"]);
@@ -51,7 +49,7 @@ fn a_store_without_a_directory_named_is_in_the_users_cache_once_something_is_kep
 }
 
 #[test]
-fn what_is_damaged_cut_short_or_foreign_is_absent_and_is_replaced() {
+fn a_damaged_truncated_or_foreign_file_is_absent_and_is_replaced() {
     let place = Place::new();
     let (store, key) = (place.store(), key("damaged"));
     put(&store, &key, b"{\"a\":1}\nsecond line", HOUR);
@@ -85,7 +83,7 @@ fn what_is_damaged_cut_short_or_foreign_is_absent_and_is_replaced() {
     assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"{\"a\":1}\nsecond line", "the whole one is read");
 }
 
-/// The text of a file with another first line, which is whole in itself.
+/// The text of a file with another first line, which is valid by itself.
 fn with_head(text: &[u8], edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let line = text.iter().position(|byte| *byte == b'\n').unwrap();
     let head = std::str::from_utf8(&text[..line]).unwrap().rsplit_once(' ').unwrap().0;
@@ -110,7 +108,7 @@ fn the_file_of_another_key_is_absent() {
 }
 
 #[test]
-fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
+fn an_unreadable_file_is_reported_once_by_each_store_and_not_quoted() {
     alone(|| {
         record_logs();
         let place = Place::new();
@@ -129,7 +127,7 @@ fn what_cannot_be_read_is_reported_once_by_each_store_and_not_quoted() {
 }
 
 #[test]
-fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_alone() {
+fn the_sooner_of_two_clocks_expires_a_record_and_after_a_reboot_the_wall_clock_alone() {
     const LIFETIME: Duration = Duration::from_secs(100);
     let left = |place: &Place| place.store().read(&key("clocks")).unwrap().map(|entry| entry.remaining());
     let around = |time: Duration| time.saturating_sub(Duration::from_millis(5))..=time;
@@ -144,7 +142,7 @@ fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_a
     assert!(around(LIFETIME / 2).contains(&left(&place).unwrap()), "{:?}", left(&place));
     place.clock.suspend(LIFETIME / 2);
     assert_eq!(left(&place), None);
-    // The wall clock was set back a little: the other one is ahead.
+    // The wall clock was set back a little: the monotonic clock is ahead.
     let place = written();
     place.clock.advance(LIFETIME / 2);
     place.clock.step_back(Duration::from_millis(900));
@@ -155,7 +153,7 @@ fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_a
     assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
     fs::write(place.record(), with_head(&text, |head| head["boot"] = serde_json::Value::Null)).unwrap();
     assert!(around(by_the_wall).contains(&left(&place).unwrap()), "{:?}", left(&place));
-    // Its start is to come: nobody can tell but the clock of the machine.
+    // The record starts in the future, so only the monotonic clock is of use.
     let place = written();
     place.clock.advance(LIFETIME / 2);
     place.clock.step_back(HOUR);
@@ -165,11 +163,11 @@ fn the_sooner_end_counts_and_after_another_start_of_the_machine_the_wall_clock_a
     assert_eq!(left(&place), None);
     place.clock.step_forward(HOUR);
     assert!(left(&place).is_some());
-    // Never longer than it was given, even when the clock was set back by less than is noticed.
+    // Never longer than the given lifetime, even when the clock was set back by too little to be noticed.
     let place = written();
     place.clock.step_back(Duration::from_millis(900));
     assert!(left(&place).unwrap() <= LIFETIME);
-    // The clock was set forward past the end.
+    // The clock was set forward past the expiry.
     place.clock.step_forward(2 * LIFETIME);
     assert_eq!(left(&place), None);
 }
@@ -181,7 +179,7 @@ fn signed_in(host: &FakeVendor, place: &Place) -> TokenManager {
 }
 
 #[test]
-fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
+fn a_wall_clock_set_back_ends_no_sign_in_on_files() {
     let (place, host) = (Place::new(), FakeVendor::oauth2());
     text(&signed_in(&host, &place));
     for _ in 0..2 {
@@ -191,7 +189,7 @@ fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
         text(&tokens);
     }
     assert_eq!(host.used_refresh_tokens(), ["refresh-1", "refresh-2", "refresh-3"]);
-    // The machine has been started anew since, and shows a time before all that.
+    // The machine was started again since, and its clock shows an earlier time.
     let state = place.file(|name| name.ends_with(".state"));
     let written = fs::read(&state).unwrap();
     fs::remove_file(place.record()).unwrap();
@@ -201,9 +199,9 @@ fn a_wall_clock_that_is_set_back_ends_no_sign_in_on_files() {
     assert_eq!(host.used_refresh_tokens().last().unwrap(), "refresh-4");
 }
 
-/// With nothing to go by but a wall clock that shows a time before it was written.
+/// After a restart of the machine, only a wall clock is left, which shows a time before the write.
 #[test]
-fn a_claim_that_seems_to_come_from_the_future_keeps_nobody_waiting_for_long() {
+fn a_claim_with_a_time_in_the_future_blocks_callers_for_its_lifetime_at_most() {
     let place = Place::new();
     let once = Idempotency::new(place.store());
     let begin = || once.begin::<u32>("charge", "").unwrap();
@@ -217,9 +215,9 @@ fn a_claim_that_seems_to_come_from_the_future_keeps_nobody_waiting_for_long() {
     assert!(matches!(begin(), Outcome::New(_)), "it would last for an hour");
 }
 
-/// To begin with the first refresh token again could end the sign-in. Sealed stores and Redis do not either.
+/// To begin with the first refresh token again could end the sign-in. Encrypted stores and Redis do not either.
 #[test]
-fn a_refresh_token_in_a_file_that_cannot_be_read_is_not_guessed() {
+fn a_refresh_token_in_an_unreadable_file_stops_fetching() {
     let (place, host) = (Place::new(), FakeVendor::oauth2());
     text(&signed_in(&host, &place));
     let state = place.file(|name| name.ends_with(".state"));
@@ -238,7 +236,7 @@ fn a_refresh_token_in_a_file_that_cannot_be_read_is_not_guessed() {
 }
 
 #[test]
-fn a_store_that_may_hang_is_not_read_at_once() {
+fn a_store_on_a_network_file_system_is_not_read_at_once() {
     let place = Place::new();
     let (store, key) = (place.store(), key("slow"));
     put(&store, &key, b"x", HOUR);
@@ -247,7 +245,7 @@ fn a_store_that_may_hang_is_not_read_at_once() {
 }
 
 #[test]
-fn lives_of_all_lengths_are_kept_and_no_life_is_over_at_once() {
+fn lifetimes_of_all_lengths_are_kept() {
     let place = Place::new();
     let store = place.store();
     for life in [Duration::MAX, Duration::from_secs(1 << 40), Duration::from_millis(2)] {
@@ -261,7 +259,7 @@ fn lives_of_all_lengths_are_kept_and_no_life_is_over_at_once() {
 }
 
 #[test]
-fn a_directory_that_is_removed_is_made_again() {
+fn a_removed_directory_is_created_again() {
     let place = Place::new();
     let (store, key) = (place.store(), key("removed"));
     for _ in 0..3 {
@@ -270,7 +268,7 @@ fn a_directory_that_is_removed_is_made_again() {
         assert!(store.read(&key).unwrap().is_none());
         assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
         fs::remove_dir_all(place.path()).unwrap();
-        // The lease has gone with it, and the holder's record is no worse for that.
+        // The lease is removed with the directory, and the holder's record is written all the same.
         assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Leased));
         assert!(matches!(
             store.publish(&key, &LeaseOwner::new("a"), None, b"a", HOUR).unwrap(),
@@ -295,7 +293,7 @@ fn the_number_of_open_files_does_not_grow() {
             match round % 4 {
                 0 => drop(store.publish(key, &owner, None, b"x", HOUR).unwrap()),
                 1 => fs::remove_file(place.file(|name| name.ends_with(".owner"))).unwrap(),
-                // It runs out, and another takes it.
+                // The claim expires, and another program gets it.
                 _ => {
                     place.clock.advance(11 * SECOND);
                     assert!(matches!(ask(&other, key, "b"), LeaseOutcome::Leased));
@@ -312,7 +310,7 @@ fn the_number_of_open_files_does_not_grow() {
 }
 
 #[test]
-fn what_is_over_and_was_to_be_done_once_is_cleared_away_and_nothing_else() {
+fn expired_operations_are_removed_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let store = FileStore::at(&path);
@@ -332,7 +330,7 @@ fn what_is_over_and_was_to_be_done_once_is_cleared_away_and_nothing_else() {
         other => panic!("{other:?}"),
     }
     let over = names(&path).into_iter().find(|name| name.ends_with(".once")).unwrap();
-    // And before the machine was started.
+    // The expiry lies before the start of the machine.
     let written = fs::read(path.join(&over)).unwrap();
     fs::write(path.join(&over), with_head(&written, |head| head["boot"]["id"] = "another".into())).unwrap();
     days_ago(&path.join(&over), 1_000);
@@ -365,7 +363,7 @@ fn what_is_over_and_was_to_be_done_once_is_cleared_away_and_nothing_else() {
 }
 
 #[test]
-fn what_is_over_is_told_by_the_clock_of_the_store() {
+fn the_clock_of_the_store_decides_what_has_expired() {
     let place = Place::new();
     let once = Idempotency::new(place.store()).clock(place.clock.clone());
     let claims: Vec<_> = (0..400).map(|number| once.begin::<String>(&format!("{number}"), "x").unwrap()).collect();
@@ -374,14 +372,14 @@ fn what_is_over_is_told_by_the_clock_of_the_store() {
 }
 
 #[test]
-fn a_token_that_could_not_be_written_is_handed_out_and_written_later() {
+fn a_token_that_could_not_be_written_is_returned_and_written_later() {
     let place = Place::new();
     fs::write(place.path(), "a file where the directory belongs").unwrap();
     let (provider, store) = (provider(), place.store());
     let tokens = builder_on(&provider, &store).store_check_interval(Duration::from_millis(50)).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
     fs::remove_file(place.path()).unwrap();
-    eventually("it is written", || {
+    eventually("the token is written", || {
         assert_eq!(text(&tokens), "token-1");
         store.read(tokens.key()).unwrap().is_some()
     });
@@ -404,7 +402,7 @@ fn managers_on_one_directory_fetch_once() {
     assert_eq!(provider.calls(), 1);
 }
 
-/// A key of 512 characters that JSON writes as two each, and as many bytes as a file takes.
+/// A key of 512 characters that JSON writes as two each, and a record of the largest size.
 #[test]
 fn the_longest_key_and_the_longest_record_are_read_back() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Stores.
+//! Stores: the contract of all backends, memory, files and encryption. `tests/redis` tests Redis.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 pub(crate) const SECRET: &str = "hunter2-the-secret";
 
-/// A directory with a store in it.
+/// A directory with a store in it, and a clock.
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
     pub(crate) clock: FakeClock,
@@ -25,7 +25,7 @@ impl Place {
         self.folder.path().join("store")
     }
 
-    /// Another store, as another process has one.
+    /// Another store on the same directory, as another process has.
     pub(crate) fn store(&self) -> FileStore {
         FileStore::with_clock(self.path(), self.clock.clone())
     }
@@ -34,7 +34,7 @@ impl Place {
         names(&self.path())
     }
 
-    /// The file with such a name. There is one.
+    /// The one file whose name fits.
     pub(crate) fn file(&self, fits: impl Fn(&str) -> bool) -> PathBuf {
         let found: Vec<_> = self.names().into_iter().filter(|name| fits(name)).collect();
         assert_eq!(found.len(), 1, "{:?}", self.names());

@@ -22,7 +22,7 @@ fn code((status, body): (u16, Value)) -> (u16, String) {
 }
 
 #[test]
-fn the_same_token_is_given_again_and_lives_its_whole_life_from_then_on() {
+fn the_same_token_is_granted_again_with_a_whole_lifetime_from_then_on() {
     let clock = FakeClock::new();
     let host = FakeVendor::dingtalk().clock(&clock);
     let first = json!({ "errcode": 0, "errmsg": "ok", "access_token": "token-1", "expires_in": 7200 });

@@ -23,7 +23,7 @@ fn refusal((status, body): (u16, Value)) -> (u16, String, i64) {
 }
 
 #[test]
-fn every_call_brings_a_new_token_which_lives_an_hour() {
+fn every_call_brings_a_new_token_for_an_hour() {
     let clock = FakeClock::new();
     let host = FakeVendor::entra().clock(&clock);
     let (status, body) = with_secret(&host);
@@ -42,7 +42,7 @@ fn every_call_brings_a_new_token_which_lives_an_hour() {
 }
 
 #[test]
-fn an_assertion_is_taken_when_it_is_well_formed_and_can_be_looked_at() {
+fn a_well_formed_assertion_is_accepted_and_recorded() {
     let host = FakeVendor::entra();
     let form = format!("{SCOPE}&client_id=client&{ASSERTION}");
     assert_eq!(ask(&host, &form).1["access_token"], "token-1");
@@ -130,7 +130,7 @@ fn graph_and_the_bot_connector_refuse_a_token_with_401() {
 const MACHINE: &str = "?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net";
 
 #[test]
-fn a_machine_has_the_same_token_for_half_its_life_and_all_numbers_are_strings() {
+fn a_machine_returns_the_same_token_for_half_its_lifetime_and_numbers_as_strings() {
     let clock = FakeClock::new();
     let host = FakeVendor::managed_identity().clock(&clock);
     let ask = |more: &str| told(get_with(&format!("{}{MACHINE}{more}", host.token_url()), &[("Metadata", "true")]));
@@ -153,7 +153,7 @@ fn a_machine_has_the_same_token_for_half_its_life_and_all_numbers_are_strings() 
 }
 
 #[test]
-fn a_machine_answers_only_to_who_says_that_it_knows() {
+fn a_machine_answers_only_requests_with_the_metadata_header() {
     let host = FakeVendor::managed_identity();
     let ask = |query: &str, headers: &[(&str, &str)]| told(get_with(&format!("{}{query}", host.token_url()), headers));
     let (status, body) = ask(MACHINE, &[]);
@@ -166,7 +166,7 @@ fn a_machine_answers_only_to_who_says_that_it_knows() {
 }
 
 #[test]
-fn an_app_service_tells_only_when_a_token_ends() {
+fn an_app_service_reports_only_the_time_of_expiry() {
     let host = FakeVendor::managed_identity();
     let url = format!("{}/msi/token{MACHINE}", host.url());
     let (status, body) = told(get_with(&url, &[("X-IDENTITY-HEADER", "identity-header")]));

@@ -1,20 +1,20 @@
-//! What every vendor's host does, each with replies of its vendor's.
+//! The behaviour that the fake hosts of all vendors share, each with the replies of its vendor.
 
 use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use serde_json::{Value, json};
 
 use super::{HOUR, Reply, get, get_with, post_form, post_json, seconds, told};
 
-/// A vendor, and a right request for its first kind of token.
+/// A vendor, and a valid request for its first kind of token.
 struct Row {
     name: &'static str,
     host: fn() -> FakeVendor,
     ask: fn(&str) -> Reply,
-    /// Where the token is in the reply.
+    /// The JSON pointer of the token in the reply.
     token: &'static str,
-    /// What it says to `VendorFault::Throttle`: the status, and where the code is, if there is one.
+    /// The reply to `VendorFault::Throttle`: the status, and the JSON pointer of the code, if there is one.
     throttled: (u16, &'static str, fn() -> Value),
-    /// Where it says how long to wait.
+    /// The place of the time to wait.
     wait: &'static str,
 }
 
@@ -96,7 +96,7 @@ impl Row {
 }
 
 #[test]
-fn a_right_request_brings_the_scripted_token_and_it_lives_by_the_clock() {
+fn a_valid_request_brings_the_scripted_token_which_expires_by_the_fake_clock() {
     for row in ROWS {
         let clock = FakeClock::new();
         let host = (row.host)().clock(&clock).granting("t-1", 60).lifetime(HOUR);
@@ -111,7 +111,7 @@ fn a_right_request_brings_the_scripted_token_and_it_lives_by_the_clock() {
 }
 
 #[test]
-fn a_throttle_is_told_the_way_of_every_vendor() {
+fn every_vendor_reports_throttling_in_its_own_way() {
     for row in ROWS {
         let host = (row.host)();
         host.fail_with(VendorFault::Throttle { retry_after: seconds(30) });
@@ -142,7 +142,7 @@ fn a_quota_is_for_a_day_and_for_each_path() {
 }
 
 #[test]
-fn an_outage_with_a_code_is_told_the_way_of_every_vendor() {
+fn every_vendor_reports_an_outage_with_a_code_in_its_own_way() {
     for (host, outage, expected) in [
         (FakeVendor::wechat(), VendorFault::Code(40164), (200, "errcode", json!(40164))),
         (FakeVendor::feishu(), VendorFault::Code(10014), (200, "code", json!(10014))),
@@ -190,7 +190,7 @@ fn a_vendor_without_tickets_pushes_none() {
 
 #[test]
 #[should_panic(expected = "this vendor has no tenants")]
-fn a_vendor_without_tenants_knows_none() {
+fn a_fake_vendor_without_tenants_has_none() {
     drop(FakeVendor::wecom().another_tenant("corp"));
 }
 

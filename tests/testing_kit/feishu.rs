@@ -28,7 +28,7 @@ fn used(host: &FakeVendor, token: &str) -> (u16, Value) {
 }
 
 #[test]
-fn a_tenant_token_stays_until_thirty_minutes_are_left_and_then_both_live() {
+fn a_tenant_token_is_replaced_with_thirty_minutes_left_and_then_both_are_valid() {
     let clock = FakeClock::new();
     let host = FakeVendor::feishu().clock(&clock);
     let first = json!({ "code": 0, "msg": "ok", "tenant_access_token": "token-1", "expire": 7200 });

@@ -1,4 +1,4 @@
-//! The test kit keeps its own word: clients here are plain HTTP.
+//! The fake vendors behave as documented. Clients here are plain HTTP.
 #![allow(clippy::unwrap_used)]
 
 mod dingtalk;
@@ -63,7 +63,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A well-formed JWT of `client`, whose signature says nothing.
+/// A well-formed JWT of `client` with a meaningless signature.
 const ASSERTION: &str = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer\
                          &client_assertion=eyJhbGciOiJQUzI1NiJ9.eyJzdWIiOiJjbGllbnQifQ.c2ln";
 
@@ -71,7 +71,7 @@ fn json(reply: Reply) -> Value {
     serde_json::from_str(reply.unwrap().body()).unwrap()
 }
 
-/// One way to ask either vendor for a token.
+/// A request for a token that either vendor accepts.
 fn ask_within(host: &FakeVendor, wait: Duration) -> Reply {
     if host.token_url().ends_with("/token") {
         post(&agent(wait), host, None, "grant_type=client_credentials&client_id=client&client_secret=secret")
@@ -106,7 +106,7 @@ fn oauth2_error(reply: Reply) -> (u16, String) {
 }
 
 #[test]
-fn wecom_gives_the_same_token_and_the_whole_life_until_it_ends() {
+fn wecom_returns_the_same_token_with_the_whole_lifetime_until_it_expires() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     let first = json(ask(&host));
@@ -124,7 +124,7 @@ fn wecom_gives_the_same_token_and_the_whole_life_until_it_ends() {
 }
 
 #[test]
-fn wecom_may_renew_early_and_then_both_live_to_their_own_end() {
+fn wecom_may_replace_a_token_early_and_then_both_are_valid_until_they_expire() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock).renews_within(HOUR);
     assert_eq!(token(&host), "token-1");
@@ -138,7 +138,7 @@ fn wecom_may_renew_early_and_then_both_live_to_their_own_end() {
 }
 
 #[test]
-fn a_vendor_does_not_notice_what_happens_to_the_clock_of_a_client() {
+fn a_fake_vendor_ignores_the_clock_of_its_client() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     token(&host);
@@ -151,7 +151,7 @@ fn a_vendor_does_not_notice_what_happens_to_the_clock_of_a_client() {
 }
 
 #[test]
-fn scripted_tokens_come_first_with_their_own_life() {
+fn scripted_tokens_come_first_with_their_own_lifetime() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock).granting("t-1", 60).granting("t-2", 120).lifetime(HOUR);
     let mut seen = Vec::new();
@@ -305,7 +305,7 @@ fn an_outage_answers_with_a_status_a_code_or_a_page() {
 }
 
 #[test]
-fn a_throttle_is_told_the_way_of_the_vendor() {
+fn a_vendor_reports_throttling_in_its_own_way() {
     let host = FakeVendor::oauth2();
     host.fail_with(VendorFault::Throttle { retry_after: Duration::from_secs(30) });
     let reply = ask(&host).unwrap();
@@ -317,7 +317,7 @@ fn a_throttle_is_told_the_way_of_the_vendor() {
     assert_eq!(json(Ok(reply))["errcode"], 45009);
 }
 
-/// A connection on which a token has been asked for.
+/// A connection on which a token has been requested.
 fn send_raw(url: &str) -> TcpStream {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
@@ -325,7 +325,7 @@ fn send_raw(url: &str) -> TcpStream {
     stream
 }
 
-/// What comes over the wire for a request for a token, until the host ends the connection.
+/// All bytes of the reply to a request for a token, until the host closes the connection.
 fn raw(url: &str) -> String {
     let mut received = String::new();
     send_raw(url).read_to_string(&mut received).unwrap();
@@ -375,7 +375,7 @@ fn a_trickle_keeps_sending_for_longer_than_a_client_waits() {
 }
 
 #[test]
-fn a_hang_lasts_until_recovery_and_answers_then() {
+fn a_hang_lasts_until_recovery_and_then_replies() {
     let host = FakeVendor::wecom();
     host.fail_with(VendorFault::Hang);
     assert!(matches!(ask_within(&host, SHORT), Err(ureq::Error::Timeout(_))));
@@ -412,7 +412,7 @@ fn dropping_the_host_ends_hangs_delays_and_idle_connections_and_frees_the_port()
 }
 
 #[test]
-fn requests_are_answered_side_by_side() {
+fn requests_are_answered_concurrently() {
     let host = FakeVendor::oauth2();
     host.fail_with(VendorFault::Hang);
     thread::scope(|scope| {
@@ -428,7 +428,7 @@ fn requests_are_answered_side_by_side() {
 }
 
 #[test]
-fn a_delay_holds_a_reply_back() {
+fn a_delay_delays_a_reply() {
     let host = FakeVendor::wecom().delay(SHORT);
     let asked = Instant::now();
     token(&host);
@@ -453,7 +453,7 @@ fn a_connection_serves_many_requests_and_each_is_recorded() {
 }
 
 #[test]
-fn a_host_that_nobody_calls_is_waited_for_in_vain() {
+fn waiting_for_calls_of_an_unused_host_times_out() {
     let host = FakeVendor::wecom();
     assert!(host.wait_for_calls(0, Duration::ZERO));
     assert!(!host.wait_for_calls(1, Duration::from_millis(1)));
@@ -469,7 +469,7 @@ fn fails(kind: ErrorKind) -> Error {
 }
 
 #[test]
-fn an_outage_of_a_fake_provider_lasts_until_it_is_ended_and_keeps_the_script() {
+fn an_outage_of_a_fake_provider_lasts_until_it_ends_and_keeps_the_script() {
     let provider = FakeProvider::new().then_fail(fails(ErrorKind::InvalidCredentials));
     provider.always_fail(Some(fails(ErrorKind::Unavailable)));
     for _ in 0..3 {
@@ -481,7 +481,7 @@ fn an_outage_of_a_fake_provider_lasts_until_it_is_ended_and_keeps_the_script() {
 }
 
 #[test]
-fn a_panic_on_purpose_counts_as_finished_and_harms_nothing() {
+fn a_scripted_panic_counts_as_a_finished_call() {
     let provider = FakeProvider::new().then_panic();
     assert!(catch_unwind(AssertUnwindSafe(|| fetch(&provider))).is_err());
     assert_eq!((provider.calls(), provider.finished()), (1, 1));
@@ -507,7 +507,7 @@ fn a_fetch_ends_when_the_test_permits_it() {
 }
 
 #[test]
-fn what_a_gated_fetch_brings_is_decided_at_the_gate() {
+fn the_outcome_of_a_gated_fetch_is_decided_at_the_gate() {
     let provider = FakeProvider::new().gated();
     let fetching = {
         let provider = provider.clone();
@@ -519,7 +519,7 @@ fn what_a_gated_fetch_brings_is_decided_at_the_gate() {
 }
 
 #[test]
-fn a_fake_provider_is_what_it_is_told_to_be() {
+fn a_fake_provider_has_the_configured_properties() {
     assert_eq!(FakeProvider::new().identity(), FakeProvider::default().identity());
     let identity = Identity::new("fake").secret(&Secret::from("hunter2"));
     let mut profile = Profile::default();

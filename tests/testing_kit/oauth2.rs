@@ -23,7 +23,7 @@ fn refused() -> (u16, String) {
 }
 
 #[test]
-fn a_refresh_token_is_good_once_and_brings_the_next() {
+fn a_refresh_token_works_once_and_brings_the_next() {
     let host = FakeVendor::oauth2();
     let expected = json!({
         "access_token": "token-1", "token_type": "Bearer", "expires_in": 7200, "refresh_token": "refresh-2",
@@ -37,7 +37,7 @@ fn a_refresh_token_is_good_once_and_brings_the_next() {
 }
 
 #[test]
-fn a_refresh_token_that_was_used_before_ends_all_that_descend_from_the_same_sign_in() {
+fn reuse_of_a_refresh_token_ends_its_whole_sign_in() {
     let host = FakeVendor::oauth2().another_refresh_token("client", "other");
     let heir = refresh(&host, "refresh-1").1["refresh_token"].as_str().unwrap().to_owned();
     assert_eq!(error(refresh(&host, "refresh-1")), refused());
@@ -48,7 +48,7 @@ fn a_refresh_token_that_was_used_before_ends_all_that_descend_from_the_same_sign
 }
 
 #[test]
-fn a_refresh_token_is_refused_from_somebody_else_or_after_it_was_revoked() {
+fn a_refresh_token_of_another_client_or_a_revoked_one_is_refused() {
     let host = FakeVendor::oauth2().another_credential("client-2", "secret");
     let theirs = "grant_type=refresh_token&client_id=client-2&refresh_token=refresh-1";
     assert_eq!(error(ask(&host, theirs)), refused());
@@ -169,7 +169,7 @@ fn a_device_that_polls_too_fast_is_slowed_down_for_good() {
 }
 
 #[test]
-fn a_device_is_told_that_it_was_denied_or_has_taken_too_long() {
+fn a_device_learns_of_a_denial_and_of_an_expired_code() {
     let clock = FakeClock::new();
     let host = FakeVendor::oauth2().clock(&clock).device_interval(seconds(1));
     let (denied, user) = begin(&host);
@@ -194,7 +194,7 @@ fn a_code_that_no_device_shows_cannot_be_approved() {
 }
 
 #[test]
-fn a_manager_takes_tokens_from_it_as_before() {
+fn a_manager_takes_tokens_from_the_fake_vendor() {
     let host = FakeVendor::oauth2();
     let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
     assert_eq!(tokens.token().unwrap().expose(), "token-1");

@@ -137,7 +137,7 @@ fn an_app_is_refused_with_the_code_for_what_is_wrong() {
 }
 
 #[test]
-fn a_js_ticket_needs_a_live_token_of_the_app() {
+fn a_js_ticket_needs_a_valid_token_of_the_app() {
     let host = FakeVendor::wechat();
     let ask = |query: &str| json(get(&format!("{}/cgi-bin/ticket/getticket?{query}", host.url())));
     assert_eq!(ask("type=jsapi")["errcode"], 41001);
@@ -198,7 +198,7 @@ fn a_component_that_does_not_rotate_refresh_tokens_gives_the_same_back() {
 }
 
 #[test]
-fn an_authorizer_token_needs_a_live_component_token() {
+fn an_authorizer_token_needs_a_valid_component_token() {
     let clock = FakeClock::new();
     let host = FakeVendor::wechat().clock(&clock);
     let used = |token: &str| {

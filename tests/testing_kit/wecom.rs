@@ -62,7 +62,7 @@ fn a_suite_is_refused_with_codes_of_its_own() {
 }
 
 #[test]
-fn a_corp_token_is_granted_to_whoever_has_a_live_suite_token() {
+fn a_corp_token_is_granted_for_a_valid_suite_token() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     suite(&host, &host.push_ticket());
@@ -105,7 +105,7 @@ fn a_provider_has_tokens_of_its_own() {
 }
 
 #[test]
-fn a_js_ticket_is_granted_to_whoever_has_a_live_token() {
+fn a_js_ticket_is_granted_for_a_valid_token() {
     let clock = FakeClock::new();
     let host = FakeVendor::wecom().clock(&clock);
     let ask = |path: &str| json(get(&(host.url() + path)));
