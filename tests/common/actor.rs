@@ -56,7 +56,7 @@ impl Actor {
     }
 
     pub(crate) fn tokens(&self) -> &TokenManager {
-        self.tokens.as_ref().expect("it was told to keep a manager")
+        self.tokens.as_ref().expect("the test has sent `share`")
     }
 
     /// A builder of the manager that `share` describes, without its store.
@@ -215,9 +215,9 @@ pub(crate) fn spreads(what: &str, processes: &mut [Process], share: impl Fn(&str
     assert_eq!(each(processes, "ask 2"), ["token-1", "token-1"]);
     processes[1].send_line("replaced token-1");
     assert_eq!(processes[0].ask(what), "ok");
-    let told = Instant::now();
+    let sent_at = Instant::now();
     assert_eq!(processes[1].read_line(), "token-2");
-    assert!(told.elapsed() < share.store_check_interval.min(SECOND) + SOON, "{:?}", told.elapsed());
+    assert!(sent_at.elapsed() < share.store_check_interval.min(SECOND) + SOON, "{:?}", sent_at.elapsed());
     assert_eq!(each(processes, "ask 2"), ["token-2", "token-2"]);
     assert_eq!(host.calls(), 2);
 }

@@ -36,14 +36,14 @@ impl RedisCluster {
     fn join_up(&self) {
         let first = &self.servers[0];
         for (index, server) in self.servers.iter().enumerate() {
-            tell(server, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
+            command(server, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
             if index < MASTERS {
                 let slots = [index, index + 1].map(|part| usize::from(SLOTS) * part / MASTERS);
-                tell(server, &["CLUSTER", "ADDSLOTSRANGE", &slots[0].to_string(), &(slots[1] - 1).to_string()]);
+                command(server, &["CLUSTER", "ADDSLOTSRANGE", &slots[0].to_string(), &(slots[1] - 1).to_string()]);
             }
             if index > 0 {
                 let [port, bus] = [server.port(), server.bus_port()].map(|port| port.to_string());
-                tell(first, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+                command(first, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
             }
         }
         until("the nodes know each other", || self.servers.iter().all(|server| well_known(server) == NODES));
@@ -102,7 +102,7 @@ impl RedisCluster {
         // The new owner is set first, so that the slot has an owner at every moment.
         let others = (0..NODES).filter(|&index| index != to && index != from && self.is_master(index));
         for index in [to, from].into_iter().chain(others) {
-            tell(&self.servers[index], &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+            command(&self.servers[index], &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
         }
         until("the nodes know who has the slot", || self.agreed_owner(self.slot_of(key)) == Some(to));
         to
@@ -115,8 +115,8 @@ impl RedisCluster {
         let to = (0..NODES).find(|&index| index != from && self.is_master(index)).unwrap();
         let slot = self.slot_of(key).to_string();
         let [from_id, to_id] = [from, to].map(|index| self.servers[index].ask::<String>(&["CLUSTER", "MYID"]).unwrap());
-        tell(&self.servers[to], &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
-        tell(&self.servers[from], &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+        command(&self.servers[to], &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+        command(&self.servers[from], &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
         let port = self.servers[to].port().to_string();
         loop {
             let keys: Vec<String> = self.servers[from].ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).unwrap();
@@ -125,7 +125,7 @@ impl RedisCluster {
             }
             let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             words.extend(keys.iter().map(String::as_str));
-            tell(&self.servers[from], &words);
+            command(&self.servers[from], &words);
         }
     }
 
@@ -173,9 +173,9 @@ fn node() -> RedisServer {
     })
 }
 
-fn tell(server: &RedisServer, words: &[&str]) {
-    let told: redis::RedisResult<()> = server.ask(words);
-    told.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+fn command(server: &RedisServer, words: &[&str]) {
+    let done: redis::RedisResult<()> = server.ask(words);
+    done.unwrap_or_else(|error| panic!("{words:?}: {error}"));
 }
 
 /// The view that a responding node has of all nodes.

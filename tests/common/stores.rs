@@ -272,5 +272,5 @@ pub(crate) fn token_in(record: &[u8]) -> String {
 /// The key of the renewal secret. Expects that a manager has read it.
 pub(crate) fn renewal_secret_key(store: &FaultyStore) -> Key {
     let asked = store.keys.lock().unwrap().clone();
-    asked.into_iter().find(|key| key.as_str().ends_with(":state")).expect("somebody has asked for a state")
+    asked.into_iter().find(|key| key.as_str().ends_with(":state")).expect("no renewal secret was read")
 }

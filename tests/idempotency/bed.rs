@@ -49,14 +49,14 @@ pub(crate) mod beds {
 
 /// A store under test.
 pub(crate) struct Bed {
-    pub(crate) store: Observed,
+    pub(crate) store: ObservedStore,
     pub(crate) clock: FakeClock,
     pub(crate) pass: Box<dyn Fn(Duration)>,
 }
 
 impl Bed {
     pub(crate) fn new(store: impl Store, clock: FakeClock, pass: impl Fn(Duration) + 'static) -> Bed {
-        Bed { store: Observed::of(store), clock, pass: Box::new(pass) }
+        Bed { store: ObservedStore::of(store), clock, pass: Box::new(pass) }
     }
 
     /// A new handle each time, as in another process.
@@ -85,14 +85,14 @@ impl Bed {
 
 /// A store that records its operations and fails when a test asks for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Observed {
+pub(crate) struct ObservedStore {
     pub(crate) inner: Arc<dyn Store>,
-    pub(crate) asked: Arc<Mutex<Asked>>,
+    pub(crate) asked: Arc<Mutex<Operations>>,
     pub(crate) gate: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct Operations {
     pub(crate) keys: Vec<Key>,
     pub(crate) writes: usize,
     pub(crate) faults: Vec<Fault>,
@@ -111,9 +111,9 @@ pub(crate) enum Fault {
     HasNoEnd,
 }
 
-impl Observed {
-    pub(crate) fn of(inner: impl Store) -> Observed {
-        Observed { inner: Arc::new(inner), asked: Arc::default(), gate: Arc::default() }
+impl ObservedStore {
+    pub(crate) fn of(inner: impl Store) -> ObservedStore {
+        ObservedStore { inner: Arc::new(inner), asked: Arc::default(), gate: Arc::default() }
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -144,7 +144,7 @@ pub(crate) fn broken() -> Error {
     Error::new(ErrorKind::Store, "broken on purpose")
 }
 
-impl Store for Observed {
+impl Store for ObservedStore {
     fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
         match self.note(key) {
             Some(Fault::Fails) => Err(broken()),
@@ -203,7 +203,7 @@ pub(crate) fn claim(once: &Idempotency) -> Claim<String> {
 }
 
 /// One word for the outcome, or its result.
-pub(crate) fn told<T: std::fmt::Display>(outcome: Outcome<T>) -> String {
+pub(crate) fn word_for<T: std::fmt::Display>(outcome: Outcome<T>) -> String {
     match outcome {
         Outcome::New(_) => "new".to_owned(),
         Outcome::InProgress { .. } => "in progress".to_owned(),

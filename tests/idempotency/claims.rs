@@ -22,7 +22,7 @@ pub(crate) fn one_of_sixty_four_threads_that_begin_at_once_gets_the_claim(bed: &
                     scope.spawn(move || {
                         start.wait();
                         // A busy machine may not serve all in time. A caller without an outcome has no claim.
-                        once.begin::<String>(key, "").map_or("unknown".to_owned(), told)
+                        once.begin::<String>(key, "").map_or("unknown".to_owned(), word_for)
                     })
                 })
                 .collect();
@@ -64,11 +64,11 @@ pub(crate) fn all_callers_get_the_completed_result(bed: &Bed) {
         other => panic!("{other:?}"),
     }
     complete(&claim, "receipt").unwrap();
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
     // Another key and another namespace are other operations.
     let other = bed.once().begin::<String>("order-18", "100 EUR").unwrap();
-    assert_eq!(told(other), "new");
-    assert_eq!(told(begin(&bed.once().namespace("billing"))), "new");
+    assert_eq!(word_for(other), "new");
+    assert_eq!(word_for(begin(&bed.once().namespace("billing"))), "new");
 }
 
 pub(crate) fn a_claim_is_completed_once(bed: &Bed) {
@@ -80,7 +80,7 @@ pub(crate) fn a_claim_is_completed_once(bed: &Bed) {
     }
     assert_eq!(claim.extend().unwrap_err().kind(), ErrorKind::ClaimLost);
     assert_eq!(claim.abandon().unwrap_err().kind(), ErrorKind::ClaimLost);
-    assert_eq!((told(begin(&bed.once())).as_str(), bed.store.writes()), ("first", writes));
+    assert_eq!((word_for(begin(&bed.once())).as_str(), bed.store.writes()), ("first", writes));
 }
 
 pub(crate) fn an_expired_claim_neither_comes_back_nor_overwrites_anything(bed: &Bed) {
@@ -123,7 +123,7 @@ pub(crate) fn a_sleeper_past_its_claim_does_not_overwrite_the_next_result(bed: &
             assert_eq!(step(late).unwrap_err().kind(), ErrorKind::ClaimLost);
         }
         assert_eq!(bed.recorded().unwrap().version(), written.version());
-        assert_eq!(told(once.begin::<String>(number.to_string(), "").unwrap()), "theirs");
+        assert_eq!(word_for(once.begin::<String>(number.to_string(), "").unwrap()), "theirs");
     }
 }
 
@@ -131,20 +131,20 @@ pub(crate) fn a_claim_and_a_result_each_expire_after_their_own_lifetime(bed: &Be
     let once = bed.once().claim_ttl(60 * SECOND).result_ttl(HOUR);
     drop(claim(&once));
     bed.advance(50 * SECOND);
-    assert_eq!(told(begin(&once)), "in progress");
+    assert_eq!(word_for(begin(&once)), "in progress");
     bed.advance(11 * SECOND);
     complete(&claim(&once), "receipt").unwrap();
     bed.advance(HOUR - 30 * SECOND);
-    assert_eq!(told(begin(&once)), "receipt");
+    assert_eq!(word_for(begin(&once)), "receipt");
     bed.advance(31 * SECOND);
-    assert_eq!(told(begin(&once)), "new");
+    assert_eq!(word_for(begin(&once)), "new");
 }
 
 pub(crate) fn every_new_claim_is_recorded_although_the_store_forgets_records(bed: &Bed) {
     bed.store.next(&[Fault::Vanishes]);
     let claim = claim(&bed.once());
     assert!(bed.recorded().is_some());
-    assert_eq!(told(begin(&bed.once())), "in progress");
+    assert_eq!(word_for(begin(&bed.once())), "in progress");
     complete(&claim, "receipt").unwrap();
     // A record that is never present when it is read and never free gives no caller a claim.
     bed.store.next(&[Fault::Vanishes; 64]);
@@ -176,9 +176,9 @@ pub(crate) fn an_unreadable_record_is_replaced(bed: &Bed) {
         let before = bed.store.operations();
         let claim = claim(&bed.once());
         assert_eq!(bed.store.operations(), before + 2, "the second one replaces it");
-        assert_eq!(told(begin(&bed.once())), "in progress");
+        assert_eq!(word_for(begin(&bed.once())), "in progress");
         complete(&claim, "receipt").unwrap();
-        assert_eq!(told(begin(&bed.once())), "receipt");
+        assert_eq!(word_for(begin(&bed.once())), "receipt");
         // A claim does not overwrite a record that has replaced it.
         bed.put(bytes);
         let late = self::claim(&bed.once());
@@ -198,18 +198,18 @@ pub(crate) fn a_claim_without_an_expiry_is_expired_and_a_result_without_one_is_a
     assert_eq!(complete(&late, "late"), Err(ErrorKind::ClaimLost));
     complete(&claim, "receipt").unwrap();
     bed.store.next(&[Fault::HasNoEnd]);
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 pub(crate) fn another_request_under_the_same_key_is_a_mismatch(bed: &Bed) {
     let claim = claim(&bed.once());
-    let other = || told(bed.once().begin::<String>("order-17", "200 EUR").unwrap());
+    let other = || word_for(bed.once().begin::<String>("order-17", "200 EUR").unwrap());
     assert_eq!(other(), "mismatch");
     complete(&claim, "receipt").unwrap();
     assert_eq!(other(), "mismatch");
     let ran = bed.once().run("order-17", "200 EUR", || -> Result<String, io::Error> { panic!("it must not run") });
     assert!(matches!(ran, Err(RunError::Mismatch)));
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
     // When that record has expired, the key is free.
     bed.advance(DAY + SECOND);
     assert_eq!(other(), "new");
@@ -224,7 +224,7 @@ pub(crate) fn a_result_that_is_too_large_is_refused_before_anything_is_written(b
     assert_eq!(bed.recorded().unwrap().version(), written.version());
     // The claim is still held.
     complete(&claim, &largest).unwrap();
-    assert_eq!(told(begin(&bed.once())), largest);
+    assert_eq!(word_for(begin(&bed.once())), largest);
 }
 
 pub(crate) fn a_result_of_another_type_is_an_error_and_stays_recorded(bed: &Bed) {
@@ -238,7 +238,7 @@ pub(crate) fn a_result_of_another_type_is_an_error_and_stays_recorded(bed: &Bed)
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
-    assert_eq!(told(begin(&bed.once())), "hunter2");
+    assert_eq!(word_for(begin(&bed.once())), "hunter2");
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -276,9 +276,9 @@ pub(crate) fn an_extended_claim_lasts_its_whole_lifetime_again(bed: &Bed) {
     claim.extend().unwrap();
     assert_ne!(bed.recorded().unwrap().bytes(), first.bytes());
     bed.advance(20 * SECOND);
-    assert_eq!(told(begin(&bed.once())), "in progress");
+    assert_eq!(word_for(begin(&bed.once())), "in progress");
     complete(&claim, "receipt").unwrap();
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 pub(crate) fn an_abandoned_claim_is_free_at_once(bed: &Bed) {
@@ -290,7 +290,7 @@ pub(crate) fn an_abandoned_claim_is_free_at_once(bed: &Bed) {
     assert_eq!(given_up.abandon().unwrap_err().kind(), ErrorKind::ClaimLost);
     // A dropped claim is not abandoned.
     drop(next);
-    assert_eq!(told(begin(&bed.once())), "in progress");
+    assert_eq!(word_for(begin(&bed.once())), "in progress");
 }
 
 pub(crate) fn a_recorded_operation_can_be_read(bed: &Bed) {
@@ -322,10 +322,10 @@ pub(crate) fn a_result_whose_write_was_not_confirmed_can_be_written_again(bed: &
         bed.store.next(&[fault]);
         assert_eq!(complete(&claim, "receipt"), Err(ErrorKind::Store));
         let is_recorded = fault == Fault::LosesAnswer;
-        assert_eq!(told(begin(&bed.once())), if is_recorded { "receipt" } else { "in progress" });
+        assert_eq!(word_for(begin(&bed.once())), if is_recorded { "receipt" } else { "in progress" });
         complete(&claim, "receipt").unwrap();
         assert_eq!(complete(&claim, "receipt"), Err(ErrorKind::ClaimLost));
-        assert_eq!(told(begin(&bed.once())), "receipt");
+        assert_eq!(word_for(begin(&bed.once())), "receipt");
         bed.advance(DAY + SECOND);
     }
     // Another result is not mistaken for the recorded one, and neither it nor a late extension hides the confirmation
@@ -336,7 +336,7 @@ pub(crate) fn a_result_whose_write_was_not_confirmed_can_be_written_again(bed: &
     assert_eq!(complete(&claim, "another"), Err(ErrorKind::ClaimLost));
     assert_eq!(claim.extend().unwrap_err().kind(), ErrorKind::ClaimLost);
     complete(&claim, "receipt").unwrap();
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 pub(crate) fn an_extension_that_was_not_confirmed_does_no_harm(bed: &Bed) {
@@ -349,7 +349,7 @@ pub(crate) fn an_extension_that_was_not_confirmed_does_no_harm(bed: &Bed) {
     bed.store.next(&[Fault::LosesAnswer]);
     assert_eq!(claim.extend().unwrap_err().kind(), ErrorKind::Store);
     complete(&claim, "receipt").unwrap();
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
     // As above, with a claim that is abandoned.
     let Outcome::New(claim) = bed.once().begin::<String>("order-18", "").unwrap() else { panic!("it is new") };
     bed.store.next(&[Fault::LosesAnswer]);
@@ -375,12 +375,12 @@ pub(crate) fn threads_that_extend_one_claim_do_not_keep_each_other_from_completi
             assert!(kind == ErrorKind::Store && asked.elapsed() < PATIENCE, "{kind:?}");
         }
     });
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 #[test]
 fn wrong_settings_and_keys_are_refused_by_every_call() {
-    let store = Observed::of(MemoryStore::new());
+    let store = ObservedStore::of(MemoryStore::new());
     let once = || Idempotency::new(store.clone());
     for (once, key) in [
         (once().claim_ttl(Duration::ZERO), "key"),
@@ -397,8 +397,8 @@ fn wrong_settings_and_keys_are_refused_by_every_call() {
         assert!(matches!(ran, Err(RunError::NotBegun(error)) if error.kind() == ErrorKind::Config));
     }
     assert_eq!(store.operations(), 0);
-    assert_eq!(told(once().begin::<String>("x".repeat(1024), "").unwrap()), "new");
-    assert_eq!(told(once().begin::<String>("鍵 {}:*\n\u{0}", [0, 255]).unwrap()), "new");
+    assert_eq!(word_for(once().begin::<String>("x".repeat(1024), "").unwrap()), "new");
+    assert_eq!(word_for(once().begin::<String>("鍵 {}:*\n\u{0}", [0, 255]).unwrap()), "new");
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn handles_and_claims_can_be_sent_to_other_threads() {
 #[test]
 fn a_result_that_cannot_be_read_back_is_refused_by_complete() {
     let once = Idempotency::new(MemoryStore::new());
-    let Outcome::New(claim) = once.begin::<f64>("deed", "").unwrap() else { panic!("nobody has begun it") };
+    let Outcome::New(claim) = once.begin::<f64>("deed", "").unwrap() else { panic!("the key is taken") };
     assert_eq!(claim.complete(&f64::NAN).unwrap_err().kind(), ErrorKind::Config);
     claim.complete(&1.0).unwrap();
 }

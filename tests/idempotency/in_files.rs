@@ -42,7 +42,7 @@ fn a_wall_clock_that_is_set_expires_neither_a_claim_nor_a_result() {
     fn holds(store: impl Store, clock: &FakeClock, is_back: bool) {
         let once = Idempotency::new(store);
         let begin = || once.begin::<u32>("charge", "").unwrap();
-        let Outcome::New(claim) = begin() else { panic!("nobody has begun it") };
+        let Outcome::New(claim) = begin() else { panic!("the key is taken") };
         let set = || if is_back { clock.step_back(2 * HOUR) } else { clock.step_forward(48 * HOUR) };
         set();
         assert!(matches!(begin(), Outcome::InProgress { .. }), "back: {is_back}");
@@ -67,7 +67,7 @@ fn a_wall_clock_set_forward_removes_no_valid_result() {
     let short = once.clone().result_ttl(60 * SECOND);
     let begin = |once: &Idempotency, key: &str| once.begin::<u32>(key, "").unwrap();
     for (once, key) in [(&short, "over"), (&once, "lives")] {
-        let Outcome::New(claim) = begin(once, key) else { panic!("nobody has begun it") };
+        let Outcome::New(claim) = begin(once, key) else { panic!("the key is taken") };
         claim.complete(&7).unwrap();
     }
     let kept = || {
@@ -102,7 +102,7 @@ fn an_operation_waits_for_a_slow_disk() {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::at(folder.path());
     let once = Idempotency::new(store.clone());
-    let Outcome::New(claim) = once.begin::<u32>("job", "").unwrap() else { panic!("nobody has begun it") };
+    let Outcome::New(claim) = once.begin::<u32>("job", "").unwrap() else { panic!("the key is taken") };
     let lock = File::open(file_of(&store, |name| name.ends_with(".lock"))).unwrap();
     lock.lock().unwrap();
     thread::scope(|scope| {

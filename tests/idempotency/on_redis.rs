@@ -62,7 +62,7 @@ fn a_lost_reply_causes_neither_a_second_claim_nor_a_lost_result() {
         claim.extend().unwrap();
         proxy.lose_next_reply_to("EVALSHA");
         claim.complete(&"receipt".to_owned()).unwrap();
-        assert_eq!(told(once.begin::<String>(number.to_string(), "").unwrap()), "receipt");
+        assert_eq!(word_for(once.begin::<String>(number.to_string(), "").unwrap()), "receipt");
     }
 }
 
@@ -128,5 +128,5 @@ fn a_redis_that_is_down_is_an_error_and_the_claim_outlasts_it() {
         assert!(kind == ErrorKind::Store && asked.elapsed() < PATIENCE, "{kind:?}");
         thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(told(begin(&once)), "receipt");
+    assert_eq!(word_for(begin(&once)), "receipt");
 }

@@ -77,7 +77,7 @@ fn one_of_several_processes_that_begin_at_once_gets_the_claim(name: &str, addres
         // The other processes have no claim to complete, and the holder can complete its claim once.
         assert_eq!(processes[owner].ask(&format!("complete {owner}")), "ok");
         assert_eq!(processes[owner].ask("complete again"), "ClaimLost");
-        assert!(each(&mut processes, &format!("begin {round}")).iter().all(|told| *told == owner.to_string()));
+        assert!(each(&mut processes, &format!("begin {round}")).iter().all(|word| *word == owner.to_string()));
     }
 }
 
@@ -90,7 +90,7 @@ fn the_operation_of_a_killed_process_is_free_when_its_claim_expires(name: &str, 
     let seen = Instant::now();
     let next = others.begin_within::<String>("1", "", PATIENCE).unwrap();
     let waited = seen.elapsed();
-    assert_eq!(told(next), "new");
+    assert_eq!(word_for(next), "new");
     // The remaining time is in whole milliseconds, and was read a moment before the measurement began.
     assert!(waited + Duration::from_millis(100) > left && waited < left + 2 * SECOND, "{waited:?} of {left:?}");
 }
@@ -116,7 +116,7 @@ fn a_process_stopped_past_its_claim_does_not_overwrite_the_next_result(name: &st
     assert_eq!(owner.read_line(), "unrecorded mine ClaimLost");
     assert_eq!(owner.ask("complete mine"), "ClaimLost");
     for key in ["1", "2"] {
-        assert_eq!(told(others.begin::<String>(key, "").unwrap()), "theirs");
+        assert_eq!(word_for(others.begin::<String>(key, "").unwrap()), "theirs");
     }
 }
 
@@ -138,7 +138,7 @@ fn act(port: &str) {
                     claim = Some(new);
                     "new".to_owned()
                 }
-                other => told(other),
+                other => word_for(other),
             },
             (["complete", result], Some(_)) => match complete(claim.as_ref().unwrap(), result) {
                 Ok(()) => "ok".to_owned(),

@@ -44,9 +44,9 @@ pub(crate) fn a_closure_that_panics_leaves_its_claim_to_expire(bed: &Bed) {
     let panicking = || once.run("order-17", "100 EUR", || -> Result<String, io::Error> { panic!("on purpose") });
     let panic = catch_unwind(AssertUnwindSafe(panicking)).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
-    assert_eq!(told(begin(&once)), "in progress");
+    assert_eq!(word_for(begin(&once)), "in progress");
     bed.advance(CLAIM + SECOND);
-    assert_eq!(told(begin(&once)), "new");
+    assert_eq!(word_for(begin(&once)), "new");
 }
 
 pub(crate) fn a_closure_that_takes_longer_than_a_claim_keeps_it(bed: &Bed) {
@@ -57,12 +57,12 @@ pub(crate) fn a_closure_that_takes_longer_than_a_claim_keeps_it(bed: &Bed) {
             let writes = bed.store.writes();
             eventually("the claim is extended", || bed.store.writes() > writes);
             bed.advance(SECOND);
-            assert_eq!(told(begin(&bed.once())), "in progress");
+            assert_eq!(word_for(begin(&bed.once())), "in progress");
         }
         Ok::<_, io::Error>("receipt".to_owned())
     });
     assert_eq!(result.unwrap(), "receipt");
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 pub(crate) fn a_closure_that_has_lost_its_claim_returns_its_result(bed: &Bed) {
@@ -77,7 +77,7 @@ pub(crate) fn a_closure_that_has_lost_its_claim_returns_its_result(bed: &Bed) {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(told(begin(&bed.once())), "theirs");
+    assert_eq!(word_for(begin(&bed.once())), "theirs");
     // A result that cannot be recorded for any other reason is not lost either.
     let ran = bed.once().run("order-18", "", || Ok::<_, io::Error>("x".repeat(64 * 1024)));
     assert!(matches!(ran, Err(RunError::Unrecorded { result, error })
@@ -90,7 +90,7 @@ pub(crate) fn a_result_is_recorded_when_the_store_is_back_soon(bed: &Bed) {
         Ok::<_, io::Error>("receipt".to_owned())
     });
     assert_eq!(ran.unwrap(), "receipt");
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_thread_that_extends_a_claim_ends_with_the_closure() {
 fn a_claim_survives_failed_extensions_until_it_expires() {
     // In real time, because the time of the retries matters.
     shows("a claim of three seconds is extended though the store fails three times in a row, twice", |number| {
-        let store = Observed::of(MemoryStore::new());
+        let store = ObservedStore::of(MemoryStore::new());
         let once = Idempotency::new(store.clone()).claim_ttl(3 * SECOND);
         let result = once.run(number.to_string(), "", || {
             for _ in 0..2 {
@@ -177,7 +177,7 @@ fn a_claim_with_a_short_lifetime_is_extended_in_real_time() {
         let ran = once.run(number.to_string(), "", || {
             let start = Instant::now();
             while start.elapsed() < SECOND {
-                let found = told(once.begin::<String>(number.to_string(), "").unwrap());
+                let found = word_for(once.begin::<String>(number.to_string(), "").unwrap());
                 was_free |= found != "in progress";
                 thread::sleep(Duration::from_millis(10));
             }

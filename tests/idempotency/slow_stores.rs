@@ -62,7 +62,7 @@ fn an_unreadable_record_is_reported_once_and_not_quoted() {
         for _ in 0..3 {
             drop(begin(&once));
             bed.put(b"hunter2");
-            assert_eq!(told(begin(&once.clone())), "new");
+            assert_eq!(word_for(begin(&once.clone())), "new");
         }
         let logged = crate::common::logs::logged();
         assert_eq!(logged.matches("cannot be read").count(), 1, "{logged}");
@@ -85,7 +85,7 @@ fn a_store_that_hangs_is_abandoned_and_blocks_no_caller() {
     drop(gate);
     // The write takes effect in the end; the claim recognizes its own result.
     eventually("the store works again", || complete(&claim, "receipt").is_ok());
-    assert_eq!(told(begin(&once)), "receipt");
+    assert_eq!(word_for(begin(&once)), "receipt");
 }
 
 #[test]
@@ -125,14 +125,14 @@ fn a_program_that_slept_during_begin_gets_no_expired_claim() {
     };
     // No other program came: the sleeper begins again.
     let claim = claim(&sleepy(|_| {}));
-    assert_eq!(told(begin(&others)), "in progress");
+    assert_eq!(word_for(begin(&others)), "in progress");
     complete(&claim, "receipt").unwrap();
     clock.advance(DAY + SECOND);
     // Another program completed the operation meanwhile.
     let outcome = begin(&sleepy(|store| {
         complete(&self::claim(&Idempotency::new(store.clone())), "theirs").unwrap();
     }));
-    assert_eq!(told(outcome), "theirs");
+    assert_eq!(word_for(outcome), "theirs");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn programs_with_the_same_random_seed_have_different_claims() {
         begin(&Idempotency::new(store.clone()))
     };
     let _claim = begin();
-    assert_eq!(told(begin()), "in progress");
+    assert_eq!(word_for(begin()), "in progress");
 }
 
 /// A claim is short and a result is kept long, so dropping the entry that expires first would drop claims.
@@ -179,7 +179,7 @@ fn a_claim_survives_in_a_memory_store_that_is_full_of_results() {
             other => panic!("{other:?}"),
         }
     }
-    let Outcome::New(mine) = once.begin::<u32>("mine", "").unwrap() else { panic!("nobody has begun it") };
+    let Outcome::New(mine) = once.begin::<u32>("mine", "").unwrap() else { panic!("the key is taken") };
     assert_eq!(once.begin::<u32>("another", "").unwrap_err().kind(), ErrorKind::Store);
     let again = once.begin::<u32>("mine", "").unwrap();
     assert!(matches!(again, Outcome::InProgress { .. }), "{again:?}: two have a claim on it");

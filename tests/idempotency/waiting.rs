@@ -13,7 +13,7 @@ use crate::common::wait::*;
 /// Calls `begin_within` in a thread.
 fn waiting<'scope>(scope: &'scope thread::Scope<'scope, '_>, bed: &Bed) -> thread::ScopedJoinHandle<'scope, String> {
     let (once, operations) = (bed.once(), bed.store.operations());
-    let waiting = scope.spawn(move || told(once.begin_within::<String>("order-17", "100 EUR", PATIENCE).unwrap()));
+    let waiting = scope.spawn(move || word_for(once.begin_within::<String>("order-17", "100 EUR", PATIENCE).unwrap()));
     eventually("the manager has checked more than once", || bed.store.operations() > operations + 1);
     waiting
 }
@@ -67,14 +67,14 @@ pub(crate) fn a_waiting_caller_recognizes_its_own_claim(bed: &Bed) {
     assert_eq!(complete(&claim, "late"), Err(ErrorKind::ClaimLost));
     bed.advance(CLAIM - SECOND);
     complete(&next, "receipt").unwrap();
-    assert_eq!(told(begin(&bed.once())), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
 pub(crate) fn a_wait_ends_by_its_deadline(bed: &Bed) {
     let _claim = claim(&bed.once());
     let wait = Duration::from_millis(300);
     let asked = Instant::now();
-    assert_eq!(told(bed.once().begin_within::<String>("order-17", "100 EUR", wait).unwrap()), "in progress");
+    assert_eq!(word_for(bed.once().begin_within::<String>("order-17", "100 EUR", wait).unwrap()), "in progress");
     let ran = bed.once().run_within("order-17", "100 EUR", wait, || Ok::<_, io::Error>("mine".to_owned()));
     assert!(matches!(ran, Err(RunError::InProgress { .. })));
     assert!(asked.elapsed() >= 2 * wait && asked.elapsed() < 2 * wait + 4 * SECOND, "{:?}", asked.elapsed());

@@ -233,10 +233,10 @@ mod promise_2_no_expired_token_is_returned {
                 scope.spawn(|| {
                     while Instant::now() < end {
                         let token = tokens.token().unwrap();
-                        let handed_out = Instant::now();
-                        let alive = host.is_valid(token.expose());
+                        let returned_at = Instant::now();
+                        let is_valid = host.is_valid(token.expose());
                         // A thread that was suspended in between proves nothing.
-                        assert!(alive || handed_out.elapsed() > Duration::from_millis(5), "a dead token");
+                        assert!(is_valid || returned_at.elapsed() > Duration::from_millis(5), "an expired token");
                         thread::yield_now();
                     }
                 });

@@ -99,9 +99,9 @@ fn promise_8_no_event_and_no_log_shows_a_secret() {
     tokens.force_refresh().unwrap_err();
     tokens.invalidate().unwrap();
     tokens.token().unwrap();
-    let told: Vec<_> = events.try_iter().map(|event| format!("{event:?} {}", event.kind)).collect();
-    assert!(told.len() >= 5, "{told:?}");
-    told.iter().for_each(|told| assert_clean(told));
+    let events_shown: Vec<_> = events.try_iter().map(|event| format!("{event:?} {}", event.kind)).collect();
+    assert!(events_shown.len() >= 5, "{events_shown:?}");
+    events_shown.iter().for_each(|events_shown| assert_clean(events_shown));
     let logged = logged();
     assert!(logged.contains("evertoken fake"), "the log is recorded: {logged}");
     assert_clean(&logged);
@@ -138,9 +138,9 @@ fn the_metrics_are_logged_as_often_as_configured() {
         let mine = logged.lines().filter(|line| line.contains(tokens.key().as_str()));
         mine.filter(|line| line.contains("token performance report")).count()
     };
-    for told in 1..=3 {
+    for count in 1..=3 {
         clock.advance(60 * SECOND);
-        eventually("a report is logged", || reports() >= told);
+        eventually("a report is logged", || reports() >= count);
     }
     assert_eq!(reports(), 3);
 }

@@ -341,7 +341,7 @@ fn an_unknown_field_and_a_missing_one_are_refused() {
 
 #[test]
 fn a_misspelled_name_in_a_configuration_is_answered_with_the_nearest_known_one() {
-    for (json, told) in [
+    for (json, wanted) in [
         (
             r#"{"provider": "wecon", "corp_id": "c", "secret": SECRET}"#,
             "unknown provider `wecon`; did you mean `wecom`?",
@@ -368,7 +368,7 @@ fn a_misspelled_name_in_a_configuration_is_answered_with_the_nearest_known_one()
     ] {
         let error = read(json).unwrap_err();
         let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(told), "{json}: {error}");
+        assert!(error.to_string().contains(wanted), "{json}: {error}");
         assert!(!shown.contains("hunter2") && !shown.contains("48274827"), "{json}: {shown}");
     }
 }
@@ -429,7 +429,7 @@ fn one_line_break_at_the_end_of_a_file_is_cut_off() {
     // A blank around a secret is an error of its own.
     assert!(fault(&with("two_lines")).contains("line breaks around it"));
     assert!(built(&with("full")).is_ok());
-    for (name, told) in [
+    for (name, wanted) in [
         ("missing", "does not exist"),
         ("large", "is larger than 64 KiB"),
         ("latin1", "is not UTF-8"),
@@ -438,7 +438,7 @@ fn one_line_break_at_the_end_of_a_file_is_cut_off() {
     ] {
         let error = fault(&with(name));
         let path = format!("{:?}", file(name));
-        assert!(error.starts_with("secret: the file ") && error.contains(&path) && error.contains(told), "{error}");
+        assert!(error.starts_with("secret: the file ") && error.contains(&path) && error.contains(wanted), "{error}");
     }
     let error = fault(r#"{"provider": "wecom", "corp_id": "c", "secret": {"env": "EVERTOKEN_TEST_NOT_SET"}}"#);
     assert_eq!(error, "secret: the environment variable EVERTOKEN_TEST_NOT_SET is not set or is empty");
@@ -449,7 +449,7 @@ fn settings_that_exclude_each_other_are_refused() {
     let client = |more: &str| {
         format!(r#"{{"provider": "oauth2", "token_url": "https://h.example/t", "client_id": "c", {more}}}"#)
     };
-    for (json, told) in [
+    for (json, wanted) in [
         (
             client(r#""scope": "s""#),
             "set `secret` or `key`; for a public client, which has neither, set `auth` to `none`",
@@ -464,7 +464,7 @@ fn settings_that_exclude_each_other_are_refused() {
         (r#"{"provider": "bot-framework", "app_id": "a", "secret": SECRET, "cloud": "china"}"#.to_owned(), "cloud: "),
     ] {
         let error = fault(&json);
-        assert!(error.contains(told), "{json}: {error}");
+        assert!(error.contains(wanted), "{json}: {error}");
     }
     for wrong in [r#""default_lifetime": "soon""#, r#""default_lifetime": -1"#, r#""auth": "some""#, r#""resource": 1"#]
     {
@@ -640,8 +640,8 @@ fn a_key_signs_as_the_configuration_says() {
             built(&at(&host, json).replace("MORE", more)).unwrap().token().unwrap();
             let (_, _, body) = host.request();
             let assertion = body.split('&').find_map(|pair| pair.strip_prefix(field)).unwrap();
-            let told = URL_SAFE_NO_PAD.decode(assertion.split('.').next().unwrap()).unwrap();
-            assert_eq!(String::from_utf8(told).unwrap(), header, "{json}");
+            let found = URL_SAFE_NO_PAD.decode(assertion.split('.').next().unwrap()).unwrap();
+            assert_eq!(String::from_utf8(found).unwrap(), header, "{json}");
         }
     }
 }

@@ -24,10 +24,10 @@ type Variables<'a> = &'a [(&'a str, &'a str)];
 fn child(name: &str, variables: Variables<'_>) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env_clear().env(CHILD, name);
-    told_by(command.envs(variables.iter().copied()))
+    outcome_of(command.envs(variables.iter().copied()))
 }
 
-fn told_by(command: &mut Command) -> String {
+fn outcome_of(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
@@ -132,7 +132,7 @@ fn an_error_in_the_environment_names_the_variable() {
     let levels: Vec<_> = (0..9).map(|depth| format!("EVERTOKEN_{}PROVIDER", "PARENT_".repeat(depth))).collect();
     let mut many: Vec<_> = levels.iter().map(|name| (name.as_str(), "wecom-js-ticket")).collect();
     many.push((&deep, "wecom"));
-    for (variables, told) in [
+    for (variables, wanted) in [
         (vec![], "EVERTOKEN_PROVIDER is not set or is empty; set it to the kind of token, such as wecom or oauth2"),
         (vec![("EVERTOKEN_PROVIDER", "")], "EVERTOKEN_PROVIDER is not set or is empty; "),
         (vec![("EVERTOKEN_CORP_ID", "c")], "EVERTOKEN_PROVIDER is not set or is empty; "),
@@ -217,7 +217,7 @@ fn an_error_in_the_environment_names_the_variable() {
         ),
     ] {
         let outcome = child(name, &variables);
-        assert!(outcome.starts_with(told), "{variables:?}:\n{outcome}\n{told}");
+        assert!(outcome.starts_with(wanted), "{variables:?}:\n{outcome}\n{wanted}");
     }
 }
 
@@ -234,7 +234,7 @@ fn a_variable_that_is_not_utf_8_is_named() {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env_clear().env(CHILD, name);
     command.envs(WECOM).env("EVERTOKEN_SECRET", OsStr::from_bytes(b"hunter2\xff"));
-    assert_eq!(told_by(&mut command), "EVERTOKEN_SECRET is not UTF-8");
+    assert_eq!(outcome_of(&mut command), "EVERTOKEN_SECRET is not UTF-8");
 }
 
 // The example, as a program.
@@ -335,8 +335,8 @@ fn the_exit_code_of_the_program_depends_on_the_kind_of_error() {
     assert!(err.contains("wecom"), "{err}");
     host.fail_with(VendorFault::Status(503));
     is_quiet(&cli_token(&["--status"], &wecom("hunter2", &url)), 4);
-    let nobody = format!("http://127.0.0.1:{}", closed_port());
-    is_quiet(&cli_token(&[], &wecom("hunter2", &nobody)), 4);
+    let closed = format!("http://127.0.0.1:{}", closed_port());
+    is_quiet(&cli_token(&[], &wecom("hunter2", &closed)), 4);
     let suite = [("EVERTOKEN_PROVIDER", "wecom-suite"), ("EVERTOKEN_SUITE_ID", "s"), ("EVERTOKEN_SECRET", "hunter2")];
     assert!(is_quiet(&cli_token(&[], &suite), 1).contains("ticket"));
 }

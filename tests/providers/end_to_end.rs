@@ -580,7 +580,7 @@ fn a_person_signs_in_on_another_device() {
     let shown = format!("{prompt:?}");
     assert!(!shown.contains(prompt.user_code()), "{shown}");
     assert!(prompt.wait_for(Duration::ZERO).unwrap().is_none());
-    assert!(prompt.wait_for(SECOND * 2).unwrap().is_none(), "nobody has entered the code");
+    assert!(prompt.wait_for(SECOND * 2).unwrap().is_none(), "the code is not entered yet");
     host.approve(prompt.user_code());
     let tokens = TokenManager::new(prompt.wait().unwrap());
     assert!(host.is_valid(tokens.token().unwrap().expose()));
@@ -712,8 +712,8 @@ fn a_ticket_of_another_app_is_refused_as_stale() {
         let error = tokens.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TicketRequired, "{}: {error}", kind.name);
         assert!(error.code().is_some(), "{}: {error}", kind.name);
-        for told in ["of another", "`set_ticket`"] {
-            assert!(error.to_string().contains(told), "{}: {error}", kind.name);
+        for wanted in ["of another", "`set_ticket`"] {
+            assert!(error.to_string().contains(wanted), "{}: {error}", kind.name);
         }
         assert!(!format!("{error:?}").contains("ticket-of-another"), "{}: {error:?}", kind.name);
         // The next ticket ends the failure at once.
@@ -738,8 +738,8 @@ fn no_log_shows_a_token_or_the_query_of_an_address() {
         tokens.token().unwrap_err();
         (kind.wrong)(&other).token().unwrap_err();
         let logged = logged();
-        for told in [first.expose(), second.expose(), "token=", "secret=", "ticket="] {
-            assert!(!logged.contains(told), "{}: {told} in {logged}", kind.name);
+        for wanted in [first.expose(), second.expose(), "token=", "secret=", "ticket="] {
+            assert!(!logged.contains(wanted), "{}: {wanted} in {logged}", kind.name);
         }
         let named = format!("evertoken {}", tokens.status().provider);
         assert!(logged.contains(&named), "{}: it is recorded: {logged}", kind.name);

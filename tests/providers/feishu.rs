@@ -511,8 +511,8 @@ fn a_feishu_code_that_quotes_the_request_is_not_shown() {
         ];
         for (provider, sent) in sent {
             let error = provider.fetch(&context).unwrap_err();
-            let told = [error.code().is_some(), error.request_id().is_some()];
-            assert_eq!(told, [!sent.contains(&quoted); 2], "{}: {quoted}", provider.name());
+            let found = [error.code().is_some(), error.request_id().is_some()];
+            assert_eq!(found, [!sent.contains(&quoted); 2], "{}: {quoted}", provider.name());
         }
     }
     // Asked to push another one, Feishu has the ticket too.

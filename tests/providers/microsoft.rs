@@ -324,8 +324,8 @@ fn each_cloud_has_its_hosts() {
         (Cloud::China, "https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn/.default"),
     ] {
         let provider = || Entra::new("contoso.example", "app", "s").cloud(cloud);
-        let told = provider().authority(authority).scope(graph);
-        assert_eq!(provider().identity(), told.identity(), "{cloud:?}");
+        let found = provider().authority(authority).scope(graph);
+        assert_eq!(provider().identity(), found.identity(), "{cloud:?}");
         assert!(provider().check().is_ok());
     }
     assert_eq!(
@@ -359,7 +359,7 @@ fn a_bot_of_the_government_or_of_one_tenant_asks_elsewhere() {
 fn errors_advise_what_a_person_can_do() {
     let advice = |provider: &dyn Fn(&str) -> Box<dyn Provider>, word: &str, number: u32| {
         let body = format!(
-            r#"{{"error":"{word}","error_description":"AADSTS{number}: told to nobody","error_codes":[{number}],
+            r#"{{"error":"{word}","error_description":"AADSTS{number}: not to be shown","error_codes":[{number}],
                 "trace_id":"trace-1","correlation_id":"c-1"}}"#
         );
         let host = canned(reply("400 Bad Request", "", &body));
@@ -367,11 +367,11 @@ fn errors_advise_what_a_person_can_do() {
         assert_eq!((error.request_id(), error.status()), (Some("trace-1"), Some(400)));
         assert_eq!(error.code(), Some(format!("AADSTS{number}").as_str()));
         let text = error.to_string();
-        assert!(!text.contains("told to nobody"), "{text}");
+        assert!(!text.contains("not to be shown"), "{text}");
         text
     };
     let app: &dyn Fn(&str) -> Box<dyn Provider> = &|url| Box::new(entra(url, "s"));
-    for (word, number, told) in [
+    for (word, number, wanted) in [
         ("invalid_client", 7000215, "use the secret's value, not its id"),
         ("invalid_client", 7000222, "has expired"),
         ("invalid_client", 700027, "certificate is registered for the app and has not expired"),
@@ -384,7 +384,7 @@ fn errors_advise_what_a_person_can_do() {
         ("invalid_grant", 53003, "policy"),
     ] {
         let text = advice(app, word, number);
-        assert!(text.contains(told), "{number}: {text}");
+        assert!(text.contains(wanted), "{number}: {text}");
     }
     let bot = |url: &str| BotFramework::new("app", "s").authority(url);
     let text = advice(&|url| Box::new(bot(url)), "unauthorized_client", 700016);
@@ -541,7 +541,7 @@ fn an_expiry_in_place_of_a_lifetime_counts_from_now() {
         let left = ask(&end).unwrap();
         assert!((3500..=3600).contains(&left), "{end}: {left}");
     }
-    for (end, told) in [
+    for (end, wanted) in [
         (START.to_string(), "this machine's clock"),
         ((START - 60).to_string(), "this machine's clock"),
         ("0".to_owned(), "this machine's clock"),
@@ -551,7 +551,7 @@ fn an_expiry_in_place_of_a_lifetime_counts_from_now() {
     ] {
         let error = ask(&end).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{end}");
-        assert!(error.to_string().contains(told), "{end}: {error}");
+        assert!(error.to_string().contains(wanted), "{end}: {error}");
     }
     assert!(ask("99999999999999").unwrap() <= 30 * 86_400);
 }

@@ -388,7 +388,7 @@ fn the_error_for_an_unusable_key_names_its_fault() {
     let ed25519 = generated(&rcgen::PKCS_ED25519).serialize_pem();
     let public = generated(&rcgen::PKCS_ECDSA_P256_SHA256).public_key_pem();
     let proc_type = block("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,hunter2\n\naHVudGVyMg==");
-    for (pem, told) in [
+    for (pem, wanted) in [
         (String::new(), "not readable PEM"),
         ("hunter2".to_owned(), "not readable PEM"),
         (RSA[..600].to_owned(), "not readable PEM"),
@@ -409,7 +409,10 @@ fn the_error_for_an_unusable_key_names_its_fault() {
         let error = SigningKey::from_pem(pem.as_str()).unwrap_err();
         let shown = format!("{error} {error:?}");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(shown.contains(told) && !shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{told}: {shown}");
+        assert!(
+            shown.contains(wanted) && !shown.contains("hunter2") && !shown.contains("aHVudGVyMg"),
+            "{wanted}: {shown}"
+        );
     }
 }
 
@@ -454,7 +457,7 @@ fn a_json_that_is_no_service_account_is_an_error() {
         edit(json.as_object_mut().unwrap());
         json.to_string()
     };
-    for (json, told) in [
+    for (json, wanted) in [
         ("hunter2".to_owned(), "not the JSON"),
         (r#"{"private_key":["hunter2"]}"#.to_owned(), "not the JSON"),
         ("{}".to_owned(), "client_email"),
@@ -468,7 +471,10 @@ fn a_json_that_is_no_service_account_is_an_error() {
         let error = GoogleServiceAccount::from_json(json).unwrap_err();
         let shown = format!("{error} {error:?}");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(shown.starts_with("google: ") && shown.contains(told) && !shown.contains("hunter2"), "{told}: {shown}");
+        assert!(
+            shown.starts_with("google: ") && shown.contains(wanted) && !shown.contains("hunter2"),
+            "{wanted}: {shown}"
+        );
     }
 }
 

@@ -275,8 +275,8 @@ fn a_token_that_may_end_the_one_before_is_treated_as_if_it_did() {
     ];
     for (provider, ahead) in kinds {
         let profile = provider.profile();
-        let told = (profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs());
-        assert_eq!(told, (7200, ahead), "{}", provider.name());
+        let found = (profile.default_lifetime.as_secs(), profile.refresh_ahead.as_secs());
+        assert_eq!(found, (7200, ahead), "{}", provider.name());
         assert!(profile.new_token_ends_old && !profile.unchanged_token_extends, "{}", provider.name());
     }
 }

@@ -228,12 +228,12 @@ fn a_wecom_token_lasts_two_hours_and_an_unchanged_one_no_longer() {
     ];
     for provider in kinds {
         let profile = provider.profile();
-        let told = (
+        let found = (
             profile.default_lifetime.as_secs(),
             profile.refresh_ahead.as_secs(),
             profile.min_forced_interval.as_secs(),
         );
-        assert_eq!(told, (7200, 300, 10), "{}", provider.name());
+        assert_eq!(found, (7200, 300, 10), "{}", provider.name());
         assert!(!profile.unchanged_token_extends && !profile.new_token_ends_old, "{}", provider.name());
         assert_eq!((profile.earliest_refresh, profile.forced_quota), (None, None), "{}", provider.name());
         assert_eq!(profile.daily_quota, None, "{}", provider.name());

@@ -39,7 +39,7 @@ fn use_until_store(tokens: &TokenManager, events: &crossbeam_channel::Receiver<E
         let called = Instant::now();
         assert_eq!(text(tokens), "token-1");
         slowest = slowest.max(called.elapsed());
-        assert!(asked.elapsed() < PATIENCE, "the store is not told to be {}", if up { "up" } else { "down" });
+        assert!(asked.elapsed() < PATIENCE, "the store is not reported {}", if up { "up" } else { "down" });
     }
     slowest
 }
@@ -269,8 +269,8 @@ fn each_change_of_the_store_is_reported_once() {
         eventually("the operation is repeated", || {
             text(&tokens) == "token-1" && tokens.metrics().store_errors > before
         });
-        let told = events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. }));
-        assert_eq!(told.count(), 0);
+        let outages = events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. }));
+        assert_eq!(outages.count(), 0);
         server.restart();
         use_until_store(&tokens, &events, true);
     }
@@ -278,12 +278,12 @@ fn each_change_of_the_store_is_reported_once() {
 }
 
 /// A server that replies to every request with the same bytes.
-struct Pretender {
+struct ScriptedServer {
     url: String,
     requests: Arc<AtomicUsize>,
 }
 
-fn pretender(reply: &'static [u8]) -> Pretender {
+fn scripted_server(reply: &'static [u8]) -> ScriptedServer {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let requests = Arc::new(AtomicUsize::new(0));
@@ -302,7 +302,7 @@ fn pretender(reply: &'static [u8]) -> Pretender {
             });
         }
     });
-    Pretender { url, requests }
+    ScriptedServer { url, requests }
 }
 
 /// Replies of the server, and the words of the error for each.
@@ -325,7 +325,7 @@ fn errors_for_refused_commands_advise_and_quote_nothing() {
     ];
     let key = TokenManager::new(FakeProvider::new()).key().clone();
     for (reply, kind, says) in cases {
-        let server = pretender(reply);
+        let server = scripted_server(reply);
         let error = RedisStore::open(&server.url).unwrap().read(&key).unwrap_err();
         let shown = format!("{error} {error:?}");
         assert_eq!(error.kind(), kind, "{shown}");
@@ -352,7 +352,7 @@ fn a_refused_command_is_not_repeated_with_every_call() {
         b"-MOVED 1234 10.0.0.1:6379\r\n",
     ];
     for reply in replies {
-        let (server, provider) = (pretender(reply), FakeProvider::new());
+        let (server, provider) = (scripted_server(reply), FakeProvider::new());
         provider.always_fail(Some(Error::new(ErrorKind::Unavailable, "down")));
         let store = RedisStore::open(&server.url).unwrap();
         let began = Instant::now();
@@ -498,8 +498,8 @@ fn promise_1_and_2_many_faults_cause_neither_expired_tokens_nor_errors() {
                     let token = manager.token().unwrap();
                     let (has_ended, took) = (token.remaining().is_zero(), asked.elapsed());
                     // A long call may return a token that was valid at some time during the call.
-                    assert!(asked < ends.lock().unwrap()[token.expose()], "it was dead before it was asked for");
-                    assert!(!has_ended || took > SECOND / 10, "it is dead after {took:?}");
+                    assert!(asked < ends.lock().unwrap()[token.expose()], "it had expired before the call");
+                    assert!(!has_ended || took > SECOND / 10, "it has expired after {took:?}");
                     thread::yield_now();
                 }
             });
@@ -552,7 +552,7 @@ fn promise_6_a_lease_that_is_never_freed_costs_one_wait_and_then_each_manager_fe
     let (server, provider) = (RedisServer::start(), FakeProvider::new());
     let tokens = manager(&provider, &server.url());
     let lease = format!("{}:lock", tokens.key());
-    server.ask::<()>(&["SET", &lease, "somebody", "PX", "3600000"]).unwrap();
+    server.ask::<()>(&["SET", &lease, "another", "PX", "3600000"]).unwrap();
     // Within the time limit of every call.
     assert_eq!(text(&tokens), "token-1");
     eventually("the token is written", || {
@@ -577,8 +577,8 @@ fn promise_6_a_read_only_redis_is_reported_as_down_once() {
     events.iter().for_each(|events| wait_for(events, is_down));
     // Long enough for several attempts.
     use_for(4 * SECOND, || managers.iter().for_each(|tokens| drop(text(tokens))));
-    for told in events.iter().flat_map(|events| events.try_iter()) {
-        assert!(!matches!(told.kind, EventKind::StoreDown { .. } | EventKind::StoreUp), "{:?}", told.kind);
+    for event in events.iter().flat_map(|events| events.try_iter()) {
+        assert!(!matches!(event.kind, EventKind::StoreDown { .. } | EventKind::StoreUp), "{:?}", event.kind);
     }
 }
 

@@ -38,7 +38,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_return_no_
     play(|stage| {
         const LIFETIME: Duration = Duration::from_secs(2);
         let granted: Arc<Mutex<Vec<SystemTime>>> = Arc::default();
-        let (log, (tell, told)) = (granted.clone(), crossbeam_channel::unbounded());
+        let (log, (tell, notified)) = (granted.clone(), crossbeam_channel::unbounded());
         let host = crate::common::http_host::host(move |mut stream| {
             let number = {
                 let mut granted = log.lock().unwrap();
@@ -60,7 +60,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_return_no_
         each(&mut processes, &stage.share(&format!("{}/token", host.url())).line());
         processes.iter_mut().for_each(|process| process.send_line("use 4"));
         // The first fetch is no refresh.
-        (0..=20).for_each(|_| told.recv_timeout(PATIENCE).unwrap());
+        (0..=20).for_each(|_| notified.recv_timeout(PATIENCE).unwrap());
         let reports = each(&mut processes, "enough");
         let granted = granted.lock().unwrap().clone();
         assert!((21..=22).contains(&granted.len()), "{} fetches", granted.len());
@@ -72,7 +72,7 @@ fn promise_2_and_3_twenty_expiries_under_load_cost_twenty_fetches_and_return_no_
         for report in &reports {
             let report: Report = serde_json::from_str(report).unwrap();
             assert!(report.calls > 1_000 && report.tokens.len() >= 20, "{report:?}");
-            assert_eq!((report.dead, &report.errors[..]), (0, &[][..]));
+            assert_eq!((report.expired, &report.errors[..]), (0, &[][..]));
             for (token, last) in report.tokens {
                 let number: usize = token.strip_prefix("token-").unwrap().parse().unwrap();
                 let end = granted[number - 1] + LIFETIME;
@@ -272,7 +272,7 @@ impl Stage {
 struct Report {
     calls: usize,
     /// Tokens that were returned without any time left.
-    dead: usize,
+    expired: usize,
     errors: Vec<String>,
     /// The last time at which each token was requested, in nanoseconds since 1970.
     tokens: BTreeMap<String, u64>,
@@ -315,7 +315,7 @@ fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T
                             // The thread may have been suspended between the two reads, which proves nothing.
                             let had_no_turn = |left: Duration| left.is_zero() && watch.elapsed() > HARD_STOP / 2;
                             let left = token.remaining();
-                            seen.dead += usize::from(left.is_zero() && !had_no_turn(left));
+                            seen.expired += usize::from(left.is_zero() && !had_no_turn(left));
                             let asked = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
                             seen.tokens.insert(token.expose().to_owned(), asked.try_into().unwrap());
                         }
@@ -326,7 +326,7 @@ fn use_tokens<T>(tokens: &TokenManager, threads: usize, wait: impl FnOnce() -> T
                 }
                 let mut report = report.lock().unwrap();
                 report.calls += seen.calls;
-                report.dead += seen.dead;
+                report.expired += seen.expired;
                 report.errors.extend(seen.errors);
                 for (token, last) in seen.tokens {
                     let latest = report.tokens.entry(token).or_default();

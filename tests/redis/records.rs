@@ -35,7 +35,7 @@ fn promise_3_a_lease_of_a_day_is_taken_over_at_once_by_one_manager() {
     let (server, provider) = (RedisServer::start(), FakeProvider::new().gated());
     let managers = [0; 4].map(|_| manager(&provider, &server.url()));
     let lease = format!("{}:lock", managers[0].key());
-    server.ask::<()>(&["SET", &lease, "somebody", "PX", "86400000"]).unwrap();
+    server.ask::<()>(&["SET", &lease, "another", "PX", "86400000"]).unwrap();
     let asked = Instant::now();
     thread::scope(|scope| {
         managers.iter().for_each(|tokens| drop(scope.spawn(|| text(tokens))));
@@ -153,7 +153,7 @@ fn sent(server: &RedisServer) -> u64 {
 #[test]
 fn a_lease_without_an_expiry_or_of_the_wrong_type_is_taken_over() {
     let server = RedisServer::start();
-    let leases: [&[&str]; 3] = [&["SET", "KEY", "somebody"], &["RPUSH", "KEY", "somebody"], &["HSET", "KEY", "a", "b"]];
+    let leases: [&[&str]; 3] = [&["SET", "KEY", "another"], &["RPUSH", "KEY", "another"], &["HSET", "KEY", "a", "b"]];
     for (number, command) in leases.iter().enumerate() {
         let provider = FakeProvider::new().with_identity(Identity::new("test").part("lease", number.to_string()));
         let tokens = manager(&provider, &server.url());

@@ -315,7 +315,7 @@ pub(crate) const AFTER: u8 = 2;
 
 pub(crate) const STORING: u8 = 3;
 
-pub(crate) fn stop_if_told(stops: &AtomicU8, when: u8) {
+pub(crate) fn stop_if_set(stops: &AtomicU8, when: u8) {
     if stops.compare_exchange(when, NEVER, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
         // SAFETY: stops this process, which the test resumes.
         unsafe { libc::raise(libc::SIGSTOP) };
@@ -332,9 +332,9 @@ impl Provider for Stopping {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        stop_if_told(&self.stops, BEFORE);
+        stop_if_set(&self.stops, BEFORE);
         let grant = self.inner.fetch(context)?;
-        stop_if_told(&self.stops, AFTER);
+        stop_if_set(&self.stops, AFTER);
         Ok(grant)
     }
 
@@ -375,7 +375,7 @@ impl Store for StoppingStore {
         new: Option<(&[u8], Duration)>,
     ) -> Result<SwapOutcome, Error> {
         if key.as_str().ends_with(":state") {
-            stop_if_told(&self.stops, STORING);
+            stop_if_set(&self.stops, STORING);
         }
         self.inner.compare_and_swap(key, expected, new)
     }
@@ -416,16 +416,16 @@ impl Store for StoppingStore {
 }
 
 /// Records all commands that a server receives, word by word.
-pub(crate) struct Witness(BufReader<TcpStream>);
+pub(crate) struct CommandLog(BufReader<TcpStream>);
 
 /// A command, and whether a script called it.
-pub(crate) struct Told {
+pub(crate) struct ReceivedCommand {
     pub(crate) by_script: bool,
     pub(crate) words: Vec<String>,
 }
 
-impl Witness {
-    pub(crate) fn of(server: &RedisServer) -> Witness {
+impl CommandLog {
+    pub(crate) fn of(server: &RedisServer) -> CommandLog {
         let mut stream = TcpStream::connect(server.addr()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"MONITOR\r\n").unwrap();
@@ -433,11 +433,11 @@ impl Witness {
         let mut first = String::new();
         reader.read_line(&mut first).unwrap();
         assert_eq!(first, "+OK\r\n");
-        Witness(reader)
+        CommandLog(reader)
     }
 
     /// All commands until now.
-    pub(crate) fn commands(mut self, server: &RedisServer) -> Vec<Told> {
+    pub(crate) fn commands(mut self, server: &RedisServer) -> Vec<ReceivedCommand> {
         server.ask::<String>(&["ECHO", "the end"]).unwrap();
         let mut commands = Vec::new();
         loop {
@@ -448,7 +448,7 @@ impl Witness {
             if words == ["ECHO", "the end"] {
                 return commands;
             }
-            commands.push(Told { by_script, words });
+            commands.push(ReceivedCommand { by_script, words });
         }
     }
 }

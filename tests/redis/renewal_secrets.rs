@@ -92,7 +92,7 @@ fn processes_that_are_killed_cost_the_others_nothing() {
             holder.wait_until_stopped();
             let calls = host.calls();
             holder.kill();
-            assert!(host.wait_for_calls(calls + 2, PATIENCE), "somebody goes on when the lease is over");
+            assert!(host.wait_for_calls(calls + 2, PATIENCE), "another process fetches when the lease expires");
         }
         for report in each(&mut processes, "enough") {
             let report: Report = serde_json::from_str(&report).unwrap();
@@ -490,7 +490,7 @@ fn refresh_tokens_and_tickets_work_in_all_slots_of_a_cluster() {
 #[test]
 fn redis_receives_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() {
     let server = RedisServer::start();
-    let witness = Witness::of(&server);
+    let witness = CommandLog::of(&server);
     let host = FakeVendor::oauth2().credential("client", "hunter2").another_refresh_token("client", "sign-in-1");
     let wecom = FakeVendor::wecom();
     let store = RedisStore::open(&server.url()).unwrap();
@@ -507,7 +507,7 @@ fn redis_receives_refresh_tokens_and_tickets_as_values_of_their_own_keys_only() 
     one.force_refresh().unwrap();
     let commands = witness.commands(&server);
     let mut seen = BTreeSet::new();
-    for Told { by_script, words } in &commands {
+    for ReceivedCommand { by_script, words } in &commands {
         // The index at which the keys end and the values begin.
         let (key, values) = match words[0].as_str() {
             "EVAL" | "EVALSHA" => (&words[3], 3 + words[2].parse::<usize>().unwrap()),

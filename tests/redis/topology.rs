@@ -137,7 +137,7 @@ fn promise_6_a_wrong_password_is_a_store_error_and_is_not_retried_endlessly() {
     let tries = field(&stats, "cmdstat_auth").unwrap();
     let tries: usize = tries.trim_start_matches("calls=").split(',').next().unwrap().parse().unwrap();
     assert!((1..=2).contains(&tries), "{tries} tries");
-    assert!(!format!("{error} {error:?} {store:?}").contains("wrong"), "it is not told");
+    assert!(!format!("{error} {error:?} {store:?}").contains("wrong"), "it is not shown");
 }
 
 #[test]
@@ -505,10 +505,10 @@ fn assert_rejections_are_noticed(store: impl Fn() -> RedisStore) {
     for _ in 0..2 {
         let bad = one.token().unwrap();
         assert_eq!(text(&another), bad.expose());
-        let told = Instant::now();
+        let rejected_at = Instant::now();
         one.reject(&bad).unwrap();
         wait_for(&events, |kind| matches!(kind, EventKind::Rejected { .. }).then_some(()));
-        assert!(told.elapsed() < SOON, "{:?}", told.elapsed());
+        assert!(rejected_at.elapsed() < SOON, "{:?}", rejected_at.elapsed());
         assert_ne!(text(&another), bad.expose());
         assert_eq!(text(&one), text(&another));
     }

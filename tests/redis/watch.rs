@@ -203,7 +203,7 @@ fn a_waiter_does_not_retry_a_changed_password_endlessly() {
     // Existing connections stay.
     server.ask::<()>(&["ACL", "SETUSER", "app", "resetpass", ">other"]).unwrap();
     server.ask::<()>(&["DEL", first.key().as_str()]).unwrap();
-    server.ask::<()>(&["SET", &format!("{}:lock", first.key()), "somebody", "PX", "6000"]).unwrap();
+    server.ask::<()>(&["SET", &format!("{}:lock", first.key()), "another", "PX", "6000"]).unwrap();
     let _ = on(&store, &provider).build().unwrap().token_within(3 * SECOND);
     let stats: String = server.ask(&["INFO", "commandstats"]).unwrap();
     let refused: usize = crate::common::redis_server::field(&stats, "cmdstat_auth")

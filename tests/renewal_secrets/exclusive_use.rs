@@ -326,9 +326,9 @@ fn a_fetch_that_hangs_in_one_process_does_not_fail_the_others() {
     assert_eq!(one.token().unwrap_err().kind(), ErrorKind::Unavailable);
     // The lease, the lock and the cooldown have expired.
     clock.advance(SECOND * 60);
-    let told = one.token().unwrap_err();
+    let failure = one.token().unwrap_err();
     let got = another.token();
-    assert!(got.is_ok(), "the one: {told}; the other: {}", got.unwrap_err());
+    assert!(got.is_ok(), "the one: {failure}; the other: {}", got.unwrap_err());
 }
 
 /// A lock that is kept because the refresh token could not be stored is released when that is stored.

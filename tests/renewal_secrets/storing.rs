@@ -197,14 +197,14 @@ fn an_unstored_refresh_token_is_reported_once_and_not_each_second() {
     let tokens = builder(&rotating_provider(&server), &clock).store(store).build().unwrap();
     let events = tokens.events();
     text(&tokens);
-    let mut told = 0;
+    let mut reports = 0;
     for _ in 0..40 {
         clock.advance(SECOND * 5);
         text(&tokens);
         thread::sleep(SECOND / 50);
-        told += events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. })).count();
+        reports += events.try_iter().filter(|event| matches!(event.kind, EventKind::StoreDown { .. })).count();
     }
-    assert!(told <= 3, "{told} times in 200 seconds");
+    assert!(reports <= 3, "{reports} times in 200 seconds");
 }
 
 /// The last handle is dropped during a fetch, and the first write of the new refresh token fails.

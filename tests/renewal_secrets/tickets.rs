@@ -118,8 +118,8 @@ fn neither_status_nor_events_nor_debug_output_show_a_renewal_secret() {
     tokens.set_ticket("hunter2").unwrap();
     // The token contains the ticket, and is not shown either.
     assert_eq!(text(&tokens), "hunter2-0");
-    let told: Vec<_> = events.try_iter().map(|event| format!("{event} {event:?}")).collect();
-    let shown = format!("{tokens:?} {} {:?} {told:?}", tokens.status(), tokens.status());
+    let reported: Vec<_> = events.try_iter().map(|event| format!("{event} {event:?}")).collect();
+    let shown = format!("{tokens:?} {} {:?} {reported:?}", tokens.status(), tokens.status());
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
@@ -223,8 +223,8 @@ fn an_unstored_ticket_is_stored_later_by_a_process_without_a_token() {
     assert_eq!(callback.set_ticket("ticket-1").unwrap_err().kind(), ErrorKind::Store);
     store.remove_hook();
     let user = builder(&needing_tickets(9), &clock).store(store.clone()).build().unwrap();
-    let told = becomes_so(&clock, SECOND * 5, || user.token().is_ok());
-    assert!(told, "{:?}", user.token().unwrap_err());
+    let stored = becomes_so(&clock, SECOND * 5, || user.token().is_ok());
+    assert!(stored, "{:?}", user.token().unwrap_err());
     drop(callback);
 }
 

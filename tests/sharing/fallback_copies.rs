@@ -251,7 +251,7 @@ fn a_token_that_another_process_copies_meanwhile_is_not_fetched_again_and_leaves
     let next = next.build().unwrap();
     assert_eq!((text(&next).as_str(), host.provider.calls()), ("token-1", 1));
     assert!(has_run.load(Ordering::SeqCst), "the other process came in between");
-    assert_eq!(host.primary.inner.len(), 1, "others wait for a lease under which nobody fetches");
+    assert_eq!(host.primary.inner.len(), 1, "no lease is left");
 }
 
 /// The primary store can be read and leased, but accepts no record.
@@ -265,7 +265,7 @@ fn a_token_that_could_not_be_copied_leaves_no_lease() {
     let next = host.manager();
     assert_eq!(text(&next), "token-1");
     let lease_is_free = host.primary.inner.is_empty();
-    assert!(lease_is_free, "others wait for a lease under which nobody fetches");
+    assert!(lease_is_free, "no lease is left");
 }
 
 fn fails() -> Error {

@@ -145,7 +145,7 @@ fn a_killed_lease_holder_blocks_the_others_until_its_lease_expires() {
 /// An error of one process alone is not recorded: the process only frees its lease, which has another holder by then.
 #[test]
 fn promise_3_a_holder_of_an_expired_lease_does_not_free_the_lease_of_its_successor() {
-    let ((late_begun, fail, hold_up_late), (next_begun, grant, hold_up_next)) = (held_up(), held_up());
+    let ((late_begun, fail, hold_up_late), (next_begun, grant, hold_up_next)) = (waiting_fetch(), waiting_fetch());
     let provider = FakeProvider::new().then(move |_| {
         hold_up_late();
         Err(Error::new(ErrorKind::Store, "its state cannot be read here"))
@@ -176,7 +176,7 @@ fn promise_3_a_holder_of_an_expired_lease_does_not_free_the_lease_of_its_success
 
 #[test]
 fn promise_7_a_late_failure_does_not_hide_a_token_that_another_manager_recorded() {
-    let (begun, fail, hold_up) = held_up();
+    let (begun, fail, hold_up) = waiting_fetch();
     let group = Group::of(FakeProvider::new().then(move |_| {
         hold_up();
         Err(Error::new(ErrorKind::InvalidCredentials, "the secret is wrong"))
@@ -198,7 +198,7 @@ fn promise_7_a_late_failure_does_not_hide_a_token_that_another_manager_recorded(
 
 /// A fetch that waits: a receiver that reports its start, a sender that lets it go on, and the function that the fetch
 /// runs.
-fn held_up() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
+fn waiting_fetch() -> (Receiver<()>, Sender<()>, impl FnOnce() + Send + 'static) {
     let [(begin, begun), (go_on, going_on)] = [(); 2].map(|()| crossbeam_channel::bounded(1));
     let hold_up = move || {
         begin.send(()).unwrap();

@@ -196,7 +196,7 @@ fn a_token_that_could_not_be_recorded_leaves_no_lease() {
     *host.primary.unwritable.lock().unwrap() = Some("}");
     let tokens = builder(&host.provider, &host.clock).store(host.primary.clone()).build().unwrap();
     assert_eq!(text(&tokens), "token-1");
-    assert!(host.primary.inner.is_empty(), "others wait for a lease under which nobody fetches");
+    assert!(host.primary.inner.is_empty(), "no lease is left");
 }
 
 /// Advances the clock by a second and gives background threads the time to notice.

@@ -107,7 +107,7 @@ fn promise_4_a_token_is_not_recorded_again_after_a_later_one_was_rejected() {
     other.reject(&first).unwrap();
     tokens.reject(&second).unwrap();
     group.clock.advance(61 * SECOND);
-    live(&late, &group);
+    check_several_times(&late, &group);
     assert_eq!(text(&group.manager()), "token-3");
 }
 
@@ -123,7 +123,7 @@ fn a_token_fetched_before_an_invalidation_is_not_recorded() {
 }
 
 /// Makes the manager check the store several times while the token is in use.
-fn live(tokens: &TokenManager, group: &Group) {
+fn check_several_times(tokens: &TokenManager, group: &Group) {
     for _ in 0..4 {
         let looked = group.store.operations.load(Ordering::SeqCst);
         tokens.try_token();
@@ -145,7 +145,7 @@ fn promise_4_a_token_rejected_while_the_store_was_down_does_not_come_back() {
     assert!(one.reject(&bad).is_err());
     assert_eq!(text(&one), "t-2");
     group.store.broken.store(false, Ordering::SeqCst);
-    live(&one, &group);
+    check_several_times(&one, &group);
     assert_eq!(text(&group.manager()), "t-2");
 }
 
@@ -170,7 +170,7 @@ fn a_token_reinstated_while_the_store_is_down_is_written_without_its_rejection()
     assert_eq!(text(&one), "t-1");
     let calls = group.provider.calls();
     group.store.broken.store(false, Ordering::SeqCst);
-    live(&one, &group);
+    check_several_times(&one, &group);
     assert_eq!((text(&one).as_str(), one.metrics().rejections, group.provider.calls()), ("t-1", 1, calls));
     assert_eq!(text(&group.manager()), "t-1");
 }

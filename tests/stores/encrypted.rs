@@ -104,8 +104,8 @@ fn managers_share_a_token_through_a_store_that_shows_nothing_of_it() {
 fn managers_that_watch_or_wait_notice_a_change_at_once() {
     let inner = MemoryStore::new();
     let (store, other, key) = (encrypted(&inner, 3), encrypted(&inner, 3), key("watched"));
-    let (told, heard) = crossbeam_channel::bounded(1);
-    let _watch = store.watch(&key, Notifier::new(move || told.try_send(()).unwrap_or_default())).unwrap();
+    let (changed, heard) = crossbeam_channel::bounded(1);
+    let _watch = store.watch(&key, Notifier::new(move || changed.try_send(()).unwrap_or_default())).unwrap();
     assert!(matches!(take_lease(&store, &key, "a"), LeaseOutcome::Leased));
     let LeaseOutcome::Busy { cursor, .. } = take_lease(&other, &key, "b") else { panic!("the lease is taken") };
     thread::scope(|scope| {

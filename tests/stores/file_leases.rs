@@ -51,7 +51,7 @@ fn a_publication_that_does_not_get_the_lock_frees_the_lease() {
     busy.unlock().unwrap();
     let got = lease(&other, "other");
     drop(one);
-    assert!(matches!(got, LeaseOutcome::Leased), "others wait for a lease under which nobody fetches: {got:?}");
+    assert!(matches!(got, LeaseOutcome::Leased), "no lease is left: {got:?}");
 }
 
 /// A slow disk delays the write of the lease holder, which has the lock meanwhile.
@@ -106,7 +106,7 @@ fn promise_3_managers_that_start_during_a_slow_write_cost_one_fetch() {
     lock.lock().unwrap();
     thread::scope(|scope| {
         let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| text(&manager()))).collect();
-        assert!(!provider.wait_for_calls(2, Duration::from_millis(500)), "nobody goes its own way so soon");
+        assert!(!provider.wait_for_calls(2, Duration::from_millis(500)), "no manager fetches alone so soon");
         lock.unlock().unwrap();
         asking.into_iter().for_each(|asking| assert_eq!(asking.join().unwrap(), "token-2"));
     });
@@ -179,7 +179,7 @@ fn waiting_for_a_lock_does_not_extend_a_lease() {
         _ => drop(store.publish(&key, &owner, None, b"three", HOUR).unwrap()),
     };
     for how in ["swap", "publish"] {
-        let (held, clock) = (File::open(&path).unwrap(), Looked::at(&place.clock));
+        let (held, clock) = (File::open(&path).unwrap(), ObservedClock::at(&place.clock));
         held.lock().unwrap();
         let store = FileStore::with_clock(place.path(), clock.clone());
         thread::scope(|scope| {
@@ -198,7 +198,7 @@ fn waiting_for_a_lock_does_not_extend_a_lease() {
 #[test]
 fn a_stopped_publication_does_not_replace_a_record_that_expires_later() {
     let place = Place::new();
-    let (key, clock) = (key("slept"), Looked::at(&place.clock));
+    let (key, clock) = (key("slept"), ObservedClock::at(&place.clock));
     put(&place.store(), &key, b"newer", HOUR);
     let held = File::open(place.file(|name| name.ends_with(".lock"))).unwrap();
     held.lock().unwrap();
@@ -216,25 +216,25 @@ fn a_stopped_publication_does_not_replace_a_record_that_expires_later() {
 
 /// A clock that records whether it was read.
 #[derive(Clone, Debug)]
-struct Looked {
+struct ObservedClock {
     clock: FakeClock,
-    looked: Arc<AtomicBool>,
+    was_read: Arc<AtomicBool>,
 }
 
-impl Looked {
-    fn at(clock: &FakeClock) -> Looked {
-        Looked { clock: clock.clone(), looked: Arc::default() }
+impl ObservedClock {
+    fn at(clock: &FakeClock) -> ObservedClock {
+        ObservedClock { clock: clock.clone(), was_read: Arc::default() }
     }
 
     fn wait(&self) {
-        eventually("the clock is read", || self.looked.load(Ordering::SeqCst));
+        eventually("the clock is read", || self.was_read.load(Ordering::SeqCst));
     }
 }
 
-impl Clock for Looked {
+impl Clock for ObservedClock {
     fn now(&self) -> Timestamp {
         let now = self.clock.now();
-        self.looked.store(true, Ordering::SeqCst);
+        self.was_read.store(true, Ordering::SeqCst);
         now
     }
 }

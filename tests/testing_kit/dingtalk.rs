@@ -3,14 +3,14 @@
 use evertoken::testing::{FakeClock, FakeVendor};
 use serde_json::{Value, json};
 
-use super::{HOUR, get, get_with, json, post_form, post_json, seconds, told};
+use super::{HOUR, get, get_with, json, post_form, post_json, seconds, status_and_body};
 
 fn old(host: &FakeVendor) -> Value {
     json(get(&format!("{}?appkey=app&appsecret=secret", host.token_url())))
 }
 
 fn new(host: &FakeVendor, call: &str, body: &Value) -> (u16, Value) {
-    told(post_json(&format!("{}/v1.0/oauth2/{call}", host.url()), body))
+    status_and_body(post_json(&format!("{}/v1.0/oauth2/{call}", host.url()), body))
 }
 
 fn suite(ticket: &str) -> Value {
@@ -82,7 +82,7 @@ fn a_corp_token_is_a_new_one_each_time() {
 #[test]
 fn each_family_refuses_a_credential_in_its_own_way() {
     let host = FakeVendor::dingtalk();
-    let (status, body) = told(get(&format!("{}?appkey=app&appsecret=else", host.token_url())));
+    let (status, body) = status_and_body(get(&format!("{}?appkey=app&appsecret=else", host.token_url())));
     assert_eq!((status, &body["errcode"]), (200, &40096.into()));
     assert_eq!(json(get(&host.token_url()))["errcode"], 40035);
     assert_eq!(json(post_json(&host.token_url(), &json!({ "appkey": "app" })))["errcode"], 40035);
@@ -90,7 +90,7 @@ fn each_family_refuses_a_credential_in_its_own_way() {
     let wrong = json!({ "appKey": "app", "appSecret": "else" });
     assert_eq!(code(new(&host, "accessToken", &wrong)), (400, "invalidClientIdOrSecret".into()));
     let form = post_form(&format!("{}/v1.0/oauth2/accessToken", host.url()), "appKey=app&appSecret=secret");
-    assert_eq!(code(told(form)), (400, "Missingbody".into()));
+    assert_eq!(code(status_and_body(form)), (400, "Missingbody".into()));
     let client = json!({ "client_id": "app", "client_secret": "secret", "grant_type": "else" });
     assert_eq!(code(new(&host, "corp/token", &client)), (400, "unsupported.grant.type".into()));
     assert_eq!(code(new(&host, "else/token", &client)), (500, "unknownError".into()));
@@ -105,7 +105,7 @@ fn the_old_api_takes_a_token_in_the_query_and_wraps_its_codes() {
     let host = FakeVendor::dingtalk().clock(&clock);
     old(&host);
     let used = |query: &str| {
-        let (status, body) = told(get(&format!("{}{query}", host.api_url())));
+        let (status, body) = status_and_body(get(&format!("{}{query}", host.api_url())));
         assert_eq!(status, 200);
         (body["errcode"].as_i64().unwrap(), body["sub_code"].as_str().map(str::to_owned))
     };
@@ -124,8 +124,8 @@ fn the_new_api_takes_a_token_in_its_header_only() {
     let url = format!("{}/v1.0/contact/users/me?access_token=token-1", host.url());
     let header = "x-acs-dingtalk-access-token";
     assert_eq!(get_with(&url, &[(header, "token-1")]).unwrap().status(), 200);
-    assert_eq!(code(told(get_with(&url, &[(header, "else")]))), (400, "InvalidAuthentication".into()));
+    assert_eq!(code(status_and_body(get_with(&url, &[(header, "else")]))), (400, "InvalidAuthentication".into()));
     let missing = (400, "AuthenticationFailed.MissingParameter".to_owned());
-    assert_eq!(code(told(get_with(&url, &[("Authorization", "Bearer token-1")]))), missing);
+    assert_eq!(code(status_and_body(get_with(&url, &[("Authorization", "Bearer token-1")]))), missing);
     assert_eq!((host.calls(), host.api_calls()), (1, 3));
 }

@@ -3,12 +3,12 @@
 use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use serde_json::Value;
 
-use super::{ASSERTION, HOUR, LONG, agent, finish, get_with, post_form, seconds, told};
+use super::{ASSERTION, HOUR, LONG, agent, finish, get_with, post_form, seconds, status_and_body};
 
 const SCOPE: &str = "grant_type=client_credentials&scope=https%3A%2F%2Fgraph.microsoft.com%2F.default";
 
 fn ask(host: &FakeVendor, form: &str) -> (u16, Value) {
-    told(post_form(&host.token_url(), form))
+    status_and_body(post_form(&host.token_url(), form))
 }
 
 fn with_secret(host: &FakeVendor) -> (u16, Value) {
@@ -32,7 +32,7 @@ fn every_call_brings_a_new_token_for_an_hour() {
     assert_eq!(body["refresh_in"], Value::Null);
     let request = agent(LONG).post(host.token_url()).content_type("application/x-www-form-urlencoded");
     let in_header = finish(request.header("Authorization", "Basic Y2xpZW50OnNlY3JldA==").send(SCOPE));
-    assert_eq!(told(in_header).1["access_token"], "token-2");
+    assert_eq!(status_and_body(in_header).1["access_token"], "token-2");
     assert!(host.is_valid("token-1"));
     clock.advance(HOUR);
     assert!(!host.is_valid("token-2"));
@@ -81,7 +81,7 @@ fn it_refuses_with_a_word_and_a_number() {
 fn a_tenant_is_in_the_path() {
     let host = FakeVendor::entra().another_tenant("contoso.example");
     let form = format!("{SCOPE}&client_id=client&client_secret=secret");
-    let ask = |tenant: &str| told(post_form(&format!("{}/{tenant}/oauth2/v2.0/token", host.url()), &form));
+    let ask = |tenant: &str| status_and_body(post_form(&format!("{}/{tenant}/oauth2/v2.0/token", host.url()), &form));
     for tenant in ["tenant", "contoso.example", "botframework.com", "MicrosoftServices.onmicrosoft.us"] {
         assert_eq!(ask(tenant).0, 200, "{tenant}");
     }
@@ -117,14 +117,14 @@ fn graph_and_the_bot_connector_refuse_a_token_with_401() {
     assert_eq!(used(&bot, "token-1").unwrap().status(), 200);
     let reply = used(&host.api_url(), "else").unwrap();
     assert!(reply.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer realm=\"\""));
-    let (status, body) = told(Ok(reply));
+    let (status, body) = status_and_body(Ok(reply));
     assert_eq!((status, &body["error"]["code"]), (401, &"InvalidAuthenticationToken".into()));
     clock.advance(HOUR);
-    let (status, body) = told(used(&host.api_url(), "token-1"));
+    let (status, body) = status_and_body(used(&host.api_url(), "token-1"));
     assert!(status == 401 && body["error"]["message"].as_str().unwrap().contains("has expired"));
-    let (status, body) = told(used(&bot, "token-1"));
+    let (status, body) = status_and_body(used(&bot, "token-1"));
     assert_eq!((status, &body["message"]), (401, &"Authorization has been denied for this request.".into()));
-    assert_eq!(told(get_with(&host.api_url(), &[])).0, 401);
+    assert_eq!(status_and_body(get_with(&host.api_url(), &[])).0, 401);
 }
 
 const MACHINE: &str = "?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net";
@@ -133,7 +133,9 @@ const MACHINE: &str = "?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azur
 fn a_machine_returns_the_same_token_for_half_its_lifetime_and_numbers_as_strings() {
     let clock = FakeClock::new();
     let host = FakeVendor::managed_identity().clock(&clock);
-    let ask = |more: &str| told(get_with(&format!("{}{MACHINE}{more}", host.token_url()), &[("Metadata", "true")]));
+    let ask = |more: &str| {
+        status_and_body(get_with(&format!("{}{MACHINE}{more}", host.token_url()), &[("Metadata", "true")]))
+    };
     let (status, body) = ask("");
     assert_eq!((status, &body["access_token"], &body["expires_in"]), (200, &"token-1".into(), &"86400".into()));
     assert_eq!(body["resource"], "https://vault.azure.net");
@@ -155,7 +157,9 @@ fn a_machine_returns_the_same_token_for_half_its_lifetime_and_numbers_as_strings
 #[test]
 fn a_machine_answers_only_requests_with_the_metadata_header() {
     let host = FakeVendor::managed_identity();
-    let ask = |query: &str, headers: &[(&str, &str)]| told(get_with(&format!("{}{query}", host.token_url()), headers));
+    let ask = |query: &str, headers: &[(&str, &str)]| {
+        status_and_body(get_with(&format!("{}{query}", host.token_url()), headers))
+    };
     let (status, body) = ask(MACHINE, &[]);
     assert_eq!((status, &body["error"]), (400, &"invalid_request".into()));
     assert_eq!(ask("?api-version=2018-02-01", &[("Metadata", "true")]).0, 400);
@@ -169,8 +173,8 @@ fn a_machine_answers_only_requests_with_the_metadata_header() {
 fn an_app_service_reports_only_the_time_of_expiry() {
     let host = FakeVendor::managed_identity();
     let url = format!("{}/msi/token{MACHINE}", host.url());
-    let (status, body) = told(get_with(&url, &[("X-IDENTITY-HEADER", "identity-header")]));
+    let (status, body) = status_and_body(get_with(&url, &[("X-IDENTITY-HEADER", "identity-header")]));
     assert_eq!((status, &body["access_token"], &body["expires_in"]), (200, &"token-1".into(), &Value::Null));
     assert!(body["expires_on"].as_str().unwrap().parse::<u64>().unwrap() > 1_767_225_600);
-    assert_eq!(told(get_with(&url, &[("Metadata", "true")])).0, 401);
+    assert_eq!(status_and_body(get_with(&url, &[("Metadata", "true")])).0, 401);
 }

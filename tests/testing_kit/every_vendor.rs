@@ -3,7 +3,7 @@
 use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use serde_json::{Value, json};
 
-use super::{HOUR, Reply, get, get_with, post_form, post_json, seconds, told};
+use super::{HOUR, Reply, get, get_with, post_form, post_json, seconds, status_and_body};
 
 /// A vendor, and a valid request for its first kind of token.
 struct Row {
@@ -90,7 +90,7 @@ impl Row {
     }
 
     fn said(&self, reply: Reply) -> (u16, Value) {
-        let (status, body) = told(reply);
+        let (status, body) = status_and_body(reply);
         (status, body[self.throttled.1].clone())
     }
 }
@@ -100,12 +100,12 @@ fn a_valid_request_brings_the_scripted_token_which_expires_by_the_fake_clock() {
     for row in ROWS {
         let clock = FakeClock::new();
         let host = (row.host)().clock(&clock).granting("t-1", 60).lifetime(HOUR);
-        let (status, body) = told(row.ask(&host));
+        let (status, body) = status_and_body(row.ask(&host));
         assert_eq!((status, &body[row.token]), (200, &"t-1".into()), "{}", row.name);
         assert!(host.is_valid("t-1"), "{}", row.name);
         clock.advance(seconds(60));
         assert!(!host.is_valid("t-1"), "{}", row.name);
-        assert_eq!(told(row.ask(&host)).1[row.token], "token-1", "{}", row.name);
+        assert_eq!(status_and_body(row.ask(&host)).1[row.token], "token-1", "{}", row.name);
         assert_eq!(host.granted(), ["t-1", "token-1"], "{}", row.name);
     }
 }
@@ -129,16 +129,16 @@ fn a_quota_is_for_a_day_and_for_each_path() {
     for row in ROWS {
         let clock = FakeClock::new();
         let host = (row.host)().clock(&clock).daily_quota(2);
-        assert!(told(row.ask(&host)).1[row.token].is_string(), "{}", row.name);
+        assert!(status_and_body(row.ask(&host)).1[row.token].is_string(), "{}", row.name);
         clock.advance(23 * HOUR);
-        assert!(told(row.ask(&host)).1[row.token].is_string(), "{}", row.name);
+        assert!(status_and_body(row.ask(&host)).1[row.token].is_string(), "{}", row.name);
         assert_eq!(row.said(row.ask(&host)), row.throttled(), "{}", row.name);
         clock.advance(HOUR);
-        assert!(told(row.ask(&host)).1[row.token].is_string(), "{}: the day is over", row.name);
+        assert!(status_and_body(row.ask(&host)).1[row.token].is_string(), "{}: the day is over", row.name);
     }
     let host = FakeVendor::wechat().daily_quota(0);
     let classic = format!("{}/cgi-bin/token", host.url());
-    assert_eq!(told(get(&classic)).1["errcode"], 45009);
+    assert_eq!(status_and_body(get(&classic)).1["errcode"], 45009);
 }
 
 #[test]
@@ -150,24 +150,24 @@ fn every_vendor_reports_an_outage_with_a_code_in_its_own_way() {
         (FakeVendor::managed_identity(), VendorFault::Error("identity_gone"), (400, "error", json!("identity_gone"))),
     ] {
         host.fail_with(outage);
-        let (status, body) = told(get(&host.token_url()));
+        let (status, body) = status_and_body(get(&host.token_url()));
         assert_eq!((status, &body[expected.1]), (expected.0, &expected.2), "{host:?}");
     }
     let host = FakeVendor::dingtalk();
     let url = format!("{}/v1.0/oauth2/accessToken", host.url());
     for (code, status) in [("invalidSuiteTicket", 400), ("Forbidden.AccessDenied.IpNotInWhiteList", 403)] {
         host.fail_with(VendorFault::Error(code));
-        let (told, body) = told(post_json(&url, &json!({})));
-        assert_eq!((told, &body["code"]), (status, &code.into()));
+        let (found, body) = status_and_body(post_json(&url, &json!({})));
+        assert_eq!((found, &body["code"]), (status, &code.into()));
     }
     host.fail_with(VendorFault::Throttle { retry_after: seconds(0) });
-    assert_eq!(told(post_json(&url, &json!({}))).1["code"], "Forbidden.AccessDenied.QpsLimitForApi");
+    assert_eq!(status_and_body(post_json(&url, &json!({}))).1["code"], "Forbidden.AccessDenied.QpsLimitForApi");
     let host = FakeVendor::feishu();
     let url = format!("{}/oauth/v3/token", host.url());
     host.fail_with(VendorFault::Code(20072));
-    assert_eq!(told(post_form(&url, "")).1["code"], 20072);
+    assert_eq!(status_and_body(post_form(&url, "")).1["code"], 20072);
     host.fail_with(VendorFault::Error("invalid_scope"));
-    assert_eq!(told(post_form(&url, "")).1["error"], "invalid_scope");
+    assert_eq!(status_and_body(post_form(&url, "")).1["error"], "invalid_scope");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use evertoken::testing::{FakeClock, FakeVendor};
 use serde_json::{Value, json};
 
-use super::{ASSERTION, HOUR, get, get_with, json, post_form, post_json, seconds, told};
+use super::{ASSERTION, HOUR, get, get_with, json, post_form, post_json, seconds, status_and_body};
 
 const AUTH: &str = "/open-apis/auth/v3";
 
 fn ask(host: &FakeVendor, path: &str, body: &Value) -> Value {
-    let (status, body) = told(post_json(&(host.url() + AUTH + path), body));
+    let (status, body) = status_and_body(post_json(&(host.url() + AUTH + path), body));
     assert_eq!(status, 200);
     body
 }
@@ -23,7 +23,7 @@ fn store(host: &FakeVendor, ticket: &str) -> Value {
 }
 
 fn used(host: &FakeVendor, token: &str) -> (u16, Value) {
-    let (status, body) = told(get_with(&host.api_url(), &[("Authorization", &format!("Bearer {token}"))]));
+    let (status, body) = status_and_body(get_with(&host.api_url(), &[("Authorization", &format!("Bearer {token}"))]));
     (status, body["code"].clone())
 }
 
@@ -63,7 +63,7 @@ fn tokens_are_refused_with_status_400_and_a_code_for_their_kind() {
     assert_eq!(used(&host, "else"), (400, 99991663.into()));
     clock.advance(2 * HOUR);
     assert_eq!(used(&host, "token-1"), (400, 99991664.into()));
-    let (status, body) = told(get_with(&host.api_url(), &[("Authorization", "token-1")]));
+    let (status, body) = status_and_body(get_with(&host.api_url(), &[("Authorization", "token-1")]));
     assert_eq!((status, &body["code"]), (400, &99991661.into()), "`Bearer` is missing");
 }
 
@@ -123,19 +123,20 @@ fn oauth_takes_a_client_in_one_way_and_refuses_with_status_400() {
     let url = format!("{}/oauth/v3/token", host.url());
     let form = "grant_type=client_credentials&client_id=app&client_secret=secret";
     let expected = json!({ "code": 0, "access_token": "token-1", "token_type": "Bearer", "expires_in": 7200 });
-    assert_eq!(told(post_form(&url, form)), (200, expected));
+    assert_eq!(status_and_body(post_form(&url, form)), (200, expected));
     let basic = |form: &str| {
         let request = super::agent(super::LONG).post(&url).content_type("application/x-www-form-urlencoded");
-        told(super::finish(request.header("Authorization", "Basic YXBwOnNlY3JldA==").send(form)))
+        status_and_body(super::finish(request.header("Authorization", "Basic YXBwOnNlY3JldA==").send(form)))
     };
     assert_eq!(basic("grant_type=client_credentials").1["access_token"], "token-1");
     let (status, body) = basic(form);
     assert_eq!((status, &body["error"], &body["code"]), (400, &"invalid_request".into(), &20070.into()));
-    let (status, body) = told(post_form(&url, "grant_type=client_credentials&client_id=app&client_secret=else"));
+    let (status, body) =
+        status_and_body(post_form(&url, "grant_type=client_credentials&client_id=app&client_secret=else"));
     assert_eq!((status, &body["error"]), (400, &"invalid_client".into()));
-    assert_eq!(told(post_form(&url, &format!("{form}&{ASSERTION}"))).1["code"], 20070);
+    assert_eq!(status_and_body(post_form(&url, &format!("{form}&{ASSERTION}"))).1["code"], 20070);
     let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
-    let asserted = |id: &str| told(post_form(&url, &format!("{grant}&client_id={id}&{ASSERTION}")));
+    let asserted = |id: &str| status_and_body(post_form(&url, &format!("{grant}&client_id={id}&{ASSERTION}")));
     assert_eq!(asserted("app").1["access_token"], "token-2");
     assert_eq!(asserted("else").1["error"], "invalid_client");
     assert_eq!(used(&host, "token-1"), (200, 0.into()));

@@ -54,7 +54,7 @@ fn post_form(url: &str, form: &str) -> Reply {
 }
 
 /// Status and body.
-fn told(reply: Reply) -> (u16, Value) {
+fn status_and_body(reply: Reply) -> (u16, Value) {
     let reply = reply.unwrap();
     (reply.status().as_u16(), json(Ok(reply)))
 }

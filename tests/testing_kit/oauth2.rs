@@ -4,10 +4,10 @@ use evertoken::testing::{FakeClock, FakeVendor, VendorFault};
 use evertoken::{OAuth2, TokenManager};
 use serde_json::{Value, json};
 
-use super::{ASSERTION, post_form, seconds, told};
+use super::{ASSERTION, post_form, seconds, status_and_body};
 
 fn ask(host: &FakeVendor, form: &str) -> (u16, Value) {
-    told(post_form(&host.token_url(), form))
+    status_and_body(post_form(&host.token_url(), form))
 }
 
 fn error((status, body): (u16, Value)) -> (u16, String) {
@@ -113,7 +113,7 @@ fn an_assertion_is_a_grant_of_its_own() {
 /// A device that has asked for a code, and the code that it shows.
 fn begin(host: &FakeVendor) -> (String, String) {
     let url = format!("{}/device_authorization", host.url());
-    let (status, body) = told(post_form(&url, "client_id=client&scope=read"));
+    let (status, body) = status_and_body(post_form(&url, "client_id=client&scope=read"));
     assert_eq!((status, &body["expires_in"]), (200, &600.into()));
     let text = |name: &str| body[name].as_str().unwrap().to_owned();
     let (page, code) = (text("verification_uri"), text("user_code"));
@@ -182,8 +182,8 @@ fn a_device_learns_of_a_denial_and_of_an_expired_code() {
     clock.advance(seconds(599));
     assert_eq!(error(poll(&host, &late)), says("expired_token"));
     assert_eq!(error(poll(&host, "else")), says("invalid_grant"));
-    let nobody = told(post_form(&format!("{}/device_authorization", host.url()), "scope=read"));
-    assert_eq!(error(nobody), (401, "invalid_client".into()));
+    let anonymous = status_and_body(post_form(&format!("{}/device_authorization", host.url()), "scope=read"));
+    assert_eq!(error(anonymous), (401, "invalid_client".into()));
     assert!(host.granted().is_empty());
 }
 
