@@ -11,11 +11,12 @@ use crate::provider::TokenPlacement;
 
 pub(super) fn run(
     agent: &Agent,
-    request: Request<impl AsSendBody>,
+    mut request: Request<impl AsSendBody>,
     placement: &TokenPlacement,
 ) -> Result<Response<Body>, Error> {
     let plain_http = is_plain_http(request.uri());
     let host = host_of(request.uri());
+    request.extensions_mut().insert(StatusIsNoError);
     let config = limit_exposure(agent.configure_request(request), placement, plain_http).http_status_as_error(false);
     agent.run(config.build()).map_err(|cause| match cause {
         // The agent may have our own middleware as well, which reports its errors like this.
@@ -26,6 +27,10 @@ pub(super) fn run(
         cause => error_of_service(&cause, &host),
     })
 }
+
+/// Marks a request whose response is wanted even when its status is an error. Read by our own middleware.
+#[derive(Clone, Copy)]
+pub(super) struct StatusIsNoError;
 
 /// Describes why a service sent no response. The time limits of the agent are deadlines of the caller.
 pub(super) fn error_of_service(cause: &ureq::Error, host: &str) -> Error {
