@@ -10,7 +10,7 @@ use super::exchange::error_of_service;
 use super::inspection::Inspected;
 use super::placement::attach_token;
 use crate::error::{Error, ErrorKind};
-use crate::http::{check_uri, host_of};
+use crate::http::{check_uri, host_of, is_quotable};
 use crate::manager::TokenManager;
 use crate::provider::{TokenPlacement, Verdict};
 use crate::token::Token;
@@ -27,7 +27,8 @@ impl TokenManager {
     /// A response is a *rejection* if its status or, for vendors that answer with HTTP 200, the vendor's code in its
     /// body says that the token is invalid; [`verdict`](TokenManager::verdict) decides. After a rejection the token is
     /// taken out of use and the request is sent once more with a new token. No other failure is repeated: not a lost
-    /// connection, not a 5xx status, not throttling. A body that is a [stream](RequestBody::reader) is sent once.
+    /// connection, not a timeout, not a 5xx status, not throttling. After such a failure the service may have carried
+    /// the request out. A body that is a [stream](RequestBody::reader) is sent once.
     ///
     /// # Differences from the agent's settings
     ///
@@ -37,11 +38,21 @@ impl TokenManager {
     ///   only the header `Authorization` from a redirected request. With a token in the query or in another header, no
     ///   redirect is followed and the redirect itself is returned.
     ///
+    /// # Cookies
+    ///
+    /// With the feature `cookies` of `ureq`, an agent keeps the cookies of a service and sends them with every later
+    /// request to that service, whichever token goes along. Services may keep a session in a cookie, so use an agent of
+    /// its own for each manager: then no cookie of one credential travels with the token of another. Requests for
+    /// tokens never carry cookies.
+    ///
     /// # The body of the response
     ///
     /// To find a vendor's code, up to 64 KiB of a body that is JSON, text or without a content type are read before
-    /// this function returns. Longer bodies are not searched, nor is a
-    /// successful body of unknown length that does not begin as a JSON object, because that may be an endless stream.
+    /// this function returns. Longer bodies are not searched.
+    ///
+    /// A successful body of unknown length may be a stream. This function returns as soon as the first JSON object of
+    /// such a body has arrived, and searches that object only. When the body begins with something else, this function
+    /// returns at once. So JSON lines, event streams and other streaming replies are not held back.
     ///
     /// If the token is a query parameter, the address that `ureq` keeps with the response (`get_uri`) contains the
     /// token. Do not log that address.
@@ -57,6 +68,7 @@ impl TokenManager {
     ///   In the second case the token is out of use, so build the request anew and send it.
     /// - [`ErrorKind::Throttled`]: too many requests; see [`Error::retry_after`].
     /// - [`ErrorKind::Config`]: the address may not get a token, or the request cannot be sent as it is.
+    /// - [`ErrorKind::TimedOut`]: the response did not come within the time limits of the agent.
     /// - [`ErrorKind::Unavailable`] and [`ErrorKind::InvalidResponse`]: there was no valid HTTP response.
     /// - The errors of [`token`](TokenManager::token).
     ///
@@ -107,8 +119,7 @@ impl RequestSender<'_> {
         let Inspected { response, verdict, code } = self.tokens.inspect(response).map_err(unreadable)?;
         let refused = |kind, text: &str| {
             let error = Error::new(kind, format!("{host} {text}")).with_status(status);
-            let quotes_token = |code: &String| self.sent.iter().any(|token| code.contains(token.expose()));
-            match code.filter(|code| !quotes_token(code)) {
+            match code.filter(|code| is_quotable(code, self.sent.iter().map(Token::expose))) {
                 Some(code) => error.with_code(code),
                 None => error,
             }

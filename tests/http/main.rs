@@ -6,3 +6,4 @@ mod client;
 mod common;
 mod long_tokens;
 mod send;
+mod service_responses;
