@@ -94,9 +94,9 @@ mod name;
 mod policy;
 mod pool;
 pub mod provider;
+mod request;
 mod scheduler;
 mod secret;
-mod send;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -122,8 +122,8 @@ pub use provider::oauth2::refresh_token::RefreshToken;
 pub use provider::service_response::Verdict;
 pub use provider::wechat::app::WeChat;
 pub use provider::wecom::app::WeCom;
+pub use request::{CallError, RequestBody, TokenMiddleware};
 pub use secret::Secret;
-pub use send::{CallError, RequestBody, TokenMiddleware};
 #[cfg(feature = "encryption")]
 pub use store::encrypted::{EncryptedStore, EncryptionKey};
 pub use store::file::FileStore;

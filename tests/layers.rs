@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 7] = [
     // Modules that decide.
     &["core"],
     // Modules that put everything together.
-    &["manager", "builder", "pool", "send", "testing"],
+    &["manager", "builder", "pool", "request", "testing"],
     // Names and documentation only.
     &["lib", "guide"],
 ];
@@ -34,7 +34,7 @@ const SAME_LAYER_IMPORTS: &[(&str, &[&str])] = &[
     ("scheduler", &["in_flight"]),
     ("builder", &["manager"]),
     ("pool", &["builder", "manager"]),
-    ("send", &["manager"]),
+    ("request", &["manager"]),
     ("testing", &["manager", "builder"]),
 ];
 
@@ -134,9 +134,9 @@ fn functions(code: &str) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn ureq_is_used_in_http_send_and_the_builder_only() {
+fn ureq_is_used_in_http_request_and_the_builder_only() {
     // lib.rs only exports the crate.
-    assert_only_in(&["http", "send", "builder", "lib"], &["ureq"]);
+    assert_only_in(&["http", "request", "builder", "lib"], &["ureq"]);
     assert_eq!(count("lib.rs", "ureq"), 1);
 }
 

@@ -22,7 +22,7 @@ use crate::secret::Secret;
 /// Sends the requests of a provider.
 ///
 /// Requests go to HTTPS addresses, or to loopback. Redirects are not followed, one deadline bounds the whole exchange,
-/// and a response has at most 64 KiB. Errors name the host, and never a parameter, a header value or a body.
+/// and a response has at most 128 KiB. Errors name the host, and never a parameter, a header value or a body.
 #[derive(Clone)]
 pub struct Http {
     config: Arc<HttpConfig>,

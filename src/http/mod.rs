@@ -2,10 +2,11 @@
 //!
 //! Every request blocks, is bounded in time and in the size of its response, and goes to HTTPS or loopback addresses only.
 //! Errors name the host; no error, log line or `Debug` output contains a parameter, a header value or a body. This module
-//! and `send` are the only ones that use `ureq`.
+//! and `request` are the only ones that use `ureq`.
 
 mod client;
 mod config;
+mod echo;
 mod errors;
 mod json;
 mod proxy;
@@ -19,6 +20,7 @@ pub use self::response::TokenResponse;
 
 pub(crate) use ureq::http::HeaderMap;
 
+pub(crate) use self::echo::is_quotable;
 pub(crate) use self::errors::error_of;
 pub(crate) use self::json::code;
 pub(crate) use self::response::retry_after;

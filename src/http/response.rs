@@ -36,7 +36,7 @@ impl TokenResponse {
         let read = body.as_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|cause| error_of(&ureq::Error::from(cause), &host).with_status(status))?;
         if bytes.len() > MAX_BODY {
-            let text = format!("the response of {host} is larger than 64 KiB; check the address");
+            let text = format!("the response of {host} is larger than 128 KiB; check the address");
             return Err(Error::invalid_response(text).with_status(status));
         }
         Ok(TokenResponse { host, status, headers: head.headers, body: bytes })
@@ -142,8 +142,8 @@ fn until(date: &str) -> Option<Duration> {
     Some(date.duration_since(Time::System.now().wall()).unwrap_or(Duration::ZERO))
 }
 
-/// Token responses have a few KiB.
-const MAX_BODY: usize = 64 * 1024;
+/// Token responses have a few KiB. The longest accepted token has 64 KiB.
+const MAX_BODY: usize = 128 * 1024;
 
 /// The longest wait that a response can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);

@@ -255,7 +255,8 @@ pub(super) fn from_object<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     is_object.then(|| serde_json::from_slice(bytes).ok())?
 }
 
-const LARGEST_RECORD: usize = 64 * 1024;
+/// The longest token has 64 KiB. The first version reads records of up to 64 KiB.
+const LARGEST_RECORD: usize = 128 * 1024;
 /// What a time in a record may be shorter than it was.
 const ROUNDED: Duration = Duration::from_millis(1);
 

@@ -64,18 +64,24 @@ impl<'a> ServiceResponse<'a> {
     /// | 400 or 403 with `invalid_token` in `WWW-Authenticate` | [`Rejected`](Verdict::Rejected) |
     /// | 429 | [`Throttled`](Verdict::Throttled) |
     /// | anything else | [`Accepted`](Verdict::Accepted) |
+    ///
+    /// The providers of [`microsoft`](crate::provider::microsoft) reject the token of a 401 with `insufficient_claims`.
     pub fn http_verdict(&self) -> Verdict {
-        // A server sends one challenge for each authentication scheme that it supports.
-        let challenges = || self.headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
-        let says = |word: &str| challenges().any(|challenge| challenge.contains(word));
         match self.status {
             // The token lacks rights or claims. Another token of the same kind would be refused as well.
-            401 if says("insufficient_") => Verdict::Accepted,
+            401 if self.challenges_with("insufficient_") => Verdict::Accepted,
             401 => Verdict::Rejected,
-            400 | 403 if says("invalid_token") => Verdict::Rejected,
+            400 | 403 if self.challenges_with("invalid_token") => Verdict::Rejected,
             429 => Verdict::Throttled { retry_after: self.retry_after() },
             _ => Verdict::Accepted,
         }
+    }
+
+    /// Returns true when `word` is in `WWW-Authenticate`. A server sends one challenge for each authentication scheme
+    /// that it supports.
+    pub(crate) fn challenges_with(&self, word: &str) -> bool {
+        let mut challenges = self.headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
+        challenges.any(|challenge| challenge.contains(word))
     }
 }
 

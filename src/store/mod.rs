@@ -78,7 +78,7 @@ use crate::error::{Error, ErrorKind};
 /// - **Lifetimes.** An entry is absent once its lifetime has passed. The store measures lifetimes by its own clock,
 ///   from the moment of the write. [`Entry::remaining`] must not be longer than what is left, because a manager
 ///   believes it.
-/// - **Opaque bytes.** An entry may hold any bytes, up to 64 KiB. Entries contain tokens: keep them private.
+/// - **Opaque bytes.** An entry may hold any bytes, up to 128 KiB. Entries contain tokens: keep them private.
 ///
 /// # Time limits
 ///

@@ -55,7 +55,7 @@ fn drip(mut stream: TcpStream, part: &[u8], pause: Duration) {
 }
 
 #[test]
-fn a_body_that_never_ends_is_cut_at_64_kib() {
+fn a_body_that_never_ends_is_cut_at_128_kib() {
     let host = host(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":\"");
         drip(stream, &[b'x'; 4096], Duration::ZERO);
@@ -66,15 +66,15 @@ fn a_body_that_never_ends_is_cut_at_64_kib() {
 }
 
 #[test]
-fn a_body_of_64_kib_is_read_and_one_byte_more_is_not() {
+fn a_body_of_128_kib_is_read_and_one_byte_more_is_not() {
     let padded = |length: usize| {
         let body = GRANTED.replace('}', r#","pad":"#);
         let pad = "x".repeat(length - body.len() - 3);
         format!("{body}\"{pad}\"}}")
     };
-    assert_eq!(padded(65_536).len(), 65_536);
-    assert_eq!(ask(&answering(&padded(65_536))).unwrap().token().expose(), "t-1");
-    assert_eq!(ask(&answering(&padded(65_537))).unwrap_err().kind(), ErrorKind::InvalidResponse);
+    assert_eq!(padded(131_072).len(), 131_072);
+    assert_eq!(ask(&answering(&padded(131_072))).unwrap().token().expose(), "t-1");
+    assert_eq!(ask(&answering(&padded(131_073))).unwrap_err().kind(), ErrorKind::InvalidResponse);
 }
 
 #[test]

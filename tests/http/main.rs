@@ -4,4 +4,6 @@
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod long_tokens;
 mod send;
+mod service_responses;

@@ -184,7 +184,7 @@ fn a_token_in_authorization_stays_behind_when_a_redirect_is_followed() {
     let agent = || Agent::config_builder().redirect_auth_headers(same_host).http_status_as_error(false);
     let response = tokens.send(&agent().build().new_agent(), get(service.url())).unwrap();
     assert_eq!((response.status().as_u16(), text(response).as_str()), (401, "elsewhere"));
-    let through = agent().middleware(tokens.middleware()).build().new_agent();
+    let through = agent().middleware(tokens.middleware().http_status_as_error(false)).build().new_agent();
     assert_eq!(through.get(service.url()).call().unwrap().status(), 401);
 
     assert_eq!(elsewhere.calls(), 2);
@@ -481,8 +481,8 @@ fn the_middleware_rejects_a_token_that_a_status_refuses() {
     for as_error in [true, false] {
         let host = FakeVendor::oauth2();
         let tokens = oauth2(&host);
-        let config = Agent::config_builder().http_status_as_error(as_error);
-        let agent = config.middleware(tokens.middleware()).build().new_agent();
+        let middleware = tokens.middleware().http_status_as_error(as_error);
+        let agent = Agent::config_builder().middleware(middleware).build().new_agent();
         host.revoke(tokens.token().unwrap().expose());
         match agent.get(host.api_url()).call() {
             Ok(response) => assert_eq!((response.status().as_u16(), as_error), (401, false)),

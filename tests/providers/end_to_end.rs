@@ -397,7 +397,7 @@ fn the_middleware_sends_it_too_and_the_request_after_a_refusal_has_another_token
         let vendor = Vendor::of(kind);
         let tokens = (kind.tokens)(&vendor);
         let Some(path) = kind.business else { continue };
-        let config = Agent::config_builder().http_status_as_error(false).middleware(tokens.middleware());
+        let config = Agent::config_builder().middleware(tokens.middleware().http_status_as_error(false));
         let agent = config.build().new_agent();
         let ask = || agent.get(vendor.url() + path).call().unwrap().into_body().read_to_string().unwrap();
         let well = ask();

@@ -6,6 +6,7 @@
 mod common;
 
 mod assertions;
+mod claims_challenges;
 mod configuration;
 mod configuration_environment;
 mod dingtalk;

@@ -507,7 +507,9 @@ fn a_refused_token_of_graph_differs_from_a_missing_right() {
         assert_eq!(verdict(provider, 401, r#"Bearer realm="""#, refused), Verdict::Rejected);
         assert_eq!(verdict(provider, 401, "", ""), Verdict::Rejected);
         let claims = r#"Bearer realm="", error="insufficient_claims", claims="e30=""#;
-        assert_eq!(verdict(provider, 401, claims, refused), Verdict::Accepted);
+        assert_eq!(verdict(provider, 401, claims, refused), Verdict::Rejected);
+        let rights = r#"Bearer realm="", error="insufficient_scope""#;
+        assert_eq!(verdict(provider, 401, rights, refused), Verdict::Accepted);
         assert_eq!(verdict(provider, 403, r#"Bearer error="invalid_token""#, refused), Verdict::Accepted);
         assert_eq!(verdict(provider, 200, "", refused), Verdict::Accepted);
         assert_eq!(verdict(provider, 429, "", ""), Verdict::Throttled { retry_after: None });

@@ -409,7 +409,7 @@ fn the_longest_key_and_the_longest_record_are_read_back() {
     let store = FileStore::at(folder.path().join("files"));
     for character in ["\"", "\\", "~"] {
         let tokens = TokenManager::builder(FakeProvider::new()).key(&character.repeat(512)).build().unwrap();
-        let bytes = vec![b'\n'; 64 * 1024];
+        let bytes = vec![b'\n'; 128 * 1024];
         for life in [HOUR, Duration::MAX] {
             store.compare_and_swap(tokens.key(), Expected::Any, Some((&bytes, life))).unwrap();
             let entry = store.read(tokens.key()).unwrap().unwrap();
@@ -417,6 +417,6 @@ fn the_longest_key_and_the_longest_record_are_read_back() {
         }
         store.compare_and_swap(tokens.key(), Expected::Any, Some((b"x", Duration::ZERO))).unwrap();
         assert!(store.read(tokens.key()).unwrap().is_none());
-        assert!(store.compare_and_swap(tokens.key(), Expected::Any, Some((&[0; 64 * 1024 + 1], HOUR))).is_err());
+        assert!(store.compare_and_swap(tokens.key(), Expected::Any, Some((&[0; 128 * 1024 + 1], HOUR))).is_err());
     }
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::key::Identity;
 use crate::provider::base_url::BaseUrl;
 use crate::provider::jwt::{Certificate, Signer, SigningKey};
+use crate::provider::microsoft::claims::DemandedClaims;
 use crate::provider::microsoft::{ENTRA, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::{ASSERTION_TYPE, client_assertion};
 use crate::provider::settings::check_texts;
@@ -23,6 +24,15 @@ use crate::secret::Secret;
 /// is for Microsoft Graph unless another [`scope`](Entra::scope) is set, such as `api://orders/.default`. A new token
 /// does not invalidate the previous one. The time that Entra names for the refresh of a long-lived token (`refresh_in`)
 /// is respected.
+///
+/// # Claims challenges
+///
+/// A service can refuse a token before it expires (continuous access evaluation): HTTP 401 with `insufficient_claims`
+/// and the claims that it demands. The token is rejected, and the next fetch of this process sends the demanded claims
+/// to Entra, once. [`send`](crate::TokenManager::send) and [`middleware`](crate::TokenManager::middleware) see to this;
+/// with [`call`](crate::TokenManager::call), pass the response's headers to [`verdict`](crate::TokenManager::verdict).
+///
+/// # Errors
 ///
 /// [`Error::code`](crate::Error::code) is Entra's own number, such as `AADSTS7000215` for a wrong client secret, and
 /// [`Error::request_id`](crate::Error::request_id) the `trace_id`.
@@ -44,6 +54,7 @@ pub struct Entra {
     scope: Option<String>,
     cloud: Cloud,
     authority: Option<BaseUrl>,
+    demanded: DemandedClaims,
 }
 
 /// How the app proves its identity.
@@ -131,7 +142,15 @@ impl Entra {
     }
 
     fn with(tenant: String, client_id: String, proof: ClientProof) -> Entra {
-        Entra { tenant, client_id, proof, scope: None, cloud: Cloud::default(), authority: None }
+        Entra {
+            tenant,
+            client_id,
+            proof,
+            scope: None,
+            cloud: Cloud::default(),
+            authority: None,
+            demanded: DemandedClaims::default(),
+        }
     }
 
     /// Sets the API that the token is for: the application id URI of one API, followed by `/.default`. Default:
@@ -161,7 +180,7 @@ impl Entra {
         self.scope.as_deref().unwrap_or(self.cloud.graph())
     }
 
-    fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
+    fn request_grant(&self, context: &Context, claims: Option<&str>) -> Result<Grant, Error> {
         let url = token_url(&self.authority_url(), &self.tenant);
         let mut form = vec![
             ("grant_type", "client_credentials"),
@@ -173,6 +192,7 @@ impl Entra {
             ClientProof::Secret(_) => form.push(("client_secret", proof.expose())),
             _ => form.extend([("client_assertion_type", ASSERTION_TYPE), ("client_assertion", proof.expose())]),
         }
+        form.extend(claims.map(|claims| ("claims", claims)));
         exchange(context, &url, &form, &ENTRA, &[&proof])
     }
 
@@ -217,7 +237,7 @@ impl Provider for Entra {
     }
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
-        self.request_grant(context).map_err(|error| error.of(NAME))
+        self.demanded.send(|claims| self.request_grant(context, claims)).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -240,6 +260,7 @@ impl Provider for Entra {
     }
 
     fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        self.demanded.remember(response);
         verdict(response)
     }
 }

@@ -10,6 +10,7 @@
 //! numbers decide the kind and the text of the error. For any other number `error` decides, as in RFC 6749.
 
 mod bot_framework;
+mod claims;
 pub(crate) mod entra;
 mod managed_identity;
 
@@ -78,10 +79,12 @@ fn lifetime_until_expires_on(json: &Json, asked_at: SystemTime) -> Result<Option
 }
 
 /// Judges a response of Graph, the Bot Connector or another API. HTTP 403 is about missing rights, so the token is
-/// accepted whatever the response says beside.
+/// accepted whatever the response says beside. A claims challenge refuses a token before it expires (continuous access
+/// evaluation), so the token is rejected.
 fn verdict(response: &ServiceResponse<'_>) -> Verdict {
     match response.status() {
         403 => Verdict::Accepted,
+        401 if response.challenges_with("insufficient_claims") => Verdict::Rejected,
         _ => response.http_verdict(),
     }
 }

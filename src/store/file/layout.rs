@@ -99,7 +99,7 @@ impl EncodedRecord {
         time: &Time,
     ) -> Result<EncodedRecord, Error> {
         if bytes.len() > MAX_BYTES {
-            let text = format!("a record of {} bytes is too large for a file; the limit is 64 KiB", bytes.len());
+            let text = format!("a record of {} bytes is too large for a file; the limit is 128 KiB", bytes.len());
             return Err(Error::new(ErrorKind::Store, text));
         }
         let now = time.host_now();
@@ -216,8 +216,8 @@ struct FormatVersion {
 /// The version of the file format.
 const VERSION: u32 = 1;
 
-/// The largest record, in bytes.
-pub(super) const MAX_BYTES: usize = 64 * 1024;
+/// The largest record, in bytes. The first version reads records of up to 64 KiB.
+pub(super) const MAX_BYTES: usize = 128 * 1024;
 
 /// Milliseconds by which a time service (NTP) may set the wall clock back in normal operation.
 const CLOCK_SYNC_TOLERANCE: u64 = 1_000;
