@@ -1,4 +1,4 @@
-//! Many managers: the memory of each, and their background refreshes when many are due at once.
+//! Many managers: the memory of each, their background refreshes, and a full pool.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Table, core_time, resident, seconds, threads};
-use evertoken::provider::Grant;
-use evertoken::{TokenManager, TokenManagerBuilder, provider};
+use common::{Table, core_time, median, resident, seconds, threads};
+use evertoken::provider::{FromFn, Grant, from_fn};
+use evertoken::{TokenManager, TokenManagerBuilder, TokenPool};
 
 fn main() {
     if !common::asked_to_measure() {
@@ -22,6 +22,9 @@ fn main() {
     let fleet = |due| format!("1,000 refreshes are due {due}; a fetch takes 50 ms");
     refreshes(&fleet("within 10 s"), Duration::from_secs(4), Duration::from_secs(10));
     refreshes(&fleet("at the same moment"), Duration::from_secs(14), Duration::ZERO);
+    due_at_once();
+    steady_refreshes();
+    full_pool();
 }
 
 // ---- memory and threads ---------------------------------------------------------------------------------------------
@@ -107,12 +110,7 @@ fn refreshes(title: &str, lead: Duration, spread: Duration) {
     let managers: Vec<_> = (0..FLEET)
         .map(|number| {
             let due = start + lead + spread * u32::try_from(number).unwrap() / u32::try_from(FLEET).unwrap();
-            // Without jitter, a token with a short lifetime is refreshed after two thirds of it. The second token is
-            // valid for hours.
-            let lifetime = due.saturating_duration_since(Instant::now()) * 3 / 2;
-            let manager = manager(&service, number, lifetime).jitter(0.0).keep_warm(true).build().unwrap();
-            manager.token().unwrap();
-            manager
+            due_at(&service, number, due)
         })
         .collect();
     let filled = start.elapsed();
@@ -138,37 +136,172 @@ fn refreshes(title: &str, lead: Duration, spread: Duration) {
         took <= Duration::from_secs(15),
     );
     table.figure("fetches at once, at most", most, None, "<= 8", most <= 8);
-    if let (Some(before), Some(after)) = (before, core_time()) {
-        table.note("core time of the remaining threads", format!("{} ms", after.saturating_sub(before).as_millis()));
+    note_core_time(&mut table, before, took);
+    table.end();
+}
+
+/// Measures the refreshes of 10,000 managers that are due at the same moment, when the provider takes 5 ms.
+fn due_at_once() {
+    let mut table = Table::new("10,000 refreshes are due at the same moment; a fetch takes 5 ms");
+    let service = Arc::new(Service { delay: Duration::from_millis(5), ..Service::default() });
+    let lead = Duration::from_secs(20);
+    let start = Instant::now();
+    let managers: Vec<_> = (0..MANY).map(|number| due_at(&service, number, start + lead)).collect();
+    assert!(start.elapsed() < lead, "this machine is too busy: the first tokens took {:?}", start.elapsed());
+    service.slow.store(true, Ordering::Relaxed);
+    let before = core_time();
+    let refreshed = || managers.iter().filter(|manager| manager.metrics().background_refreshes > 0).count();
+    while refreshed() < MANY && start.elapsed() < lead + Duration::from_secs(120) {
+        thread::sleep(Duration::from_millis(100));
     }
+    let took = start.elapsed().saturating_sub(lead);
+    table.figure("refreshed managers", refreshed(), None, "10000", refreshed() == MANY);
+    // What eight threads need that do nothing but the fetches, measured on this machine in the same run.
+    let fetching = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..MANY / 8).for_each(|_| thread::sleep(Duration::from_millis(5))));
+        }
+    });
+    table.compare(
+        "from the due time to the last token (baseline: 8 threads that sleep)",
+        seconds(took),
+        seconds(fetching.elapsed()),
+    );
+    note_core_time(&mut table, before, took);
+    table.end();
+}
+
+/// Measures what the scheduler's thread takes for 14 refreshes in a second, among 100,000 managers and among few.
+fn steady_refreshes() {
+    let mut table = Table::new("14 refreshes in a second, for 10 s");
+    let few = share_of_core(0);
+    let many = share_of_core(100_000);
+    if let (Some(few), Some(many)) = (few, many) {
+        let percent = |share: f64| format!("{:.2} %", share * 100.0);
+        table.compare("share of a core with 100,000 managers (baseline: 140)", percent(many), percent(few));
+    }
+    table.end();
+}
+
+/// Returns the share of a core that the scheduler's thread and the main one take, when 140 managers are refreshed within
+/// ten seconds and `others` are not.
+fn share_of_core(others: usize) -> Option<f64> {
+    let service = Arc::new(Service::default());
+    let idle: Vec<_> = (0..others).map(|number| manager(&service, number, HOURS).keep_warm(true)).collect();
+    let idle: Vec<_> = idle.into_iter().map(|builder| builder.build().unwrap()).collect();
+    idle.iter().for_each(|manager| drop(manager.token().unwrap()));
+    let (lead, period) = (Duration::from_secs(3), Duration::from_secs(10));
+    let start = Instant::now() + lead;
+    let due = |number| start + period * u32::try_from(number).unwrap() / 140;
+    let busy: Vec<_> = (0..140).map(|number| due_at(&service, others + number, due(number))).collect();
+    service.slow.store(true, Ordering::Relaxed);
+    thread::sleep(start.saturating_duration_since(Instant::now()));
+    let before = core_time()?;
+    thread::sleep(period);
+    let spent = core_time()?.saturating_sub(before);
+    settle();
+    let refreshed = busy.iter().filter(|manager| manager.metrics().background_refreshes > 0).count();
+    assert!(refreshed >= 138, "{refreshed} of 140 managers were refreshed");
+    Some(spent.as_secs_f64() / period.as_secs_f64())
+}
+
+/// Returns a manager that has its first token, and whose refresh is due at `due`.
+fn due_at(service: &Arc<Service>, number: usize, due: Instant) -> TokenManager {
+    // Without jitter, a token with a short lifetime is refreshed after two thirds of it. The second token is valid for
+    // hours.
+    let lifetime = due.saturating_duration_since(Instant::now()) * 3 / 2;
+    let manager = manager(service, number, lifetime).jitter(0.0).keep_warm(true).build().unwrap();
+    manager.token().unwrap();
+    manager
+}
+
+fn note_core_time(table: &mut Table, before: Option<Duration>, took: Duration) {
+    if let (Some(before), Some(after)) = (before, core_time()) {
+        let spent = after.saturating_sub(before);
+        let share = spent.as_secs_f64() / took.as_secs_f64() * 100.0;
+        table.note("core time of the remaining threads", format!("{} ms", spent.as_millis()));
+        table.note("the same as a share of a core", format!("{share:.1} %"));
+    }
+}
+
+// ---- a pool ---------------------------------------------------------------------------------------------------------
+
+/// Measures a new tenant in a full pool of 100,000, beside a new tenant in a pool that has room.
+fn full_pool() {
+    let mut table = Table::new("a new tenant in a pool of 100,000");
+    let service = Arc::new(Service::default());
+    let pool = TokenPool::new().capacity(POOL);
+    let new_tenant = |tenant: usize| {
+        // Building the provider is not the pool's work, so it is done before.
+        let provider = provider(&service, tenant, HOURS);
+        let start = Instant::now();
+        let manager = pool.manager(&tenant, || provider).unwrap();
+        let took = start.elapsed();
+        drop(manager);
+        took.as_secs_f64() * 1e6
+    };
+    let with_room: Vec<_> = (0..POOL).map(new_tenant).collect();
+    let full: Vec<_> = (POOL..POOL + 2000).map(new_tenant).collect();
+    assert_eq!(pool.len(), POOL);
+    let microseconds = |value: f64| format!("{value:.1} us");
+    let room = median(with_room[POOL - 2000..].to_vec());
+    table.compare(
+        "median of 2,000 (baseline: before the pool is full)",
+        microseconds(median(full.clone())),
+        microseconds(room),
+    );
+    table.note("the slowest of 2,000", microseconds(full.into_iter().fold(0.0, f64::max)));
+    let known = (POOL..POOL + 2000).map(|tenant| {
+        let start = Instant::now();
+        drop(pool.manager(&tenant, || provider(&service, tenant, HOURS)).unwrap());
+        start.elapsed().as_secs_f64() * 1e9
+    });
+    table.note("a tenant that the pool knows, median", format!("{:.0} ns", median(known.collect())));
     table.end();
 }
 
 // ---- a provider without a network -----------------------------------------------------------------------------------
 
-/// A provider that answers at once, or after [`FETCH`] when it is slow, and counts how many fetches run at a time.
-#[derive(Default)]
+/// A provider that answers at once, or after `delay` when it is slow, and counts how many fetches run at a time.
 struct Service {
+    delay: Duration,
     slow: AtomicBool,
     serving: AtomicUsize,
     at_most: AtomicUsize,
     granted: AtomicUsize,
 }
 
+impl Default for Service {
+    fn default() -> Service {
+        Service {
+            delay: FETCH,
+            slow: AtomicBool::default(),
+            serving: AtomicUsize::default(),
+            at_most: AtomicUsize::default(),
+            granted: AtomicUsize::default(),
+        }
+    }
+}
+
 /// Returns the builder of a manager whose first token is valid for `lifetime`.
 fn manager(service: &Arc<Service>, number: usize, lifetime: Duration) -> TokenManagerBuilder {
+    TokenManager::builder(provider(service, number, lifetime))
+}
+
+fn provider(service: &Arc<Service>, number: usize, lifetime: Duration) -> FromFn {
     let service = service.clone();
-    let fetch = provider::from_fn("fleet", move |_| {
+    let fetch = from_fn("fleet", move |_| {
         let serving = service.serving.fetch_add(1, Ordering::Relaxed) + 1;
         service.at_most.fetch_max(serving, Ordering::Relaxed);
         if service.slow.load(Ordering::Relaxed) {
-            thread::sleep(FETCH);
+            thread::sleep(service.delay);
         }
         service.serving.fetch_sub(1, Ordering::Relaxed);
         let token = format!("{:0157}", service.granted.fetch_add(1, Ordering::Relaxed));
         Ok(Grant::new(token, if service.slow.load(Ordering::Relaxed) { HOURS } else { lifetime }))
     });
-    TokenManager::builder(fetch.identity_part("account", number.to_string()))
+    fetch.identity_part("account", number.to_string())
 }
 
 /// An allocator that counts the bytes in use.
@@ -196,5 +329,6 @@ static ALLOCATOR: Counting = Counting;
 
 const MANY: usize = 10_000;
 const FLEET: usize = 1_000;
+const POOL: usize = 100_000;
 const HOURS: Duration = Duration::from_secs(7200);
 const FETCH: Duration = Duration::from_millis(50);

@@ -14,7 +14,7 @@ use crate::manager::{Control, Keeper, Keeping, Settings, TokenManager};
 use crate::metrics::Recorder;
 use crate::policy::Policy;
 use crate::provider::{Profile, Provider, ProviderConfig, RenewalProfile};
-use crate::scheduler::{self, TaskId};
+use crate::scheduler::{self, Group, TaskId};
 use crate::store::Store;
 use crate::token_cache::TokenCache;
 
@@ -355,7 +355,7 @@ impl TokenManagerBuilder {
         let owner = (self.store.is_some() && self.key.is_none()).then(|| identity.fingerprint());
         let (sharing, stand_in) = self.sharing(&key, &settings, keeping.as_ref(), owner);
         TokenManager::from_keeper(Arc::new_cyclic(|me| Keeper {
-            id: TaskId::new(),
+            id: TaskId::new(Group::of(identity.service())),
             me: me.clone(),
             provider: self.provider,
             profile,

@@ -137,6 +137,22 @@ impl Timestamp {
         Timestamp { monotonic: self.monotonic.max(other.monotonic), wall: self.wall.max(other.wall) }
     }
 
+    /// Returns how far apart both clocks are.
+    pub(crate) fn clock_distance(self) -> ClockDistance {
+        ClockDistance(i128::from(self.wall) - i128::from(self.monotonic))
+    }
+
+    /// Returns what the monotonic clock shows, in nanoseconds, when the first clock reaches this end, if the clocks stay
+    /// as far apart as `distance`.
+    pub(crate) fn moment(self, distance: ClockDistance) -> i128 {
+        i128::from(self.monotonic).min(i128::from(self.wall) - distance.0)
+    }
+
+    /// Returns what the monotonic clock showed `lead` earlier, in nanoseconds. Negative before the clock's start.
+    pub(crate) fn moment_before(self, lead: Duration) -> i128 {
+        i128::from(self.monotonic) - i128::from(nanoseconds(lead))
+    }
+
     /// Returns the reading of the monotonic clock.
     pub(crate) fn monotonic(self) -> Duration {
         Duration::from_nanos(self.monotonic)
@@ -153,6 +169,17 @@ impl Timestamp {
     pub(crate) fn wall(self) -> SystemTime {
         // Cannot overflow: 2^64 nanoseconds are 584 years, and `SystemTime` has a wider range on every platform.
         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.wall)
+    }
+}
+
+/// How far the wall clock is ahead of the monotonic clock, in nanoseconds. Changes when the wall clock is set and, on
+/// most systems, while the machine is suspended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClockDistance(i128);
+
+impl ClockDistance {
+    pub(crate) fn is_within(self, tolerance: Duration, other: ClockDistance) -> bool {
+        (self.0 - other.0).unsigned_abs() <= tolerance.as_nanos()
     }
 }
 

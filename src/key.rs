@@ -62,6 +62,12 @@ impl Identity {
         self.part("secret", hex(&tag.as_ref()[..16]))
     }
 
+    /// Returns the service that grants the tokens: the provider's name, and the part `url` if there is one.
+    pub(crate) fn service(&self) -> (&str, Option<&str>) {
+        let url = self.parts.iter().find(|(name, _)| *name == "url");
+        (&self.provider, url.map(|(_, url)| url.as_str()))
+    }
+
     /// Returns a hash of all parts. Each has its length in front, so that two different lists of parts never give the
     /// same input to the hash.
     pub(crate) fn fingerprint(&self) -> String {

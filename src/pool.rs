@@ -1,7 +1,7 @@
 //! A pool with one manager for each tenant.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Mutex;
@@ -34,13 +34,22 @@ pub struct TokenPool<K> {
 
 type Settings = Box<dyn Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync>;
 
+/// The managers, and the order in which they leave the pool.
+///
+/// A call moves its tenant to the end of the order, and an eviction takes the first tenant. Both take O(log n) and run
+/// the `Hash` and `Eq` of one tenant, so a new tenant in a full pool delays the calls of the others for microseconds.
+/// Where a tenant's `Hash` or `Eq` panics, `managers` and `order` still have the same tenants: `order` is changed last.
 struct Entries<K> {
     managers: HashMap<K, PoolEntry>,
-    /// The number of calls so far. Each entry has the number of its last call.
+    /// Each tenant under the number of its last call.
+    order: BTreeMap<u64, K>,
+    /// The number of calls so far.
     calls: u64,
     /// The sum of the metrics of all managers that were evicted or removed.
     evicted_metrics: Metrics,
 }
+
+type Evicted<K> = (Option<(K, PoolEntry)>, K);
 
 struct PoolEntry {
     manager: TokenManager,
@@ -59,7 +68,7 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
     pub fn with_settings(
         settings: impl Fn(TokenManagerBuilder) -> TokenManagerBuilder + Send + Sync + 'static,
     ) -> TokenPool<K> {
-        let entries = Entries { managers: HashMap::new(), calls: 0, evicted_metrics: Metrics::default() };
+        let entries = Entries::default();
         TokenPool { capacity: DEFAULT_CAPACITY, settings: Box::new(settings), entries: Mutex::new(entries) }
     }
 
@@ -70,6 +79,9 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
     }
 
     /// Returns the manager of `tenant`. Calls `provider` to build one if the pool has none. Does not block.
+    ///
+    /// The pool looks `tenant` up under its lock, so `Hash` and `Eq` of a tenant must not call into the pool. A full
+    /// pool finds the tenant that leaves without a search.
     ///
     /// # Errors
     ///
@@ -87,15 +99,18 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         // Built without the lock, because `settings` and `provider` are the user's code. When two threads build a
         // manager for the same tenant, the second one is dropped.
         let built = (self.settings)(TokenManager::builder(provider())).build()?;
+        let (key, key_in_order) = (tenant.to_owned(), tenant.to_owned());
         let mut entries = lock(&self.entries);
         if let Some(manager) = entries.find(tenant) {
             return Ok(manager);
         }
         let evicted = if entries.managers.len() >= self.capacity { entries.evict() } else { None };
         let last_call = entries.calls;
-        entries.managers.insert(tenant.to_owned(), PoolEntry { manager: built.clone(), last_call });
+        entries.managers.insert(key, PoolEntry { manager: built.clone(), last_call });
+        entries.order.insert(last_call, key_in_order);
         drop(entries);
-        // Dropped without the lock: this may be the last handle of the manager, whose background work ends then.
+        // Dropped without the lock: a tenant's `drop` is the user's code, and this may be the last handle of the
+        // manager, whose background work ends then.
         drop(evicted);
         Ok(built)
     }
@@ -109,8 +124,11 @@ impl<K: Eq + Hash + Clone> TokenPool<K> {
         Q: Eq + Hash + ?Sized,
     {
         let mut entries = lock(&self.entries);
-        let entry = entries.managers.remove(tenant)?;
+        let (key, entry) = entries.managers.remove_entry(tenant)?;
+        let key_in_order = entries.order.remove(&entry.last_call);
         entries.keep_metrics(&entry.manager);
+        drop(entries);
+        drop((key, key_in_order));
         Some(entry.manager)
     }
 
@@ -143,21 +161,33 @@ impl<K: Eq + Hash + Clone> Entries<K> {
     {
         self.calls += 1;
         let entry = self.managers.get_mut(tenant)?;
+        if let Some(key) = self.order.remove(&entry.last_call) {
+            self.order.insert(self.calls, key);
+        }
         entry.last_call = self.calls;
         Some(entry.manager.clone())
     }
 
-    fn evict(&mut self) -> Option<TokenManager> {
-        // A scan of all entries takes microseconds, and happens only when a new tenant comes to a full pool.
-        let (oldest, _) = self.managers.iter().min_by_key(|(_, entry)| entry.last_call)?;
-        let oldest = oldest.clone();
-        let manager = self.managers.remove(&oldest)?.manager;
-        self.keep_metrics(&manager);
-        Some(manager)
+    /// Removes the tenant whose last call is the longest ago. The caller drops the result after the lock.
+    fn evict(&mut self) -> Option<Evicted<K>> {
+        let (_, first) = self.order.first_key_value()?;
+        let removed = self.managers.remove_entry(first);
+        let (_, key_in_order) = self.order.pop_first()?;
+        if let Some((_, entry)) = &removed {
+            self.evicted_metrics = self.evicted_metrics + entry.manager.metrics();
+        }
+        Some((removed, key_in_order))
     }
 
     fn keep_metrics(&mut self, manager: &TokenManager) {
         self.evicted_metrics = self.evicted_metrics + manager.metrics();
+    }
+}
+
+// Not derived, because a derived one would want `K: Default`.
+impl<K> Default for Entries<K> {
+    fn default() -> Entries<K> {
+        Entries { managers: HashMap::new(), order: BTreeMap::new(), calls: 0, evicted_metrics: Metrics::default() }
     }
 }
 
@@ -176,3 +206,112 @@ impl<K> fmt::Debug for TokenPool<K> {
 
 /// The capacity of a new pool.
 const DEFAULT_CAPACITY: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::hash::Hasher;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::provider::{FromFn, Grant, from_fn};
+
+    thread_local! {
+        static HASHED: Cell<usize> = const { Cell::new(0) };
+        static CLONED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A tenant that counts what the pool does with it.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Counted(usize);
+
+    impl Hash for Counted {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            HASHED.set(HASHED.get() + 1);
+            self.0.hash(state);
+        }
+    }
+
+    impl Clone for Counted {
+        fn clone(&self) -> Counted {
+            CLONED.set(CLONED.get() + 1);
+            Counted(self.0)
+        }
+    }
+
+    fn provider(tenant: usize) -> FromFn {
+        from_fn("pool", |_| Ok(Grant::new("t-1", Duration::from_secs(7200))))
+            .identity_part("tenant", tenant.to_string())
+    }
+
+    #[test]
+    fn a_full_pool_evicts_the_least_recently_used_manager() {
+        let pool = TokenPool::new().capacity(100);
+        let call = |tenant: usize| {
+            let mut is_new = false;
+            let make = || {
+                is_new = true;
+                provider(tenant)
+            };
+            pool.manager(&tenant, make).expect("the settings are right");
+            is_new
+        };
+        (0..100).for_each(|tenant| assert!(call(tenant)));
+        // The even tenants are called again, so the odd ones leave first.
+        (0..100).step_by(2).for_each(|tenant| assert!(!call(tenant)));
+        (100..150).for_each(|tenant| assert!(call(tenant)));
+        assert_eq!(pool.len(), 100);
+        (0..100).step_by(2).for_each(|tenant| assert!(!call(tenant), "{tenant} stayed"));
+        assert!(pool.remove(&0).is_some());
+        assert!(call(1), "1 has left, and there is room for one tenant");
+        assert!(!call(100), "nobody had to leave");
+        let entries = lock(&pool.entries);
+        assert_eq!((entries.managers.len(), entries.order.len()), (100, 100));
+    }
+
+    #[test]
+    fn a_new_tenant_in_a_full_pool_hashes_no_tenant_but_itself_and_the_one_that_leaves() {
+        let pool = TokenPool::new().capacity(1000);
+        let call = |tenant: usize| {
+            HASHED.set(0);
+            CLONED.set(0);
+            pool.manager(&Counted(tenant), || provider(tenant)).expect("the settings are right");
+            (HASHED.get(), CLONED.get())
+        };
+        for tenant in 0..1000 {
+            call(tenant);
+        }
+        // Two look-ups, one insertion and one removal; both copies are of the new tenant.
+        assert_eq!(call(1000), (4, 2));
+        assert_eq!(call(1000), (1, 0));
+    }
+
+    /// A tenant whose hash panics once.
+    #[derive(Clone, PartialEq, Eq)]
+    struct Fragile(usize);
+
+    thread_local! {
+        static BREAKS_AT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    impl Hash for Fragile {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            assert!(BREAKS_AT.get() != Some(self.0), "any cause");
+            self.0.hash(state);
+        }
+    }
+
+    #[test]
+    fn a_hash_that_panics_leaves_a_pool_that_works() {
+        let pool = TokenPool::new().capacity(2);
+        let call = |tenant: usize| pool.manager(&Fragile(tenant), || provider(tenant)).is_ok();
+        assert!(call(1) && call(2));
+        BREAKS_AT.set(Some(1));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call(3))).is_err();
+        assert!(panicked, "the eviction of tenant 1 hashes it");
+        BREAKS_AT.set(None);
+        (3..10).for_each(|tenant| assert!(call(tenant)));
+        let entries = lock(&pool.entries);
+        assert_eq!((entries.managers.len(), entries.order.len()), (2, 2));
+    }
+}

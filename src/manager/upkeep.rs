@@ -103,7 +103,7 @@ impl Keeper {
 
     /// Starts a flight in the background, if there is room.
     fn take_off(&self, mut control: MutexGuard<'_, Control>, purpose: Purpose) -> Next {
-        let Some(permit) = scheduler::try_permit() else { return Next::WhenPermitFree(self.now()) };
+        let Some(permit) = scheduler::try_permit(self.id) else { return Next::WhenPermitFree };
         let (flight, ticket) = self.take_seat(&mut control, purpose);
         drop(control);
         flight.attach_permit(Box::new(permit));

@@ -1,8 +1,11 @@
 //! Properties of a whole process: its threads, its end, its forked children. Each test runs in a process of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use evertoken::provider::{self, Grant, Provider};
 use evertoken::testing::{FakeProvider, FakeVendor, VendorFault};
 use evertoken::{FileStore, HttpConfig, OAuth2, TokenManager, WeCom};
 
@@ -132,6 +135,41 @@ fn the_scheduler_thread_starts_again_with_the_next_token() {
         }
         until_no_thread();
     });
+}
+
+#[test]
+fn a_slow_provider_does_not_hold_up_the_refreshes_of_another() {
+    alone(|| {
+        // The first fetch of each manager returns at once, and the refreshes hang.
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = crossbeam_channel::bounded::<()>(0);
+        let slow: Vec<_> = (0..12)
+            .map(|account: usize| {
+                let (fetches, gate) = (fetches.clone(), gate.clone());
+                let fetch = provider::from_fn("slow", move |_| {
+                    let number = fetches.fetch_add(1, Ordering::SeqCst);
+                    if number >= 12 {
+                        let _ = gate.recv();
+                    }
+                    Ok(Grant::new(format!("token-{number}"), SECOND))
+                });
+                kept_warm(fetch.identity_part("account", account.to_string()))
+            })
+            .collect();
+        slow.iter().for_each(|manager| drop(text(manager)));
+        eventually("eight refreshes of the slow provider hang", || fetches.load(Ordering::SeqCst) == 20);
+        let healthy = kept_warm(FakeProvider::new().lifetime(SECOND));
+        text(&healthy);
+        eventually("the healthy provider's token is refreshed", || healthy.metrics().background_refreshes >= 3);
+        assert_eq!(fetches.load(Ordering::SeqCst), 20, "a provider has eight refreshes at once");
+        drop(open);
+        let refreshed = |tokens: &TokenManager| tokens.metrics().background_refreshes > 0;
+        eventually("a returned permit lets the waiting refreshes start", || slow.iter().all(refreshed));
+    });
+}
+
+fn kept_warm(provider: impl Provider) -> TokenManager {
+    TokenManager::builder(provider).keep_warm(true).jitter(0.0).build().unwrap()
 }
 
 #[test]

@@ -5,29 +5,37 @@
 //! A manager is a [`Task`]. [`register`] records the task, the clock that the task goes by, and when the task has to
 //! run. The thread repeats these steps:
 //!
-//! 1. Copy all entries under the lock. Everything else happens without the lock, because clocks and tasks are the
-//!    user's code. When there is no entry, the thread ends; the next [`schedule`] starts a new one.
-//! 2. Compare each entry with its clock. Remove entries whose clock panics.
+//! 1. Ask the [`agenda`] under the lock what is due: the tasks whose time on the system's clocks has come, the tasks that
+//!    waited for a permit and can have one, and copies of all tasks on clocks of the user's. Everything else happens
+//!    without the lock, because clocks and tasks are the user's code. When there is no task, the thread ends; the next
+//!    [`schedule`] starts a new one.
+//! 2. Compare the tasks on clocks of the user's with these clocks. Remove tasks whose clock panics.
 //! 3. If no task is due, sleep until the earliest one is, at most [`MAX_SLEEP`]. A registration that is due sooner, a
-//!    returned permit, a clock that jumps and the removal of the last task end the sleep.
+//!    returned permit that a task waits for, a clock that jumps and the removal of the last task end the sleep.
 //! 4. Run the tasks that are due, the longest overdue first. Each returns when it wants to run next. This result is
 //!    dropped if the task was registered again meanwhile; the `revision` of an entry shows that.
 //!
+//! A round takes O(log n) for each task that is due, and a scan of the tasks on clocks of the user's, which are few:
+//! tests use them.
+//!
 //! A task must not block, because all managers share the thread. A background refresh therefore runs on a thread of its
-//! own and needs a [`Permit`]; there are [`MAX_PERMITS`]. A task that got none waits and keeps its place in the order.
+//! own and needs a [`Permit`] of the task's [`Group`]. A group has eight permits, so a provider that hangs delays no
+//! refresh of another provider. A task that got no permit waits and keeps its place in the order.
 //!
 //! Faults: a task that panics is removed; a panic of the thread itself starts a new thread; after a fork the
 //! child has a [`Scheduler`] of its own, without tasks, because the thread stayed in the parent and may have held the
 //! lock. The scheduler holds `Weak` references, so a registered task does not keep a manager alive.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
+mod agenda;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
+use self::agenda::{Agenda, Moment, Place, Round, Turn};
 use crate::clock::{Deadline, Notifier, Time, Timestamp};
 use crate::error::catch_panic;
 use crate::lock::{lock, wait};
@@ -46,24 +54,40 @@ pub(crate) trait Task: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     At(Timestamp),
-    /// As soon as a [permit](try_permit) may be free. The time is the moment at which the task began to wait.
-    WhenPermitFree(Timestamp),
+    /// As soon as a [permit](try_permit) may be free.
+    WhenPermitFree,
     /// Not until the task is [registered](register) again.
     Done,
 }
 
-/// Identifies a task. A process never uses a number twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TaskId(u64);
+/// Identifies a task and its group. A process never uses a number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TaskId {
+    number: u64,
+    group: Group,
+}
 
 impl TaskId {
-    pub(crate) fn new() -> TaskId {
+    pub(crate) fn new(group: Group) -> TaskId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        TaskId(NEXT.fetch_add(1, Ordering::Relaxed))
+        TaskId { number: NEXT.fetch_add(1, Ordering::Relaxed), group }
     }
 
     pub(crate) fn number(self) -> u64 {
-        self.0
+        self.number
+    }
+}
+
+/// Tasks that share permits, because their refreshes ask the same service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Group(u64);
+
+impl Group {
+    /// Returns the group of the tasks of `service`. Two services with the same hash share a group, which does no harm.
+    pub(crate) fn of(service: impl Hash) -> Group {
+        let mut hasher = DefaultHasher::new();
+        service.hash(&mut hasher);
+        Group(hasher.finish())
     }
 }
 
@@ -81,8 +105,7 @@ pub(crate) fn register(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timest
     // taken, because the clock may be the user's.
     let due = Deadline::within(time.now().until(at));
     let mut registry = lock(&scheduler().registry);
-    let revision = registry.entries.get(&id).map_or(0, |entry| entry.revision) + 1;
-    let replaced = registry.entries.insert(id, Entry { task, time: time.clone(), next: Next::At(at), revision });
+    let replaced = registry.agenda.insert(id, task, time.clone(), at);
     if registry.running && registry.sleeps_until.is_none_or(|until| due < until) {
         scheduler().wake(&mut registry);
     }
@@ -94,17 +117,17 @@ pub(crate) fn register(id: TaskId, task: Weak<dyn Task>, time: &Time, at: Timest
 /// Starts the thread if tasks are registered and no thread is running.
 pub(crate) fn ensure_running() {
     let mut registry = lock(&scheduler().registry);
-    if !registry.running && !registry.entries.is_empty() {
+    if !registry.running && !registry.agenda.is_empty() {
         // If no thread can be started, callers still get tokens, but wait for each refresh.
-        registry.running = spawn("evertoken-refresher", run_loop).is_ok();
+        registry.running = spawn(THREAD_NAME, run_loop).is_ok();
     }
 }
 
 /// Removes a task. The thread ends at once when this was the last one.
 pub(crate) fn remove(id: TaskId) {
     let mut registry = lock(&scheduler().registry);
-    let removed = registry.entries.remove(&id);
-    if registry.entries.is_empty() {
+    let removed = registry.agenda.remove(id);
+    if registry.agenda.is_empty() {
         scheduler().wake(&mut registry);
     }
     drop(registry);
@@ -116,23 +139,18 @@ pub(crate) fn clock_notifier() -> Notifier {
     Notifier::new(|| scheduler().wake(&mut lock(&scheduler().registry)))
 }
 
-/// Returns a permit for one background refresh, or `None` when all permits are in use.
-pub(crate) fn try_permit() -> Option<Permit> {
+/// Returns a permit for one background refresh of the task, or `None` when all permits of its group are in use.
+pub(crate) fn try_permit(id: TaskId) -> Option<Permit> {
     let scheduler = scheduler();
-    let mut registry = lock(&scheduler.registry);
-    (registry.permits_in_use < MAX_PERMITS).then(|| {
-        registry.permits_in_use += 1;
-        Permit { scheduler }
-    })
+    let taken = lock(&scheduler.registry).agenda.take_permit(id);
+    // Not `then_some`: a permit that was not taken must not be dropped.
+    taken.then(|| Permit { scheduler, group: id.group })
 }
 
-fn has_free_permit() -> bool {
-    lock(&scheduler().registry).permits_in_use < MAX_PERMITS
-}
-
-/// The permission for one background refresh. Dropping it lets the next one start.
+/// The permission for one background refresh. Dropping it lets the next one of the group start.
 pub(crate) struct Permit {
     scheduler: &'static Scheduler,
+    group: Group,
 }
 
 impl Drop for Permit {
@@ -141,8 +159,9 @@ impl Drop for Permit {
         // copied while it was held, and would then never be released.
         if self.scheduler.process == std::process::id() {
             let mut registry = lock(&self.scheduler.registry);
-            registry.permits_in_use = registry.permits_in_use.saturating_sub(1);
-            self.scheduler.wake(&mut registry);
+            if registry.agenda.return_permit(self.group) {
+                self.scheduler.wake(&mut registry);
+            }
         }
     }
 }
@@ -157,14 +176,13 @@ struct Scheduler {
 
 #[derive(Default)]
 struct Registry {
-    entries: HashMap<TaskId, Entry>,
+    agenda: Agenda,
     /// True while the thread exists.
     running: bool,
     /// True when the thread has to end its sleep early.
     is_woken: bool,
     /// When the thread's sleep ends. `None` while the thread is awake.
     sleeps_until: Option<Deadline>,
-    permits_in_use: usize,
 }
 
 /// The schedulers of the processes that this one was forked from, in order, and then its own.
@@ -194,28 +212,19 @@ impl Scheduler {
     }
 }
 
-#[derive(Clone)]
-struct Entry {
-    task: Weak<dyn Task>,
-    time: Time,
-    next: Next,
-    /// Counts registrations of this task, so that the result of a run does not replace a registration made meanwhile.
-    revision: u64,
-}
-
 /// The body of the thread. Ends when no task is registered.
 fn run_loop() {
     let _guard = RestartGuard;
-    while let Some((entries, permit_free)) = copy_entries() {
-        let Plan { due, broken, sleep } = make_plan(entries, permit_free);
-        broken.into_iter().for_each(|(id, entry)| reschedule(id, entry, Next::Done));
+    while let Some((now, round)) = next_round() {
+        let Plan { due, broken, sleep } = make_plan(now, round);
+        broken.into_iter().for_each(|turn| finish(turn, None));
         if due.is_empty() {
             sleep_for(sleep);
         }
-        for (id, entry) in due {
+        for (moment, turn) in due {
             // The tasks before this one may have taken the last permit. Do not run every waiting task in vain.
-            if !matches!(entry.next, Next::WhenPermitFree(_)) || has_free_permit() {
-                run_task(id, entry);
+            if matches!(turn.place, Place::At(_)) || has_permit(turn.id) {
+                run_task(moment, turn);
             }
         }
     }
@@ -228,55 +237,51 @@ struct RestartGuard;
 impl Drop for RestartGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            lock(&scheduler().registry).running = spawn("evertoken-refresher", run_loop).is_ok();
+            lock(&scheduler().registry).running = spawn(THREAD_NAME, run_loop).is_ok();
         }
     }
 }
 
-/// Returns a copy of all entries, and whether a permit is free.
+/// Returns the time on the system's clocks and what is to be done then.
 ///
-/// The entries are copied so that their clocks, which may be the user's, are read without the lock. `None` means that
-/// there is no entry: the thread has to end, and the next [`schedule`] starts a new one.
-fn copy_entries() -> Option<(Vec<(TaskId, Entry)>, bool)> {
+/// `None` means that no task is registered: the thread has to end, and the next [`schedule`] starts a new one.
+fn next_round() -> Option<(Timestamp, Round)> {
     let mut registry = lock(&scheduler().registry);
     registry.is_woken = false;
-    if registry.entries.is_empty() {
+    if registry.agenda.is_empty() {
         registry.running = false;
         return None;
     }
-    let entries = registry.entries.iter().map(|(id, entry)| (*id, entry.clone())).collect();
-    Some((entries, registry.permits_in_use < MAX_PERMITS))
+    let now = Time::System.now();
+    Some((now, registry.agenda.next_round(now)))
 }
 
-/// The work of one round of the thread.
+/// A [`Round`] after the clocks of the user's were read.
 struct Plan {
-    /// The tasks to run, the longest overdue first.
-    due: Vec<(TaskId, Entry)>,
+    /// The tasks to run, the longest overdue first, each with the moment at which it was due.
+    due: Vec<(Moment, Turn)>,
     /// The tasks whose clock panicked.
-    broken: Vec<(TaskId, Entry)>,
+    broken: Vec<Turn>,
     /// How long to sleep if no task is due.
     sleep: Duration,
 }
 
-fn make_plan(entries: Vec<(TaskId, Entry)>, permit_free: bool) -> Plan {
-    // Most managers use the system's clock, which is read once for all of them.
-    let system = Time::System.now();
-    let mut sleep = MAX_SLEEP;
-    let (mut due, mut broken) = (Vec::new(), Vec::new());
-    for (id, entry) in entries {
-        let Some(now) = (if let Time::System = entry.time { Some(system) } else { read_clock(&entry.time) }) else {
-            broken.push((id, entry));
-            continue;
-        };
-        match entry.next {
-            Next::At(at) if !now.reaches(at) => sleep = sleep.min(now.until(at)),
-            Next::At(at) => due.push((now.since(at), id, entry)),
-            Next::WhenPermitFree(since) if permit_free => due.push((now.since(since), id, entry)),
-            Next::WhenPermitFree(_) | Next::Done => {}
+fn make_plan(system: Timestamp, round: Round) -> Plan {
+    let Round { mut due, custom, mut sleep } = round;
+    let mut broken = Vec::new();
+    for (at, turn) in custom {
+        match read_clock(&turn.time) {
+            Some(now) if now.reaches(at) => due.push((system.moment_before(now.since(at)), turn)),
+            Some(now) => sleep = sleep.min(now.until(at)),
+            None => broken.push(turn),
         }
     }
-    due.sort_by_key(|(overdue, ..)| Reverse(*overdue));
-    Plan { due: due.into_iter().map(|(_, id, entry)| (id, entry)).collect(), broken, sleep }
+    due.sort_by_key(|(moment, _)| *moment);
+    Plan { due, broken, sleep }
+}
+
+fn has_permit(id: TaskId) -> bool {
+    lock(&scheduler().registry).agenda.has_permit(id.group)
 }
 
 /// Reads a clock. Returns `None` if the clock is the user's and panics.
@@ -295,40 +300,32 @@ fn sleep_for(sleep: Duration) {
     registry.sleeps_until = None;
 }
 
-fn run_task(id: TaskId, entry: Entry) {
-    let next = match entry.task.upgrade() {
+/// Runs a task that was due at `moment`.
+fn run_task(moment: Moment, turn: Turn) {
+    let next = match turn.task.upgrade() {
         Some(task) => catch_panic(|| Ok(task.run())).unwrap_or(Next::Done),
         None => Next::Done,
     };
-    let next = match (next, entry.next) {
+    let place = match next {
         // A task that returns a time in the past would occupy the thread.
-        (Next::At(at), _) => {
-            read_clock(&entry.time).map_or(Next::Done, |now| Next::At(at.later(now.after(MIN_INTERVAL))))
-        }
+        Next::At(at) => read_clock(&turn.time).map(|now| Place::At(at.later(now.after(MIN_INTERVAL)))),
         // A task that still waits for a permit keeps its place in the order.
-        (Next::WhenPermitFree(_), Next::At(since) | Next::WhenPermitFree(since)) => Next::WhenPermitFree(since),
-        (next, _) => next,
+        Next::WhenPermitFree => Some(Place::Waiting(moment)),
+        Next::Done => None,
     };
-    reschedule(id, entry, next);
+    finish(turn, place);
 }
 
-/// Records when the task runs next, unless the task was registered again or removed while it ran.
-fn reschedule(id: TaskId, entry: Entry, next: Next) {
-    // `entry` is dropped after the lock, because this may be the last reference to a clock of the user's.
-    let mut registry = lock(&scheduler().registry);
-    if registry.entries.get(&id).is_none_or(|current| current.revision != entry.revision) {
-        return;
-    }
-    if next == Next::Done {
-        registry.entries.remove(&id);
-    } else if let Some(current) = registry.entries.get_mut(&id) {
-        current.next = next;
-    }
+/// Records what the task waits for next, unless the task was registered again or removed while it ran. `None` removes
+/// the task.
+fn finish(turn: Turn, place: Option<Place>) {
+    let removed = lock(&scheduler().registry).agenda.finish(turn.id, turn.revision, place);
+    // Dropped after the lock, because this may be the last reference to a clock of the user's.
+    drop((removed, turn));
 }
 
-/// How many background refreshes run at once. Eight, so that one slow provider does not delay all others, and a large
-/// fleet whose tokens are due together does not send all its requests at once.
-const MAX_PERMITS: usize = 8;
+/// The name that debuggers and the operating system show.
+const THREAD_NAME: &str = "evertoken-refresher";
 
 /// The longest sleep. Timed waits stand still while a machine is suspended, and a wall clock can be set without notice,
 /// so the clocks are read at least this often.
@@ -344,50 +341,6 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 mod tests {
     use super::*;
 
-    struct Idle;
-
-    impl Task for Idle {
-        fn run(self: Arc<Self>) -> Next {
-            Next::Done
-        }
-    }
-
-    fn entry(next: Next) -> (TaskId, Entry) {
-        let task: Weak<dyn Task> = Weak::<Idle>::new();
-        (TaskId::new(), Entry { task, time: Time::System, next, revision: 0 })
-    }
-
-    fn within(wait: Duration) -> Next {
-        Next::At(Time::System.now().after(wait))
-    }
-
-    #[test]
-    fn the_thread_sleeps_thirty_seconds_at_most() {
-        let plan = make_plan(vec![entry(within(Duration::from_secs(7200)))], true);
-        assert!(plan.due.is_empty());
-        assert_eq!(plan.sleep, Duration::from_secs(30));
-    }
-
-    #[test]
-    fn the_thread_sleeps_until_the_next_task_is_due() {
-        let plan = make_plan(
-            vec![entry(within(Duration::from_secs(9))), entry(Next::WhenPermitFree(Time::System.now()))],
-            false,
-        );
-        assert!(plan.due.is_empty());
-        assert!(plan.sleep <= Duration::from_secs(9));
-    }
-
-    #[test]
-    fn the_longest_overdue_task_runs_first_also_when_it_waited_for_a_permit() {
-        let past = |seconds| Time::System.now().before(Duration::from_secs(seconds));
-        let (overdue_5, overdue_50) = (entry(Next::At(past(5))), entry(Next::At(past(50))));
-        let waiting_20 = entry(Next::WhenPermitFree(past(20)));
-        let order = [overdue_50.0, waiting_20.0, overdue_5.0];
-        let plan = make_plan(vec![overdue_5, overdue_50, waiting_20], true);
-        assert_eq!(plan.due.iter().map(|(id, _)| *id).collect::<Vec<_>>(), order);
-    }
-
     struct Reporting(crossbeam_channel::Sender<()>);
 
     impl Task for Reporting {
@@ -402,8 +355,8 @@ mod tests {
         let (sender, runs) = crossbeam_channel::bounded(1);
         let reporting: Arc<dyn Task> = Arc::new(Reporting(sender));
         // Inserted directly, because `schedule` would start a thread.
-        let entry = Entry { task: Arc::downgrade(&reporting), ..entry(within(Duration::ZERO)).1 };
-        lock(&scheduler().registry).entries.insert(TaskId::new(), entry);
+        let (id, task) = (TaskId::new(Group::of("reporting")), Arc::downgrade(&reporting));
+        lock(&scheduler().registry).agenda.insert(id, task, Time::System, Time::System.now());
         let dying = std::thread::spawn(|| {
             let _guard = RestartGuard;
             panic!("any cause");
@@ -413,10 +366,11 @@ mod tests {
     }
 
     #[test]
-    fn there_are_eight_permits() {
-        let permits: Vec<_> = std::iter::from_fn(try_permit).take(100).collect();
-        assert!(permits.len() <= MAX_PERMITS && try_permit().is_none());
+    fn a_group_has_eight_permits() {
+        let id = TaskId::new(Group::of("eight permits"));
+        let permits: Vec<_> = std::iter::from_fn(|| try_permit(id)).take(100).collect();
+        assert!(permits.len() == 8 && try_permit(id).is_none());
         drop(permits);
-        assert!(try_permit().is_some());
+        assert!(try_permit(id).is_some());
     }
 }
