@@ -10,39 +10,49 @@ use crate::policy::MAX_LIFETIME;
 use crate::secret::Secret;
 
 /// A JSON object from a response. Numbers may be numbers or strings. `Debug` shows the names of the fields only.
-pub struct Json(pub(super) Map<String, Value>);
+pub struct Json {
+    fields: Map<String, Value>,
+    /// The host that answered, for error texts.
+    host: String,
+}
 
 impl Json {
+    pub(super) fn new(fields: Map<String, Value>, host: &str) -> Json {
+        Json { fields, host: host.to_owned() }
+    }
+
     /// Takes a string out of the object, so that no copy of the secret stays behind.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidResponse`](crate::ErrorKind::InvalidResponse) when the field is missing or not a string.
     pub fn take_secret(&mut self, name: &str) -> Result<Secret, Error> {
-        match self.0.get_mut(name) {
-            Some(Value::String(text)) => Ok(Secret::new(std::mem::take(text))),
-            _ => Err(Error::invalid_response(format!("the response has no string field {name}"))),
-        }
+        let found = match self.fields.get_mut(name) {
+            Some(Value::String(text)) => return Ok(Secret::new(std::mem::take(text))),
+            None | Some(Value::Null) => "without the field",
+            Some(_) => "with something else than a string in the field",
+        };
+        Err(Error::invalid_response(format!("{} answered {found} {name}; check the address", self.host)))
     }
 
     /// Returns a string.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.as_str()
+        self.fields.get(name)?.as_str()
     }
 
     /// Returns an error code, which may be a number or a string, as a string.
     pub fn code(&self, name: &str) -> Option<String> {
-        code(self.0.get(name)?)
+        code(self.fields.get(name)?)
     }
 
     /// Returns the first code of an array of codes.
     pub(crate) fn first_code(&self, name: &str) -> Option<String> {
-        code(self.0.get(name)?.as_array()?.first()?)
+        code(self.fields.get(name)?.as_array()?.first()?)
     }
 
     /// Returns a whole number, or a string that is one.
     pub fn integer(&self, name: &str) -> Option<i64> {
-        integer(self.0.get(name)?)
+        integer(self.fields.get(name)?)
     }
 
     /// Returns a lifetime in seconds: a number, or a string that is one. `None` when the field is missing or null. At most
@@ -53,7 +63,7 @@ impl Json {
     /// [`ErrorKind::InvalidResponse`](crate::ErrorKind::InvalidResponse) when the lifetime is less than a second, or not a
     /// number.
     pub fn lifetime(&self, name: &str) -> Result<Option<Duration>, Error> {
-        let seconds = match self.0.get(name) {
+        let seconds = match self.fields.get(name) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Number(number)) => number.as_f64(),
             Some(Value::String(text)) => decimal(text.trim()),
@@ -64,16 +74,19 @@ impl Json {
                 Ok(Some(Duration::from_secs(seconds.min(MAX_LIFETIME.as_secs_f64()) as u64)))
             }
             Some(_) => {
-                Err(Error::invalid_response(format!("the provider granted a token that has expired already ({name})")))
+                Err(Error::invalid_response(format!("{} granted a token that has expired already ({name})", self.host)))
             }
-            None => Err(Error::invalid_response(format!("the lifetime of the token is not a number ({name})"))),
+            None => Err(Error::invalid_response(format!(
+                "{} answered with a lifetime that is not a number ({name})",
+                self.host
+            ))),
         }
     }
 }
 
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.fields.keys()).finish()
     }
 }
 
@@ -109,7 +122,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn object(text: &str) -> Json {
-        Json(serde_json::from_str(text).expect("an object"))
+        Json::new(serde_json::from_str(text).expect("an object"), "login.example")
     }
 
     #[test]
@@ -154,7 +167,11 @@ mod tests {
         let mut json = object(r#"{"access_token":"t-1","n":1}"#);
         assert_eq!(json.take_secret("access_token").expect("it is there").expose(), "t-1");
         assert_eq!(json.text("access_token"), Some(""));
-        assert!(json.take_secret("n").is_err() && json.take_secret("missing").is_err());
+        let error = |json: &mut Json, name| json.take_secret(name).expect_err("no string").to_string();
+        let expected = "login.example answered with something else than a string in the field n; check the address";
+        assert_eq!(error(&mut json, "n"), expected);
+        let expected = "login.example answered without the field missing; check the address";
+        assert_eq!(error(&mut json, "missing"), expected);
     }
 
     #[test]

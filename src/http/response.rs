@@ -107,7 +107,7 @@ impl TokenResponse {
             let text = Zeroizing::new(String::from_utf8_lossy(&self.body).replace(char::is_control, " "));
             serde_json::from_str(&text)
         });
-        json.map(Json).map_err(|_| {
+        json.map(|fields| Json::new(fields, &self.host)).map_err(|_| {
             let what = match self.body.trim_ascii_start().first() {
                 None => "an empty body",
                 Some(b'<') => "an HTML page",

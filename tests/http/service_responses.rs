@@ -57,6 +57,7 @@ fn redirect_to(host: &Canned) -> Canned {
 }
 
 fn wait_until_closed(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
 }
 
