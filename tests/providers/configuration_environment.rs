@@ -49,7 +49,8 @@ fn is_child() -> bool {
             error.to_string()
         }
     };
-    println!("OUTCOME({outcome})OUTCOME");
+    // The process that started this one reads the outcome there.
+    std::io::Write::write_all(&mut std::io::stdout(), format!("OUTCOME({outcome})OUTCOME\n").as_bytes()).unwrap();
     true
 }
 
