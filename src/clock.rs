@@ -144,13 +144,13 @@ impl Timestamp {
 
     /// Returns what the monotonic clock shows, in nanoseconds, when the first clock reaches this end, if the clocks stay
     /// as far apart as `distance`.
-    pub(crate) fn moment(self, distance: ClockDistance) -> i128 {
-        i128::from(self.monotonic).min(i128::from(self.wall) - distance.0)
+    pub(crate) fn moment(self, distance: ClockDistance) -> i64 {
+        saturate(i128::from(self.monotonic).min(i128::from(self.wall) - distance.0))
     }
 
     /// Returns what the monotonic clock showed `lead` earlier, in nanoseconds. Negative before the clock's start.
-    pub(crate) fn moment_before(self, lead: Duration) -> i128 {
-        i128::from(self.monotonic) - i128::from(nanoseconds(lead))
+    pub(crate) fn moment_before(self, lead: Duration) -> i64 {
+        saturate(i128::from(self.monotonic) - i128::from(nanoseconds(lead)))
     }
 
     /// Returns the reading of the monotonic clock.
@@ -181,6 +181,11 @@ impl ClockDistance {
     pub(crate) fn is_within(self, tolerance: Duration, other: ClockDistance) -> bool {
         (self.0 - other.0).unsigned_abs() <= tolerance.as_nanos()
     }
+}
+
+/// 64 bits hold 292 years before and after the start of the clock.
+fn saturate(nanoseconds: i128) -> i64 {
+    nanoseconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

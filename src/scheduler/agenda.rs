@@ -37,7 +37,7 @@ pub(super) struct Agenda {
 
 /// A reading of the system's monotonic clock in nanoseconds. Negative before the clock's start, because a task can be
 /// overdue for longer than the machine has been up.
-pub(super) type Moment = i128;
+pub(super) type Moment = i64;
 
 /// A registered task.
 pub(super) struct Entry {

@@ -325,7 +325,7 @@ fn finish(turn: Turn, place: Option<Place>) {
 }
 
 /// The name that debuggers and the operating system show.
-const THREAD_NAME: &str = "evertoken-refresher";
+const THREAD_NAME: &str = "evertoken-scheduler";
 
 /// The longest sleep. Timed waits stand still while a machine is suspended, and a wall clock can be set without notice,
 /// so the clocks are read at least this often.

@@ -159,7 +159,7 @@ fn at_most_eight_background_refreshes_run_at_once() {
 
 #[test]
 fn a_clock_that_panics_stops_no_other_managers_refreshes() {
-    let clock = PanickingClock::for_thread("evertoken-refresher");
+    let clock = PanickingClock::for_thread("evertoken-scheduler");
     let broken = TokenManager::builder(FakeProvider::new()).clock(clock.clone()).build().unwrap();
     text(&broken);
     let (healthy, time) = on_clock(&FakeProvider::new());

@@ -44,10 +44,10 @@ fn promise_9_a_thousand_managers_share_one_thread_that_ends_with_the_last_of_the
         managers.iter().for_each(|manager| drop(text(manager)));
         // The thread of a fetch ends a moment after its callers got the token.
         eventually("no fetch is in flight", || threads().len() == 1);
-        assert_eq!(threads(), ["evertoken-refre"]);
+        assert_eq!(threads(), ["evertoken-sched"]);
         let last = managers.pop().unwrap();
         drop(managers);
-        assert_eq!(threads(), ["evertoken-refre"]);
+        assert_eq!(threads(), ["evertoken-sched"]);
         let dropping = Instant::now();
         drop(last);
         assert!(dropping.elapsed() < Duration::from_millis(50), "drop never waits");
@@ -70,7 +70,7 @@ fn promise_9_one_read_of_a_token_from_a_file_starts_no_thread() {
         // A second use starts background refreshes.
         let events = tokens.events();
         text(&tokens);
-        eventually("the scheduler thread runs", || threads() == ["evertoken-refre"]);
+        eventually("the scheduler thread runs", || threads() == ["evertoken-sched"]);
         wait_for_grant(&events);
         assert_eq!((text(&tokens).as_str(), provider.calls()), ("token-2", 2));
     });
@@ -94,7 +94,7 @@ fn a_manager_that_is_dropped_during_a_fetch_returns_at_once() {
         assert!(dropping.elapsed() < Duration::from_millis(50));
         // The scheduler thread ends at once, and the fetch at its deadline.
         let gone = Instant::now();
-        while threads().iter().any(|name| name == "evertoken-refre") {
+        while threads().iter().any(|name| name == "evertoken-sched") {
             assert!(gone.elapsed() < Duration::from_millis(100));
             thread::yield_now();
         }
@@ -179,7 +179,7 @@ fn a_forked_child_keeps_the_token_and_starts_new_threads() {
         let tokens = TokenManager::new(OAuth2::new(host.token_url(), "client", "secret"));
         let held = text(&tokens);
         // The fetch has completed, and its thread is about to end.
-        eventually("no fetch is in flight", || threads() == ["evertoken-refre"]);
+        eventually("no fetch is in flight", || threads() == ["evertoken-sched"]);
         // SAFETY: the child uses nothing but the manager, which supports use after a fork.
         let child = unsafe { libc::fork() };
         if child == 0 {
