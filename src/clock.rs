@@ -1,4 +1,4 @@
-//! Clocks and times. No other file of this crate reads a clock.
+//! The clocks that decide when a token expires. Tests replace them.
 //!
 //! # Which clock for what
 //!

@@ -55,8 +55,11 @@ pub enum ErrorKind {
     /// The response is not what a token endpoint sends: no JSON, no token, an expired token. A proxy in between and a
     /// wrong address are the usual causes.
     InvalidResponse,
-    /// The service refused new tokens too: two in a row for one request, or three within seconds of their grant.
-    /// Fetching pauses; look at the app's rights and at this machine's clock.
+    /// The service refuses tokens; look at the app's rights and at this machine's clock. Either [`send`] had two attempts
+    /// of one request refused, or the service refused three new tokens within seconds of their grant: then fetching pauses
+    /// for [`Error::retry_after`]. A request whose body was a stream has one attempt only, and may be built and sent again.
+    ///
+    /// [`send`]: crate::TokenManager::send
     TokenRejected,
     /// The shared store cannot be used.
     Store,
@@ -174,7 +177,8 @@ impl Error {
     }
 
     /// Returns how long to wait before the next call: the rest of the manager's cooldown, or what the provider asked for.
-    /// `None` when nothing is known.
+    /// For a failure that is not retryable, the manager answers with the same error until then. `None` when nothing is
+    /// known; a retryable failure is then repeated like any failed request.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }

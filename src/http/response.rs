@@ -83,7 +83,7 @@ impl TokenResponse {
             401 => (ErrorKind::InvalidCredentials, format!("{host} refused the credential; check id and secret")),
             403 => (ErrorKind::Forbidden, format!("{host} does not allow this credential here; check its rights")),
             429 => (ErrorKind::Throttled, format!("{host} received too many requests")),
-            408 | 425 | 500..=599 => (ErrorKind::Unavailable, format!("{host} is busy or broken")),
+            408 | 425 | 500..=599 => (ErrorKind::Unavailable, format!("{host} is busy or broken; the failure passes")),
             status => {
                 let text = format!("{host} answered HTTP {status}, which is no token endpoint; check the address");
                 (ErrorKind::InvalidResponse, text)

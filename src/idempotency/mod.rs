@@ -33,9 +33,6 @@
 //!
 //! Lifetimes are measured by the store's clock, so the clocks of the hosts need not agree. The timestamps in a record
 //! are information for people.
-//!
-//! `record` defines the record's JSON, `claim` what a holder does, and `run` a closure with a thread that extends its
-//! claim.
 
 mod claim;
 mod record;

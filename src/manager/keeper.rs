@@ -259,7 +259,7 @@ impl Keeper {
             ));
         }
         if control.shut_down {
-            return Some(Error::new(ErrorKind::Shutdown, "the manager was shut down"));
+            return Some(Error::new(ErrorKind::Shutdown, "the manager was shut down; build a new one"));
         }
         if control.too_many_lost() {
             return Some(Error::new(ErrorKind::Unavailable, TOO_MANY_ABANDONED));
@@ -379,7 +379,8 @@ impl Keeper {
     ) -> Result<(), Error> {
         match &self.sharing {
             Some(_) if self.store_rests() => {
-                Err(Error::new(ErrorKind::Store, "the shared store cannot be used; Status::store_error says why"))
+                let cause = self.lock().store.down.as_ref().map(|down| format!(": {}", down.error));
+                Err(Error::new(ErrorKind::Store, format!("the store cannot be used{}", cause.unwrap_or_default())))
             }
             Some(sharing) => self.note_store(work(sharing, self.now())),
             None => Ok(()),

@@ -33,7 +33,9 @@ pub struct Status {
     pub expires_in: Option<Duration>,
     /// True while a fetch is in flight.
     pub fetching: bool,
-    /// How long the cooldown lasts, in which nothing is sent to the provider. `None` outside a cooldown.
+    /// How long until the next request to the provider, while none is due: the rest of the cooldown after a failure, or
+    /// the time until the provider returns a newer token after an unchanged one. A rejection ends the latter. `None`
+    /// when nothing is waited for.
     pub retry_in: Option<Duration>,
     /// The last failure since the manager was built, and how long ago it was. A wrong setting is a failure of zero ago.
     pub last_error: Option<(Error, Duration)>,
@@ -173,7 +175,7 @@ impl fmt::Display for Status {
             f.write_str("\n  fetch       in flight")?;
         }
         if let Some(retry) = self.retry_in {
-            write!(f, "\n  cooldown    next request in {}", format_duration(retry))?;
+            write!(f, "\n  waiting     next request in {}", format_duration(retry))?;
         }
         if let Some((error, ago)) = &self.last_error {
             let since = if self.held_for.is_some_and(|age| age < *ago) { ", recovered since" } else { "" };

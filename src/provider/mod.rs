@@ -1,4 +1,4 @@
-//! Providers: the trait that a provider implements, what a fetch gets and returns, and a folder for each vendor.
+//! Providers: the trait that a provider implements, what a fetch gets and returns, and a module for each vendor.
 //!
 //! # How a fetch runs
 //!

@@ -85,7 +85,7 @@ impl<'a> ServiceResponse<'a> {
     }
 }
 
-/// The judgement about a token that a response of the service allows.
+/// What a response of a service says about the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {

@@ -32,7 +32,8 @@ impl TokenManager {
     ///
     /// # Differences from the agent's settings
     ///
-    /// - An error status is not an error: the response is returned.
+    /// - An error status is not an error: the response is returned. Throttling and a second refusal of the token are
+    ///   errors, listed below.
     /// - The token is sent to HTTPS addresses only, or by plain HTTP to loopback, without a proxy.
     /// - The token is not sent along with a redirect, and a response after a redirect is no rejection. `ureq` can drop
     ///   only the header `Authorization` from a redirected request. With a token in the query or in another header, no
@@ -142,7 +143,7 @@ enum Attempt {
 }
 
 const TWO_TOKENS_REFUSED: &str =
-    "rejected two tokens in a row, so a third would not help; check the credential's rights";
+    "refused the token of both attempts, so a third would not help; check the credential's rights";
 
 const TOO_MANY: &str = "reports too many requests";
 

@@ -1,5 +1,8 @@
 //! The [`Store`] trait: shared records with a lifetime, changed by compare-and-swap.
 //!
+//! The ready-made stores are [`MemoryStore`](crate::MemoryStore), [`FileStore`](crate::FileStore), `RedisStore` (feature
+//! `redis`) and `EncryptedStore` (feature `encryption`). This page is for writing one.
+//!
 //! # Theory of operation
 //!
 //! A store maps a [`Key`] to an [`Entry`]: bytes, the rest of their lifetime, and a [`Version`]. The bytes mean nothing

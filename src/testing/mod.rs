@@ -52,8 +52,9 @@
 //!
 //! # Rules for tests
 //!
-//! Tests wait for events with [`FakeVendor::wait_for_calls`] or [`FakeProvider::wait_for_finished`], and move the
-//! clock; a test that sleeps is slow or unreliable. A misuse of the kit panics with the reason. The kit is not meant
+//! Tests move the clock and wait for events; a test that sleeps is slow or unreliable. [`FakeVendor::wait_for_calls`] and
+//! [`FakeProvider::wait_for_finished`] wait for what the vendor or provider has seen. The manager takes the result over a
+//! moment later: wait for [`EventKind::Granted`](crate::EventKind::Granted) until callers get the new token. A misuse of the kit panics with the reason. The kit is not meant
 //! for programs in production.
 
 mod clock;

@@ -34,6 +34,10 @@ use crate::secret::Secret;
 /// assert!(!format!("{provider:?}").contains("app-secret"));
 /// let tokens = TokenManager::new(provider);
 /// ```
+#[doc(alias = "accessToken")]
+#[doc(alias = "appkey")]
+#[doc(alias = "appsecret")]
+#[doc(alias = "钉钉")]
 #[derive(Clone, Debug)]
 pub struct DingTalk {
     app_key: String,

@@ -34,6 +34,8 @@ use crate::secret::Secret;
 /// let provider = DingTalkAuthorizedCorp::new("suiteabc", "suite-secret", "ding1234");
 /// assert!(!format!("{provider:?}").contains("suite-secret"));
 /// ```
+#[doc(alias = "corpAccessToken")]
+#[doc(alias = "authCorpId")]
 #[derive(Clone, Debug)]
 pub struct DingTalkAuthorizedCorp {
     suite: Suite,

@@ -37,6 +37,9 @@ use crate::secret::Secret;
 /// suite.set_ticket("suite-ticket-from-the-callback")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
+#[doc(alias = "suiteAccessToken")]
+#[doc(alias = "suiteTicket")]
+#[doc(alias = "suiteKey")]
 #[derive(Clone, Debug)]
 pub struct DingTalkSuite {
     suite: Suite,

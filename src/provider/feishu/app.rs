@@ -30,6 +30,11 @@ use crate::secret::Secret;
 /// assert!(!format!("{feishu:?} {lark:?}").contains("app-secret"));
 /// let tokens = TokenManager::new(feishu);
 /// ```
+#[doc(alias = "tenant_access_token")]
+#[doc(alias = "app_id")]
+#[doc(alias = "app_secret")]
+#[doc(alias = "飞书")]
+#[doc(alias = "Lark")]
 #[derive(Clone, Debug)]
 pub struct Feishu {
     app: App,
@@ -101,6 +106,7 @@ impl Provider for Feishu {
 /// let provider = FeishuAppToken::new("cli_a1b2c3", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));
 /// ```
+#[doc(alias = "app_access_token")]
 #[derive(Clone, Debug)]
 pub struct FeishuAppToken {
     app: App,

@@ -40,6 +40,8 @@ use crate::secret::Secret;
 /// app.set_ticket("app-ticket-from-the-event")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
+#[doc(alias = "app_access_token")]
+#[doc(alias = "app_ticket")]
 #[derive(Clone, Debug)]
 pub struct FeishuStoreApp {
     app: App,

@@ -34,6 +34,8 @@ use crate::token::TokenSource;
 /// let other = TokenManager::new(FeishuTenant::new(app, "tenant-2"));
 /// assert_ne!(one.key(), other.key());
 /// ```
+#[doc(alias = "tenant_access_token")]
+#[doc(alias = "tenant_key")]
 #[derive(Clone, Debug)]
 pub struct FeishuTenant {
     app: Parent,

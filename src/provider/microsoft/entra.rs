@@ -46,6 +46,8 @@ use crate::secret::Secret;
 /// let government = Entra::new("contoso.onmicrosoft.us", "client-id", "client-secret").cloud(Cloud::UsGovernment);
 /// assert!(!format!("{graph:?}").contains("client-secret"));
 /// ```
+#[doc(alias = "Azure AD")]
+#[doc(alias = "client_credentials")]
 #[derive(Clone, Debug)]
 pub struct Entra {
     tenant: String,

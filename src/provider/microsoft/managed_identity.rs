@@ -38,6 +38,8 @@ use crate::secret::{Secret, plain_url};
 ///
 /// let provider = ManagedIdentity::new("https://vault.azure.net");
 /// ```
+#[doc(alias = "IMDS")]
+#[doc(alias = "MSI")]
 #[derive(Clone)]
 pub struct ManagedIdentity {
     resource: String,

@@ -39,6 +39,9 @@ use crate::secret::Secret;
 /// let provider = WeChat::new("wx1234567890abcdef", "app-secret");
 /// assert!(!format!("{provider:?}").contains("app-secret"));
 /// ```
+#[doc(alias = "stable_token")]
+#[doc(alias = "appsecret")]
+#[doc(alias = "微信")]
 #[derive(Clone, Debug)]
 pub struct WeChat(App);
 

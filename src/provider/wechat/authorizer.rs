@@ -47,6 +47,8 @@ use crate::token::TokenSource;
 /// let platform = TokenManager::new(WeChatComponent::new("wxcomponent", "component-secret"));
 /// let account = TokenManager::new(WeChatAuthorizer::new(platform.clone(), "wxcomponent", "wxaccount", "refresh-1"));
 /// ```
+#[doc(alias = "authorizer_access_token")]
+#[doc(alias = "authorizer_refresh_token")]
 #[derive(Clone, Debug)]
 pub struct WeChatAuthorizer {
     component: Parent,

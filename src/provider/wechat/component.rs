@@ -42,6 +42,8 @@ use crate::secret::Secret;
 /// platform.set_ticket("verify-ticket-from-the-callback")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
+#[doc(alias = "component_access_token")]
+#[doc(alias = "component_verify_ticket")]
 #[derive(Clone, Debug)]
 pub struct WeChatComponent {
     appid: String,

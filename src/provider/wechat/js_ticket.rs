@@ -31,6 +31,9 @@ use crate::token::TokenSource;
 /// let signature = tickets.js_signature("https://shop.example/checkout?id=7")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
+#[doc(alias = "jsapi_ticket")]
+#[doc(alias = "getticket")]
+#[doc(alias = "wx_card")]
 #[derive(Clone, Debug)]
 pub struct WeChatJsTicket {
     tokens: Parent,

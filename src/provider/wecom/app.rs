@@ -29,6 +29,10 @@ use crate::secret::Secret;
 /// assert!(!format!("{provider:?}").contains("app-secret"));
 /// let tokens = TokenManager::new(provider);
 /// ```
+#[doc(alias = "gettoken")]
+#[doc(alias = "corpsecret")]
+#[doc(alias = "corpid")]
+#[doc(alias = "企业微信")]
 #[derive(Clone, Debug)]
 pub struct WeCom {
     corp_id: String,

@@ -36,6 +36,8 @@ use crate::token::TokenSource;
 /// let suite = TokenManager::new(WeComSuite::new("wwddddccc7775555aaa", "suite-secret"));
 /// let corp = TokenManager::new(WeComAuthorizedCorp::new(suite.clone(), "ww1234567890abcdef", "permanent-code"));
 /// ```
+#[doc(alias = "permanent_code")]
+#[doc(alias = "get_corp_token")]
 #[derive(Clone, Debug)]
 pub struct WeComAuthorizedCorp {
     suite: Parent,

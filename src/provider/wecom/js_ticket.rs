@@ -36,6 +36,8 @@ use crate::token::TokenSource;
 /// let signature = tickets.js_signature("https://shop.example/checkout?id=7")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
+#[doc(alias = "jsapi_ticket")]
+#[doc(alias = "get_jsapi_ticket")]
 #[derive(Clone, Debug)]
 pub struct WeComJsTicket {
     tokens: Parent,

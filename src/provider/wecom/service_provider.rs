@@ -29,6 +29,8 @@ use crate::secret::Secret;
 /// let provider = WeComServiceProvider::new("ww1234567890abcdef", "provider-secret");
 /// assert!(provider.check().is_ok() && !format!("{provider:?}").contains("provider-secret"));
 /// ```
+#[doc(alias = "provider_access_token")]
+#[doc(alias = "get_provider_token")]
 #[derive(Clone, Debug)]
 pub struct WeComServiceProvider {
     corp_id: String,

@@ -41,6 +41,9 @@ use crate::secret::Secret;
 /// suite.set_ticket("suite-ticket-from-the-callback")?;
 /// # Ok::<(), evertoken::Error>(())
 /// ```
+#[doc(alias = "suite_access_token")]
+#[doc(alias = "suite_ticket")]
+#[doc(alias = "get_suite_token")]
 #[derive(Clone, Debug)]
 pub struct WeComSuite {
     suite_id: String,
