@@ -177,8 +177,8 @@ impl TokenManagerBuilder {
     ///   could end a sign-in.
     /// - A process that starts during an outage tries the primary store first. Programs that run briefly may therefore
     ///   fetch once per outage when the primary store comes and goes.
-    /// - A fetch under the fallback store's lease does not prevent another fetch under the primary store's lease when
-    ///   the primary store returns meanwhile.
+    /// - If the primary store comes back during a fetch under the fallback store's lease, a second fetch can start under
+    ///   the primary store's lease.
     /// - A record of the primary store is compared with the fallback store before it is used, so a slow fallback store
     ///   slows this down.
     ///
@@ -222,8 +222,8 @@ impl TokenManagerBuilder {
         Self { refresh_ahead: Some(lead), ..self }
     }
 
-    /// Sets how long after its grant a token is refreshed in the background, if that is sooner than
-    /// [`refresh_ahead`](Self::refresh_ahead) says. Default: not set.
+    /// Sets the age at which a token is refreshed in the background. [`refresh_ahead`](Self::refresh_ahead) still applies
+    /// when it comes first. Default: not set.
     pub fn refresh_after(self, age: Duration) -> Self {
         Self { refresh_after: Some(age), ..self }
     }
@@ -238,8 +238,8 @@ impl TokenManagerBuilder {
         Self { safety_margin: margin, ..self }
     }
 
-    /// Sets by which part of the time between a background refresh and the token's end the refresh is moved at random,
-    /// earlier or later, from 0 to 1. Default: 0.1.
+    /// Sets how far a background refresh is moved at random, as a fraction (0 to 1) of the time between the refresh and the
+    /// token's end. Default: 0.1.
     ///
     /// Jitter keeps many processes from refreshing at the same time. A refresh is never moved into the safety margin,
     /// so with a large value some refreshes gather at the start of the margin.
@@ -278,7 +278,8 @@ impl TokenManagerBuilder {
     /// Sets how often the manager compares a token in use with the store, in the background. Default: 60 s.
     ///
     /// Rejections and new tokens of other processes take effect here within this time. The manager limits the value to
-    /// at least 100 ms. Where a new token ends the old one, the limit is half the time for which both are valid.
+    /// at least 100 ms. Where a new token ends the old one, the value is also limited to half of
+    /// [`Profile::overlap`](crate::provider::Profile::overlap).
     pub fn store_check_interval(self, age: Duration) -> Self {
         Self { store_check_interval: age, ..self }
     }
@@ -442,8 +443,7 @@ impl TokenManagerBuilder {
         (primary, fallback)
     }
 
-    /// Returns the place of a record beside the token's, such as the quota. Managers of the same credential share the
-    /// place, even if one of them has a key of its own for the token.
+    /// Returns where a sidecar, such as the quota count, is stored. Managers of the same credential share the place, even if one of them has a key of its own for the token.
     fn place(&self, identity: &Identity, beside: impl Fn(&Key) -> Key) -> Place {
         // `checked_key` reports a wrong namespace, and every call returns that error. The key is never used then.
         let key = Key::derive(&self.namespace, identity).unwrap_or_else(|_| Key::unknown());

@@ -237,8 +237,9 @@ impl std::hash::Hash for Error {
 /// Runs the user's code and turns a panic into an error. The panic's message is left out, because it may quote a
 /// credential.
 pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the provider panicked")))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Panicked, "the provider panicked; the panic message is on the error output"))
+    })
 }
 
 /// Returns true for a code or an id that may be shown although a provider chose it.

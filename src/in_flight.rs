@@ -129,7 +129,7 @@ pub(crate) fn is_reentrant(manager: u64) -> bool {
 }
 
 thread_local! {
-    /// The managers for which this thread works: its own, and those whose refresh needs this one.
+    /// The managers whose refreshes depend on this thread: the one that it refreshes, and those that wait for that one.
     static REFRESHING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -10,7 +10,7 @@
 //! | `:quota` | the calls counted for the provider's quota |
 //! | `:once` | an idempotent operation |
 //!
-//! A store tells from the suffix what it may lose: see [`Key::is_sidecar`] and its neighbours. The suffixes are part of
+//! The suffix tells a store which entries must not be lost: see [`Key::is_sidecar`] and its neighbours. The suffixes are part of
 //! the format of stores and must not change.
 
 use std::fmt;

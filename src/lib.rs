@@ -53,9 +53,10 @@
 //! # Promises
 //!
 //! - While the current token is valid, no caller gets an error because a provider, a store or the network fails.
-//! - No caller gets an expired token, not after a suspended laptop or a changed clock either. A token whose age cannot
-//!   be known counts as expired.
-//! - One fetch is in flight at a time. Its token or its error answers all callers; an error until its cooldown ends.
+//! - No caller gets an expired token, even after a laptop was suspended or a clock was changed. A token whose age
+//!   cannot be known counts as expired.
+//! - One fetch is in flight at a time. Its result answers all waiting callers. An error also answers later
+//!   callers until the cooldown ends.
 //! - A [rejected](TokenManager::reject) token is out of use before the call returns.
 //! - [`token`](TokenManager::token) takes [`max_wait`](TokenManagerBuilder::max_wait) at most,
 //!   [`token_within`](TokenManager::token_within) the given duration, and [`try_token`](TokenManager::try_token) no time.

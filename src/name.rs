@@ -12,6 +12,8 @@ use crate::secret::hex;
 pub(crate) fn unique_name() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| Error::new(ErrorKind::Unavailable, "the operating system provides no random numbers"))?;
+    filled.map_err(|_| {
+        Error::new(ErrorKind::Unavailable, "the operating system provides no random numbers; check /dev/urandom")
+    })?;
     Ok(hex(&bytes))
 }

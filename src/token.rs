@@ -133,7 +133,7 @@ impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
 pub(crate) fn check_text(secret: &Secret) -> Result<(), &'static str> {
     let text = secret.expose();
     if secret.is_blank() {
-        Err("the provider returned an empty token")
+        Err("the provider returned an empty token; check the address")
     } else if text.len() > MAX_TOKEN_LENGTH {
         Err("the provider returned a token of more than 64 KiB")
     } else if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {

@@ -50,7 +50,8 @@ impl Http {
         let request = TokenRequest::new(self.clone(), Method::POST, url).header("content-type", "application/json");
         match serde_json::to_vec(body) {
             Ok(bytes) => request.body(bytes),
-            Err(_) => request.with_mistake("the body of the request cannot be written as JSON"),
+            Err(_) => request
+                .with_mistake("the body of the request cannot be written as JSON; the keys of maps must be strings"),
         }
     }
 
@@ -69,7 +70,7 @@ impl Http {
         let left = self.deadline.map_or(Duration::MAX, Deadline::remaining);
         match left.min(self.config.timeout) {
             Duration::ZERO => {
-                let text = format!("the time for the fetch was over before {host} could be asked");
+                let text = format!("the fetch reached its deadline before {host} could be asked; try again");
                 Err(Error::new(ErrorKind::Unavailable, text))
             }
             left => Ok(left),

@@ -12,16 +12,24 @@ pub(crate) fn error_of(cause: &ureq::Error, host: &str) -> Error {
     use ErrorKind::{Config, InvalidResponse, Unavailable};
     use ureq::Error as Cause;
     let (kind, text) = match cause {
-        Cause::Timeout(Timeout::Resolve) => (Unavailable, format!("looking up the name {host} took too long")),
+        Cause::Timeout(Timeout::Resolve) => {
+            (Unavailable, format!("looking up the name {host} took too long; check the network and the name server"))
+        }
         Cause::Timeout(Timeout::Connect) => {
             (Unavailable, format!("connecting to {host} took too long; check the network and the proxy"))
         }
-        Cause::Timeout(_) => (Unavailable, format!("{host} did not answer in time")),
+        Cause::Timeout(_) => {
+            (Unavailable, format!("{host} did not answer in time; try again later, or raise HttpConfig::timeout"))
+        }
         Cause::Io(cause) => return error_of_io(cause, host),
         Cause::Rustls(cause) => return error_of_tls(cause, host),
-        Cause::HostNotFound => (Unavailable, format!("cannot connect to {host}: the name is unknown")),
-        Cause::ConnectionFailed => (Unavailable, format!("cannot connect to {host}")),
-        Cause::ConnectProxyFailed(_) => (Unavailable, format!("the proxy refused to connect to {host}")),
+        Cause::HostNotFound => {
+            (Unavailable, format!("cannot connect to {host}: the name is unknown; check the address"))
+        }
+        Cause::ConnectionFailed => (Unavailable, format!("cannot connect to {host}; check address, port and network")),
+        Cause::ConnectProxyFailed(_) => {
+            (Unavailable, format!("the proxy refused to connect to {host}; check the rules of the proxy"))
+        }
         Cause::Tls(_) | Cause::TlsRequired | Cause::Pem(_) => {
             (Config, format!("{host} cannot be reached over TLS; check the address"))
         }
@@ -48,19 +56,25 @@ fn error_of_io(cause: &std::io::Error, host: &str) -> Error {
         return error_of_tls(tls, host);
     }
     let text = match cause.kind() {
-        TimedOut | WouldBlock => format!("{host} did not answer in time"),
+        TimedOut | WouldBlock => {
+            format!("{host} did not answer in time; try again later, or raise HttpConfig::timeout")
+        }
         ConnectionRefused => {
             format!("cannot connect to {host}: the connection was refused; check address and port")
         }
         HostUnreachable | NetworkUnreachable | NetworkDown => {
-            format!("cannot connect to {host}: no route through the network")
+            format!("cannot connect to {host}: there is no route; check the network")
         }
         ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => {
-            format!("the connection to {host} broke off before the response was complete")
+            format!("the connection to {host} broke off before the response was complete; try again later")
         }
-        InvalidData => return Error::invalid_response(format!("{host} sent a response that is not valid HTTP")),
+        InvalidData => {
+            return Error::invalid_response(format!(
+                "{host} sent a response that is not valid HTTP; check address and port"
+            ));
+        }
         // A failed look-up of the name has no kind of its own.
-        _ => format!("cannot connect to {host}: the name is unknown, or the network is down"),
+        _ => format!("cannot connect to {host}: the name is unknown, or the network is down; check both"),
     };
     Error::new(ErrorKind::Unavailable, text)
 }
@@ -71,7 +85,7 @@ fn error_of_tls(cause: &rustls::Error, host: &str) -> Error {
     use rustls::Error as Cause;
     let text = match cause {
         Cause::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-            format!("the certificate of {host} has expired; check this machine's clock")
+            format!("the certificate of {host} has expired; renew it there, or set the clock of this machine")
         }
         Cause::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
             format!("the certificate of {host} is not valid yet; check this machine's clock")

@@ -82,10 +82,16 @@ impl TokenResponse {
         let (kind, text) = match self.status {
             401 => (ErrorKind::InvalidCredentials, format!("{host} refused the credential; check id and secret")),
             403 => (ErrorKind::Forbidden, format!("{host} does not allow this credential here; check its rights")),
-            429 => (ErrorKind::Throttled, format!("{host} received too many requests")),
-            408 | 425 | 500..=599 => (ErrorKind::Unavailable, format!("{host} is busy or broken; the failure passes")),
+            429 => (
+                ErrorKind::Throttled,
+                format!("{host} received too many requests; wait, or share the token through a store"),
+            ),
+            408 | 425 | 500..=599 => {
+                (ErrorKind::Unavailable, format!("{host} reports a server error, which mostly passes"))
+            }
             status => {
-                let text = format!("{host} answered HTTP {status}, which is no token endpoint; check the address");
+                let text =
+                    format!("{host} answered HTTP {status}, so this is no token endpoint; check base_url or token_url");
                 (ErrorKind::InvalidResponse, text)
             }
         };

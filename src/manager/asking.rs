@@ -168,7 +168,7 @@ impl Keeper {
         if asking.deadline.has_passed() {
             let late = Error::new(
                 ErrorKind::Unavailable,
-                "the time for the fetch was over before the provider could be asked",
+                "the fetch reached its deadline before the provider could be asked; try again",
             );
             return Err(late.of(self.provider.name()));
         }

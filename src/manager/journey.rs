@@ -278,7 +278,7 @@ impl Keeper {
         let Some(wait) = self.unshared_wait() else { return Ok(()) };
         // The store may be back sooner.
         let wait = wait.min(self.store_rest().unwrap_or(wait));
-        let message = "the shared store cannot be used, and this process fetched without it a moment ago";
+        let message = "the shared store cannot be used, and the next fetch without it must wait; repair the store";
         Err(Error::new(ErrorKind::Store, message).with_retry_after(wait).into())
     }
 

@@ -70,7 +70,7 @@ impl Keeper {
             }
             control.flight = None;
             control.lost.push(Arc::downgrade(flight));
-            let error = Error::new(ErrorKind::Unavailable, "the provider did not return in time");
+            let error = Error::new(ErrorKind::Unavailable, "the provider did not return in time; set timeouts in it");
             let now = self.now();
             let error = self.note_trouble(&mut control, error.into(), now, &mut news);
             self.look_again(&control, now);

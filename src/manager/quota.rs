@@ -84,4 +84,4 @@ impl Keeper {
     }
 }
 
-const USED_UP: &str = "the provider's daily quota is used up, but for the reserve that replaces rejected tokens";
+const USED_UP: &str = "the provider's daily quota is used up, less the reserve that replaces rejected tokens; share one store among all processes";

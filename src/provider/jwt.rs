@@ -318,7 +318,7 @@ fn pkcs8(der: &[u8]) -> Result<Pair, Error> {
     }
 }
 
-/// Returns the error for a key that `ring` rejected. `ring` gives its reasons as words only.
+/// Returns the error for a key that `ring` rejected. `ring` reports the reason as a string, not as an enum.
 fn rejected(cause: ring::error::KeyRejected) -> Error {
     Error::config(match cause.to_string().as_str() {
         "TooSmall" => "the RSA key is too small; use one of 2048 to 4096 bits",

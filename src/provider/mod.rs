@@ -274,7 +274,7 @@ impl Context {
             .ok_or_else(|| Error::config("the context has no token of the parent; add one with `with_parent`"))
     }
 
-    /// True when the fetch has to bring another token although the one granted before has not expired.
+    /// True when the fetch must return a new token although the current one has not expired.
     ///
     /// Only for a provider with a [`Profile::forced_quota`], whose quota each forced fetch counts against.
     pub fn is_forced(&self) -> bool {

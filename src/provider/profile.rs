@@ -29,9 +29,8 @@ pub struct Profile {
     /// How long before a token's end the provider starts to grant another one. A fetch before that returns the same
     /// token, so the manager does not refresh earlier. Default: `None`, the provider grants another token at any time.
     pub earliest_refresh: Option<Duration>,
-    /// True when the provider, returning a token that it granted before, names the true remaining lifetime or extends
-    /// it. Then the lifetime in the reply counts. Default: false; the end that was seen first stays, because a token
-    /// must not be used after its end.
+    /// True when the lifetime in a reply counts for an unchanged token too: the provider names the true rest, or extends
+    /// the token. Default: false; the end that was recorded first stays, because a token must not be used after its end.
     pub unchanged_token_extends: bool,
     /// True when a new token invalidates the previous one. Then processes that cannot reach their shared store fetch
     /// rarely, because each fetch would invalidate the token of the other processes. Default: false.
@@ -39,8 +38,8 @@ pub struct Profile {
     /// How long the previous token still works after a new one was granted, where
     /// [`new_token_ends_old`](Profile::new_token_ends_old) is true. Default: 300 s.
     pub overlap: Duration,
-    /// How long after a forced refresh another forced refresh returns the token of the first one without a fetch.
-    /// Default: zero.
+    /// The minimum time between two forced fetches. A forced refresh within this time returns the token of the previous
+    /// one. Default: zero.
     pub min_forced_interval: Duration,
     /// How many times in 24 hours the provider can be forced to grant another token before the current one expires.
     /// [`Context::is_forced`](crate::provider::Context::is_forced) marks such a fetch. Processes that share a store
@@ -155,7 +154,7 @@ pub struct RenewalProfile {
     pub identity: Identity,
     /// How long a renewal secret is usable after it arrived.
     pub lifetime: Duration,
-    /// The renewal secret until another one is recorded.
+    /// The renewal secret to start with, used until the store has a newer one.
     pub initial: Option<Secret>,
     /// True when a use may replace the renewal secret: only one fetch may use it at a time, its replacement must not be
     /// lost, and no fetch runs while the shared store cannot be used. False when the program hands each renewal secret

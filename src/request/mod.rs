@@ -11,7 +11,7 @@
 //!    most the first JSON object of a successful response of unknown length is read, because the rest may be a stream
 //!    that goes on for hours. A response that came after a redirect says nothing, because the token was not sent there.
 //! 4. *Rejected*: reject the token, so that the manager fetches a new one, and send the request a second time. There is
-//!    no third time: a service that refuses two tokens in a row has another reason.
+//!    no third time: a service that refuses two tokens in a row objects to something else.
 //!
 //! Only a rejection repeats a request. After a broken connection, a timeout or a 5xx status the service may have carried
 //! the request out, so a second one could order twice.

@@ -174,8 +174,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Writes a record and releases the lease if `owner` holds it.
     ///
-    /// `supersedes` is the version from which the caller made the new record, `None` if there was none. When the
-    /// current record is another one by now, the holder of the lease overwrites it. A caller without the lease (it
+    /// `supersedes` is the version from which the caller made the new record, `None` if there was none. The
+    /// holder of the lease overwrites the record even if its version has changed. A caller without the lease (it
     /// expired while the caller was suspended, or was never needed) overwrites only a record with less remaining time
     /// than `lifetime`; otherwise the result is [`PublishOutcome::Conflict`] with the current record.
     ///

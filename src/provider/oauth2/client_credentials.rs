@@ -208,7 +208,7 @@ impl OAuth2 {
         form.extend(self.audience.iter().map(|audience| ("audience", audience.as_str())));
         form.extend(self.resources.iter().map(|resource| ("resource", resource.as_str())));
         form.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.expose())));
-        // Not beside the header: some servers refuse a client that authenticates in two ways.
+        // Left out of the body when the header has it: some servers refuse a client that authenticates in two ways.
         if !matches!(self.auth, ClientAuth::Basic | ClientAuth::BasicRaw) {
             form.push(("client_id", &self.client_id));
         }

@@ -22,7 +22,7 @@ use crate::secret::Secret;
 /// refresh token is lost when the program ends.
 ///
 /// The program brings the first refresh token, for example from [`DeviceSignIn`](crate::DeviceSignIn), and brings the
-/// same one at each start: the record of the latest refresh token is found under it in the store. After a new sign-in
+/// same one at each start: the initial refresh token determines the key under which the latest one is stored. After a new sign-in
 /// bring the new refresh token, which starts a new record.
 ///
 /// A refresh token that the server refuses (`invalid_grant`: expired, revoked or used before) is the error

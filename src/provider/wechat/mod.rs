@@ -9,7 +9,7 @@
 //! | `component_access_token` of a platform | [`WeChatComponent`] | `api_component_token`: `component_verify_ticket` |
 //! | `authorizer_access_token` | [`WeChatAuthorizer`] | `api_authorizer_token`: `authorizer_refresh_token` |
 //!
-//! Take [`WeChat`] for an account of one's own. Its token and the classic one are independent of each other: a request
+//! Use [`WeChat`] for your own account. Its token and the classic one are independent of each other: a request
 //! for one does not disturb the other ([page of `stable_token`][stable]).
 //!
 //! # Lifetime, and what a second request returns

@@ -20,7 +20,7 @@ use crate::token::TokenSource;
 ///
 /// - *Lifetime*: 7200 s. A second request returns the same ticket, with `expires_in` 7200 whatever is left (reported by
 ///   users).
-/// - *Refused*: no service does. The browser shows `invalid signature`, and this crate learns nothing of it. So a
+/// - *Refused*: no service refuses a ticket. The browser shows `invalid signature`, which this crate cannot see. So a
 ///   ticket is fetched again after half of its lifetime; that bounds how long a replaced ticket stays in use.
 /// - *Limits*: 400 requests per hour and corp, 100 per hour and app (WeCom's page [96909][page]). A ticket of one app
 ///   is useless for another (42012, 91040).

@@ -19,11 +19,12 @@
 //! WeCom reports `expires_in` as 7200 every time, however little is left (reported by users, not documented). Three
 //! things follow:
 //!
-//! - An unchanged token keeps the end that it was given when this manager, or a peer on the same store, first saw it.
+//! - An unchanged token keeps the end that was recorded when this manager, or another one on the same store, first got
+//!   it.
 //! - A refresh ahead of the end returns the old token. After the end the manager asks again, at growing intervals,
 //!   until the token changes.
-//! - A manager that starts with an empty store may get a token that is older than it looks. WeCom then refuses the
-//!   token early, and [`reject`](crate::TokenManager::reject) is what replaces it. Share a
+//! - A manager that starts with an empty store may get a token that expires sooner than `expires_in` says. WeCom then
+//!   refuses the token early, and [`reject`](crate::TokenManager::reject) replaces it. Share a
 //!   [`Store`](crate::store::Store) between processes to know the age.
 //!
 //! # When a service refuses a token
@@ -106,7 +107,8 @@ const SERVICE_PROVIDER_REJECTIONS: &[&str] = &["40082"];
 const IP_NOT_TRUSTED: &str = "this machine's address is not a trusted IP of the app; add it to 企业可信IP on the \
                               app's page in the admin console, and allow a minute for the change";
 
-/// The codes of the token endpoints that have one meaning at all of them, and for the rest the meaning at `gettoken`.
+/// The codes of the token endpoints. Where an endpoint gives a code another meaning, this table has the meaning at
+/// `gettoken`.
 const RULES: &[ErrorRule] = &[
     ("-1", ErrorKind::Unavailable, "WeCom is busy; try again later"),
     (

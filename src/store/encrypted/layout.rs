@@ -1,7 +1,7 @@
 //! The layout of an encrypted record.
 //!
 //! ```text
-//! format  1 byte    1; text never begins with this byte, so plain records are told apart
+//! format  1 byte    1; text never begins with this byte, so plain records are recognized
 //! key id  8 bytes   which encryption key, see `EncryptionKey::id`
 //! nonce   12 bytes  random
 //! data              as long as the plain bytes

@@ -31,7 +31,7 @@ pub(super) struct Directory {
 pub(super) struct FileLock(Option<File>);
 
 impl FileLock {
-    /// Takes over a file that is locked already, in order to unlock it on drop.
+    /// Wraps a file that is already locked, so that drop unlocks it.
     pub(super) fn from_locked(file: File) -> FileLock {
         FileLock(Some(file))
     }
@@ -89,7 +89,7 @@ impl FileName {
         FileName(format!("{}.lock", &self.0[..2]))
     }
 
-    /// Returns the file of an idempotent operation that `file` is, or was to replace (a temporary file).
+    /// If `file` is an operation's file, or a temporary file written to replace one, returns the operation's file.
     fn operation_of(file: &str) -> Option<FileName> {
         let is_hash = |start: &str| start.bytes().all(|byte| byte.is_ascii_hexdigit());
         let name =
@@ -285,7 +285,7 @@ impl Directory {
         })
     }
 
-    /// True if a process holds the lock on the `.lease` file with this inode number, or this cannot be found out.
+    /// True if a process holds the lock on the `.lease` file with this inode number, or if the check fails.
     pub(super) fn is_lease_locked(&self, lock: &FileLock, name: &FileName, file: u64) -> bool {
         if self.file_id(&name.lease()).is_none_or(|id| id.inode != file) {
             return true;

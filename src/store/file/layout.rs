@@ -182,7 +182,7 @@ impl Header {
         // A token must not be used for too long; a sidecar must not be lost too early.
         let is_token = !key.is_sidecar();
         // How far in the future `start` may be. For leases, quotas and operations: their own lifetime, so that none
-        // lasts longer than twice that.
+        // lasts longer than twice its lifetime.
         let grace = |lifetime: u64| match is_token {
             true => CLOCK_SYNC_TOLERANCE,
             false if key.is_renewal_secret() => u64::MAX,

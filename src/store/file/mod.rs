@@ -116,7 +116,8 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// The process that fetches holds a lock on the `.lease` file. The system releases the lock when the process ends, for
 /// whatever reason. A process that is stopped (`SIGSTOP`) makes the others wait for the deadline of a fetch plus two
 /// seconds at most. A process that is stopped in the middle of a write keeps other processes from
-/// writing. Their managers fetch for themselves until it goes on; managers with a refresh token fail instead.
+/// writing. Until that process continues, their managers fetch without the store; managers with a refresh
+/// token return errors.
 ///
 /// # Lifetimes
 ///

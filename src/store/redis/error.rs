@@ -27,7 +27,7 @@ pub(super) enum RedisErrorKind {
     NoScript,
     /// The server is a replica, or has become one, and refuses writes.
     ReadOnly,
-    /// The key is on another node of a cluster: on this one, if the server named it.
+    /// The key is on another node of a cluster. Contains the address of the node if the server named it.
     Moved(Option<String>),
     /// The server refuses until a setting changes: a password, an ACL rule, TLS.
     Refused,

@@ -247,7 +247,7 @@ impl Inner {
         })
     }
 
-    /// The error while no operation is sent, with the failure that led to it.
+    /// The error that is returned while the breaker is open; quotes the failure that opened it.
     fn unavailable(&self, backoff: Duration) -> Error {
         let cause = lock(&self.outage).as_ref().map(|outage| format!("; the last error was: {}", outage.error));
         let endpoint = self.config.endpoint();
