@@ -7,6 +7,7 @@ mod common;
 
 mod assertions;
 mod configuration;
+#[allow(clippy::print_stdout)]
 mod configuration_environment;
 mod dingtalk;
 mod end_to_end;
