@@ -8,6 +8,7 @@ mod common;
 mod assertions;
 mod claims_challenges;
 mod configuration;
+#[allow(clippy::print_stdout)]
 mod configuration_environment;
 mod dingtalk;
 mod end_to_end;

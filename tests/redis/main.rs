@@ -1,4 +1,4 @@
-//! A shared Redis.
+//! A store on a real Redis: sharing, watching, faults, topologies, processes. `test_servers` tests the servers themselves.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

@@ -65,7 +65,7 @@ fn without_watching_a_rejection_reaches_the_others_within_the_store_check_interv
 fn one_watch_serves_all_managers_of_a_store_and_ends_with_them() {
     let server = RedisServer::start();
     let (shared, quiet) = (store(&server), server.connect());
-    let providers: Vec<_> = (0..20).map(|number| provider(&number.to_string())).collect();
+    let providers: Vec<_> = (0..20).map(|number| provider(number.to_string())).collect();
     let managers: Vec<_> = providers
         .iter()
         .map(|provider| TokenManager::builder(provider.clone()).store(shared.clone()).watch(true).build().unwrap())

@@ -343,7 +343,7 @@ fn a_custom_key_is_refused_with_an_encrypted_store() {
     for refused in [builder().store(encrypted(&inner, 3)).build(), builder().store(shared).build()] {
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("sealed"), "{error}");
+        assert!(error.to_string().contains("encrypted store"), "{error}");
     }
     assert!(builder().store(inner).build().is_ok());
 }
