@@ -220,7 +220,7 @@ macro_rules! client_fields {
                 let client =
                     with(client, &self.default_lifetime, |client, lifetime| client.default_lifetime(lifetime.0));
                 self.params.iter().try_fold(client, |client, (name, value)| {
-                    Ok(client.param(name, value.read(&format!("params.{name}"))?))
+                    Ok(client.param(name, value.read_parameter(&format!("params.{name}"))?))
                 })
             }
 
@@ -280,7 +280,7 @@ impl JwtBearerFields {
             with(provider, &self.default_lifetime, |provider, lifetime| provider.default_lifetime(lifetime.0));
         let provider = self.claims.iter().fold(provider, |provider, (name, value)| provider.claim(name, value));
         self.params.iter().try_fold(provider, |provider, (name, value)| {
-            Ok(provider.param(name, value.read(&format!("params.{name}"))?))
+            Ok(provider.param(name, value.read_parameter(&format!("params.{name}"))?))
         })
     }
 }
@@ -414,7 +414,7 @@ impl Kind {
                 entra(Entra::new(tenant, client_id, secret.read("secret")?), scope, *cloud, authority)
             }
             Kind::EntraCertificate { tenant, client_id, certificate, key, scope, cloud, authority } => {
-                let certificate = Certificate::from_pem(certificate.read("certificate")?.expose());
+                let certificate = Certificate::from_pem(certificate.read_document("certificate")?.expose());
                 let certificate = certificate.map_err(|error| error.of("certificate"))?;
                 // Entra prescribes PS256 and identifies the key by its certificate, so neither is a setting.
                 let key = signing_key(key, &None, None)?;
@@ -450,7 +450,7 @@ impl Kind {
             }
             Kind::JwtBearer(fields) => boxed(fields.provider()?),
             Kind::Google { credentials, scope, subject, token_url } => {
-                let provider = GoogleServiceAccount::from_json(credentials.read("credentials")?)?.scope(scope);
+                let provider = GoogleServiceAccount::from_json(credentials.read_document("credentials")?)?.scope(scope);
                 let provider = with(provider, subject, GoogleServiceAccount::subject);
                 boxed(with(provider, token_url, GoogleServiceAccount::token_url))
             }
@@ -561,7 +561,7 @@ fn entra(
 }
 
 fn signing_key(key: &SecretFrom, key_id: &Option<String>, algorithm: Option<Algorithm>) -> Result<SigningKey, Error> {
-    let key = SigningKey::from_pem(key.read("key")?).map_err(|error| error.of("key"))?;
+    let key = SigningKey::from_pem(key.read_document("key")?).map_err(|error| error.of("key"))?;
     let key = if algorithm == Some(Algorithm::Ps256) { key.pss() } else { key };
     let expected = algorithm.map(|algorithm| match algorithm {
         Algorithm::Rs256 => "RS256",

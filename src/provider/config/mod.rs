@@ -90,7 +90,9 @@ pub use environment::from_env;
 /// The *slanted* fields are secrets. A configuration never contains a secret but its place: `{"env": "NAME"}` or
 /// `{"file": "path"}`. Anything else is an error that does not quote the value. (Some parsers, such as that of TOML,
 /// show the line of the text that they refuse.) A secret is read when the manager is built; an `assertion` is read on
-/// each fetch, because it is short-lived. A file has up to 64 KiB of UTF-8, and one line break at its end is cut off.
+/// each fetch, because it is short-lived. A file has up to 64 KiB of UTF-8; a byte-order mark at its start and one line
+/// break at its end are cut off. What remains of a secret of one line must have neither blanks around it nor control
+/// characters in it, and neither must a variable. A `key`, `certificate` or `credentials` may have several lines.
 ///
 /// # Parents and tickets
 ///

@@ -12,7 +12,7 @@ use crate::provider::jwt::{Certificate, Signer, SigningKey};
 use crate::provider::microsoft::claims::DemandedClaims;
 use crate::provider::microsoft::{ENTRA, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::{ASSERTION_TYPE, client_assertion};
-use crate::provider::settings::check_texts;
+use crate::provider::settings::{check_texts, file_text};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -208,8 +208,11 @@ impl Entra {
                 blank if blank.is_blank() => {
                     Err(Error::config("the federated assertion is empty; check the closure or the file that it reads"))
                 }
-                // A token that was read from a file often ends with a line break.
-                assertion => Ok(Secret::from(assertion.expose().trim())),
+                // The closure often returns the text of a file.
+                assertion => {
+                    let text = file_text(assertion.expose());
+                    check_texts(&[("federated assertion", text)]).map(|()| Secret::from(text))
+                }
             },
         }
     }

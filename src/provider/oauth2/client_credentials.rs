@@ -11,8 +11,10 @@ use crate::key::Identity;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Signer, SigningKey};
 use crate::provider::oauth2::{
-    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, check_default_lifetime, client_assertion, split_url,
+    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, check_default_lifetime, check_params,
+    client_assertion, split_url,
 };
+use crate::provider::settings::{check_line, check_texts};
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
@@ -242,15 +244,18 @@ impl OAuth2 {
 
     /// Checks the settings.
     pub(super) fn check_settings(&self) -> Result<(), Error> {
-        if self.client_id.trim().is_empty() {
-            return Err(Error::config("the client id is empty"));
-        }
+        check_texts(&[("client id", &self.client_id)])?;
         if let Some(Err(error)) = self.signer() {
             return Err(error);
         }
         if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
             return Err(Error::config("the client secret is empty; a public client uses `OAuth2::public`"));
         }
+        check_line("the client secret", self.secret.expose())?;
+        check_line("the scope", self.scope.as_deref().unwrap_or_default())?;
+        check_line("the audience", self.audience.as_deref().unwrap_or_default())?;
+        self.resources.iter().try_for_each(|resource| check_line("a resource", resource))?;
+        check_params(&self.params)?;
         check_default_lifetime(self.default_lifetime)?;
         check_url_setting("token_url", &self.token_url)
     }

@@ -12,7 +12,7 @@ use crate::key::Identity;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::jwt_bearer::exchange;
-use crate::provider::settings::{check_texts, read_file};
+use crate::provider::settings::{check_line, check_texts, file_text, read_file};
 use crate::provider::{Context, Grant, Profile, Provider};
 use crate::secret::{Secret, plain_url};
 
@@ -76,7 +76,7 @@ impl GoogleServiceAccount {
 
     fn read(json: &Secret) -> Result<GoogleServiceAccount, Error> {
         // The error of `serde_json` is dropped, because it may quote a part of the text.
-        let file = serde_json::from_str(json.expose());
+        let file = serde_json::from_str(file_text(json.expose()));
         let file: File =
             file.map_err(|_| Error::config("the text is not the JSON of a service account; pass the whole key file"))?;
         let pem = file.private_key.map(Secret::new);
@@ -167,6 +167,7 @@ impl Provider for GoogleServiceAccount {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("account's client_email", &self.email), ("scope", &self.scope)])
+            .and_then(|()| check_line("the subject", self.subject.as_deref().unwrap_or_default()))
             .and_then(|()| check_url_setting("token_url", &self.token_url))
             .map_err(|error| error.of(NAME))
     }

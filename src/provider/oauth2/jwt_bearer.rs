@@ -13,8 +13,8 @@ use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, check_default_lifetime, split_url};
-use crate::provider::settings::check_texts;
+use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, check_default_lifetime, check_params, split_url};
+use crate::provider::settings::{check_line, check_texts};
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
@@ -160,6 +160,9 @@ impl Provider for JwtBearer {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("issuer", &self.issuer)])
+            .and_then(|()| check_line("the subject", self.subject.as_deref().unwrap_or_default()))
+            .and_then(|()| check_line("the scope", self.scope.as_deref().unwrap_or_default()))
+            .and_then(|()| check_params(&self.params))
             .and_then(|()| check_default_lifetime(self.default_lifetime))
             .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
                 Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself; remove it"))),

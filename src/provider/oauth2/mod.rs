@@ -42,6 +42,7 @@ use crate::error::{Error, ErrorKind};
 use crate::http::{Json, TokenResponse};
 use crate::key::Identity;
 use crate::provider::errors::{ErrorRule, with_vendor_details};
+use crate::provider::settings::check_line_or_document;
 use crate::secret::Secret;
 
 /// The errors of a token endpoint, as far as they differ from the standard.
@@ -110,6 +111,11 @@ fn check_default_lifetime(lifetime: Duration) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Checks the values of further parameters of a request.
+fn check_params(params: &[(String, Secret)]) -> Result<(), Error> {
+    params.iter().try_for_each(|(name, value)| check_line_or_document(&format!("the parameter {name}"), value.expose()))
 }
 
 /// Splits a URL into the part before the query and the query, which may contain a secret.

@@ -1,0 +1,151 @@
+//! What a program, a file or a variable may set, and what the checks refuse before anything is sent.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use evertoken::provider::Provider;
+use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
+use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp};
+use evertoken::provider::microsoft::{BotFramework, Certificate};
+use evertoken::provider::oauth2::{ClientAuth, JwtBearer, SigningKey};
+use evertoken::provider::wechat::{WeChatClassic, WeChatComponent};
+use evertoken::provider::wecom::{WeComServiceProvider, WeComSuite};
+use evertoken::{
+    DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, OAuth2, RefreshToken, Secret, TokenManager, WeChat, WeCom,
+};
+
+use crate::assertions::{RSA, certificate_pem, rsa};
+use crate::common::answering;
+use crate::kinds::context;
+
+const URL: &str = "https://host.example/token";
+
+const GRANTED: &str = r#"{"access_token":"t-1","expires_in":3600}"#;
+
+/// Every provider with a secret of one line, built with this secret.
+fn with_secret(secret: &str) -> Vec<Box<dyn Provider>> {
+    let client = || OAuth2::new(URL, "id", secret);
+    vec![
+        Box::new(WeCom::new("id", secret)),
+        Box::new(WeComServiceProvider::new("id", secret)),
+        Box::new(WeComSuite::new("id", secret)),
+        Box::new(WeChat::new("id", secret)),
+        Box::new(WeChatClassic::new("id", secret)),
+        Box::new(WeChatComponent::new("id", secret)),
+        Box::new(Feishu::new("id", secret)),
+        Box::new(FeishuAppToken::new("id", secret)),
+        Box::new(FeishuOAuth::new("id", secret)),
+        Box::new(FeishuStoreApp::new("id", secret)),
+        Box::new(DingTalk::new("id", secret)),
+        Box::new(DingTalkClassic::new("id", secret)),
+        Box::new(DingTalkUnified::new("corp", "id", secret)),
+        Box::new(DingTalkSuite::new("id", secret)),
+        Box::new(DingTalkAuthorizedCorp::new("id", secret, "corp")),
+        Box::new(Entra::new("contoso.example", "id", secret)),
+        Box::new(BotFramework::new("id", secret)),
+        Box::new(client()),
+        Box::new(client().auth(ClientAuth::BasicRaw)),
+        Box::new(client().auth(ClientAuth::Post)),
+        Box::new(client().auth(ClientAuth::ClientSecretJwt)),
+        Box::new(RefreshToken::new(OAuth2::public(URL, "id"), secret)),
+        Box::new(RefreshToken::new(client(), "refresh-token")),
+        Box::new(OAuth2::public(URL, "id").param("api_key", secret)),
+        Box::new(JwtBearer::new(URL, rsa()).issuer("i").param("api_key", secret)),
+    ]
+}
+
+#[test]
+fn every_provider_refuses_blanks_around_a_secret_and_control_characters_in_it() {
+    for provider in with_secret("hun ter2") {
+        provider.check().unwrap();
+    }
+    for secret in [
+        " hunter2",
+        "hunter2 ",
+        "hunter2\n",
+        "hunter2\r\n",
+        "\u{feff}hunter2",
+        "hunter2\u{200b}",
+        "\u{a0}hunter2",
+        "hun\nter2",
+        "hun\tter2",
+        "hun\0ter2",
+        "hun\u{7f}ter2",
+    ] {
+        for provider in with_secret(secret) {
+            let error = provider.check().expect_err(provider.name());
+            let text = error.to_string();
+            assert_eq!(error.kind(), ErrorKind::Config, "{text}");
+            assert!(text.contains("blanks or line breaks") || text.contains("control character"), "{text}");
+            assert!(!text.contains("hun"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_ids_and_scopes_of_every_oauth2_client_have_no_line_breaks() {
+    for (provider, setting) in [
+        (Box::new(OAuth2::new(URL, "id\n", "s")) as Box<dyn Provider>, "client id"),
+        (Box::new(OAuth2::new(URL, "i\nd", "s")), "client id"),
+        (Box::new(OAuth2::new(URL, "id", "s").scope("a\n")), "scope"),
+        (Box::new(OAuth2::new(URL, "id", "s").audience(" a")), "audience"),
+        (Box::new(OAuth2::new(URL, "id", "s").resource("a\r\n")), "resource"),
+        (Box::new(JwtBearer::new(URL, rsa()).issuer("i").subject("s\n")), "subject"),
+        (Box::new(JwtBearer::new(URL, rsa()).issuer("i").scope("s\n")), "scope"),
+        (Box::new(Entra::new("contoso.example", "id\n", "s")), "client id"),
+    ] {
+        let error = provider.check().expect_err(setting).to_string();
+        assert!(error.contains(setting), "{error}");
+    }
+}
+
+#[test]
+fn a_parameter_may_be_a_document_of_several_lines() {
+    for document in ["{\n  \"id_token\": null\n}\n", "[\n1\n]", RSA] {
+        OAuth2::new(URL, "id", "s").param("claims", document).check().unwrap();
+    }
+}
+
+/// Writes a file for a test, in a folder that the build owns.
+fn file(name: &str, text: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("provider_settings");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn files_of_documents_may_begin_with_a_byte_order_mark_and_end_with_line_breaks() {
+    let pem = file("bom.pem", &format!("\u{feff}{RSA}\n\n"));
+    let certificate = file("bom.crt", &format!("\u{feff}{}", certificate_pem(RSA)));
+    let json = serde_json::json!({"type": "service_account", "client_email": "a@b", "private_key": RSA}).to_string();
+    SigningKey::from_pem_file(pem).unwrap();
+    Certificate::from_pem_file(certificate).unwrap();
+    GoogleServiceAccount::from_file(file("bom.json", &format!("\u{feff}{json}\r\n"))).unwrap();
+    GoogleServiceAccount::from_json(format!("\u{feff}{json}\n")).unwrap();
+}
+
+#[test]
+fn a_federated_assertion_loses_the_byte_order_mark_and_the_line_break_of_its_file() {
+    let host = answering(GRANTED);
+    let federated = |text: &'static str| {
+        Entra::federated("contoso.example", "app", move || Ok(Secret::from(text))).authority(host.url())
+    };
+    let grant = federated("\u{feff}the.asser.tion\r\n").fetch(&context()).unwrap();
+    assert_eq!(grant.token().expose(), "t-1");
+    let (_, _, body) = host.request();
+    assert!(body.ends_with("&client_assertion=the.asser.tion"), "{body}");
+    let error = federated("the.asser.tion\n\n").fetch(&context()).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::Config, "entra: the federated assertion has blanks or line breaks around it; remove them")
+    );
+    assert_eq!(host.calls(), 1);
+}
+
+#[test]
+fn a_wrong_secret_is_the_error_of_the_manager_before_any_request() {
+    let error = TokenManager::builder(OAuth2::new(URL, "id", "hunter2\n")).build().unwrap_err();
+    assert_eq!(error.to_string(), "oauth2: the client secret has blanks or line breaks around it; remove them");
+}
