@@ -357,7 +357,7 @@ fn a_code_that_is_the_secret_is_not_shown() {
     for code in ["hunter2", "x-hunter2-y", "assertion-1"] {
         let host = canned(reply("400 Bad Request", "", &format!(r#"{{"error":"{code}","errcode":"{code}"}}"#)));
         let errors = [
-            oauth2(&host).param("client_assertion", "assertion-1").fetch(&context()).unwrap_err(),
+            oauth2(&host).param("assertion", "assertion-1").fetch(&context()).unwrap_err(),
             wecom(&host).fetch(&context()).unwrap_err(),
         ];
         for error in &errors[..if code == "assertion-1" { 1 } else { 2 }] {

@@ -11,7 +11,8 @@ use evertoken::provider::oauth2::{ClientAuth, JwtBearer, SigningKey};
 use evertoken::provider::wechat::{WeChatClassic, WeChatComponent};
 use evertoken::provider::wecom::{WeComServiceProvider, WeComSuite};
 use evertoken::{
-    DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, OAuth2, RefreshToken, Secret, TokenManager, WeChat, WeCom,
+    DeviceSignIn, DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, OAuth2, RefreshToken, Secret, TokenManager,
+    WeChat, WeCom,
 };
 
 use crate::assertions::{RSA, certificate_pem, rsa};
@@ -148,4 +149,51 @@ fn a_federated_assertion_loses_the_byte_order_mark_and_the_line_break_of_its_fil
 fn a_wrong_secret_is_the_error_of_the_manager_before_any_request() {
     let error = TokenManager::builder(OAuth2::new(URL, "id", "hunter2\n")).build().unwrap_err();
     assert_eq!(error.to_string(), "oauth2: the client secret has blanks or line breaks around it; remove them");
+}
+
+#[test]
+fn a_parameter_that_the_provider_sets_itself_is_refused_with_the_name_of_its_setting() {
+    let client = || OAuth2::new(URL, "id", "s");
+    let bearer = || JwtBearer::new(URL, rsa()).issuer("i");
+    for (provider, text) in [
+        (Box::new(client().param("grant_type", "x")) as Box<dyn Provider>, "grant_type itself; use `grant_type(..)`"),
+        (Box::new(client().param("scope", "x")), "scope itself; use `scope(..)`"),
+        (Box::new(client().param("audience", "x")), "audience itself; use `audience(..)`"),
+        (Box::new(client().param("resource", "x")), "resource itself; use `resource(..)`"),
+        (Box::new(client().param("client_secret", "x")), "client_secret itself; pass it to `OAuth2::new(..)`"),
+        (Box::new(client().param("client_assertion", "x")), "client_assertion itself; use `private_key_jwt(..)`"),
+        (Box::new(client().param("client_assertion_type", "x")), "client_assertion_type itself; "),
+        (Box::new(client().auth(ClientAuth::Post).param("client_id", "x")), "client_id itself; pass it to "),
+        (Box::new(RefreshToken::new(client().param("refresh_token", "x"), "r")), "refresh_token itself; pass it to "),
+        (Box::new(RefreshToken::new(client().param("grant_type", "x"), "r")), "grant_type itself; "),
+        (Box::new(RefreshToken::new(client().grant_type("x"), "r")), "remove `grant_type`"),
+        (Box::new(bearer().param("grant_type", "x")), "grant_type itself; remove it"),
+        (Box::new(bearer().param("assertion", "x")), "assertion itself; remove it"),
+        (Box::new(bearer().param("scope", "x")), "scope itself; use `scope(..)`"),
+        (Box::new(client().param("", "x")), "a parameter has no name"),
+        (Box::new(client().grant_type("")), "the grant type is empty"),
+    ] {
+        let error = provider.check().expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    for (client, text) in
+        [(client().param("device_code", "x"), "device_code itself"), (client().grant_type("x"), "remove `grant_type`")]
+    {
+        let error = DeviceSignIn::new("https://host.example/device", client).begin().unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    // A client that authenticates in a header does not send its id as a parameter, and some servers want both.
+    client().param("client_id", "id").param("account_id", "x").check().unwrap();
+    bearer().param("client_id", "id").check().unwrap();
+}
+
+#[test]
+fn a_client_may_have_a_grant_type_of_its_server() {
+    let host = answering(GRANTED);
+    let provider = OAuth2::new(host.url(), "id", "s").grant_type("account_credentials").param("account_id", "a");
+    provider.check().unwrap();
+    provider.fetch(&context()).map(drop).unwrap();
+    assert_eq!(host.request().2, "grant_type=account_credentials&account_id=a");
+    assert_ne!(provider.identity(), OAuth2::new(host.url(), "id", "s").param("account_id", "a").identity());
 }

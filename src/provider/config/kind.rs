@@ -248,7 +248,7 @@ macro_rules! client_fields {
     };
 }
 
-client_fields!(OAuth2Fields {});
+client_fields!(OAuth2Fields { grant_type: Option<String> });
 client_fields!(RefreshTokenFields { refresh_token: SecretFrom });
 
 #[derive(Clone, Debug, Deserialize)]
@@ -444,7 +444,7 @@ impl Kind {
                 boxed(with(provider, base_url, ManagedIdentity::base_url))
             }
 
-            Kind::Oauth2(client) => boxed(client.client()?),
+            Kind::Oauth2(fields) => boxed(with(fields.client()?, &fields.grant_type, OAuth2::grant_type)),
             Kind::RefreshToken(fields) => {
                 boxed(RefreshToken::new(fields.client()?, fields.refresh_token.read("refresh_token")?))
             }

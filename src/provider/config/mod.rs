@@ -69,7 +69,7 @@ pub use environment::from_env;
 /// | `entra-federated` | `tenant`, `client_id`, *`assertion`*, \[`scope`\], \[`cloud`\], \[`authority`\] |
 /// | `bot-framework` | `app_id`, *`secret`*, \[`tenant`\], \[`cloud`\], \[`authority`\] |
 /// | `managed-identity` | `resource`, \[`client_id`\], \[`base_url`\] |
-/// | `oauth2` | those of a client, below |
+/// | `oauth2` | those of a client, below, \[`grant_type`\] |
 /// | `refresh-token` | *`refresh_token`*, and those of a client |
 /// | `jwt-bearer` | `token_url`, *`key`*, `issuer`, \[`key_id`\], \[`algorithm`\], \[`subject`\], \[`audience`\], \[`scope`\], \[`claims`\], \[`params`\], \[`default_lifetime`\] |
 /// | `google` | *`credentials`* (the JSON of the account), `scope`, \[`subject`\], \[`token_url`\] |

@@ -13,7 +13,9 @@ use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, check_default_lifetime, check_params, split_url};
+use crate::provider::oauth2::{
+    OAuthErrors, OwnParam, add_params_to_identity, check_default_lifetime, check_params, split_url,
+};
 use crate::provider::settings::{check_line, check_texts};
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
@@ -100,6 +102,8 @@ impl JwtBearer {
     }
 
     /// Adds a parameter to the request, such as `client_id`. The value is treated as a secret.
+    ///
+    /// `grant_type`, `assertion` and `scope` are set by the provider itself and are refused here.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> JwtBearer {
         self.params.push((name.into(), value.into()));
@@ -162,7 +166,7 @@ impl Provider for JwtBearer {
         check_texts(&[("issuer", &self.issuer)])
             .and_then(|()| check_line("the subject", self.subject.as_deref().unwrap_or_default()))
             .and_then(|()| check_line("the scope", self.scope.as_deref().unwrap_or_default()))
-            .and_then(|()| check_params(&self.params))
+            .and_then(|()| check_params(&self.params, OWN_PARAMS))
             .and_then(|()| check_default_lifetime(self.default_lifetime))
             .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
                 Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself; remove it"))),
@@ -212,6 +216,9 @@ const NAME: &str = "jwt-bearer";
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 const OWN_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "sub"];
+
+const OWN_PARAMS: &[OwnParam] =
+    &[("assertion", "remove it"), ("grant_type", "remove it"), ("scope", "use `scope(..)`")];
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 

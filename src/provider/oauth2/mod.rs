@@ -113,10 +113,23 @@ fn check_default_lifetime(lifetime: Duration) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks the values of further parameters of a request.
-fn check_params(params: &[(String, Secret)]) -> Result<(), Error> {
-    params.iter().try_for_each(|(name, value)| check_line_or_document(&format!("the parameter {name}"), value.expose()))
+/// Checks further parameters of a request. A parameter in `own` is one that the provider sets itself, and would be sent
+/// twice, which RFC 6749, section 3.2 forbids.
+fn check_params(params: &[(String, Secret)], own: &[OwnParam]) -> Result<(), Error> {
+    for (name, value) in params {
+        if name.is_empty() {
+            return Err(Error::config("a parameter has no name; pass the name and the value"));
+        }
+        if let Some((_, advice)) = own.iter().find(|(own, _)| own == name) {
+            return Err(Error::config(format!("the provider sends the parameter {name} itself; {advice}")));
+        }
+        check_line_or_document(&format!("the parameter {name}"), value.expose())?;
+    }
+    Ok(())
 }
+
+/// The name of a parameter that a provider sets itself, and what to do instead of setting it.
+type OwnParam = (&'static str, &'static str);
 
 /// Splits a URL into the part before the query and the query, which may contain a secret.
 fn split_url(url: &str) -> (&str, &str) {

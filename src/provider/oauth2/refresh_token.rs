@@ -78,7 +78,7 @@ impl Provider for RefreshToken {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("refresh token", self.initial_refresh_token.expose())])
-            .and_then(|()| self.client.check_settings())
+            .and_then(|()| self.client.check_settings_for(&[("refresh_token", "pass it to `RefreshToken::new(..)`")]))
             .map_err(|error| error.of(NAME))
     }
 
