@@ -6,7 +6,7 @@ use std::{env, fs};
 use evertoken::provider::Provider;
 use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
 use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp};
-use evertoken::provider::microsoft::{BotFramework, Certificate};
+use evertoken::provider::microsoft::{BotFramework, Certificate, Cloud};
 use evertoken::provider::oauth2::{ClientAuth, JwtBearer, SigningKey};
 use evertoken::provider::wechat::{WeChatClassic, WeChatComponent};
 use evertoken::provider::wecom::{WeComServiceProvider, WeComSuite};
@@ -15,7 +15,7 @@ use evertoken::{
     WeChat, WeCom,
 };
 
-use crate::assertions::{RSA, certificate_pem, rsa};
+use crate::assertions::{Assertion, RSA, certificate, certificate_pem, rsa};
 use crate::common::answering;
 use crate::kinds::context;
 
@@ -196,4 +196,20 @@ fn a_client_may_have_a_grant_type_of_its_server() {
     provider.fetch(&context()).map(drop).unwrap();
     assert_eq!(host.request().2, "grant_type=account_credentials&account_id=a");
     assert_ne!(provider.identity(), OAuth2::new(host.url(), "id", "s").param("account_id", "a").identity());
+}
+
+#[test]
+fn entra_signs_for_the_clouds_own_url_whatever_gateway_passes_the_request_on() {
+    for (cloud, own) in [
+        (Cloud::Public, "https://login.microsoftonline.com"),
+        (Cloud::UsGovernment, "https://login.microsoftonline.us"),
+        (Cloud::China, "https://login.partner.microsoftonline.cn"),
+    ] {
+        let host = answering(GRANTED);
+        let provider = Entra::certificate("contoso.example", "app", certificate(), rsa()).cloud(cloud);
+        provider.authority(host.url()).fetch(&context()).map(drop).unwrap();
+        let (_, _, body) = host.request();
+        let (assertion, _) = Assertion::in_form(&body, "client_assertion");
+        assert_eq!(assertion.claims["aud"], format!("{own}/contoso.example/oauth2/v2.0/token"));
+    }
 }
