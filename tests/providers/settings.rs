@@ -18,6 +18,7 @@ use evertoken::{
 use crate::assertions::{Assertion, RSA, certificate, certificate_pem, rsa};
 use crate::common::answering;
 use crate::kinds::context;
+use crate::logs::{logged, record_logs};
 
 const URL: &str = "https://host.example/token";
 
@@ -212,4 +213,21 @@ fn entra_signs_for_the_clouds_own_url_whatever_gateway_passes_the_request_on() {
         let (assertion, _) = Assertion::in_form(&body, "client_assertion");
         assert_eq!(assertion.claims["aud"], format!("{own}/contoso.example/oauth2/v2.0/token"));
     }
+}
+
+#[test]
+fn a_scope_that_the_server_left_out_is_one_warning_and_the_token_is_used() {
+    record_logs();
+    let host = answering(r#"{"access_token":"t-1","expires_in":60,"scope":"orders.read hunter2"}"#);
+    let client = OAuth2::new(host.url(), "id", "s").scope("orders.read orders.write openid");
+    let bearer = JwtBearer::new(host.url(), rsa()).issuer("i").scope("orders.read ledger.write");
+    for _ in 0..3 {
+        assert_eq!(client.clone().fetch(&context()).unwrap().token().expose(), "t-1");
+        assert_eq!(bearer.clone().fetch(&context()).unwrap().token().expose(), "t-1");
+    }
+    let logged = logged();
+    for scope in ["orders.write", "ledger.write"] {
+        assert_eq!(logged.matches(&format!("without the scope {scope:?}")).count(), 1, "{logged}");
+    }
+    assert!(!logged.contains("hunter2"), "{logged}");
 }

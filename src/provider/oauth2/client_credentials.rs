@@ -10,6 +10,7 @@ use crate::http::{Json, form_encoded};
 use crate::key::Identity;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Signer, SigningKey};
+use crate::provider::oauth2::scope::ScopeWarning;
 use crate::provider::oauth2::{
     ASSERTION_TYPE, OAuthErrors, OwnParam, add_params_to_identity, assertion, check_default_lifetime, check_params,
     client_assertion, split_url,
@@ -60,6 +61,7 @@ pub struct OAuth2 {
     resources: Vec<String>,
     params: Vec<(String, Secret)>,
     default_lifetime: Duration,
+    scope_warning: ScopeWarning,
 }
 
 /// How a client authenticates at the token endpoint.
@@ -102,6 +104,7 @@ impl OAuth2 {
             resources: Vec::new(),
             params: Vec::new(),
             default_lifetime: Profile::default().default_lifetime,
+            scope_warning: ScopeWarning::default(),
         }
     }
 
@@ -135,6 +138,8 @@ impl OAuth2 {
     }
 
     /// Sets the scopes of the token (`scope`), separated by blanks. Default: none, the server decides.
+    ///
+    /// When the server grants less, a log warning names the missing scopes, and the token is used.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> OAuth2 {
         OAuth2 { scope: Some(scope.into()), ..self }
@@ -217,7 +222,9 @@ impl OAuth2 {
         };
         let params = self.params.iter().map(|(_, value)| value);
         let secrets: Vec<_> = params.chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
-        errors.accept(&request.send()?, &secrets)
+        let json = errors.accept(&request.send()?, &secrets)?;
+        self.scope_warning.check(NAME, self.scope.as_deref().unwrap_or_default(), &json);
+        Ok(json)
     }
 
     /// Adds the client's settings to the parameters of a request.

@@ -12,8 +12,9 @@ use crate::key::Identity;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::jwt_bearer::exchange;
+use crate::provider::oauth2::scope::ScopeWarning;
 use crate::provider::settings::{check_line, check_texts, file_text, read_file};
-use crate::provider::{Context, Grant, Profile, Provider};
+use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
 /// Fetches access tokens of a Google service account, from the service account JSON file (`"type": "service_account"`)
@@ -39,6 +40,7 @@ pub struct GoogleServiceAccount {
     token_url: String,
     scope: String,
     subject: Option<String>,
+    scope_warning: ScopeWarning,
 }
 
 /// The fields of the service account JSON. `private_key` is moved into a [`Secret`] right after parsing.
@@ -106,7 +108,15 @@ impl GoogleServiceAccount {
         };
         let token_url = file.token_uri.unwrap_or_else(|| TOKEN_URL.to_owned());
         let audience = token_url.clone();
-        Ok(GoogleServiceAccount { email, key, audience, token_url, scope: String::new(), subject: None })
+        Ok(GoogleServiceAccount {
+            email,
+            key,
+            audience,
+            token_url,
+            scope: String::new(),
+            subject: None,
+            scope_warning: ScopeWarning::default(),
+        })
     }
 
     /// Sets the scopes of the token, separated by blanks. Required.
@@ -142,7 +152,9 @@ impl GoogleServiceAccount {
             more: Default::default(),
         };
         let assertion = sign(Signer::Key(&self.key), None, &claims)?;
-        exchange(http, &self.token_url, &assertion, &[], &[&assertion])
+        let json = exchange(http, &self.token_url, &assertion, &[], &[&assertion])?;
+        self.scope_warning.check(NAME, &self.scope, &json);
+        parse_grant(json)
     }
 }
 

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
-use crate::http::Http;
+use crate::http::{Http, Json};
 use crate::key::Identity;
 use crate::name::unique_name;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
+use crate::provider::oauth2::scope::ScopeWarning;
 use crate::provider::oauth2::{
     OAuthErrors, OwnParam, add_params_to_identity, check_default_lifetime, check_params, split_url,
 };
@@ -49,6 +50,7 @@ pub struct JwtBearer {
     claims: Map<String, Value>,
     params: Vec<(String, Secret)>,
     default_lifetime: Duration,
+    scope_warning: ScopeWarning,
 }
 
 impl JwtBearer {
@@ -66,6 +68,7 @@ impl JwtBearer {
             claims: Map::new(),
             params: Vec::new(),
             default_lifetime: Profile::default().default_lifetime,
+            scope_warning: ScopeWarning::default(),
         }
     }
 
@@ -132,7 +135,9 @@ impl JwtBearer {
         let more: Vec<_> = scope.chain(params).collect();
         let mut secrets: Vec<_> = self.params.iter().map(|(_, value)| value).collect();
         secrets.push(&assertion);
-        exchange(http, &self.token_url, &assertion, &more, &secrets)
+        let json = exchange(http, &self.token_url, &assertion, &more, &secrets)?;
+        self.scope_warning.check(NAME, self.scope.as_deref().unwrap_or_default(), &json);
+        parse_grant(json)
     }
 }
 
@@ -197,18 +202,18 @@ impl fmt::Debug for JwtBearer {
     }
 }
 
-/// Sends the assertion, and `more` as further parameters, and reads the grant from the reply.
+/// Sends the assertion, and `more` as further parameters, and returns the JSON of the reply.
 pub(super) fn exchange(
     http: &Http,
     token_url: &str,
     assertion: &Secret,
     more: &[(&str, &str)],
     secrets: &[&Secret],
-) -> Result<Grant, Error> {
+) -> Result<Json, Error> {
     let mut form = vec![("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
     form.extend(more);
     let reply = http.post_form(token_url, &form).send()?;
-    parse_grant(ERRORS.accept(&reply, secrets)?)
+    ERRORS.accept(&reply, secrets)
 }
 
 const NAME: &str = "jwt-bearer";

@@ -17,6 +17,11 @@
 //! the HTTP status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own,
 //! which apply before the rules of the standard: `invalid_grant` means a wrong assertion in one grant and a refused
 //! refresh token in another.
+//!
+//! # Scope
+//!
+//! A server may grant less than the asked `scope`. The token is used, and one log warning names the scopes that are
+//! missing. A new warning comes when other scopes are missing.
 
 mod assertion;
 pub(crate) mod client_credentials;
@@ -24,6 +29,7 @@ pub(crate) mod device;
 pub(crate) mod google;
 mod jwt_bearer;
 pub(crate) mod refresh_token;
+mod scope;
 
 pub use client_credentials::ClientAuth;
 pub use jwt_bearer::JwtBearer;
