@@ -368,6 +368,24 @@ fn a_code_that_is_the_secret_is_not_shown() {
 }
 
 #[test]
+fn a_code_that_is_the_secret_in_another_encoding_is_not_told() {
+    // The value of the header `Authorization: Basic`, a part of it, and the secret alone.
+    for code in
+        ["aWQ6aHVudGVyMg", "OmhvcnNlLWh1bnRlcjI", "aHVudGVyMg", "68756e74657232", "HUNTER2", "Basic.aWQ6aHVudGVyMg"]
+    {
+        let body = format!(r#"{{"error":"{code}","errcode":"{code}","request_id":"{code}"}}"#);
+        let host = canned(reply("400 Bad Request", "", &body));
+        for error in [oauth2(&host).fetch(&context()).unwrap_err(), wecom(&host).fetch(&context()).unwrap_err()] {
+            assert_eq!((error.code(), error.request_id()), (None, None), "{code}");
+            assert!(!format!("{error} {error:?}").contains(code));
+        }
+    }
+    let host = canned(reply("400 Bad Request", "", r#"{"error":"YmFuYW5hNw","request_id":"r-1"}"#));
+    let error = oauth2(&host).fetch(&context()).unwrap_err();
+    assert_eq!((error.code(), error.request_id()), (Some("YmFuYW5hNw"), Some("r-1")));
+}
+
+#[test]
 fn no_provider_shows_a_secret() {
     let url = "https://host.example/token?key=hunter2";
     let oauth2 = OAuth2::new(url, "the-id", "hunter2").param("assertion", "hunter2");

@@ -220,8 +220,12 @@ impl OAuth2 {
             ClientAuth::BasicRaw => request.basic(&self.client_id, &self.secret),
             _ => request,
         };
+        // The query of the URL may contain a key of the server's gateway.
+        let query: Vec<_> = split_url(url).1.split(['&', '=']).map(Secret::from).collect();
+        let query = query.iter().filter(|part| part.expose().len() >= MIN_QUERY_SECRET);
         let params = self.params.iter().map(|(_, value)| value);
-        let secrets: Vec<_> = params.chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
+        let secrets: Vec<_> =
+            query.chain(params).chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
         let json = errors.accept(&request.send()?, &secrets)?;
         self.scope_warning.check(NAME, self.scope.as_deref().unwrap_or_default(), &json);
         Ok(json)
@@ -366,6 +370,9 @@ impl fmt::Debug for OAuth2 {
 }
 
 const NAME: &str = "oauth2";
+
+/// A shorter part of the URL's query is no secret, but may be a part of an error code.
+const MIN_QUERY_SECRET: usize = 6;
 
 const NO_KEY: &str = "there is no key to sign with; build the client with `OAuth2::private_key_jwt`";
 
