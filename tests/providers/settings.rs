@@ -1,15 +1,17 @@
 //! What a program, a file or a variable may set, and what the checks refuse before anything is sent.
 
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{env, fs};
 
-use evertoken::provider::Provider;
 use evertoken::provider::dingtalk::{DingTalkAuthorizedCorp, DingTalkClassic, DingTalkSuite, DingTalkUnified};
 use evertoken::provider::feishu::{FeishuAppToken, FeishuOAuth, FeishuStoreApp};
 use evertoken::provider::microsoft::{BotFramework, Certificate, Cloud};
 use evertoken::provider::oauth2::{ClientAuth, JwtBearer, SigningKey};
 use evertoken::provider::wechat::{WeChatClassic, WeChatComponent};
 use evertoken::provider::wecom::{WeComServiceProvider, WeComSuite};
+use evertoken::provider::{Grant, Provider, ServiceResponse, from_fn};
+use evertoken::ureq::http::HeaderMap;
 use evertoken::{
     DeviceSignIn, DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, OAuth2, RefreshToken, Secret, TokenManager,
     WeChat, WeCom,
@@ -230,4 +232,21 @@ fn a_scope_that_the_server_left_out_is_one_warning_and_the_token_is_used() {
         assert_eq!(logged.matches(&format!("without the scope {scope:?}")).count(), 1, "{logged}");
     }
     assert!(!logged.contains("hunter2"), "{logged}");
+}
+
+#[test]
+fn a_closure_can_say_which_responses_refuse_the_token() {
+    let closure = || from_fn("own", |_| Ok(Grant::new("t-1", Duration::from_secs(60))));
+    let judged = closure().verdict(|response| match response.body() {
+        b"40101" => Verdict::Rejected,
+        _ => response.http_verdict(),
+    });
+    let headers = HeaderMap::new();
+    let of = |provider: &dyn Provider, status, body| provider.verdict(&ServiceResponse::new(status, &headers, body));
+    assert_eq!(of(&judged, 200, b"40101"), Verdict::Rejected);
+    assert_eq!(of(&closure(), 200, b"40101"), Verdict::Accepted);
+    for provider in [judged, closure()] {
+        assert_eq!(of(&provider, 200, b"1"), Verdict::Accepted);
+        assert_eq!(of(&provider, 401, b"1"), Verdict::Rejected);
+    }
 }
