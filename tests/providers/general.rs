@@ -332,7 +332,7 @@ fn codes_of_oauth2_count_whatever_the_status() {
 fn unknown_codes_of_oauth2_leave_the_kind_to_the_status() {
     for (status, kind) in [
         ("200 OK", ErrorKind::InvalidResponse),
-        ("400 Bad Request", ErrorKind::InvalidResponse),
+        ("400 Bad Request", ErrorKind::InvalidCredentials),
         ("401 Unauthorized", ErrorKind::InvalidCredentials),
         ("500 Oops", ErrorKind::Unavailable),
     ] {

@@ -14,7 +14,7 @@ use evertoken::provider::{Grant, Provider, ServiceResponse, from_fn};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{
     DeviceSignIn, DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, OAuth2, RefreshToken, Secret, TokenManager,
-    WeChat, WeCom,
+    Verdict, WeChat, WeCom,
 };
 
 use crate::assertions::{Assertion, RSA, certificate, certificate_pem, rsa};

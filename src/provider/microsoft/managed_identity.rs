@@ -211,7 +211,7 @@ const UPDATING: &str = "the endpoint of managed identities is being updated, or 
 
 const REFUSED: &str = "the endpoint refused the managed identity; check that one is assigned, and the resource";
 
-const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], unknown_refusal: REFUSED, ..OAuthErrors::STANDARD };
 
 const ERROR_RULES: &[ErrorRule] = &[
     (

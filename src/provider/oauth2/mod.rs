@@ -58,14 +58,20 @@ pub(super) struct OAuthErrors {
     pub(super) rules: &'static [&'static [ErrorRule]],
     /// Reads the vendor's own code, which some vendors add to the standard's `error`.
     pub(super) vendor_code: fn(&Json) -> Option<String>,
+    /// The text for an `error` that no rule has, in a response with HTTP 400 or 401.
+    pub(super) unknown_refusal: &'static str,
     /// How long to wait after a throttling error without `Retry-After`.
     pub(super) default_retry_after: Duration,
 }
 
 impl OAuthErrors {
     /// The errors of the standard, without additions.
-    pub(super) const STANDARD: OAuthErrors =
-        OAuthErrors { rules: &[], vendor_code: |_| None, default_retry_after: Duration::from_secs(5) };
+    pub(super) const STANDARD: OAuthErrors = OAuthErrors {
+        rules: &[],
+        vendor_code: |_| None,
+        unknown_refusal: UNKNOWN_REFUSAL,
+        default_retry_after: Duration::from_secs(5),
+    };
 
     /// Returns the JSON object in a reply of the token endpoint, or the error that the reply reports. `secrets` were
     /// sent in the request and must not appear in the error.
@@ -94,6 +100,10 @@ impl OAuthErrors {
         match own.and_then(find).or_else(|| find(word)) {
             // HTTP 429 is a throttling error whatever code the reply has.
             Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
+            // RFC 6749, section 5.2: the server understood the request and refused it. Another try has the same answer.
+            _ if matches!(reply.status(), 400 | 401) => {
+                by_status.recast(ErrorKind::InvalidCredentials, self.unknown_refusal)
+            }
             _ if reply.is_success() => by_status.recast(
                 ErrorKind::InvalidResponse,
                 "the token endpoint refused the request with a code that is unknown to this crate",
@@ -193,5 +203,8 @@ const STANDARD_ERROR_RULES: &[ErrorRule] = &[
         "the server does not support this grant type; check that token_url is the token endpoint",
     ),
 ];
+
+const UNKNOWN_REFUSAL: &str = "the server refused the request with an error that is unknown to this crate; look up the \
+                               error's code at the server";
 
 const INTERNAL_ERROR: &str = "the server reports an internal error";
