@@ -196,8 +196,23 @@ impl OAuth2 {
         self.exchange_at(&self.token_url, context, grant, secrets, errors)
     }
 
+    /// Asks the device authorization endpoint of the same server for a code (RFC 8628, section 3.1).
+    ///
+    /// `client_id` is a required parameter there, also for a client that authenticates in a header. Servers that are
+    /// built with oauthlib refuse a request without it.
+    pub(super) fn request_device_code(
+        &self,
+        url: &str,
+        context: &Context,
+        errors: &OAuthErrors,
+    ) -> Result<Json, Error> {
+        let is_missing = !self.sends_client_id() && self.params.iter().all(|(name, _)| name != "client_id");
+        let id = is_missing.then_some(("client_id", self.client_id.as_str()));
+        self.exchange_at(url, context, id.as_slice(), &[], errors)
+    }
+
     /// Sends a request to another endpoint of the same server.
-    pub(super) fn exchange_at(
+    fn exchange_at(
         &self,
         url: &str,
         context: &Context,
