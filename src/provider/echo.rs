@@ -25,11 +25,11 @@ pub(super) fn quotes_secret(text: &str, secrets: &[&Secret]) -> bool {
     if text.len() > MAX_TEXT_LENGTH {
         return true;
     }
-    let text = Zeroizing::new(normalized(text));
-    secrets
-        .iter()
-        .filter(|secret| !secret.is_blank())
-        .any(|secret| encodings(secret.expose()).iter().any(|encoding| shares_text(&text, encoding)))
+    let folded = Zeroizing::new(normalized(text));
+    secrets.iter().map(|secret| secret.expose()).filter(|secret| !secret.trim().is_empty()).any(|secret| {
+        let is_long = secret.len() >= MIN_ENCODED_LENGTH;
+        text.contains(secret) || is_long && encodings(secret).iter().any(|encoding| shares_text(&folded, encoding))
+    })
 }
 
 /// Returns the encodings of a secret, in lower case and in the alphabet of base64.
@@ -74,6 +74,9 @@ const MAX_TEXT_LENGTH: usize = 256;
 /// shorter.
 const LONG_PART: usize = 16;
 
+/// A shorter secret is looked for as it is only: in another letter case most codes would contain it.
+const MIN_ENCODED_LENGTH: usize = 4;
+
 const MIN_BASE64_LENGTH: usize = 4;
 
 #[cfg(test)]
@@ -110,6 +113,7 @@ mod tests {
         for code in ["invalid_client", "40001", "AADSTS7000215", "c2ln", ""] {
             assert!(!quotes(code, secret) && !quotes(code, " "), "{code}");
         }
+        assert!(quotes("E-s-17", "s") && !quotes("AADSTS7000215", "s"), "a short secret");
         assert!(quotes(&"x".repeat(300), secret), "a text that is too long");
     }
 }
