@@ -146,7 +146,7 @@ impl Level {
         }
         let fields = ConfigValue::Fields(level.fields.clone().into_iter().collect());
         match Kind::deserialize(fields.clone()) {
-            Ok(kind) => Ok((fields, ProviderConfig(kind))),
+            Ok(kind) => Ok((fields, ProviderConfig::from(kind))),
             Err(error) => Err(level.config_error(&fields, error)),
         }
     }

@@ -507,7 +507,7 @@ impl ProviderConfig {
     /// Returns the source of the parent's tokens. Only the `expected` kinds can be the parent, which bounds the number
     /// of nested parents, too.
     fn source(&self, expected: &[&str], parents: Parents<'_>) -> Result<Arc<dyn TokenSource>, Error> {
-        if !expected.contains(&self.0.name()) {
+        if !expected.contains(&self.kind.name()) {
             return Err(Error::config(format!("parent: the provider must be {}", expected.join(" or "))));
         }
         parents(self)
@@ -516,18 +516,18 @@ impl ProviderConfig {
     /// Returns the base URL of the derived kind, or else of its parent: the parent's token must not be sent to another
     /// host unless the configuration says so.
     fn url_or(&self, own: &Option<Url>) -> Option<Url> {
-        own.clone().or_else(|| self.0.base_url())
+        own.clone().or_else(|| self.kind.base_url())
     }
 
     fn region(&self) -> Option<Region> {
-        match &self.0 {
+        match &self.kind {
             Kind::FeishuStoreApp { region, .. } => *region,
             _ => None,
         }
     }
 
     fn app_id(&self) -> &str {
-        match &self.0 {
+        match &self.kind {
             Kind::WechatComponent { app_id, .. } => app_id,
             _ => "",
         }
