@@ -13,8 +13,8 @@ use evertoken::provider::wecom::{WeComServiceProvider, WeComSuite};
 use evertoken::provider::{Grant, Provider, ServiceResponse, from_fn};
 use evertoken::ureq::http::HeaderMap;
 use evertoken::{
-    DeviceSignIn, DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, OAuth2, RefreshToken, Secret, TokenManager,
-    Verdict, WeChat, WeCom,
+    DeviceSignIn, DingTalk, Entra, ErrorKind, Feishu, GoogleServiceAccount, HttpConfig, OAuth2, RefreshToken, Secret,
+    TokenManager, Verdict, WeChat, WeCom,
 };
 
 use crate::assertions::{Assertion, RSA, certificate, certificate_pem, rsa};
@@ -248,5 +248,46 @@ fn a_closure_can_say_which_responses_refuse_the_token() {
     for provider in [judged, closure()] {
         assert_eq!(of(&provider, 200, b"1"), Verdict::Accepted);
         assert_eq!(of(&provider, 401, b"1"), Verdict::Rejected);
+    }
+}
+
+/// On Unix this address reaches the machine itself, and is none of its loopback addresses.
+#[cfg(unix)]
+const NOT_LOOPBACK: &str = "0.0.0.0";
+
+#[cfg(unix)]
+#[test]
+fn plain_http_to_a_host_that_the_program_names_is_sent_and_to_any_other_refused_early() {
+    let host = answering(GRANTED);
+    let url = format!("http://{NOT_LOOPBACK}:{}", host.port());
+    let provider = || OAuth2::new(&url, "id", "s");
+    for http in [HttpConfig::default(), HttpConfig::default().plain_http_to("keycloak")] {
+        let error = TokenManager::builder(provider()).http(http).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("would send a credential in plain HTTP"), "{error}");
+        assert!(error.to_string().contains("plain_http_to"), "{error}");
+    }
+    // No proxy sees what is sent in plain HTTP.
+    let http = HttpConfig::default().proxy("http://proxy.invalid:3128").plain_http_to(NOT_LOOPBACK);
+    let tokens = TokenManager::builder(provider()).http(http.clone()).build().unwrap();
+    assert_eq!(tokens.token().unwrap().expose(), "t-1");
+    assert_eq!(host.calls(), 1);
+    let wecom = WeCom::new("c", "s").base_url(&url);
+    assert!(TokenManager::builder(wecom).http(http.clone()).build().is_ok());
+    // A sign-in has its own HTTP configuration.
+    let sign_in = DeviceSignIn::new(format!("{url}/device"), provider());
+    assert!(sign_in.begin().unwrap_err().to_string().contains("plain HTTP"));
+    sign_in.http(http).begin().unwrap_err();
+    assert_eq!(host.calls(), 2);
+    // The setting of one manager is none of another's.
+    assert!(TokenManager::builder(provider()).build().is_err());
+}
+
+#[test]
+fn a_host_of_plain_http_is_a_name_or_an_address() {
+    for wrong in ["http://keycloak", "keycloak:8080", "keycloak/token", ""] {
+        let http = HttpConfig::default().plain_http_to(wrong);
+        let error = TokenManager::builder(WeCom::new("c", "s")).http(http).build().unwrap_err();
+        assert!(error.to_string().contains("plain_http_to"), "{error}");
     }
 }

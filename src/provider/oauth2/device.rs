@@ -73,8 +73,10 @@ impl DeviceSignIn {
     }
 
     fn begin_sign_in(&self) -> Result<DevicePrompt, Error> {
-        self.client.check_settings_for(&[("device_code", "remove it")])?;
-        check_url_setting("device_url", &self.device_url)?;
+        self.http.allowing_plain_http(|| {
+            self.client.check_settings_for(&[("device_code", "remove it")])?;
+            check_url_setting("device_url", &self.device_url)
+        })?;
         self.http.check()?;
         let context = Context::new(self.http.clone(), self.http.whole_timeout());
         let mut json = self.client.request_device_code(&self.device_url, &context, &ERRORS)?;
