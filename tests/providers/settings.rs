@@ -18,9 +18,9 @@ use evertoken::{
 };
 
 use crate::assertions::{Assertion, RSA, certificate, certificate_pem, rsa};
-use crate::common::answering;
+use crate::common::http_host::answering;
+use crate::common::logs::{logged, record_logs};
 use crate::kinds::context;
-use crate::logs::{logged, record_logs};
 
 const URL: &str = "https://host.example/token";
 

@@ -8,7 +8,7 @@ use evertoken::provider::Provider;
 use evertoken::provider::oauth2::ClientAuth;
 use evertoken::{DeviceSignIn, Error, ErrorKind, OAuth2, RefreshToken, TokenManager};
 
-use crate::common::{Canned, answering, canned, host, reply};
+use crate::common::http_host::{Canned, answering, canned, host, reply};
 use crate::kinds::context;
 
 fn refused(status: &str, body: &str) -> Error {
