@@ -381,7 +381,7 @@ impl TokenManagerBuilder {
     /// Checks the provider and reads its properties. A provider is the user's code, so even these functions may panic.
     fn describe_provider(&self) -> (ProviderDescription, Option<Error>) {
         let described = catch_panic(|| {
-            self.provider.check()?;
+            self.http.allowing_plain_http(|| self.provider.check())?;
             Ok(ProviderDescription {
                 identity: self.provider.identity(),
                 profile: self.provider.profile(),

@@ -21,8 +21,9 @@ use crate::secret::Secret;
 
 /// Sends the requests of a provider.
 ///
-/// Requests go to HTTPS addresses, or to loopback. Redirects are not followed, one deadline bounds the whole exchange,
-/// and a response has at most 128 KiB. Errors name the host, and never a parameter, a header value or a body.
+/// Requests go to HTTPS addresses, to loopback, or to a host of [`HttpConfig::plain_http_to`]. Redirects are not followed,
+/// one deadline bounds the whole exchange, and a response has at most 128 KiB. Errors name the host, and never a
+/// parameter, a header value or a body.
 #[derive(Clone)]
 pub struct Http {
     config: Arc<HttpConfig>,
@@ -77,10 +78,10 @@ impl Http {
         }
     }
 
-    /// Sends `request` and reads the whole response. Requests to loopback never go through a proxy.
+    /// Sends `request` and reads the whole response. Requests to loopback or in plain HTTP never go through a proxy.
     fn exchange(&self, mut request: Request<impl AsSendBody>, proxy: ProxyUse) -> Result<TokenResponse, Error> {
         let secure = request.uri().scheme_str() == Some("https");
-        let direct = proxy == ProxyUse::Never || request.uri().host().is_some_and(is_loopback);
+        let direct = proxy == ProxyUse::Never || !secure || request.uri().host().is_some_and(is_loopback);
         if let Some(name) = self.config.user_agent_value()? {
             request.headers_mut().insert(header::USER_AGENT, name);
         }
@@ -228,7 +229,8 @@ impl TokenRequest {
     /// Joins URL and query. The query can contain secrets, so the joined address is built here only and never stored.
     fn address(&self) -> Result<Uri, Error> {
         let mark = if self.query.is_empty() { "" } else { "?" };
-        let allows_http = if self.link_local { is_link_local } else { is_loopback };
+        let is_near = if self.link_local { is_link_local } else { is_loopback };
+        let allows_http = |host: &str| is_near(host) || self.http.config.plain_http_hosts.contains(host);
         parse_url(&Zeroizing::new([&self.url, mark, &self.query].concat()), allows_http).map_err(Error::config)
     }
 

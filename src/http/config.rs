@@ -10,6 +10,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy};
 
 use super::proxy;
+use super::url::PlainHttpHosts;
 use crate::error::Error;
 use crate::lock::lock;
 use crate::secret::Secret;
@@ -41,6 +42,7 @@ pub struct HttpConfig {
     /// `extra_root_pem` links these half a megabyte beside the copy inside `ureq`.
     public_roots: fn() -> Vec<Certificate<'static>>,
     platform_roots: bool,
+    pub(super) plain_http_hosts: PlainHttpHosts,
     custom_agent: Option<Agent>,
     shared: Arc<SharedAgent>,
 }
@@ -95,6 +97,26 @@ impl HttpConfig {
         HttpConfig { proxy: ProxyMode::Direct, shared: Arc::default(), ..self }
     }
 
+    /// Sends credentials to `host` **in plain HTTP**, if the URL of a provider says `http://`: everybody on the way can read
+    /// and change them. For a host inside a cluster or a compose network, whose traffic never leaves the machine or is
+    /// encrypted below HTTP. Call again to add more hosts. Default: none.
+    ///
+    /// `host` is a name or an address as the URL has it, without scheme and port. Plain HTTP to loopback is always allowed.
+    /// A request in plain HTTP never goes through a proxy.
+    ///
+    /// ```
+    /// use evertoken::{HttpConfig, OAuth2, TokenManager};
+    ///
+    /// let provider = OAuth2::new("http://keycloak:8080/token", "client-id", "client-secret");
+    /// let tokens = TokenManager::builder(provider).http(HttpConfig::default().plain_http_to("keycloak")).build()?;
+    /// # Ok::<(), evertoken::Error>(())
+    /// ```
+    #[must_use]
+    pub fn plain_http_to(mut self, host: impl AsRef<str>) -> HttpConfig {
+        self.plain_http_hosts.add(host.as_ref());
+        self
+    }
+
     /// Trusts the certificates in this PEM text in addition to the public ones. Further calls add more.
     #[must_use]
     pub fn extra_root_pem(mut self, pem: impl AsRef<[u8]>) -> HttpConfig {
@@ -128,11 +150,22 @@ impl HttpConfig {
             let text = "proxy and root certificates of an agent of your own are set on the agent, not on HttpConfig";
             return Err(Error::config(text));
         }
+        if !self.plain_http_hosts.are_hosts() {
+            return Err(Error::config(
+                "a host of plain_http_to is no host name or address; write it without scheme, port and path",
+            ));
+        }
         self.user_agent_value()?;
         if let ProxyMode::Proxy(url) = &self.proxy {
             proxy::from_setting(url.expose())?;
         }
         self.tls().map(drop)
+    }
+
+    /// Runs the checks of a provider that will use this configuration: plain HTTP to the hosts of
+    /// [`plain_http_to`](HttpConfig::plain_http_to) passes.
+    pub(crate) fn allowing_plain_http<T>(&self, check: impl FnOnce() -> T) -> T {
+        self.plain_http_hosts.during(check)
     }
 
     /// Returns how long a whole exchange may take.
@@ -207,6 +240,7 @@ impl Default for HttpConfig {
             roots: Vec::new(),
             public_roots: Vec::new,
             platform_roots: false,
+            plain_http_hosts: PlainHttpHosts::default(),
             custom_agent: None,
             shared: SHARED.clone(),
         }
@@ -235,6 +269,7 @@ impl fmt::Debug for HttpConfig {
             .field("proxy", &proxy)
             .field("extra_roots", &self.roots.len())
             .field("platform_roots", &self.platform_roots)
+            .field("plain_http_hosts", &self.plain_http_hosts)
             .field("custom_agent", &self.custom_agent.is_some())
             .finish()
     }

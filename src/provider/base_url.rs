@@ -82,7 +82,9 @@ fn url_fault(setting: &str, url: &str, fault: &str) -> String {
     let is_plain_http = scheme.eq_ignore_ascii_case("http") && check_url(&format!("https://{rest}")).is_ok();
     match displayable_address(rest).filter(|_| is_plain_http) {
         Some(address) => {
-            format!("{setting} \"http://{address}\" would send a credential in plain HTTP; write https://{address}")
+            format!(
+                "{setting} \"http://{address}\" would send a credential in plain HTTP; write https://{address}{OR_ALLOW}"
+            )
         }
         None => format!("{setting}: {fault}"),
     }
@@ -110,6 +112,8 @@ fn displayable_address(text: &str) -> Option<String> {
         Some(_) => format!("{authority}/.."),
     })
 }
+
+const OR_ALLOW: &str = ", or allow a host of a private network with `HttpConfig::plain_http_to`";
 
 /// Parts of paths that are no secrets: the usual names of token endpoints.
 const WELL_KNOWN: &[&str] = &[
@@ -155,7 +159,7 @@ mod tests {
             (
                 "http://login.example/token?k=hunter2",
                 "token_url \"http://login.example/token\" would send a credential in plain HTTP; \
-                 write https://login.example/token",
+                 write https://login.example/token, or allow a host of a private network with `HttpConfig::plain_http_to`",
             ),
         ] {
             assert_eq!(fault(url), text);

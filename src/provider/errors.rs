@@ -11,13 +11,14 @@
 //!   provider lists, and throttles when the code is a throttle code. Without a code HTTP decides.
 //!
 //! An error text is the advice of a rule, never the message of the vendor: a message may quote what was sent. The
-//! vendor's code and request id are added when they contain no secret that was sent ([`with_vendor_details`]).
+//! vendor's code and request id are added when they contain no secret that was sent, in any encoding ([`with_vendor_details`]).
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::{Json, TokenResponse, code};
+use crate::provider::echo::quotes_secret;
 use crate::provider::{ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -150,7 +151,7 @@ fn is_success(code: &str) -> bool {
 }
 
 /// Adds the vendor's code and request id, which the vendor's support asks for, unless they contain a secret that was
-/// sent.
+/// sent, in any encoding.
 pub(super) fn with_vendor_details(
     error: Error,
     code: Option<String>,
@@ -158,7 +159,7 @@ pub(super) fn with_vendor_details(
     json: &Json,
     secrets: &[&Secret],
 ) -> Error {
-    let has_secret = |text: &String| secrets.iter().any(|secret| !secret.is_blank() && text.contains(secret.expose()));
+    let has_secret = |text: &String| quotes_secret(text, secrets);
     let error = match code.filter(|code| !has_secret(code)) {
         Some(code) => error.with_code(code),
         None => error,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::key::Identity;
-use crate::provider::{Context, Grant, Profile, Provider, TokenPlacement};
+use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, TokenPlacement, Verdict};
 use crate::secret::Secret;
 
 /// Makes a provider from a name and a closure that fetches a token.
@@ -36,7 +36,14 @@ pub fn from_fn(
 ) -> FromFn {
     let name = name.into();
     let identity = Identity::new(&name);
-    FromFn { name, identity, profile: Profile::default(), placement: TokenPlacement::bearer(), fetch: Box::new(fetch) }
+    FromFn {
+        name,
+        identity,
+        profile: Profile::default(),
+        placement: TokenPlacement::bearer(),
+        verdict: None,
+        fetch: Box::new(fetch),
+    }
 }
 
 /// A provider made from a closure. [`from_fn`] makes it.
@@ -45,8 +52,11 @@ pub struct FromFn {
     identity: Identity,
     profile: Profile,
     placement: TokenPlacement,
+    verdict: Option<Box<Judge>>,
     fetch: Box<Fetch>,
 }
+
+type Judge = dyn Fn(&ServiceResponse<'_>) -> Verdict + Send + Sync;
 
 type Fetch = dyn Fn(&Context) -> Result<Grant, Error> + Send + Sync;
 
@@ -74,6 +84,25 @@ impl FromFn {
     pub fn placement(self, placement: TokenPlacement) -> FromFn {
         FromFn { placement, ..self }
     }
+
+    /// Sets how a response of the service is judged, for a service that refuses a token with HTTP 200 and a code in the
+    /// body. Default: [`ServiceResponse::http_verdict`], which the closure may call for all other responses.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use evertoken::Verdict;
+    /// use evertoken::provider::{Grant, from_fn};
+    ///
+    /// let provider = from_fn("my-service", |_| Ok(Grant::new("token", Duration::from_secs(600))))
+    ///     .verdict(|response| match response.json().and_then(|json| json.get("code")?.as_i64()) {
+    ///         Some(40101) => Verdict::Rejected,
+    ///         _ => response.http_verdict(),
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn verdict(self, judge: impl Fn(&ServiceResponse<'_>) -> Verdict + Send + Sync + 'static) -> FromFn {
+        FromFn { verdict: Some(Box::new(judge)), ..self }
+    }
 }
 
 impl Provider for FromFn {
@@ -95,6 +124,10 @@ impl Provider for FromFn {
 
     fn placement(&self) -> TokenPlacement {
         self.placement.clone()
+    }
+
+    fn verdict(&self, response: &ServiceResponse<'_>) -> Verdict {
+        self.verdict.as_ref().map_or_else(|| response.http_verdict(), |judge| judge(response))
     }
 }
 

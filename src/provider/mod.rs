@@ -16,12 +16,13 @@
 //! 5. [`Provider::placement`] and [`Provider::verdict`] for each request that is sent with the token.
 
 // The providers of one vendor stand in one folder, with the vendor's error codes as tables; `errors.rs` reads the
-// tables. `placement.rs` and `service_response.rs` are about requests that carry a token. `config/` builds providers
+// tables. `echo.rs` keeps secrets out of codes. `placement.rs` and `service_response.rs` are about requests that carry a token. `config/` builds providers
 // from a configuration file or from the environment. `base_url.rs` and `settings.rs` check settings for all providers.
 
 mod base_url;
 mod config;
 pub mod dingtalk;
+mod echo;
 mod errors;
 pub mod feishu;
 mod from_fn;

@@ -18,7 +18,7 @@ use evertoken::provider::wecom::{WeComAuthorizedCorp, WeComJsTicket, WeComServic
 use evertoken::provider::{Provider, ProviderConfig, TokenSource};
 use evertoken::{
     DingTalk, Entra, Error, ErrorKind, Feishu, GoogleServiceAccount, MemoryStore, OAuth2, RefreshToken, Secret,
-    TokenManager, WeChat, WeCom,
+    TokenManager, TokenPool, WeChat, WeCom,
 };
 
 use crate::common::http_host::{Canned, answering};
@@ -36,6 +36,8 @@ pub(crate) static FILES: LazyLock<PathBuf> = LazyLock::new(|| {
         ("secret", "hunter2\n"),
         ("windows", "hunter2\r\n"),
         ("bare", "hunter2"),
+        ("bom", "\u{feff}hunter2\r\n"),
+        ("tab", "hun\tter2\n"),
         ("two_lines", "hunter2\n\n"),
         ("empty", "\n"),
         ("ticket", "hunter2-ticket\n"),
@@ -233,6 +235,11 @@ pub(crate) fn every_kind() -> Vec<(&'static str, Box<dyn Provider>)> {
             Box::new(ManagedIdentity::new("https://r.example").client_id("c").base_url(URL)),
         ),
         (
+            r#"{"provider": "oauth2", "token_url": "https://h.example/t", "client_id": "c", "secret": SECRET,
+                "grant_type": "account_credentials"}"#,
+            Box::new(client().grant_type("account_credentials")),
+        ),
+        (
             r#"{"provider": "oauth2", "token_url": "https://h.example/t", "client_id": "c", "secret": SECRET}"#,
             Box::new(client()),
         ),
@@ -419,21 +426,21 @@ fn a_configuration_shows_neither_secrets_nor_the_query_of_an_address() {
 }
 
 #[test]
-fn one_line_break_at_the_end_of_a_file_is_cut_off() {
+fn the_byte_order_mark_and_one_line_break_of_a_file_are_cut_off() {
     let json = r#"{"provider": "wecom", "corp_id": "c", "secret": SECRET}"#;
     let with = |name: &str| json.replace(" SECRET", &serde_json::json!({"file": file(name)}).to_string());
     let by_hand = WeCom::new("c", "hunter2").identity();
-    for name in ["secret", "windows", "bare"] {
+    for name in ["secret", "windows", "bare", "bom"] {
         assert_eq!(built(&with(name)).unwrap().identity(), by_hand, "{name}");
     }
-    // A blank around a secret is an error of its own.
-    assert!(fault(&with("two_lines")).contains("line breaks around it"));
     assert!(built(&with("full")).is_ok());
     for (name, wanted) in [
         ("missing", "does not exist"),
         ("large", "is larger than 64 KiB"),
         ("latin1", "is not UTF-8"),
         ("empty", "is empty"),
+        ("two_lines", "has blanks or line breaks around it"),
+        ("tab", "contains a control character"),
         ("", "cannot be read"),
     ] {
         let error = fault(&with(name));
@@ -644,4 +651,60 @@ fn a_key_signs_as_the_configuration_says() {
             assert_eq!(String::from_utf8(found).unwrap(), header, "{json}");
         }
     }
+}
+
+#[test]
+fn a_configuration_is_the_provider_that_it_describes() {
+    for (json, by_hand) in every_kind() {
+        let store = MemoryStore::new();
+        let config = read(json).unwrap();
+        let config =
+            config.parents(move |parent| TokenManager::from_config(parent, |builder| builder.store(store.clone())));
+        assert_eq!(config.identity(), by_hand.identity(), "{json}");
+        assert_eq!(config.name(), by_hand.name());
+        assert_eq!(config.placement(), by_hand.placement());
+        assert_eq!(config.parent().is_some(), by_hand.parent().is_some());
+        assert_eq!(config.renewal().is_some(), by_hand.renewal().is_some());
+        assert_eq!(config.check().is_ok(), by_hand.check().is_ok(), "{json}");
+    }
+}
+
+#[test]
+fn a_pool_has_a_manager_for_each_configuration() {
+    let host = answering(r#"{"errcode":0,"access_token":"t-1","ticket":"j-1","expires_in":7200}"#);
+    let tenant = |corp: &str| {
+        let json = r#"{"provider": "wecom", "corp_id": "CORP", "secret": SECRET, "base_url": "URL"}"#;
+        read(&json.replace("CORP", corp).replace("URL", &host.url())).unwrap()
+    };
+    let pool = TokenPool::new();
+    for corp in ["corp-1", "corp-2", "corp-1"] {
+        let tokens = pool.manager(corp, || tenant(corp)).unwrap();
+        assert_eq!(tokens.token().unwrap().expose(), "t-1");
+    }
+    assert_eq!((pool.len(), host.calls()), (2, 2));
+    // A secret that cannot be read is the pool's error, and no manager is kept.
+    let config = read(r#"{"provider": "wecom", "corp_id": "c", "secret": {"file": "/missing/file"}}"#).unwrap();
+    let error = pool.manager("corp-3", || config).unwrap_err();
+    assert_eq!(error.to_string(), "secret: the file \"/missing/file\" does not exist");
+    assert_eq!(pool.len(), 2);
+    // A ticket that is derived from a token has that of its parent.
+    let json = r#"{"provider": "wecom-js-ticket", "kind": "corp", "base_url": "URL", "parent": PARENT}"#;
+    let parent = r#"{"provider": "wecom", "corp_id": "c", "secret": SECRET, "base_url": "URL"}"#;
+    let config = read(&json.replace("PARENT", parent).replace("URL", &host.url())).unwrap();
+    let error = pool.manager("corp-4", || config.clone()).unwrap_err();
+    assert!(error.to_string().contains("the parent needs a manager of its own"), "{error}");
+    let config = config.parents(|parent| TokenManager::from_config(parent, |builder| builder));
+    let tickets = pool.manager("corp-4", || config).unwrap();
+    assert_eq!(tickets.token().unwrap().expose(), "j-1");
+}
+
+#[test]
+fn the_ticket_of_a_configuration_reaches_the_fetch_of_a_pool() {
+    let host = answering(r#"{"errcode":0,"suite_access_token":"t-1","expires_in":7200}"#);
+    let json = r#"{"provider": "wecom-suite", "suite_id": "s", "secret": SECRET, "ticket": TICKET, "base_url": "URL"}"#;
+    let config = read(&json.replace("URL", &host.url())).unwrap();
+    let pool = TokenPool::new();
+    let tokens = pool.manager("suite", || config).unwrap();
+    assert_eq!(tokens.token().unwrap().expose(), "t-1");
+    assert!(host.requests()[0].contains("hunter2-ticket"));
 }

@@ -154,11 +154,6 @@ fn an_error_in_the_environment_names_the_variable() {
             "EVERTOKEN_SECERT_FILE is not a setting of wecom; did you mean EVERTOKEN_SECRET_FILE?",
         ),
         (
-            [&WECOM[..], &[("EVERTOKEN_COLOUR", "red")]].concat(),
-            "EVERTOKEN_COLOUR is not a setting of wecom, which has EVERTOKEN_CORP_ID, EVERTOKEN_SECRET, \
-             EVERTOKEN_BASE_URL",
-        ),
-        (
             [&WECOM[..], &[("EVERTOKEN_TICKET", "hunter2")]].concat(),
             "EVERTOKEN_TICKET is not a setting of wecom, which has ",
         ),
@@ -177,6 +172,10 @@ fn an_error_in_the_environment_names_the_variable() {
         (
             [&WECOM[..], &[("EVERTOKEN_SECRET_FILE", "f")]].concat(),
             "EVERTOKEN_SECRET and EVERTOKEN_SECRET_FILE are both set; unset one of them",
+        ),
+        (
+            [&WECOM[..2], &[("EVERTOKEN_SECRET", "hunter2\n")]].concat(),
+            "secret: the environment variable EVERTOKEN_SECRET has blanks or line breaks around it; remove them",
         ),
         (js_ticket.to_vec(), "EVERTOKEN_PARENT_PROVIDER is not set or is empty; wecom-js-ticket needs it"),
         (
@@ -220,6 +219,31 @@ fn an_error_in_the_environment_names_the_variable() {
         let outcome = child(name, &variables);
         assert!(outcome.starts_with(wanted), "{variables:?}:\n{outcome}\n{wanted}");
     }
+}
+
+#[test]
+fn a_variable_that_is_like_no_setting_is_none_of_this_crate() {
+    let name = test_of(&|| ());
+    if is_child() {
+        return;
+    }
+    let others = [
+        ("EVERTOKEN_ENCRYPTION_KEY", "hunter2"),
+        ("EVERTOKEN_ENCRYPTION_KEY_FILE", "/hunter2"),
+        ("EVERTOKEN_REDIS_SERVICE_HOST", "10.0.0.1"),
+        ("EVERTOKEN_REDIS_SERVICE_PORT", "6379"),
+        ("EVERTOKEN_REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("EVERTOKEN_REDIS_PORT_6379_TCP_ADDR", "10.0.0.1"),
+        ("EVERTOKEN_PARENT_SERVICE_HOST", "10.0.0.1"),
+        ("EVERTOKEN_COLOUR", "red"),
+        ("EVERTOKEN_LOG", "debug"),
+    ];
+    for other in others {
+        assert_eq!(child(name, &[&WECOM[..], &[other]].concat()), mark(&WeCom::new("c", "hunter2").identity()));
+    }
+    // A setting of another kind of token is a mistake all the same.
+    let wrong = [&WECOM[..], &[("EVERTOKEN_TENANT", "t")]].concat();
+    assert!(child(name, &wrong).starts_with("EVERTOKEN_TENANT is not a setting of wecom, which has "));
 }
 
 #[cfg(unix)]

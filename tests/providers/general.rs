@@ -332,7 +332,7 @@ fn codes_of_oauth2_count_whatever_the_status() {
 fn unknown_codes_of_oauth2_leave_the_kind_to_the_status() {
     for (status, kind) in [
         ("200 OK", ErrorKind::InvalidResponse),
-        ("400 Bad Request", ErrorKind::InvalidResponse),
+        ("400 Bad Request", ErrorKind::InvalidCredentials),
         ("401 Unauthorized", ErrorKind::InvalidCredentials),
         ("500 Oops", ErrorKind::Unavailable),
     ] {
@@ -357,7 +357,7 @@ fn a_code_that_is_the_secret_is_not_shown() {
     for code in ["hunter2", "x-hunter2-y", "assertion-1"] {
         let host = canned(reply("400 Bad Request", "", &format!(r#"{{"error":"{code}","errcode":"{code}"}}"#)));
         let errors = [
-            oauth2(&host).param("client_assertion", "assertion-1").fetch(&context()).unwrap_err(),
+            oauth2(&host).param("assertion", "assertion-1").fetch(&context()).unwrap_err(),
             wecom(&host).fetch(&context()).unwrap_err(),
         ];
         for error in &errors[..if code == "assertion-1" { 1 } else { 2 }] {
@@ -365,6 +365,24 @@ fn a_code_that_is_the_secret_is_not_shown() {
             assert!(!format!("{error} {error:?}").contains(code));
         }
     }
+}
+
+#[test]
+fn a_code_that_is_the_secret_in_another_encoding_is_not_told() {
+    // The value of the header `Authorization: Basic`, a part of it, and the secret alone.
+    for code in
+        ["aWQ6aHVudGVyMg", "OmhvcnNlLWh1bnRlcjI", "aHVudGVyMg", "68756e74657232", "HUNTER2", "Basic.aWQ6aHVudGVyMg"]
+    {
+        let body = format!(r#"{{"error":"{code}","errcode":"{code}","request_id":"{code}"}}"#);
+        let host = canned(reply("400 Bad Request", "", &body));
+        for error in [oauth2(&host).fetch(&context()).unwrap_err(), wecom(&host).fetch(&context()).unwrap_err()] {
+            assert_eq!((error.code(), error.request_id()), (None, None), "{code}");
+            assert!(!format!("{error} {error:?}").contains(code));
+        }
+    }
+    let host = canned(reply("400 Bad Request", "", r#"{"error":"YmFuYW5hNw","request_id":"r-1"}"#));
+    let error = oauth2(&host).fetch(&context()).unwrap_err();
+    assert_eq!((error.code(), error.request_id()), (Some("YmFuYW5hNw"), Some("r-1")));
 }
 
 #[test]

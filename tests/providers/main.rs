@@ -17,5 +17,7 @@ mod general;
 mod kinds;
 mod microsoft;
 mod oauth2;
+mod settings;
+mod sign_in;
 mod wechat;
 mod wecom;

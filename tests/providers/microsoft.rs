@@ -308,7 +308,8 @@ fn an_assertion_for_entra_is_new_for_each_request_and_has_the_token_url_as_audie
         assert_eq!(
             assertion.claims,
             json!({
-                "iss": "app", "sub": "app", "aud": format!("{}/contoso.example/oauth2/v2.0/token", host.url()),
+                "iss": "app", "sub": "app",
+                "aud": "https://login.microsoftonline.com/contoso.example/oauth2/v2.0/token",
                 "jti": assertion.jti(), "iat": now - 10, "nbf": now - 10, "exp": now + 300,
             })
         );

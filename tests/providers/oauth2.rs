@@ -546,7 +546,7 @@ const REFRESH: &[Kind] = &[Kind {
         ("400 Bad Request", r#"{"error":"invalid_scope"}"#, ErrorKind::Config, Some("invalid_scope"), None),
         ("429 Too Many Requests", r#"{"error":"slow_down"}"#, ErrorKind::Throttled, Some("slow_down"), Some(5)),
         ("503 Busy", r#"{"error":"server_error"}"#, ErrorKind::Unavailable, Some("server_error"), None),
-        ("400 Bad Request", r#"{"error":"hunter2-state"}"#, ErrorKind::InvalidResponse, None, None),
+        ("400 Bad Request", r#"{"error":"hunter2-state"}"#, ErrorKind::InvalidCredentials, None, None),
     ],
 }];
 

@@ -3,8 +3,12 @@
 //! Each variable `EVERTOKEN_<FIELD>` is the field `<field>` of a [`ProviderConfig`]. The fields become a
 //! [`ConfigValue`], which is read as a configuration file is read. Errors are described by the names of the variables,
 //! and never quote a value.
+//!
+//! Other programs and Kubernetes set variables with the same prefix. So a variable is a field only if its name is that
+//! of a field of any kind, or so near to one that it was probably meant to be one. The fields are not listed here a
+//! second time: `serde` names them when a kind is asked for a field that does not exist ([`fields_of`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 
@@ -35,32 +39,74 @@ use crate::provider::config::value::{ConfigValue, FieldError};
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
-/// An empty variable counts as unset. The variables that Kubernetes sets for a service named `evertoken`
-/// (`EVERTOKEN_SERVICE_..`, `EVERTOKEN_PORT..`) are ignored.
+/// An empty variable counts as unset. A variable whose name is like no setting belongs to something else and is ignored,
+/// such as `EVERTOKEN_ENCRYPTION_KEY`, or what Kubernetes sets for a service named `evertoken-redis`
+/// (`EVERTOKEN_REDIS_SERVICE_HOST`).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Config`](crate::ErrorKind::Config), with the name of the variable that is missing, wrong or unknown. An
-/// unknown variable is an error, because it is often a misspelled one; the error suggests the nearest known name.
+/// [`ErrorKind::Config`](crate::ErrorKind::Config), with the name of the variable that is missing, wrong or misspelled. A
+/// variable that is almost a setting is taken for a misspelled one, and the error suggests the right name. A setting of
+/// another kind of token is an error, too.
 pub fn from_env() -> Result<ProviderConfig, Error> {
+    let known = known_fields();
     let mut variables = BTreeMap::new();
     for (name, value) in env::vars_os() {
-        if let Some((name, value)) = relevant_variable(name, value)? {
+        if let Some((name, value)) = relevant_variable(name, value, &known)? {
             variables.insert(name, value);
         }
     }
     Level::read(&variables, PREFIX.to_owned()).map(|(_, config)| config)
 }
 
-/// Returns a variable that is a setting of this crate, which means that it has the prefix and a value.
-fn relevant_variable(name: OsString, value: OsString) -> Result<Option<(String, String)>, Error> {
+/// Returns a variable that is a setting of this crate, or was probably meant to be one, and has a value.
+fn relevant_variable(
+    name: OsString,
+    value: OsString,
+    known: &BTreeSet<String>,
+) -> Result<Option<(String, String)>, Error> {
     let shown = name.to_string_lossy();
-    let Some(rest) = shown.strip_prefix(PREFIX) else { return Ok(None) };
-    if value.is_empty() || KUBERNETES.iter().any(|start| rest.starts_with(start)) {
+    let Some(mut field) = shown.strip_prefix(PREFIX) else { return Ok(None) };
+    while let Some(of_parent) = field.strip_prefix(PARENT) {
+        field = of_parent;
+    }
+    let is_kubernetes = KUBERNETES.iter().any(|start| field.starts_with(start));
+    if value.is_empty() || is_kubernetes || nearest(field, known.iter().map(String::as_str)).is_none() {
         return Ok(None);
     }
     let Ok(value) = value.into_string() else { return Err(Error::config(format!("{shown} is not UTF-8"))) };
     Ok(Some((shown.into_owned(), value)))
+}
+
+/// Returns the names of all fields of all kinds, and for each secret the name with which a variable names its file.
+fn known_fields() -> BTreeSet<String> {
+    let mut known = BTreeSet::from(["provider".to_owned()]);
+    for kind in kinds() {
+        known.extend(fields_of(kind).iter().map(|field| (*field).to_owned()));
+    }
+    known.extend(SECRETS.iter().map(|secret| format!("{secret}_file")));
+    known
+}
+
+/// Returns the names of all kinds, which `serde` lists in its error about a kind that does not exist.
+fn kinds() -> &'static [&'static str] {
+    match Kind::deserialize(probe(&[("provider", NO_NAME)])) {
+        Err(FieldError::UnknownWord { known, .. }) => known,
+        _ => &[],
+    }
+}
+
+/// Returns the names of the fields of a kind, in the same way.
+fn fields_of(kind: &str) -> &'static [&'static str] {
+    match Kind::deserialize(probe(&[("provider", kind), (NO_NAME, "")])) {
+        Err(FieldError::Unknown { known, .. }) => known,
+        _ => &[],
+    }
+}
+
+fn probe(fields: &[(&str, &str)]) -> ConfigValue {
+    let text = |text: &str| ConfigValue::Text(text.to_owned());
+    ConfigValue::Fields(fields.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect())
 }
 
 /// The variables of one configuration, either of the provider or of a parent.
@@ -100,7 +146,7 @@ impl Level {
         }
         let fields = ConfigValue::Fields(level.fields.clone().into_iter().collect());
         match Kind::deserialize(fields.clone()) {
-            Ok(kind) => Ok((fields, ProviderConfig(kind))),
+            Ok(kind) => Ok((fields, ProviderConfig::from(kind))),
             Err(error) => Err(level.config_error(&fields, error)),
         }
     }
@@ -218,6 +264,9 @@ impl Level {
     }
 }
 
+/// A name that no kind and no field has.
+const NO_NAME: &str = "-";
+
 const PREFIX: &str = "EVERTOKEN_";
 const PARENT: &str = "PARENT_";
 
@@ -230,3 +279,21 @@ const KUBERNETES: &[&str] = &["SERVICE_", "PORT"];
 /// The fields of all kinds that are secrets.
 const SECRETS: &[&str] =
     &["assertion", "certificate", "credentials", "key", "permanent_code", "refresh_token", "secret", "ticket"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_each_kind_are_known_without_a_second_list() {
+        assert!(kinds().len() > 25, "{:?}", kinds());
+        for kind in kinds() {
+            assert!(!fields_of(kind).is_empty(), "{kind}");
+        }
+        assert_eq!(fields_of("wecom"), ["corp_id", "secret", "base_url"]);
+        let known = known_fields();
+        for field in ["parent", "params", "secret_file", "assertion_audience", "provider", "grant_type"] {
+            assert!(known.contains(field), "{field}");
+        }
+    }
+}

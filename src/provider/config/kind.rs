@@ -220,7 +220,7 @@ macro_rules! client_fields {
                 let client =
                     with(client, &self.default_lifetime, |client, lifetime| client.default_lifetime(lifetime.0));
                 self.params.iter().try_fold(client, |client, (name, value)| {
-                    Ok(client.param(name, value.read(&format!("params.{name}"))?))
+                    Ok(client.param(name, value.read_parameter(&format!("params.{name}"))?))
                 })
             }
 
@@ -248,7 +248,7 @@ macro_rules! client_fields {
     };
 }
 
-client_fields!(OAuth2Fields {});
+client_fields!(OAuth2Fields { grant_type: Option<String> });
 client_fields!(RefreshTokenFields { refresh_token: SecretFrom });
 
 #[derive(Clone, Debug, Deserialize)]
@@ -280,7 +280,7 @@ impl JwtBearerFields {
             with(provider, &self.default_lifetime, |provider, lifetime| provider.default_lifetime(lifetime.0));
         let provider = self.claims.iter().fold(provider, |provider, (name, value)| provider.claim(name, value));
         self.params.iter().try_fold(provider, |provider, (name, value)| {
-            Ok(provider.param(name, value.read(&format!("params.{name}"))?))
+            Ok(provider.param(name, value.read_parameter(&format!("params.{name}"))?))
         })
     }
 }
@@ -414,7 +414,7 @@ impl Kind {
                 entra(Entra::new(tenant, client_id, secret.read("secret")?), scope, *cloud, authority)
             }
             Kind::EntraCertificate { tenant, client_id, certificate, key, scope, cloud, authority } => {
-                let certificate = Certificate::from_pem(certificate.read("certificate")?.expose());
+                let certificate = Certificate::from_pem(certificate.read_document("certificate")?.expose());
                 let certificate = certificate.map_err(|error| error.of("certificate"))?;
                 // Entra prescribes PS256 and identifies the key by its certificate, so neither is a setting.
                 let key = signing_key(key, &None, None)?;
@@ -444,13 +444,13 @@ impl Kind {
                 boxed(with(provider, base_url, ManagedIdentity::base_url))
             }
 
-            Kind::Oauth2(client) => boxed(client.client()?),
+            Kind::Oauth2(fields) => boxed(with(fields.client()?, &fields.grant_type, OAuth2::grant_type)),
             Kind::RefreshToken(fields) => {
                 boxed(RefreshToken::new(fields.client()?, fields.refresh_token.read("refresh_token")?))
             }
             Kind::JwtBearer(fields) => boxed(fields.provider()?),
             Kind::Google { credentials, scope, subject, token_url } => {
-                let provider = GoogleServiceAccount::from_json(credentials.read("credentials")?)?.scope(scope);
+                let provider = GoogleServiceAccount::from_json(credentials.read_document("credentials")?)?.scope(scope);
                 let provider = with(provider, subject, GoogleServiceAccount::subject);
                 boxed(with(provider, token_url, GoogleServiceAccount::token_url))
             }
@@ -507,7 +507,7 @@ impl ProviderConfig {
     /// Returns the source of the parent's tokens. Only the `expected` kinds can be the parent, which bounds the number
     /// of nested parents, too.
     fn source(&self, expected: &[&str], parents: Parents<'_>) -> Result<Arc<dyn TokenSource>, Error> {
-        if !expected.contains(&self.0.name()) {
+        if !expected.contains(&self.kind.name()) {
             return Err(Error::config(format!("parent: the provider must be {}", expected.join(" or "))));
         }
         parents(self)
@@ -516,18 +516,18 @@ impl ProviderConfig {
     /// Returns the base URL of the derived kind, or else of its parent: the parent's token must not be sent to another
     /// host unless the configuration says so.
     fn url_or(&self, own: &Option<Url>) -> Option<Url> {
-        own.clone().or_else(|| self.0.base_url())
+        own.clone().or_else(|| self.kind.base_url())
     }
 
     fn region(&self) -> Option<Region> {
-        match &self.0 {
+        match &self.kind {
             Kind::FeishuStoreApp { region, .. } => *region,
             _ => None,
         }
     }
 
     fn app_id(&self) -> &str {
-        match &self.0 {
+        match &self.kind {
             Kind::WechatComponent { app_id, .. } => app_id,
             _ => "",
         }
@@ -561,7 +561,7 @@ fn entra(
 }
 
 fn signing_key(key: &SecretFrom, key_id: &Option<String>, algorithm: Option<Algorithm>) -> Result<SigningKey, Error> {
-    let key = SigningKey::from_pem(key.read("key")?).map_err(|error| error.of("key"))?;
+    let key = SigningKey::from_pem(key.read_document("key")?).map_err(|error| error.of("key"))?;
     let key = if algorithm == Some(Algorithm::Ps256) { key.pss() } else { key };
     let expected = algorithm.map(|algorithm| match algorithm {
         Algorithm::Rs256 => "RS256",

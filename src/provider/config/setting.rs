@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor}
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::provider::settings::read_file;
+use crate::provider::settings::{check_line, check_line_or_document, read_file};
 use crate::secret::{Secret, plain_url};
 
 /// The place of a secret: `{"env": "NAME"}` or `{"file": "path"}`. The configuration never contains the secret itself.
@@ -20,32 +20,45 @@ pub(super) enum SecretFrom {
 }
 
 impl SecretFrom {
-    /// Reads the secret. `field` is the name of the field, for error texts.
+    /// Reads a secret of one line. `field` is the name of the field, for error texts.
     pub(super) fn read(&self, field: &str) -> Result<Secret, Error> {
-        let config_error = |text: String| Error::config(format!("{field}: {text}"));
+        self.read_checked(field, check_line)
+    }
+
+    /// Reads a document of several lines, such as a key in PEM or an account in JSON.
+    pub(super) fn read_document(&self, field: &str) -> Result<Secret, Error> {
+        self.read_checked(field, |_, _| Ok(()))
+    }
+
+    /// Reads the value of a further parameter, which may be either.
+    pub(super) fn read_parameter(&self, field: &str) -> Result<Secret, Error> {
+        self.read_checked(field, check_line_or_document)
+    }
+
+    fn read_checked(&self, field: &str, check: fn(&str, &str) -> Result<(), Error>) -> Result<Secret, Error> {
+        let place = match self {
+            SecretFrom::Env(name) => format!("the environment variable {name}"),
+            SecretFrom::File(path) => format!("the file {path:?}"),
+        };
+        self.read_text(&place)
+            .and_then(|secret| check(&place, secret.expose()).map(|()| secret))
+            .map_err(|e| e.of(field))
+    }
+
+    fn read_text(&self, place: &str) -> Result<Secret, Error> {
         let secret = match self {
             SecretFrom::Env(name) => match env::var(name) {
                 Ok(value) => Secret::new(value),
                 Err(env::VarError::NotPresent) => Secret::from(""),
-                Err(env::VarError::NotUnicode(_)) => {
-                    return Err(config_error(format!("the environment variable {name} is not UTF-8")));
-                }
+                Err(env::VarError::NotUnicode(_)) => return Err(Error::config(format!("{place} is not UTF-8"))),
             },
-            SecretFrom::File(path) => {
-                let text = read_file(path, "the file").map_err(|error| config_error(error.to_string()))?;
-                // Editors and `echo` end a file with a line break.
-                let text = text.expose();
-                let cut = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-                Secret::from(cut)
-            }
+            SecretFrom::File(path) => read_file(path, "the file")?,
         };
-        if secret.is_blank() {
-            return Err(config_error(match self {
-                SecretFrom::Env(name) => format!("the environment variable {name} is not set or is empty"),
-                SecretFrom::File(path) => format!("the file {path:?} is empty"),
-            }));
+        match (secret.is_blank(), self) {
+            (false, _) => Ok(secret),
+            (true, SecretFrom::Env(_)) => Err(Error::config(format!("{place} is not set or is empty"))),
+            (true, SecretFrom::File(_)) => Err(Error::config(format!("{place} is empty"))),
         }
-        Ok(secret)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::provider::jwt::{Certificate, Signer, SigningKey};
 use crate::provider::microsoft::claims::DemandedClaims;
 use crate::provider::microsoft::{ENTRA, check_tenant, exchange, token_url, verdict};
 use crate::provider::oauth2::{ASSERTION_TYPE, client_assertion};
-use crate::provider::settings::check_texts;
+use crate::provider::settings::{check_texts, file_text};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -168,7 +168,8 @@ impl Entra {
         Entra { cloud, ..self }
     }
 
-    /// Sends requests to another host than the cloud's, for a gateway or a test.
+    /// Sends requests to another host than the cloud's, for a gateway or a test. The audience (`aud`) of the assertion
+    /// that [`Entra::certificate`] signs stays the cloud's own URL.
     #[must_use]
     pub fn authority(self, url: impl Into<String>) -> Entra {
         Entra { authority: Some(BaseUrl::new(url)), ..self }
@@ -189,7 +190,7 @@ impl Entra {
             ("client_id", self.client_id.as_str()),
             ("scope", self.effective_scope()),
         ];
-        let proof = self.client_proof(&url, context)?;
+        let proof = self.client_proof(context)?;
         match self.proof {
             ClientProof::Secret(_) => form.push(("client_secret", proof.expose())),
             _ => form.extend([("client_assertion_type", ASSERTION_TYPE), ("client_assertion", proof.expose())]),
@@ -198,20 +199,25 @@ impl Entra {
         exchange(context, &url, &form, &ENTRA, &[&proof])
     }
 
-    /// Returns the secret or the assertion that proves the app's identity in a request to `url`.
-    fn client_proof(&self, url: &str, context: &Context) -> Result<Secret, Error> {
+    /// Returns the secret or the assertion that proves the app's identity.
+    fn client_proof(&self, context: &Context) -> Result<Secret, Error> {
         match &self.proof {
             ClientProof::Secret(secret) => Ok(secret.clone()),
             ClientProof::Certificate(certificate, key) => {
                 let thumbprint = certificate.thumbprint();
-                client_assertion(Signer::Key(key), Some(&thumbprint), &self.client_id, url, context.now())
+                // Entra expects its own URL as the audience, also when a gateway passes the request on.
+                let audience = token_url(&BaseUrl::new(self.cloud.authority()), &self.tenant);
+                client_assertion(Signer::Key(key), Some(&thumbprint), &self.client_id, &audience, context.now())
             }
             ClientProof::Federated(assertion) => match assertion()? {
                 blank if blank.is_blank() => {
                     Err(Error::config("the federated assertion is empty; check the closure or the file that it reads"))
                 }
-                // A token that was read from a file often ends with a line break.
-                assertion => Ok(Secret::from(assertion.expose().trim())),
+                // The closure often returns the text of a file.
+                assertion => {
+                    let text = file_text(assertion.expose());
+                    check_texts(&[("federated assertion", text)]).map(|()| Secret::from(text))
+                }
             },
         }
     }

@@ -19,7 +19,7 @@ use crate::provider::base_url::check_link_local_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::microsoft::{granted_at, verdict};
 use crate::provider::oauth2::OAuthErrors;
-use crate::provider::settings::check_texts;
+use crate::provider::settings::{check_line, check_texts};
 use crate::provider::{Context, Grant, Profile, Provider, ServiceResponse, Verdict};
 use crate::secret::{Secret, plain_url};
 
@@ -163,8 +163,13 @@ impl Provider for ManagedIdentity {
             Source::Machine { base_url } => check_link_local_url_setting("base_url", base_url),
             Source::AppService { endpoint, .. } => check_link_local_url_setting("IDENTITY_ENDPOINT", endpoint),
         };
+        let header = match &self.source {
+            Source::AppService { header, .. } => check_line("IDENTITY_HEADER", header.expose()),
+            Source::Machine { .. } => Ok(()),
+        };
         let id = self.client_id.iter().map(|id| ("client id", id.as_str()));
         check_texts(&[("resource", self.resource.as_str())].into_iter().chain(id).collect::<Vec<_>>())
+            .and(header)
             .and(url)
             .map_err(|error| error.of(NAME))
     }
@@ -208,7 +213,7 @@ const UPDATING: &str = "the endpoint of managed identities is being updated, or 
 
 const REFUSED: &str = "the endpoint refused the managed identity; check that one is assigned, and the resource";
 
-const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
+const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], unknown_refusal: REFUSED, ..OAuthErrors::STANDARD };
 
 const ERROR_RULES: &[ErrorRule] = &[
     (

@@ -109,8 +109,12 @@ fn check_tenant(tenant: &str) -> Result<(), Error> {
 
 const SHARED_TENANTS: &[&str] = &["common", "consumers", "organizations"];
 
-const ENTRA: OAuthErrors =
-    OAuthErrors { rules: &[ERROR_RULES], vendor_code: aadsts_code, default_retry_after: Duration::from_secs(60) };
+const ENTRA: OAuthErrors = OAuthErrors {
+    rules: &[ERROR_RULES],
+    vendor_code: aadsts_code,
+    default_retry_after: Duration::from_secs(60),
+    ..OAuthErrors::STANDARD
+};
 
 /// Returns the first of Entra's `error_codes`, in the form that Microsoft documents: `AADSTS` and the number.
 fn aadsts_code(json: &Json) -> Option<String> {

@@ -10,9 +10,12 @@ use crate::http::{Json, form_encoded};
 use crate::key::Identity;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Signer, SigningKey};
+use crate::provider::oauth2::scope::ScopeWarning;
 use crate::provider::oauth2::{
-    ASSERTION_TYPE, OAuthErrors, add_params_to_identity, assertion, check_default_lifetime, client_assertion, split_url,
+    ASSERTION_TYPE, OAuthErrors, OwnParam, add_params_to_identity, assertion, check_default_lifetime, check_params,
+    client_assertion, split_url,
 };
+use crate::provider::settings::{check_line, check_texts};
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
@@ -52,11 +55,13 @@ pub struct OAuth2 {
     key: Option<SigningKey>,
     assertion_audience: Option<String>,
     auth: ClientAuth,
+    grant_type: Option<String>,
     scope: Option<String>,
     audience: Option<String>,
     resources: Vec<String>,
     params: Vec<(String, Secret)>,
     default_lifetime: Duration,
+    scope_warning: ScopeWarning,
 }
 
 /// How a client authenticates at the token endpoint.
@@ -93,11 +98,13 @@ impl OAuth2 {
             key: None,
             assertion_audience: None,
             auth: ClientAuth::default(),
+            grant_type: None,
             scope: None,
             audience: None,
             resources: Vec::new(),
             params: Vec::new(),
             default_lifetime: Profile::default().default_lifetime,
+            scope_warning: ScopeWarning::default(),
         }
     }
 
@@ -131,6 +138,8 @@ impl OAuth2 {
     }
 
     /// Sets the scopes of the token (`scope`), separated by blanks. Default: none, the server decides.
+    ///
+    /// When the server grants less, a log warning names the missing scopes, and the token is used.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> OAuth2 {
         OAuth2 { scope: Some(scope.into()), ..self }
@@ -149,7 +158,21 @@ impl OAuth2 {
         self
     }
 
+    /// Sets the parameter `grant_type`, for a server with a name of its own for a client's grant, such as Zoom's
+    /// `account_credentials`. Default: `client_credentials`.
+    ///
+    /// Only for the client's own tokens: [`RefreshToken`](crate::RefreshToken) and
+    /// [`DeviceSignIn`](crate::DeviceSignIn) have the grant types of their standards and refuse a client with another.
+    #[must_use]
+    pub fn grant_type(self, grant_type: impl Into<String>) -> OAuth2 {
+        OAuth2 { grant_type: Some(grant_type.into()), ..self }
+    }
+
     /// Adds any other parameter to the request. The value is treated as a secret.
+    ///
+    /// A parameter that the provider sets itself, such as `grant_type`, `scope` or `client_secret`, is an
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the manager is built: it would be sent twice. The error
+    /// names the setting to use instead.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> OAuth2 {
         self.params.push((name.into(), value.into()));
@@ -173,8 +196,23 @@ impl OAuth2 {
         self.exchange_at(&self.token_url, context, grant, secrets, errors)
     }
 
+    /// Asks the device authorization endpoint of the same server for a code (RFC 8628, section 3.1).
+    ///
+    /// `client_id` is a required parameter there, also for a client that authenticates in a header. Servers that are
+    /// built with oauthlib refuse a request without it.
+    pub(super) fn request_device_code(
+        &self,
+        url: &str,
+        context: &Context,
+        errors: &OAuthErrors,
+    ) -> Result<Json, Error> {
+        let is_missing = !self.sends_client_id() && self.params.iter().all(|(name, _)| name != "client_id");
+        let id = is_missing.then_some(("client_id", self.client_id.as_str()));
+        self.exchange_at(url, context, id.as_slice(), &[], errors)
+    }
+
     /// Sends a request to another endpoint of the same server.
-    pub(super) fn exchange_at(
+    fn exchange_at(
         &self,
         url: &str,
         context: &Context,
@@ -197,9 +235,15 @@ impl OAuth2 {
             ClientAuth::BasicRaw => request.basic(&self.client_id, &self.secret),
             _ => request,
         };
+        // The query of the URL may contain a key of the server's gateway.
+        let query: Vec<_> = split_url(url).1.split(['&', '=']).map(Secret::from).collect();
+        let query = query.iter().filter(|part| part.expose().len() >= MIN_QUERY_SECRET);
         let params = self.params.iter().map(|(_, value)| value);
-        let secrets: Vec<_> = params.chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
-        errors.accept(&request.send()?, &secrets)
+        let secrets: Vec<_> =
+            query.chain(params).chain([&self.secret]).chain(&assertion).chain(secrets.iter().copied()).collect();
+        let json = errors.accept(&request.send()?, &secrets)?;
+        self.scope_warning.check(NAME, self.scope.as_deref().unwrap_or_default(), &json);
+        Ok(json)
     }
 
     /// Adds the client's settings to the parameters of a request.
@@ -209,12 +253,17 @@ impl OAuth2 {
         form.extend(self.resources.iter().map(|resource| ("resource", resource.as_str())));
         form.extend(self.params.iter().map(|(name, value)| (name.as_str(), value.expose())));
         // Left out of the body when the header has it: some servers refuse a client that authenticates in two ways.
-        if !matches!(self.auth, ClientAuth::Basic | ClientAuth::BasicRaw) {
+        if self.sends_client_id() {
             form.push(("client_id", &self.client_id));
         }
         if self.auth == ClientAuth::Post {
             form.push(("client_secret", self.secret.expose()));
         }
+    }
+
+    /// Returns true if the client's id is a parameter of each request.
+    fn sends_client_id(&self) -> bool {
+        !matches!(self.auth, ClientAuth::Basic | ClientAuth::BasicRaw)
     }
 
     /// Adds server and client id to an identity.
@@ -225,7 +274,8 @@ impl OAuth2 {
     /// Adds everything that a token of this client depends on to an identity.
     pub(super) fn add_to_identity(&self, identity: Identity) -> Identity {
         let mut identity = self.add_client_to_identity(identity);
-        for (name, value) in [("scope", &self.scope), ("audience", &self.audience)] {
+        let settings = [("grant type", &self.grant_type), ("scope", &self.scope), ("audience", &self.audience)];
+        for (name, value) in settings {
             if let Some(value) = value {
                 identity = identity.part(name, value);
             }
@@ -240,16 +290,33 @@ impl OAuth2 {
         identity.secret(&Secret::from(split_url(&self.token_url).1)).secret(secret)
     }
 
+    /// Checks the settings for a grant that has its own grant type and the parameters `own`.
+    pub(super) fn check_settings_for(&self, own: &[OwnParam]) -> Result<(), Error> {
+        if self.grant_type.is_some() {
+            return Err(Error::config(
+                "the grant type is that of the standard here; remove `grant_type`, which is for a client's own tokens",
+            ));
+        }
+        check_params(&self.params, own)?;
+        self.check_settings()
+    }
+
     /// Checks the settings.
     pub(super) fn check_settings(&self) -> Result<(), Error> {
-        if self.client_id.trim().is_empty() {
-            return Err(Error::config("the client id is empty"));
-        }
+        check_texts(&[("client id", &self.client_id)])?;
         if let Some(Err(error)) = self.signer() {
             return Err(error);
         }
         if self.secret.is_blank() && !matches!(self.auth, ClientAuth::None | ClientAuth::PrivateKeyJwt) {
             return Err(Error::config("the client secret is empty; a public client uses `OAuth2::public`"));
+        }
+        check_line("the client secret", self.secret.expose())?;
+        check_line("the scope", self.scope.as_deref().unwrap_or_default())?;
+        check_line("the audience", self.audience.as_deref().unwrap_or_default())?;
+        self.resources.iter().try_for_each(|resource| check_line("a resource", resource))?;
+        check_params(&self.params, OWN_PARAMS)?;
+        if self.sends_client_id() {
+            check_params(&self.params, &[("client_id", USE_CONSTRUCTOR)])?;
         }
         check_default_lifetime(self.default_lifetime)?;
         check_url_setting("token_url", &self.token_url)
@@ -282,12 +349,15 @@ impl Provider for OAuth2 {
 
     fn fetch(&self, context: &Context) -> Result<Grant, Error> {
         let errors = if self.signer().is_some() { &assertion::ERRORS } else { &OAuthErrors::STANDARD };
-        let json = self.exchange(context, &[("grant_type", "client_credentials")], &[], errors);
+        let grant_type = self.grant_type.as_deref().unwrap_or("client_credentials");
+        let json = self.exchange(context, &[("grant_type", grant_type)], &[], errors);
         json.and_then(parse_grant).map_err(|error| error.of(NAME))
     }
 
     fn check(&self) -> Result<(), Error> {
-        self.check_settings().map_err(|error| error.of(NAME))
+        check_texts(&[("grant type", self.grant_type.as_deref().unwrap_or("client_credentials"))])
+            .and_then(|()| self.check_settings())
+            .map_err(|error| error.of(NAME))
     }
 
     fn profile(&self) -> Profile {
@@ -304,6 +374,7 @@ impl fmt::Debug for OAuth2 {
             .field("key", &self.key)
             .field("assertion_audience", &self.assertion_audience.as_deref().map(plain_url))
             .field("auth", &self.auth)
+            .field("grant_type", &self.grant_type)
             .field("scope", &self.scope)
             .field("audience", &self.audience.as_deref().map(plain_url))
             .field("resources", &self.resources.iter().map(|resource| plain_url(resource)).collect::<Vec<_>>())
@@ -315,4 +386,20 @@ impl fmt::Debug for OAuth2 {
 
 const NAME: &str = "oauth2";
 
+/// A shorter part of the URL's query is no secret, but may be a part of an error code.
+const MIN_QUERY_SECRET: usize = 6;
+
 const NO_KEY: &str = "there is no key to sign with; build the client with `OAuth2::private_key_jwt`";
+
+/// The parameters that the provider sends, or sends when a setting says so.
+const OWN_PARAMS: &[OwnParam] = &[
+    ("audience", "use `audience(..)`"),
+    ("client_assertion", "use `private_key_jwt(..)` or `ClientAuth::ClientSecretJwt`"),
+    ("client_assertion_type", "use `private_key_jwt(..)` or `ClientAuth::ClientSecretJwt`"),
+    ("client_secret", USE_CONSTRUCTOR),
+    ("grant_type", "use `grant_type(..)`"),
+    ("resource", "use `resource(..)`"),
+    ("scope", "use `scope(..)`"),
+];
+
+const USE_CONSTRUCTOR: &str = "pass it to `OAuth2::new(..)`, and select with `auth(..)` how it is sent";

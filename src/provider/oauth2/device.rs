@@ -73,11 +73,13 @@ impl DeviceSignIn {
     }
 
     fn begin_sign_in(&self) -> Result<DevicePrompt, Error> {
-        self.client.check_settings()?;
-        check_url_setting("device_url", &self.device_url)?;
+        self.http.allowing_plain_http(|| {
+            self.client.check_settings_for(&[("device_code", "remove it")])?;
+            check_url_setting("device_url", &self.device_url)
+        })?;
         self.http.check()?;
         let context = Context::new(self.http.clone(), self.http.whole_timeout());
-        let mut json = self.client.exchange_at(&self.device_url, &context, &[], &[], &ERRORS)?;
+        let mut json = self.client.request_device_code(&self.device_url, &context, &ERRORS)?;
         let device_code = json.take_secret("device_code")?;
         let seconds = |json: &Json, name| json.integer(name).and_then(|seconds| u64::try_from(seconds).ok());
         let (lifetime, interval) = (seconds(&json, "expires_in"), seconds(&json, "interval"));
@@ -153,7 +155,7 @@ impl DevicePrompt {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] when the code expired, [`ErrorKind::Forbidden`] when the person refused,
+    /// [`ErrorKind::SignInRequired`] when the code expired, [`ErrorKind::Forbidden`] when the person refused,
     /// [`ErrorKind::InvalidResponse`] when the server granted no refresh token, usually because a scope is missing.
     /// Failures of the network or the server are retried.
     pub fn wait(mut self) -> Result<RefreshToken, Error> {
@@ -174,7 +176,7 @@ impl DevicePrompt {
         let wait = Deadline::within(wait);
         while self.ended.is_none() {
             if self.expires_at.has_passed() {
-                self.ended = Some(Error::new(ErrorKind::TimedOut, CODE_EXPIRED));
+                self.ended = Some(Error::new(ErrorKind::SignInRequired, CODE_EXPIRED));
                 break;
             }
             // Sleep until the first of: the next poll, the end of this call, the end of the code.
@@ -214,7 +216,7 @@ impl DevicePrompt {
             (Some("authorization_pending"), _) => {}
             // The longer interval applies to all further polls (RFC 8628, section 3.5).
             (Some("slow_down"), _) => self.interval = (self.interval + SLOW_DOWN_STEP).min(MAX_INTERVAL),
-            (_, ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled) => {
+            (_, ErrorKind::Unavailable | ErrorKind::Throttled) => {
                 // Exponential backoff, as RFC 8628, section 3.5 asks for after a connection timeout.
                 let asked = error.retry_after().unwrap_or(self.interval * 2);
                 self.interval = asked.clamp(self.interval, MAX_INTERVAL);
@@ -280,7 +282,7 @@ const MAX_CODE_LIFETIME: Duration = Duration::from_secs(3600);
 
 const MAX_TEXT_LENGTH: usize = 2048;
 
-const CODE_EXPIRED: &str = "the code expired before anybody signed in with it; begin a new sign-in";
+const CODE_EXPIRED: &str = "the code expired; start the sign-in again";
 
 const NO_REFRESH_TOKEN: &str =
     "the server granted no refresh token; add the scope that makes it grant one, often offline_access";
@@ -290,6 +292,6 @@ const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::
 const ERROR_RULES: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the person refused to sign in"),
     ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
-    ("expired_token", ErrorKind::TimedOut, CODE_EXPIRED),
+    ("expired_token", ErrorKind::SignInRequired, CODE_EXPIRED),
     ("invalid_grant", ErrorKind::InvalidCredentials, "the code is unknown to the server; begin a new sign-in"),
 ];

@@ -12,8 +12,9 @@ use crate::key::Identity;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::jwt_bearer::exchange;
-use crate::provider::settings::{check_texts, read_file};
-use crate::provider::{Context, Grant, Profile, Provider};
+use crate::provider::oauth2::scope::ScopeWarning;
+use crate::provider::settings::{check_line, check_texts, file_text, read_file};
+use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
 /// Fetches access tokens of a Google service account, from the service account JSON file (`"type": "service_account"`)
@@ -39,6 +40,7 @@ pub struct GoogleServiceAccount {
     token_url: String,
     scope: String,
     subject: Option<String>,
+    scope_warning: ScopeWarning,
 }
 
 /// The fields of the service account JSON. `private_key` is moved into a [`Secret`] right after parsing.
@@ -76,7 +78,7 @@ impl GoogleServiceAccount {
 
     fn read(json: &Secret) -> Result<GoogleServiceAccount, Error> {
         // The error of `serde_json` is dropped, because it may quote a part of the text.
-        let file = serde_json::from_str(json.expose());
+        let file = serde_json::from_str(file_text(json.expose()));
         let file: File =
             file.map_err(|_| Error::config("the text is not the JSON of a service account; pass the whole key file"))?;
         let pem = file.private_key.map(Secret::new);
@@ -106,7 +108,15 @@ impl GoogleServiceAccount {
         };
         let token_url = file.token_uri.unwrap_or_else(|| TOKEN_URL.to_owned());
         let audience = token_url.clone();
-        Ok(GoogleServiceAccount { email, key, audience, token_url, scope: String::new(), subject: None })
+        Ok(GoogleServiceAccount {
+            email,
+            key,
+            audience,
+            token_url,
+            scope: String::new(),
+            subject: None,
+            scope_warning: ScopeWarning::default(),
+        })
     }
 
     /// Sets the scopes of the token, separated by blanks. Required.
@@ -142,7 +152,9 @@ impl GoogleServiceAccount {
             more: Default::default(),
         };
         let assertion = sign(Signer::Key(&self.key), None, &claims)?;
-        exchange(http, &self.token_url, &assertion, &[], &[&assertion])
+        let json = exchange(http, &self.token_url, &assertion, &[], &[&assertion])?;
+        self.scope_warning.check(NAME, &self.scope, &json);
+        parse_grant(json)
     }
 }
 
@@ -167,6 +179,7 @@ impl Provider for GoogleServiceAccount {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("account's client_email", &self.email), ("scope", &self.scope)])
+            .and_then(|()| check_line("the subject", self.subject.as_deref().unwrap_or_default()))
             .and_then(|()| check_url_setting("token_url", &self.token_url))
             .map_err(|error| error.of(NAME))
     }

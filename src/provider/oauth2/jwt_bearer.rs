@@ -6,15 +6,18 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
-use crate::http::Http;
+use crate::http::{Http, Json};
 use crate::key::Identity;
 use crate::name::unique_name;
 use crate::provider::base_url::check_url_setting;
 use crate::provider::errors::ErrorRule;
 use crate::provider::jwt::{Claims, Signer, SigningKey, Times, sign};
 use crate::provider::oauth2::assertion::LIFETIME;
-use crate::provider::oauth2::{OAuthErrors, add_params_to_identity, check_default_lifetime, split_url};
-use crate::provider::settings::check_texts;
+use crate::provider::oauth2::scope::ScopeWarning;
+use crate::provider::oauth2::{
+    OAuthErrors, OwnParam, add_params_to_identity, check_default_lifetime, check_params, split_url,
+};
+use crate::provider::settings::{check_line, check_texts};
 use crate::provider::{Context, Grant, Profile, Provider, parse_grant};
 use crate::secret::{Secret, plain_url};
 
@@ -47,6 +50,7 @@ pub struct JwtBearer {
     claims: Map<String, Value>,
     params: Vec<(String, Secret)>,
     default_lifetime: Duration,
+    scope_warning: ScopeWarning,
 }
 
 impl JwtBearer {
@@ -64,6 +68,7 @@ impl JwtBearer {
             claims: Map::new(),
             params: Vec::new(),
             default_lifetime: Profile::default().default_lifetime,
+            scope_warning: ScopeWarning::default(),
         }
     }
 
@@ -100,6 +105,8 @@ impl JwtBearer {
     }
 
     /// Adds a parameter to the request, such as `client_id`. The value is treated as a secret.
+    ///
+    /// `grant_type`, `assertion` and `scope` are set by the provider itself and are refused here.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> JwtBearer {
         self.params.push((name.into(), value.into()));
@@ -128,7 +135,9 @@ impl JwtBearer {
         let more: Vec<_> = scope.chain(params).collect();
         let mut secrets: Vec<_> = self.params.iter().map(|(_, value)| value).collect();
         secrets.push(&assertion);
-        exchange(http, &self.token_url, &assertion, &more, &secrets)
+        let json = exchange(http, &self.token_url, &assertion, &more, &secrets)?;
+        self.scope_warning.check(NAME, self.scope.as_deref().unwrap_or_default(), &json);
+        parse_grant(json)
     }
 }
 
@@ -160,6 +169,9 @@ impl Provider for JwtBearer {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("issuer", &self.issuer)])
+            .and_then(|()| check_line("the subject", self.subject.as_deref().unwrap_or_default()))
+            .and_then(|()| check_line("the scope", self.scope.as_deref().unwrap_or_default()))
+            .and_then(|()| check_params(&self.params, OWN_PARAMS))
             .and_then(|()| check_default_lifetime(self.default_lifetime))
             .and_then(|()| match self.claims.keys().find(|name| OWN_CLAIMS.contains(&name.as_str())) {
                 Some(name) => Err(Error::config(format!("the claim {name} is set by the provider itself; remove it"))),
@@ -190,18 +202,18 @@ impl fmt::Debug for JwtBearer {
     }
 }
 
-/// Sends the assertion, and `more` as further parameters, and reads the grant from the reply.
+/// Sends the assertion, and `more` as further parameters, and returns the JSON of the reply.
 pub(super) fn exchange(
     http: &Http,
     token_url: &str,
     assertion: &Secret,
     more: &[(&str, &str)],
     secrets: &[&Secret],
-) -> Result<Grant, Error> {
+) -> Result<Json, Error> {
     let mut form = vec![("grant_type", GRANT_TYPE), ("assertion", assertion.expose())];
     form.extend(more);
     let reply = http.post_form(token_url, &form).send()?;
-    parse_grant(ERRORS.accept(&reply, secrets)?)
+    ERRORS.accept(&reply, secrets)
 }
 
 const NAME: &str = "jwt-bearer";
@@ -209,6 +221,9 @@ const NAME: &str = "jwt-bearer";
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 const OWN_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "sub"];
+
+const OWN_PARAMS: &[OwnParam] =
+    &[("assertion", "remove it"), ("grant_type", "remove it"), ("scope", "use `scope(..)`")];
 
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 

@@ -17,6 +17,11 @@
 //! the HTTP status is, because some servers send errors with HTTP 200. A grant and a vendor may add rules of their own,
 //! which apply before the rules of the standard: `invalid_grant` means a wrong assertion in one grant and a refused
 //! refresh token in another.
+//!
+//! # Scope
+//!
+//! A server may grant less than the asked `scope`. The token is used, and one log warning names the scopes that are
+//! missing. A new warning comes when other scopes are missing.
 
 mod assertion;
 pub(crate) mod client_credentials;
@@ -24,6 +29,7 @@ pub(crate) mod device;
 pub(crate) mod google;
 mod jwt_bearer;
 pub(crate) mod refresh_token;
+mod scope;
 
 pub use client_credentials::ClientAuth;
 pub use jwt_bearer::JwtBearer;
@@ -42,6 +48,7 @@ use crate::error::{Error, ErrorKind};
 use crate::http::{Json, TokenResponse};
 use crate::key::Identity;
 use crate::provider::errors::{ErrorRule, with_vendor_details};
+use crate::provider::settings::check_line_or_document;
 use crate::secret::Secret;
 
 /// The errors of a token endpoint, as far as they differ from the standard.
@@ -51,14 +58,20 @@ pub(super) struct OAuthErrors {
     pub(super) rules: &'static [&'static [ErrorRule]],
     /// Reads the vendor's own code, which some vendors add to the standard's `error`.
     pub(super) vendor_code: fn(&Json) -> Option<String>,
+    /// The text for an `error` that no rule has, in a response with HTTP 400 or 401.
+    pub(super) unknown_refusal: &'static str,
     /// How long to wait after a throttling error without `Retry-After`.
     pub(super) default_retry_after: Duration,
 }
 
 impl OAuthErrors {
     /// The errors of the standard, without additions.
-    pub(super) const STANDARD: OAuthErrors =
-        OAuthErrors { rules: &[], vendor_code: |_| None, default_retry_after: Duration::from_secs(5) };
+    pub(super) const STANDARD: OAuthErrors = OAuthErrors {
+        rules: &[],
+        vendor_code: |_| None,
+        unknown_refusal: UNKNOWN_REFUSAL,
+        default_retry_after: Duration::from_secs(5),
+    };
 
     /// Returns the JSON object in a reply of the token endpoint, or the error that the reply reports. `secrets` were
     /// sent in the request and must not appear in the error.
@@ -87,6 +100,10 @@ impl OAuthErrors {
         match own.and_then(find).or_else(|| find(word)) {
             // HTTP 429 is a throttling error whatever code the reply has.
             Some((_, kind, advice)) if reply.status() != 429 => by_status.recast(*kind, advice),
+            // RFC 6749, section 5.2: the server understood the request and refused it. Another try has the same answer.
+            _ if matches!(reply.status(), 400 | 401) => {
+                by_status.recast(ErrorKind::InvalidCredentials, self.unknown_refusal)
+            }
             _ if reply.is_success() => by_status.recast(
                 ErrorKind::InvalidResponse,
                 "the token endpoint refused the request with a code that is unknown to this crate",
@@ -111,6 +128,24 @@ fn check_default_lifetime(lifetime: Duration) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Checks further parameters of a request. A parameter in `own` is one that the provider sets itself, and would be sent
+/// twice, which RFC 6749, section 3.2 forbids.
+fn check_params(params: &[(String, Secret)], own: &[OwnParam]) -> Result<(), Error> {
+    for (name, value) in params {
+        if name.is_empty() {
+            return Err(Error::config("a parameter has no name; pass the name and the value"));
+        }
+        if let Some((_, advice)) = own.iter().find(|(own, _)| own == name) {
+            return Err(Error::config(format!("the provider sends the parameter {name} itself; {advice}")));
+        }
+        check_line_or_document(&format!("the parameter {name}"), value.expose())?;
+    }
+    Ok(())
+}
+
+/// The name of a parameter that a provider sets itself, and what to do instead of setting it.
+type OwnParam = (&'static str, &'static str);
 
 /// Splits a URL into the part before the query and the query, which may contain a secret.
 fn split_url(url: &str) -> (&str, &str) {
@@ -168,5 +203,8 @@ const STANDARD_ERROR_RULES: &[ErrorRule] = &[
         "the server does not support this grant type; check that token_url is the token endpoint",
     ),
 ];
+
+const UNKNOWN_REFUSAL: &str = "the server refused the request with an error that is unknown to this crate; look up the \
+                               error's code at the server";
 
 const INTERNAL_ERROR: &str = "the server reports an internal error";

@@ -78,7 +78,7 @@ impl Provider for RefreshToken {
 
     fn check(&self) -> Result<(), Error> {
         check_texts(&[("refresh token", self.initial_refresh_token.expose())])
-            .and_then(|()| self.client.check_settings())
+            .and_then(|()| self.client.check_settings_for(&[("refresh_token", "pass it to `RefreshToken::new(..)`")]))
             .map_err(|error| error.of(NAME))
     }
 
@@ -98,15 +98,23 @@ const NAME: &str = "refresh token";
 const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::STANDARD };
 
 /// The errors that only a new sign-in solves: `invalid_grant` of RFC 6749, the words of OpenID Connect and Entra for a
-/// person who has to act, and what GitHub and Slack say instead of `invalid_grant`. A wrong client stays
-/// [`ErrorKind::InvalidCredentials`] under the standard's rules.
+/// person who has to act, and what GitHub (`bad_refresh_token`), Slack (`invalid_refresh_token`, `token_revoked`,
+/// `account_inactive`), Baidu (`expired_token`) and others say instead of `invalid_grant`, some of them with HTTP 200. A
+/// wrong client stays [`ErrorKind::InvalidCredentials`] under the standard's rules.
 const ERROR_RULES: &[ErrorRule] = &[
+    ("account_inactive", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("account_selection_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
     ("bad_refresh_token", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
     ("consent_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
+    ("expired_token", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
     ("interaction_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
     ("invalid_grant", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
     ("invalid_refresh_token", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("invalid_token", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
     ("login_required", ErrorKind::SignInRequired, PERSON_MUST_ACT),
+    ("refresh_token_expired", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("token_expired", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
+    ("token_revoked", ErrorKind::SignInRequired, REFUSED_REFRESH_TOKEN),
 ];
 
 const REFUSED_REFRESH_TOKEN: &str = "the refresh token expired, was revoked or was used before; sign in again, and \
