@@ -17,6 +17,10 @@ mod records;
 #[cfg(feature = "redis")]
 mod renewal_secrets;
 #[cfg(feature = "redis")]
+mod replicas;
+#[cfg(feature = "redis")]
+mod server_states;
+#[cfg(feature = "redis")]
 mod setup;
 #[cfg(feature = "redis")]
 mod sharing;

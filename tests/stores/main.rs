@@ -1,6 +1,8 @@
 //! Stores.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod contract;
