@@ -124,6 +124,11 @@ impl Key {
         Ok(key)
     }
 
+    /// Returns the key that a check of a store reads and writes. No manager uses it.
+    pub(crate) fn probe() -> Key {
+        Key::derive("evertoken", &Identity::new("check")).unwrap_or_else(|_| Key::unknown())
+    }
+
     /// Returns the key of a manager whose settings are invalid and give no key. Never used in a store.
     pub(crate) fn unknown() -> Key {
         Key("unknown".to_owned())

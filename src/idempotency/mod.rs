@@ -241,6 +241,18 @@ impl Idempotency {
         Idempotency { time: Time::Custom(Arc::new(clock)), ..self }
     }
 
+    /// Checks the settings and the store, for the start of a program. Begins no operation. Blocks for three seconds at
+    /// most.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Config`] when a setting is wrong, or the store needs a changed setting.
+    /// - [`ErrorKind::Store`] when the store cannot be used now. The text says why.
+    pub fn check(&self) -> Result<(), Error> {
+        let (key, _) = self.locate("check")?;
+        self.store.check(&key)
+    }
+
     /// Claims the operation that `key` names if it has no record, in one atomic store operation; otherwise returns its
     /// state.
     ///

@@ -160,6 +160,11 @@ impl Sharing {
         Sharing { state_of, state, stands_in: Some(AtomicBool::new(false)), ..self }
     }
 
+    /// Checks the store, and that the record of this credential can be read.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.store.check(&self.key)
+    }
+
     /// True when this stands in while the first store is down.
     pub(crate) fn stands_in(&self) -> bool {
         self.stands_in.is_some()

@@ -1,6 +1,7 @@
 //! The token manager: the public handle through which callers get the token of one credential.
 
 mod asking;
+mod check;
 mod control;
 mod journey;
 mod keeper;
@@ -156,6 +157,38 @@ impl TokenManager {
     /// long.
     pub fn warm_up(&self) {
         self.0.keeper.warm_up();
+    }
+
+    /// Checks the settings, the provider, the store and the fallback store, and fetches no token.
+    ///
+    /// Call this function at program start, to stop with an error where the manager itself would only log a warning: a
+    /// store that fails never keeps a token back, so a wrong path, a missing password of Redis or a directory with wrong
+    /// modes is easily overlooked. A program that should start while its Redis is down goes on after an error of
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    ///
+    /// Blocks for three seconds at most for each store. The provider's host is not asked, so a wrong secret shows at the
+    /// first [`token`](TokenManager::token).
+    ///
+    /// # Errors
+    ///
+    /// The first of these:
+    ///
+    /// - [`ErrorKind::Config`](crate::ErrorKind::Config) when a setting is wrong, or a store needs a changed setting.
+    /// - the error of [`Provider::check`](crate::provider::Provider::check).
+    /// - [`ErrorKind::Store`](crate::ErrorKind::Store) when a store cannot be used now. The text says why.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use evertoken::{MemoryStore, TokenManager, provider};
+    /// use evertoken::provider::Grant;
+    ///
+    /// let provider = provider::from_fn("demo", |_| Ok(Grant::new("t-1", Duration::from_secs(7200))));
+    /// let tokens = TokenManager::builder(provider).store(MemoryStore::new()).build()?;
+    /// tokens.check()?;
+    /// # Ok::<(), evertoken::Error>(())
+    /// ```
+    pub fn check(&self) -> Result<(), Error> {
+        self.0.keeper.check()
     }
 
     /// Takes `token` out of use, because a service refused it. The next call of [`token`](TokenManager::token) fetches

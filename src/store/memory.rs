@@ -126,6 +126,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    /// Always succeeds: memory needs no settings.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn watch(&self, key: &Key, notifier: Notifier) -> Option<Subscription> {
         let subscription = self.0.subscriptions.add(key, notifier.clone());
         // The entry may have changed between the caller's last read and this call.

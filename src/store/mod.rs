@@ -69,6 +69,7 @@ use crate::error::{Error, ErrorKind};
 /// - [`read_at_once`](Store::read_at_once), [`watch`](Store::watch), [`logs_outages`](Store::logs_outages) and
 ///   [`is_encrypted`](Store::is_encrypted) describe optional abilities. The defaults say that the store has none of
 ///   them.
+/// - [`check`](Store::check) finds wrong settings when a program starts. The default reads one key.
 ///
 /// The store promises managers:
 ///
@@ -271,6 +272,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn is_encrypted(&self) -> bool {
         false
     }
+
+    /// Checks whether the store can be used: for the start of a program, where a wrong setting should be an error and
+    /// not only a line in the log.
+    ///
+    /// [`TokenManager::check`](crate::TokenManager::check) and
+    /// [`Idempotency::check`](crate::idempotency::Idempotency::check) call this method on a helper thread and wait three
+    /// seconds at most. A check changes no record that a manager uses. The default reads one key. Override it to check
+    /// more, such as the right to write.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when only a changed setting can help, [`ErrorKind::Store`] otherwise.
+    fn check(&self) -> Result<(), Error> {
+        self.read(&Key::probe()).map(drop)
+    }
 }
 
 /// True if the record is not the one that `cursor` saw, or the lease is free.
@@ -342,6 +358,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn is_encrypted(&self) -> bool {
         (**self).is_encrypted()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::error::{Error, ErrorKind, catch_panic};
+use crate::key::Key;
 use crate::lock::lock;
 use crate::store::Store;
 use crate::thread::run_with_deadline;
@@ -85,6 +86,25 @@ impl TimeoutStore {
         })
     }
 
+    /// Checks the store and reads `key`, and keeps the kind of the error: a wrong setting stays
+    /// [`ErrorKind::Config`]. Waits [`CHECK_TIMEOUT`] at most.
+    pub(crate) fn check(&self, key: &Key) -> Result<(), Error> {
+        let (store, key) = (self.store.clone(), key.clone());
+        let outcome = run_with_deadline("evertoken-store", Deadline::within(CHECK_TIMEOUT), move || {
+            catch_panic(|| {
+                store.check()?;
+                store.read(&key).map(drop)
+            })
+        })?;
+        match outcome {
+            Some(Err(error)) if error.kind() == ErrorKind::Panicked => {
+                Err(Error::new(ErrorKind::Store, "the shared store panicked"))
+            }
+            Some(outcome) => outcome,
+            None => Err(Error::new(ErrorKind::Store, "the shared store did not answer in time")),
+        }
+    }
+
     fn has_unreturned_operation(&self) -> bool {
         // A forked child has a copy of this memory, but the thread runs in its parent only.
         let unreturned = lock(&self.unreturned);
@@ -93,3 +113,6 @@ impl TimeoutStore {
         })
     }
 }
+
+/// How long a check of the store may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);

@@ -19,6 +19,10 @@ mod renewal_secret_processes;
 #[cfg(feature = "redis")]
 mod renewal_secrets;
 #[cfg(feature = "redis")]
+mod replicas;
+#[cfg(feature = "redis")]
+mod server_states;
+#[cfg(feature = "redis")]
 mod setup;
 #[cfg(feature = "redis")]
 mod sharing;

@@ -1,6 +1,8 @@
 //! Stores: the contract of all backends, memory, files and encryption. `tests/redis` tests Redis.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod contract;

@@ -227,6 +227,10 @@ impl<S: Store> Store for EncryptedStore<S> {
     fn is_encrypted(&self) -> bool {
         true
     }
+
+    fn check(&self) -> Result<(), Error> {
+        self.store.check()
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for EncryptedStore<S> {

@@ -174,6 +174,16 @@ impl Directory {
         }
     }
 
+    /// Fails if an attempt to lock a file has shown that the file system has no locks.
+    pub(super) fn check_locks(&self) -> Result<(), Error> {
+        if !self.reported.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let text =
+            format!("the file system of {:?} has no locks, so processes cannot share it; use a local disk", self.path);
+        Err(Error::new(ErrorKind::Store, text))
+    }
+
     /// Returns the error for a lock that stayed busy.
     pub(super) fn lock_timeout_error(&self, name: &FileName) -> Error {
         let path = self.path.join(name.lock().as_str());

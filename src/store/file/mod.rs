@@ -152,6 +152,9 @@ pub struct FileStore {
     on_network_file_system: bool,
 }
 
+/// How long the file of a check lasts if the check cannot remove it.
+const PROBE_LIFETIME: Duration = Duration::from_secs(1);
+
 struct Inner {
     directory: Directory,
     time: Time,
@@ -297,6 +300,16 @@ impl Store for FileStore {
 
     fn read_at_once(&self, key: &Key) -> Option<Entry> {
         if self.on_network_file_system { None } else { self.inner.record(&FileName::of(key), key).ok()? }
+    }
+
+    /// Makes the directory if there is none, checks its owner and mode, and locks, writes, reads and removes a file of its
+    /// own. Fails as well where the file system has no locks. An empty `.lock` file stays.
+    fn check(&self) -> Result<(), Error> {
+        let key = Key::probe();
+        self.compare_and_swap(&key, Expected::Any, Some((b"check", PROBE_LIFETIME)))?;
+        self.read(&key)?;
+        self.compare_and_swap(&key, Expected::Any, None)?;
+        self.inner.directory.check_locks()
     }
 
     fn wait(&self, key: &Key, cursor: &Cursor, deadline: Instant) -> Result<(), Error> {

@@ -60,6 +60,26 @@ impl Endpoint {
             _ => "RedisConfig::password",
         }
     }
+
+    /// Returns the address, if this is one server or one sentinel.
+    pub(super) fn address(&self) -> Option<&Address> {
+        match self {
+            Endpoint::Server(address) => Some(address),
+            #[cfg(feature = "redis-sentinel")]
+            Endpoint::Sentinel(address) => Some(address),
+            #[cfg(any(feature = "redis-sentinel", feature = "redis-cluster"))]
+            _ => None,
+        }
+    }
+
+    /// Returns whether the store sends a user with the password. Sentinels get the password alone.
+    pub(super) fn has_users(&self) -> bool {
+        match self {
+            #[cfg(feature = "redis-sentinel")]
+            Endpoint::Sentinel(_) | Endpoint::Sentinels(_) => false,
+            _ => true,
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {

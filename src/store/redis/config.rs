@@ -37,6 +37,7 @@ pub struct RedisConfig {
     #[cfg(feature = "redis-tls")]
     certificates: Certificates,
     timeout: Duration,
+    replicas: Option<(u32, Duration)>,
 }
 
 /// How the servers are arranged.
@@ -66,18 +67,19 @@ impl RedisConfig {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL has none of these forms, or contains `#insecure`,
-    /// which would switch off the check of certificates. The error never quotes the URL.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL has none of these forms, or contains a `#`: no setting
+    /// switches off the check of certificates (`#insecure`, refused with and without TLS), and a `#` in a password is
+    /// written `%23`. The error never quotes the URL.
     /// [`RedisStore::new`](crate::RedisStore::new) checks that a `rediss://` URL comes with the feature `redis-tls`.
     pub fn from_url(url: &str) -> Result<RedisConfig, Error> {
+        match url.split_once('#') {
+            Some((_, "insecure")) => return Err(Error::config(INSECURE_URL)),
+            Some(_) => return Err(Error::config(URL_WITH_FRAGMENT)),
+            None => {}
+        }
         let info = url.into_connection_info().map_err(|_| Error::config(INVALID_URL))?;
         let (address, tls) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (Address::Tcp(host.clone(), *port), false),
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
-                return Err(Error::config(
-                    "#insecure in the Redis URL would switch off the check of certificates; remove it",
-                ));
-            }
             ConnectionAddr::TcpTls { host, port, .. } => (Address::Tcp(host.clone(), *port), true),
             ConnectionAddr::Unix(path) => (Address::Unix(path.clone()), false),
             _ => return Err(Error::config(INVALID_URL)),
@@ -125,6 +127,7 @@ impl RedisConfig {
             #[cfg(feature = "redis-tls")]
             certificates: Certificates::default(),
             timeout: DEFAULT_TIMEOUT,
+            replicas: None,
         }
     }
 
@@ -182,7 +185,27 @@ impl RedisConfig {
         Self { timeout: limit, ..self }
     }
 
+    /// Lets [idempotency](crate::idempotency::Idempotency) wait until `count` replicas have confirmed each claim and
+    /// each result, for `limit` at most (Redis: `WAIT count limit`). From 1 to 300 ms. Default: no wait.
+    ///
+    /// Redis replicates asynchronously. Without this setting, a master that fails right after it has answered `begin`
+    /// may take the claim with it, and the operation runs again on the new master. With too few confirmations, `begin`
+    /// withdraws the claim and returns [`ErrorKind::Store`](crate::ErrorKind::Store), so an operation is never begun
+    /// without them. [`run`](crate::idempotency::Idempotency::run) records a result again, and waits again, until
+    /// replicas confirm or five seconds have passed.
+    ///
+    /// `WAIT` makes a loss less likely and does not exclude it: a failover may choose a replica that has not confirmed,
+    /// and a replica confirms before it writes to its disk. With one replica, or with as many as there are, only the
+    /// second reason is left. Tokens are not affected: a lost token is fetched again. The wait occupies the connection
+    /// of the store, so give idempotency a store of its own where tokens must not wait for it. An ACL needs `+wait`.
+    pub fn wait_for_replicas(self, count: u32, limit: Duration) -> Self {
+        Self { replicas: Some((count, limit)), ..self }
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
+        if self.replicas.is_some_and(|(count, limit)| count == 0 || !(MIN_WAIT..=MAX_WAIT).contains(&limit)) {
+            return Err(Error::config("RedisConfig::wait_for_replicas needs at least one replica, and 1 to 300 ms"));
+        }
         if !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&self.timeout) {
             return Err(Error::config("RedisConfig::timeout must be from 10 to 500 ms"));
         }
@@ -276,9 +299,19 @@ impl RedisConfig {
         self.timeout.min(deadline.remaining())
     }
 
-    #[cfg(feature = "redis-tls")]
     pub(super) fn uses_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Returns the same settings with TLS or without.
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn with_tls(&self, tls: bool) -> RedisConfig {
+        RedisConfig { tls, ..self.clone() }
+    }
+
+    /// Returns how many replicas have to confirm a record of idempotency, and within which time. `None` for none.
+    pub(super) fn replicas(&self) -> Option<(u32, Duration)> {
+        self.replicas
     }
 
     /// Returns what the `redis` crate needs to connect to `address` and then send nothing. Its own setup would cost a
@@ -370,6 +403,7 @@ impl fmt::Debug for RedisConfig {
             .field("database", &self.database)
             .field("tls", &self.tls)
             .field("timeout", &self.timeout)
+            .field("replicas", &self.replicas)
             .finish_non_exhaustive()
     }
 }
@@ -385,8 +419,16 @@ fn parse_nodes<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<
 const INVALID_URL: &str = "the Redis URL cannot be parsed; write redis://host:port/database, rediss:// for TLS \
                            (with the feature redis-tls) or redis+unix:///path/of/socket";
 
+const INSECURE_URL: &str = "#insecure in the Redis URL would switch off the check of certificates; remove it, and trust \
+                            the server's root with RedisConfig::root_certificates";
+const URL_WITH_FRAGMENT: &str = "the Redis URL contains a #, which has no meaning there; write %23 for a # in the user or \
+                                 the password";
+
 const AUTH_REFUSED: &str = "did not accept the user and password; it may have no password set, or know no users, as \
                             before Redis 6; check RedisConfig::user and RedisConfig::password";
+#[cfg(feature = "redis-sentinel")]
+pub(super) const SENTINEL_AUTH_REFUSED: &str =
+    "did not accept the password; it may have none set; check RedisConfig::sentinel_password";
 const SELECT_REFUSED: &str = "does not have the configured database; check RedisConfig::database";
 
 /// The time limit of a whole operation, from the moment when it gets the connection: connecting, sending, a second
@@ -394,6 +436,11 @@ const SELECT_REFUSED: &str = "does not have the configured database; check Redis
 ///
 /// Managers wait for one second for an operation, which includes the time in the queue.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The bounds of the time that an operation waits for replicas: part of [`OPERATION_TIMEOUT`], and Redis takes zero for
+/// an endless wait.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+const MAX_WAIT: Duration = Duration::from_millis(300);
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(250);
 const MIN_TIMEOUT: Duration = Duration::from_millis(10);

@@ -71,15 +71,34 @@ fn open_here(config: &RedisConfig, deadline: Deadline) -> Result<Connection, Red
 
 #[cfg(feature = "redis-cluster")]
 fn to_cluster(config: &RedisConfig, nodes: &[Address], deadline: Deadline) -> Result<Connection, RedisError> {
-    // The cluster client of the `redis` crate reports a wrong password and a wrong address in the same way, and tries
-    // every node in turn. So connect to single nodes first, until one accepts the settings or refuses them for good.
-    let mut attempts = nodes.iter().map(|node| Connection::to_server(config, node, deadline));
-    let decisive = attempts.find(|attempt| !matches!(attempt, Err(error) if !error.needs_new_settings()));
-    decisive.unwrap_or_else(|| {
-        let text = format!("no node of the {} can be reached; check the addresses and the network", config.endpoint());
-        Err(RedisError::new(RedisErrorKind::Unreachable, text))
-    })?;
-    Connection::to_cluster(config, nodes)
+    // The cluster client of the `redis` crate reports a wrong password, a wrong address and a server outside of a cluster
+    // in the same way, and tries every node in turn. So connect to single nodes first, until one accepts the settings or
+    // refuses them for good.
+    let text = format!("no node of the {} can be reached; check the addresses and the network", config.endpoint());
+    let mut last = RedisError::new(RedisErrorKind::Unreachable, text);
+    for node in nodes {
+        match check_cluster_node(config, node, deadline) {
+            Ok(()) => return Connection::to_cluster(config, nodes),
+            Err(error) if error.needs_new_settings() => return Err(error),
+            // A node that answers says more than one that cannot be reached.
+            Err(error) if error.is_answer() => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+/// Connects to a node and asks for the cluster's slots, as the cluster client will.
+#[cfg(feature = "redis-cluster")]
+fn check_cluster_node(config: &RedisConfig, node: &Address, deadline: Deadline) -> Result<(), RedisError> {
+    let mut connection = Connection::to_server(config, node, deadline)?;
+    let mut question = redis::cmd("CLUSTER");
+    question.arg("SLOTS");
+    let slots = connection.request(&question, config.timeout_until(deadline));
+    match slots.map_err(|error| connection.explain(error, config, deadline))? {
+        redis::Value::Array(slots) if slots.is_empty() => Err(RedisError::no_slots(node)),
+        _ => Ok(()),
+    }
 }
 
 /// Connects to the node of a cluster that has `key`. Each node either serves the key or names the node that does.

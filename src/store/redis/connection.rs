@@ -9,7 +9,9 @@ use redis::{Client, Cmd, ConnectionLike, Value};
 
 use super::address::{Address, Endpoint};
 use super::config::RedisConfig;
-use super::error::RedisError;
+#[cfg(feature = "redis-tls")]
+use super::error::is_tls_answer;
+use super::error::{RedisError, RedisErrorKind};
 use crate::clock::Deadline;
 
 /// An open connection to one server, or to all nodes of a cluster.
@@ -23,6 +25,20 @@ pub(super) struct Connection {
     timeout: Duration,
     /// The process that opened the connection.
     process: u32,
+    progress: Progress,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// No reply has been read yet.
+    New,
+    /// The server has replied at least once.
+    HasReplied,
+    /// The server closed the connection, or sent what is no reply, before its first reply.
+    ClosedAtOnce,
+    /// The server sent nothing in time before its first reply.
+    SilentAtOnce,
 }
 
 enum Transport {
@@ -45,7 +61,8 @@ impl Connection {
         for (command, hint) in config.setup_commands() {
             connection
                 .request(&command, config.timeout_until(deadline))
-                .map_err(|error| error.during_setup(&endpoint, hint))?;
+                .map_err(|error| error.during_setup(&endpoint, hint))
+                .map_err(|error| connection.explain(error, config, deadline))?;
         }
         Ok(connection)
     }
@@ -86,7 +103,8 @@ impl Connection {
 
     /// Sets the time limit on the socket. The `redis` crate removes its own limit when it has connected.
     fn new(transport: Transport, endpoint: Endpoint, timeout: Duration) -> Result<Connection, RedisError> {
-        let connection = Connection { transport, endpoint, timeout, process: std::process::id() };
+        let (process, progress) = (std::process::id(), Progress::New);
+        let connection = Connection { transport, endpoint, timeout, process, progress };
         match connection.apply_timeout() {
             Ok(()) => Ok(connection),
             Err(error) => Err(RedisError::from_driver(&error, &connection.endpoint, true)),
@@ -113,6 +131,69 @@ impl Connection {
         self.process == std::process::id()
     }
 
+    fn note_progress(&mut self, reply: &Result<Value, redis::RedisError>) {
+        if self.progress == Progress::New {
+            self.progress = match reply {
+                Err(error) if error.is_timeout() => Progress::SilentAtOnce,
+                Err(error) if error.code().is_none() => Progress::ClosedAtOnce,
+                _ => Progress::HasReplied,
+            };
+        }
+    }
+
+    /// Looks for the reason of a connection that failed before the server's first reply, and returns the error that says
+    /// so. Returns `error` when there is nothing to add.
+    ///
+    /// A server that expects TLS closes a plain connection, and a server without TLS waits for the rest of what it takes
+    /// for a command. Neither says why, so this asks the server in the other way, on a connection of its own and
+    /// without a password. The time until `deadline`, but at least [`MIN_PROBE_TIME`], bounds that.
+    pub(super) fn explain(&self, error: RedisError, config: &RedisConfig, deadline: Deadline) -> RedisError {
+        let is_silent = self.progress == Progress::SilentAtOnce;
+        let has_failed = error.kind == RedisErrorKind::Lost && (is_silent || self.progress == Progress::ClosedAtOnce);
+        let Some(Address::Tcp(..)) = self.endpoint.address().filter(|_| has_failed) else { return error };
+        #[cfg(feature = "redis-tls")]
+        {
+            let deadline =
+                if deadline.remaining() < MIN_PROBE_TIME { Deadline::within(MIN_PROBE_TIME) } else { deadline };
+            if config.uses_tls() && self.answers_without_tls(config, deadline) {
+                return RedisError::server_without_tls(&self.endpoint);
+            }
+            if !config.uses_tls() && !is_silent && self.answers_with_tls(config, deadline) {
+                return RedisError::server_with_tls(&self.endpoint);
+            }
+        }
+        let _ = deadline;
+        if is_silent || config.uses_tls() { error } else { error.closed_at_once(&self.endpoint) }
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn answers_without_tls(&self, config: &RedisConfig, deadline: Deadline) -> bool {
+        let (config, endpoint) = (config.with_tls(false), self.endpoint.clone());
+        let Some(address) = self.endpoint.address() else { return false };
+        let answer = Connection::without_setup(&config, address, endpoint, deadline)
+            .and_then(|mut connection| connection.request(&redis::cmd("PING"), config.timeout_until(deadline)));
+        answer.is_ok() || answer.is_err_and(|error| error.error.code().is_some())
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn answers_with_tls(&self, config: &RedisConfig, deadline: Deadline) -> bool {
+        let config = config.with_tls(true);
+        let Some(address) = self.endpoint.address() else { return false };
+        let timeout = config.timeout_until(deadline);
+        let ask = || {
+            let mut connection =
+                client(&config, config.connection_info(address)?)?.get_connection_with_timeout(timeout)?;
+            connection.set_write_timeout(Some(timeout))?;
+            connection.set_read_timeout(Some(timeout))?;
+            connection.req_command(&redis::cmd("PING"))
+        };
+        // The handshake comes with the first command.
+        match ask() {
+            Ok(_) => true,
+            Err(error) => error.code().is_some() || is_tls_answer(&error),
+        }
+    }
+
     pub(super) fn malformed_reply(&self) -> RedisError {
         RedisError::malformed_reply(&self.endpoint)
     }
@@ -133,7 +214,9 @@ impl Connection {
             Transport::Cluster(connection) => connection.req_command(command),
         };
         // The server's error may be the whole reply or a part of it.
-        reply.and_then(Value::extract_error).map_err(|error| {
+        let reply = reply.and_then(Value::extract_error);
+        self.note_progress(&reply);
+        reply.map_err(|error| {
             let error = RedisError::from_driver(&error, &self.endpoint, false);
             match self.transport {
                 Transport::Server(_) => error,
@@ -143,6 +226,10 @@ impl Connection {
         })
     }
 }
+
+/// How long `explain` asks at least, although the time of the operation is over.
+#[cfg(feature = "redis-tls")]
+const MIN_PROBE_TIME: Duration = Duration::from_millis(50);
 
 fn client(config: &RedisConfig, info: redis::ConnectionInfo) -> Result<Client, redis::RedisError> {
     #[cfg(feature = "redis-tls")]

@@ -7,6 +7,8 @@
 use std::io;
 use std::sync::Arc;
 
+#[cfg(any(feature = "redis-sentinel", feature = "redis-cluster"))]
+use super::address::Address;
 use super::address::Endpoint;
 use crate::error::{Error, ErrorKind};
 
@@ -31,10 +33,16 @@ pub(super) enum RedisErrorKind {
     Moved(Option<String>),
     /// The server refuses until a setting changes: a password, an ACL rule, TLS.
     Refused,
+    /// The server forbids its user the keys of the command, until its ACL changes.
+    ForbiddenKey,
+    /// Too few replicas have confirmed a write. The server has performed it, and answers other commands.
+    Unreplicated,
     /// The server answers reads and refuses writes: its memory is full, or it cannot save its data.
     Full,
     /// The server answered with an error that may pass.
     Busy,
+    /// The server lacks a command.
+    UnknownCommand,
     /// This key cannot be used on this server. Other keys can.
     WrongKey,
 }
@@ -67,9 +75,30 @@ impl RedisError {
 
     /// Returns whether the connection must be closed. A later reply on it might belong to this command; only a complete
     /// error reply of the server leaves the connection usable. A read-only server is left, because the new connection
-    /// leads to the new master.
+    /// leads to the new master. After a refusal the server may have closed the connection.
     pub(super) fn breaks_connection(&self) -> bool {
-        matches!(self.kind, RedisErrorKind::Lost | RedisErrorKind::Unreachable | RedisErrorKind::ReadOnly)
+        use RedisErrorKind::*;
+        matches!(self.kind, Lost | Unreachable | ReadOnly | Refused)
+    }
+
+    /// The error of a write that `confirmed` replicas have confirmed in time, fewer than the settings ask for.
+    pub(super) fn unreplicated(endpoint: &Endpoint, confirmed: i64, needed: u32) -> RedisError {
+        let text = format!(
+            "{endpoint}: {confirmed} of {needed} replicas confirmed the write in time; check the replicas, or change \
+             RedisConfig::wait_for_replicas"
+        );
+        RedisError::new(RedisErrorKind::Unreplicated, text)
+    }
+
+    /// Returns whether the server said something about itself, so that the error says more than that of a silent one.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn is_answer(&self) -> bool {
+        self.error.code().is_some() || self.error.message().contains("serves no slots")
+    }
+
+    /// Returns whether the error says nothing about the server: other operations may succeed.
+    pub(super) fn concerns_one_operation(&self) -> bool {
+        matches!(self.kind, RedisErrorKind::WrongKey | RedisErrorKind::Unreplicated)
     }
 
     /// Returns whether the same call may succeed at once on a new connection.
@@ -86,19 +115,81 @@ impl RedisError {
     /// Returns whether the failure lasts until a person changes a setting. The breaker then opens at once and for its
     /// longest time.
     pub(super) fn needs_new_settings(&self) -> bool {
-        matches!(self.kind, RedisErrorKind::Refused | RedisErrorKind::Moved(_))
+        use RedisErrorKind::*;
+        matches!(self.kind, Refused | ForbiddenKey | Moved(_) | UnknownCommand)
     }
 
-    /// Reinterprets an error reply to a command that sets up a connection. A plain `ERR` is a lasting refusal there,
-    /// such as a database that does not exist, and `hint` says which setting to check.
+    /// Reinterprets an error reply to a command that sets up a connection. A plain `ERR` without a meaning of its own is
+    /// a lasting refusal there, such as a database that does not exist, and `hint` says which setting to check.
     pub(super) fn during_setup(self, endpoint: &Endpoint, hint: &str) -> RedisError {
         match self.error.code() {
-            Some("ERR") => {
+            Some("ERR") if self.kind == RedisErrorKind::Busy || self.kind == RedisErrorKind::UnknownCommand => {
                 let refused = RedisError::new(RedisErrorKind::Refused, format!("{endpoint} {hint}"));
                 RedisError { error: refused.error.with_code("ERR"), ..refused }
             }
             _ => self,
         }
+    }
+
+    /// Adds to a failure of the master which sentinel named this server, because that may be out of date.
+    #[cfg(feature = "redis-sentinel")]
+    pub(super) fn of_master(self, sentinel: &Endpoint, service: &str) -> RedisError {
+        if self.kind != RedisErrorKind::Unreachable {
+            return self;
+        }
+        let (text, code) = (self.error.message(), self.error.code());
+        let end = if text.ends_with('?') { " The" } else { "; the" };
+        let text =
+            format!("{text}{end} {sentinel} names it as the master of \"{service}\"; a failover may be going on");
+        let error = RedisError::new(self.kind, text);
+        RedisError { error: code.iter().fold(error.error, |error, &code| error.with_code(code)), ..error }
+    }
+
+    /// Reinterprets the reply of a server that does not know the command of a sentinel.
+    #[cfg(feature = "redis-sentinel")]
+    pub(super) fn of_plain_server(self, address: &Address) -> RedisError {
+        let endpoint = Endpoint::Server(address.clone());
+        let text = format!(
+            "{endpoint} is a server, not a sentinel; give RedisConfig::sentinels the addresses of the sentinels, often \
+             port 26379, or use RedisConfig::from_url"
+        );
+        let error = RedisError::new(RedisErrorKind::Refused, text);
+        RedisError { error: error.error.with_code("ERR"), ..error }
+    }
+
+    /// The error of a node that belongs to no cluster yet.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn no_slots(address: &Address) -> RedisError {
+        let endpoint = Endpoint::Server(address.clone());
+        let text =
+            format!("{endpoint} is a node of a cluster that serves no slots; create the cluster, or assign its slots");
+        RedisError::new(RedisErrorKind::Unreachable, text)
+    }
+
+    /// The error of a server that speaks plain Redis where the settings ask for TLS.
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn server_without_tls(endpoint: &Endpoint) -> RedisError {
+        RedisError::new(RedisErrorKind::Refused, no_tls(endpoint))
+    }
+
+    /// The error of a server that speaks TLS where the settings do not ask for it.
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn server_with_tls(endpoint: &Endpoint) -> RedisError {
+        let text = format!("{endpoint} expects TLS; use rediss:// instead of redis://");
+        RedisError::new(RedisErrorKind::Refused, text)
+    }
+
+    /// Reinterprets the error of a server that closes a new connection without a reply to the first command. A server
+    /// that sent what is no reply has been named already.
+    pub(super) fn closed_at_once(self, endpoint: &Endpoint) -> RedisError {
+        if self.error.message() == malformed_reply(endpoint) {
+            return self;
+        }
+        let text = format!(
+            "{endpoint} closes the connection without an answer; it may expect TLS (rediss://, with the feature \
+             redis-tls), or be a load balancer without a server behind it"
+        );
+        RedisError::new(RedisErrorKind::Lost, text)
     }
 
     /// Reinterprets a redirection that came through the cluster client of the `redis` crate. The client follows
@@ -117,8 +208,8 @@ impl RedisError {
     /// Sorts an error of the `redis` crate. `connecting` says that the error occurred before the connection was open.
     pub(super) fn from_driver(error: &redis::RedisError, endpoint: &Endpoint, connecting: bool) -> RedisError {
         use redis::ErrorKind as DriverErrorKind;
-        let code = code_in_script_error(error).or(error.code()).unwrap_or_default();
-        let known = known_code(code, error, endpoint);
+        let code = hidden_code(error).or(error.code()).unwrap_or_default();
+        let known = known_code(code, error, endpoint).or_else(|| known_text(code, error, endpoint));
         let (kind, text) = known.unwrap_or_else(|| match error.kind() {
             DriverErrorKind::AuthenticationFailed => (RedisErrorKind::Refused, wrong_password(endpoint)),
             // Includes errors about TLS settings and about addresses that this platform does not support.
@@ -153,9 +244,15 @@ fn known_code(code: &str, error: &redis::RedisError, endpoint: &Endpoint) -> Opt
             (RedisErrorKind::Refused, format!("{endpoint} requires a password; set one with {setting}"))
         }
         "WRONGPASS" => (RedisErrorKind::Refused, wrong_password(endpoint)),
+        // The text tells a forbidden key from a forbidden command.
+        "NOPERM" if error.detail().is_some_and(|text| text.contains("keys")) => {
+            let text = format!(
+                "{endpoint} forbids its user the keys of the store; allow them in the user's ACL, such as ~evertoken:*"
+            );
+            (RedisErrorKind::ForbiddenKey, text)
+        }
         "NOPERM" => {
-            let text =
-                format!("{endpoint} forbids its user a command or key that the store needs; extend the user's ACL");
+            let text = format!("{endpoint} forbids its user a command that the store needs; extend the user's ACL");
             (RedisErrorKind::Refused, text)
         }
         "NOSCRIPT" => (RedisErrorKind::NoScript, format!("{endpoint} does not know a script that was just sent")),
@@ -175,9 +272,33 @@ fn known_code(code: &str, error: &redis::RedisError, endpoint: &Endpoint) -> Opt
             (RedisErrorKind::WrongKey, text.to_owned())
         }
         "LOADING" => (RedisErrorKind::Busy, format!("{endpoint} is still loading its data")),
-        "DENIED" => {
-            let text = format!("{endpoint} is in protected mode and serves only its own host; set a password there");
+        "BUSY" => {
+            (RedisErrorKind::Busy, format!("{endpoint} is busy with a script that runs for too long; end the script"))
+        }
+        "CLUSTERDOWN" => {
+            let text = format!(
+                "{endpoint} is part of a cluster that is down: a slot is not assigned, or a master has failed; check \
+                 CLUSTER INFO there"
+            );
             (RedisErrorKind::Busy, text)
+        }
+        "MASTERDOWN" => {
+            let text = format!("{endpoint} is a replica without its master; use the address of the master");
+            (RedisErrorKind::ReadOnly, text)
+        }
+        "DENIED" => {
+            let text = format!(
+                "{endpoint} is in protected mode and serves only its own host; set a password there and with {}",
+                endpoint.password_setting()
+            );
+            (RedisErrorKind::Refused, text)
+        }
+        "NOREPLICAS" => {
+            let text = format!(
+                "{endpoint} takes no writes because too few replicas follow it; check the replicas, and its \
+                 min-replicas-to-write"
+            );
+            (RedisErrorKind::Full, text)
         }
         "OOM" => (RedisErrorKind::Full, format!("{endpoint} is out of memory; raise its maxmemory")),
         "MISCONF" => {
@@ -189,9 +310,42 @@ fn known_code(code: &str, error: &redis::RedisError, endpoint: &Endpoint) -> Opt
     })
 }
 
+/// Sorts an error reply with the code `ERR`, which says everything in its text. `None` for a text that has no meaning of
+/// its own here.
+fn known_text(code: &str, error: &redis::RedisError, endpoint: &Endpoint) -> Option<(RedisErrorKind, String)> {
+    let text = error.detail().filter(|_| code == "ERR")?;
+    let says = |words: &str| text.contains(words);
+    Some(if says("max number of clients") {
+        // The server closes the connection.
+        let text = format!(
+            "{endpoint} has reached its limit of clients; raise its maxclients or close connections that are not in use"
+        );
+        (RedisErrorKind::Unreachable, text)
+    } else if says("cluster support disabled") {
+        let text = format!("{endpoint} is a single server, not a node of a cluster; use RedisConfig::from_url");
+        (RedisErrorKind::Refused, text)
+    } else if says("in cluster mode") {
+        let text = format!(
+            "{endpoint} is part of a cluster, which has only database 0; use RedisConfig::cluster without \
+             RedisConfig::database"
+        );
+        (RedisErrorKind::Refused, text)
+    } else if says("unknown command") {
+        let text = format!(
+            "{endpoint} lacks a command that the store needs; a sentinel, a proxy and a server before Redis 5 do, and \
+             a server can rename commands; for a sentinel use RedisConfig::sentinels"
+        );
+        (RedisErrorKind::UnknownCommand, text)
+    } else {
+        return None;
+    })
+}
+
 fn wrong_password(endpoint: &Endpoint) -> String {
     let setting = endpoint.password_setting();
-    format!("{endpoint} rejected the user or the password; check RedisConfig::user and {setting}")
+    let (what, user) =
+        if endpoint.has_users() { ("user or the password", "RedisConfig::user and ") } else { ("password", "") };
+    format!("{endpoint} rejected the {what}; check {user}{setting}")
 }
 
 fn malformed_reply(endpoint: &Endpoint) -> String {
@@ -218,11 +372,22 @@ fn transport_failure(error: &redis::RedisError, endpoint: &Endpoint, connecting:
     }
 }
 
-/// Returns the code of an error that a script raised. Servers before version 7 put words of their own before it.
-fn code_in_script_error(error: &redis::RedisError) -> Option<&'static str> {
-    let codes = ["READONLY", "OOM", "MISCONF", "NOPERM", "LOADING"];
+/// Returns the code that an error should have, where the server hides it behind `ERR` or behind words of its own:
+///
+/// - Servers before version 7 put words before the code of an error that a script raised.
+/// - Version 7.0 reports a missing right inside a script as `ERR The user executing the script can't ..`.
+/// - A server with a password closes the connection of a client that has not authenticated and sends more than ten words
+///   or a long one, with `ERR Protocol error: unauthenticated ..` instead of `NOAUTH`.
+fn hidden_code(error: &redis::RedisError) -> Option<&'static str> {
+    let codes = ["READONLY", "OOM", "MISCONF", "NOPERM", "LOADING", "NOREPLICAS", "MASTERDOWN"];
     let is_hidden = error.code().is_some_and(|code| code == "ERR" || code.starts_with('@'));
     let detail = error.detail().filter(|_| is_hidden)?;
+    if detail.starts_with("Protocol error: unauthenticated") {
+        return Some("NOAUTH");
+    }
+    if detail.starts_with("The user executing the script can't") {
+        return Some("NOPERM");
+    }
     codes.into_iter().find(|code| detail.contains(&format!("-{code} ")))
 }
 
@@ -245,14 +410,25 @@ fn tls_text(cause: Option<&io::Error>, endpoint: &Endpoint) -> String {
         Some(TlsError::InvalidCertificate(_)) => {
             format!("the certificate of {endpoint} is not trusted; add its root with RedisConfig::root_certificates")
         }
-        Some(TlsError::InvalidMessage(_)) => {
-            format!("{endpoint} does not speak TLS; turn TLS on there, or use redis:// instead of rediss://")
-        }
+        Some(TlsError::InvalidMessage(_)) => no_tls(endpoint),
         Some(TlsError::AlertReceived(_)) => {
             format!("{endpoint} rejected the TLS connection; it may require RedisConfig::client_certificate")
         }
         _ => format!("TLS with {endpoint} failed; check the TLS settings of both sides"),
     }
+}
+
+/// Returns whether the server answered the start of a TLS connection with TLS, whatever it said.
+#[cfg(feature = "redis-tls")]
+pub(super) fn is_tls_answer(error: &redis::RedisError) -> bool {
+    use rustls::Error as TlsError;
+    let inner = io_error(error).and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<TlsError>());
+    matches!(inner, Some(TlsError::InvalidCertificate(_) | TlsError::AlertReceived(_)))
+}
+
+#[cfg(feature = "redis-tls")]
+fn no_tls(endpoint: &Endpoint) -> String {
+    format!("{endpoint} does not speak TLS; turn TLS on there, or use redis:// instead of rediss://")
 }
 
 #[cfg(not(feature = "redis-tls"))]

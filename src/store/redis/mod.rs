@@ -29,7 +29,11 @@
 //!
 //! **Errors.** `error` sorts failures by what they mean for the connection:
 //!
-//! - The server's complete error reply (out of memory, loading, a wrong key, no permission): the connection stays.
+//! - The server's complete error reply (out of memory, loading, a wrong key): the connection stays.
+//! - A refusal that lasts until a person changes a setting (a password, a right, TLS), or a server with too many clients:
+//!   the connection is closed, because the server may have closed it.
+//! - No first reply on a new connection: the store asks once, without a password, whether the server expects TLS or
+//!   speaks none, because neither kind of server says so. See [`Connection::explain`].
 //! - No reply, a broken connection or a reply that makes no sense: the connection is closed, because a late reply could
 //!   be taken for the reply to the next command. If time is left, the operation is sent once more on a new connection,
 //!   marked `again`, because the server may have performed it.
@@ -38,7 +42,7 @@
 //!
 //! **The breaker.** Three failures in a row, or one that lasts until a setting changes (a wrong password), open
 //! `breaker`: operations then fail at once, without a round trip, until a probe succeeds. An error about a single key
-//! does not count. While three operations hang, the store sends nothing either. The log reports the first failure and
+//! or about a claim that too few replicas confirmed does not count. While three operations hang, the store sends nothing either. The log reports the first failure and
 //! the first success after it. A full server or a replica answers reads, so only a successful write ends that report.
 //!
 //! **Promises.** A script takes effect once, even when its reply is lost and it is sent again. No operation takes
@@ -68,6 +72,7 @@ use crate::clock::{Deadline, Notifier};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::lock::lock;
+use crate::name::unique_name;
 use crate::store::{
     Cursor, Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, Subscription, SwapOutcome, Version,
 };
@@ -203,6 +208,19 @@ impl Store for RedisStore {
     fn logs_outages(&self) -> bool {
         true
     }
+
+    /// Connects anew and runs the store's scripts on records of its own, which are removed and expire after a second.
+    ///
+    /// Takes two seconds at most. Reports a missing right to a command, not to a key: the store does not know which
+    /// [namespace](crate::TokenManagerBuilder::namespace) its managers use.
+    /// [`TokenManager::check`](crate::TokenManager::check) asks for the manager's own key as well.
+    fn check(&self) -> Result<(), Error> {
+        let owner = LeaseOwner::new(unique_name()?);
+        match self.0.check(&Key::probe(), &owner, Deadline::within(CHECK_TIMEOUT)) {
+            Err(error) if error.kind != RedisErrorKind::ForbiddenKey => Err(error.error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Inner {
@@ -269,8 +287,7 @@ impl Inner {
     }
 
     fn note_failure(&self, error: &RedisError) {
-        // An unusable key says nothing about the server.
-        if error.kind == RedisErrorKind::WrongKey {
+        if error.concerns_one_operation() {
             return;
         }
         lock(&self.breaker).failed(error.needs_new_settings(), fastrand::f64());
@@ -314,12 +331,68 @@ impl Inner {
         };
         let outcome = call.run(&mut connection, self.config.command_timeout(), deadline, again).and_then(|reply| {
             let wrote = reply.has_written();
+            // A write that the holder of a claim repeats may have been performed before, by the same connection.
+            if call.needs_replicas && (wrote || call.undo.is_none()) {
+                self.wait_for_replicas(&mut connection, call.undo.as_deref(), deadline)?;
+            }
             Ok((parse(reply).map_err(|MalformedReply| connection.malformed_reply())?, wrote))
         });
+        // Asked once for each operation, so that a server in trouble gets no more connections than necessary.
+        let outcome =
+            outcome.map_err(|error| if again { error } else { connection.explain(error, &self.config, deadline) });
         if outcome.as_ref().err().is_none_or(|error| !error.breaks_connection()) {
             permit.connection = Some(connection);
         }
         outcome
+    }
+
+    /// Runs each script that the managers and idempotency cannot do without, on a connection of its own, whatever the breaker says.
+    fn check(&self, key: &Key, owner: &LeaseOwner, deadline: Deadline) -> Result<(), RedisError> {
+        let timeout = self.config.command_timeout();
+        let mut connection = connect::open(&self.config, deadline.min(Deadline::within(OPERATION_TIMEOUT)))?;
+        let lifetime = PROBE_LIFETIME;
+        let operation = key.operation();
+        let probe = (&b"check"[..], lifetime);
+        let calls = [
+            scripts::read_or_lease(key, None, lifetime, owner, lifetime),
+            scripts::publish(key, owner, None, probe.0, lifetime),
+            scripts::read(key),
+            scripts::check_for_change(key),
+            scripts::compare_and_swap(key, Expected::Any, None),
+            scripts::compare_and_swap(&operation, Expected::Any, Some(probe)),
+        ];
+        let mut run = |call: &ScriptCall| {
+            let reply = call.run(&mut connection, timeout, deadline, false);
+            reply.map(drop).map_err(|error| connection.explain(error, &self.config, deadline))
+        };
+        calls.iter().try_for_each(&mut run)?;
+        let removal = scripts::compare_and_swap(&operation, Expected::Any, None);
+        let replicated = self.wait_for_replicas(&mut connection, None, deadline);
+        removal.run(&mut connection, timeout, deadline, false)?;
+        replicated
+    }
+
+    /// Waits until as many replicas as the settings ask for have confirmed what was written over this connection. When
+    /// too few do in time, `undo` takes the write back as far as possible.
+    fn wait_for_replicas(
+        &self,
+        connection: &mut Connection,
+        undo: Option<&ScriptCall>,
+        deadline: Deadline,
+    ) -> Result<(), RedisError> {
+        let Some((needed, limit)) = self.config.replicas() else { return Ok(()) };
+        let timeout = self.config.command_timeout();
+        let limit = limit.min(deadline.remaining());
+        let reply = connection.request(&scripts::wait_for_replicas(needed, limit), limit.saturating_add(timeout))?;
+        let redis::Value::Int(confirmed) = reply else { return Err(connection.malformed_reply()) };
+        if confirmed >= i64::from(needed) {
+            return Ok(());
+        }
+        if let Some(undo) = undo {
+            // If this fails, the claim expires by itself.
+            undo.run(connection, timeout, Deadline::within(UNDO_TIME), false)?;
+        }
+        Err(RedisError::unreplicated(&self.config.endpoint(), confirmed, needed))
     }
 }
 
@@ -337,6 +410,13 @@ impl Priority {
 }
 
 const MAX_QUEUE_TIME: Duration = Duration::from_millis(400);
+
+/// How long a check may take, and how long its records last if it cannot remove them.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_LIFETIME: Duration = Duration::from_secs(1);
+
+/// How long it may take to remove a claim that too few replicas have confirmed.
+const UNDO_TIME: Duration = Duration::from_millis(100);
 
 /// Longer, because an operation of `idempotency` cannot run without the store. Together with the operation's own time
 /// it stays below the three seconds that `idempotency` waits for one step.

@@ -45,11 +45,15 @@ pub(super) struct ScriptCall {
     script: &'static Script,
     keys: Vec<Key>,
     arguments: Vec<zeroize::Zeroizing<Vec<u8>>>,
+    /// Whether the write waits for replicas, where the settings ask for that.
+    pub(super) needs_replicas: bool,
+    /// What takes the write back when too few replicas confirm it.
+    pub(super) undo: Option<Box<ScriptCall>>,
 }
 
 impl ScriptCall {
     fn new(script: &'static Script, keys: &[Key]) -> ScriptCall {
-        ScriptCall { script, keys: keys.to_vec(), arguments: Vec::new() }
+        ScriptCall { script, keys: keys.to_vec(), arguments: Vec::new(), needs_replicas: false, undo: None }
     }
 
     fn with(mut self, argument: impl AsRef<[u8]>) -> ScriptCall {
@@ -143,9 +147,27 @@ pub(super) fn compare_and_swap(key: &Key, expected: Expected<'_>, new: Option<(&
     let keys = if key.is_sidecar() { vec![key.clone()] } else { vec![key.clone(), news_stream(key)] };
     let call = ScriptCall::new(&COMPARE_AND_SWAP, &keys).with(condition).with(version);
     match new {
-        Some((bytes, lifetime)) => call.with("set").with(bytes).with_milliseconds(lifetime),
+        Some((bytes, lifetime)) => {
+            let call = call.with("set").with(bytes).with_milliseconds(lifetime);
+            // A claim that is lost with a failed master lets an operation run twice. A claim that replicas have not
+            // confirmed is removed, so that it does not block the operation.
+            let undo = (key.is_operation() && matches!(expected, Expected::Absent)).then(|| {
+                let version = Version::new(hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref()));
+                Box::new(compare_and_swap(key, Expected::Version(&version), None))
+            });
+            ScriptCall { needs_replicas: key.is_operation(), undo, ..call }
+        }
         None => call.with("remove"),
     }
+}
+
+/// Asks how many replicas have confirmed the writes of this connection, and waits for `count` of them. This is a plain
+/// command, because a script cannot block.
+pub(super) fn wait_for_replicas(count: u32, limit: Duration) -> Cmd {
+    let mut command = cmd("WAIT");
+    // `WAIT n 0` would wait without end.
+    command.arg(count).arg(limit.as_millis().max(1).to_string());
+    command
 }
 
 /// Asks whether a waiter should stop waiting.

@@ -125,7 +125,8 @@ impl Inner {
 }
 
 fn refuses_streams(error: &RedisError) -> bool {
-    matches!(error.kind, RedisErrorKind::Refused | RedisErrorKind::Busy | RedisErrorKind::Full)
+    use RedisErrorKind::*;
+    matches!(error.kind, Refused | ForbiddenKey | UnknownCommand | Busy | Full)
 }
 
 impl Waiters {
