@@ -6,7 +6,7 @@
 //! in `:lock` (the lease; its value is the owner), `:state` (renewal secret) and `:quota`; operations of `idempotency`
 //! end in `:once`. `:news` is a stream with one entry, which announces that the record has changed. The braces put all
 //! keys of a credential into one slot of a cluster, so that one script can use them together. A value of another type,
-//! of more than 64 KiB or without an expiry may be under any key: it counts as unreadable or expired, and is replaced.
+//! of more than 128 KiB or without an expiry may be under any key: it counts as unreadable or expired, and is replaced.
 //!
 //! **Operations.** Each store operation is one Lua script, which Redis runs atomically; `scripts` explains each of
 //! them.

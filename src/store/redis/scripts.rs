@@ -312,7 +312,7 @@ const MAX_MILLISECONDS: u128 = 365 * 86_400 * 1_000;
 /// Functions that come before the body of each script.
 ///
 /// `read_entry` returns the record under a key with its remaining time and version. The value may have been written by
-/// any program, so the function never fails on it and never loads more than 64 KiB. A value of another type, or a
+/// any program, so the function never fails on it and never loads more than 128 KiB. A value of another type, or a
 /// larger one, is returned with empty bytes and a version that names its type or size: unreadable, but it can be
 /// replaced. A value without an expiry gets zero remaining time, because its age is unknown.
 ///
@@ -324,7 +324,7 @@ local function read_entry(key)
   if kind == 'none' then return nil end
   if kind ~= 'string' then return {'found', 0, 'a ' .. kind, ''} end
   local size = redis.call('STRLEN', key)
-  if size > 65536 then return {'found', 0, size .. ' bytes', ''} end
+  if size > 131072 then return {'found', 0, size .. ' bytes', ''} end
   local bytes = redis.call('GET', key)
   local left = redis.call('PTTL', key)
   return {'found', math.max(left, 0), redis.sha1hex(bytes), bytes}
