@@ -43,7 +43,7 @@ need cc build-essential
 need redis-server redis-server
 
 # With all features, and with the examples in the documentation and in README.md.
-cargo test --all-features "$@"
+cargo test --locked --all-features "$@"
 
 # Crates of their own, which must stay out of this one. They run with all tests only.
 if [ $# -eq 0 ]; then

@@ -24,6 +24,9 @@ use crate::store::{Entry, Expected, SwapOutcome, TimeoutStore, Version};
 /// If nothing was done, [abandon](Claim::abandon) the claim instead. A claim that is only dropped stays in the store
 /// until it expires: the operation may have happened, so no other holder may start it earlier.
 ///
+/// A claim that expired is lost only when another holder has begun the operation since. Until then it can still be
+/// extended and completed.
+///
 /// Each method is one store operation, and a second one when the reply to the first was lost. Each method blocks for
 /// three seconds at most.
 #[must_use = "a claim keeps all other holders out until it is completed, abandoned or expires"]
@@ -34,24 +37,25 @@ pub struct Claim<T> {
 
 impl<T> Claim<T> {
     /// Extends the claim: it lasts for its whole [`claim_ttl`](crate::idempotency::Idempotency::claim_ttl) again,
-    /// counted from now.
+    /// counted from now. A claim that expired is taken again if no other holder has begun the operation.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned. Stop the operation if possible;
-    ///   another holder may be running it by now.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired and another holder has begun the operation since, or when the
+    ///   claim was completed or abandoned. Stop the operation if possible; another holder may be running it by now.
     /// - [`ErrorKind::Store`] when the store cannot be used. Try again until the claim would have expired.
     pub fn extend(&self) -> Result<(), Error> {
         self.held.extend()
     }
 
     /// Records `result` for [`result_ttl`](crate::idempotency::Idempotency::result_ttl) and ends the claim. From now on
-    /// every `begin` of this operation returns `result`.
+    /// every `begin` of this operation returns `result`. A claim that expired can still be completed if no other holder
+    /// has begun the operation.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned. Nothing is written; a record in
-    ///   the store belongs to another holder.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired and another holder has begun the operation since, or when the
+    ///   claim was completed or abandoned. Nothing is written; the record in the store stays.
     /// - [`ErrorKind::Store`] when the store cannot be used. The claim is unchanged: call `complete` again. If the
     ///   result was written although the reply was lost, the next call notices that and succeeds.
     /// - [`ErrorKind::Config`] when `result` is larger than 63 KiB of JSON, or cannot be serialized as JSON and read
@@ -64,11 +68,13 @@ impl<T> Claim<T> {
         self.held.complete(result)
     }
 
-    /// Removes the claim, because nothing was done. Another holder may begin the operation at once.
+    /// Removes the claim, because nothing was done. Another holder may begin the operation at once. Succeeds if the
+    /// claim expired and no other holder has begun the operation.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::ClaimLost`] when the claim expired or was completed or abandoned.
+    /// - [`ErrorKind::ClaimLost`] when the claim expired and another holder has begun the operation since, or when the
+    ///   claim was completed or abandoned.
     /// - [`ErrorKind::Store`] when the store cannot be used. The claim then stays until it expires.
     pub fn abandon(&self) -> Result<(), Error> {
         self.held.abandon()
@@ -98,8 +104,12 @@ pub(super) struct HeldClaim {
 /// Another thread that uses the same claim may have written a newer record. The store then reports a conflict, and
 /// `replace_record` recognizes the record by its owner and takes over its version.
 struct State {
-    version: Version,
+    /// The version of the record, `None` when the store said that there is none: the claim expired. Then the next write
+    /// expects absence, so that it succeeds unless another holder has begun the operation.
+    version: Option<Version>,
     revision: u64,
+    /// Whether `abandon` was called. From then on `extend` removes the claim instead.
+    is_abandoning: bool,
     /// Why the claim ended, if this process knows that it did. Each later call returns this text.
     ended: Option<&'static str>,
 }
@@ -120,21 +130,35 @@ impl HeldClaim {
         header: Header,
         version: Version,
     ) -> HeldClaim {
-        let state = Mutex::new(State { version, revision: header.revision, ended: None });
+        let state =
+            Mutex::new(State { version: Some(version), revision: header.revision, is_abandoning: false, ended: None });
         HeldClaim { store, time, key, lifetime, result_ttl, header, state }
     }
 
     pub(super) fn extend(&self) -> Result<(), Error> {
         let bytes = self.next_header(OperationStatus::InProgress)?.to_bytes();
-        match self.replace_record(Some((Arc::new(bytes), self.lifetime)))? {
-            ReplaceOutcome::Written(version) => {
-                if let Some(version) = version {
-                    lock(&self.state).version = version;
-                }
-                Ok(())
+        let written = match self.replace_record(Some((Arc::new(bytes), self.lifetime)))? {
+            ReplaceOutcome::Written(version) => version,
+            ReplaceOutcome::AlreadyCompleted(_) => return Err(claim_lost(COMPLETED)),
+        };
+        let is_abandoning = {
+            let mut state = lock(&self.state);
+            if written.is_some() {
+                state.version.clone_from(&written);
             }
-            ReplaceOutcome::AlreadyCompleted(_) => Err(claim_lost(COMPLETED)),
+            state.is_abandoning
+        };
+        if !is_abandoning {
+            return Ok(());
         }
+        // Another thread abandoned the claim while this call took the expired claim again. Remove the claim once more;
+        // if the store refuses, the claim expires by itself.
+        if let Some(version) = written {
+            let key = self.key.clone();
+            let _ = self.store.run(move |store| store.compare_and_swap(&key, Expected::Version(&version), None));
+        }
+        self.mark_ended(ABANDONED);
+        Err(claim_lost(ABANDONED))
     }
 
     pub(super) fn complete<T: Serialize + DeserializeOwned>(&self, result: &T) -> Result<(), Error> {
@@ -150,6 +174,7 @@ impl HeldClaim {
     }
 
     pub(super) fn abandon(&self) -> Result<(), Error> {
+        lock(&self.state).is_abandoning = true;
         match self.replace_record(None)? {
             ReplaceOutcome::Written(_) => {
                 self.mark_ended(ABANDONED);
@@ -168,7 +193,8 @@ impl HeldClaim {
         Ok(Header { status, revision: state.revision, updated_ms, ..self.header.clone() })
     }
 
-    /// Replaces the claim's record by `new`, or removes it when `new` is `None`. A record of another owner stays.
+    /// Replaces the claim's record by `new`, or removes it when `new` is `None`. A record of another owner stays. If the
+    /// claim expired and there is no record, `new` is written all the same: no other holder has the claim.
     fn replace_record(&self, new: Option<(Arc<Zeroizing<Vec<u8>>>, Duration)>) -> Result<ReplaceOutcome, Error> {
         let deadline = Deadline::within(STORE_TIMEOUT);
         for _ in 0..MAX_ATTEMPTS {
@@ -177,16 +203,18 @@ impl HeldClaim {
                 state.ensure_live()?;
                 state.version.clone()
             };
+            let is_removal = new.is_none();
             let (key, new) = (self.key.clone(), new.clone());
             let swap = self.store.run_until(deadline, move |store| {
                 let new = new.as_ref().map(|(bytes, lifetime)| (bytes.as_slice(), *lifetime));
-                store.compare_and_swap(&key, Expected::Version(&version), new)
+                store.compare_and_swap(&key, version.as_ref().map_or(Expected::Absent, Expected::Version), new)
             })?;
             let entry = match swap {
                 SwapOutcome::Done(version) => return Ok(ReplaceOutcome::Written(version)),
+                SwapOutcome::Conflict(None) if is_removal => return Ok(ReplaceOutcome::Written(None)),
                 SwapOutcome::Conflict(None) => {
-                    self.mark_ended(EXPIRED);
-                    return Err(claim_lost(EXPIRED));
+                    lock(&self.state).version = None;
+                    continue;
                 }
                 SwapOutcome::Conflict(Some(entry)) => entry,
             };
@@ -195,7 +223,7 @@ impl HeldClaim {
             match own.map(|header| header.status) {
                 // Another thread extended the claim, or this process did in a write whose reply was lost. The claim is
                 // still this owner's: use the version in the store for the next attempt.
-                Some(OperationStatus::InProgress) => lock(&self.state).version = entry.version().clone(),
+                Some(OperationStatus::InProgress) => lock(&self.state).version = Some(entry.version().clone()),
                 Some(OperationStatus::Completed) => return Ok(ReplaceOutcome::AlreadyCompleted(entry)),
                 None => {
                     self.mark_ended(TAKEN_OVER);
@@ -225,7 +253,6 @@ impl State {
     }
 }
 
-const EXPIRED: &str = "the claim expired before this call; extend it in time, or set a longer claim_ttl";
 const TAKEN_OVER: &str = "the claim expired, and another holder has claimed the operation since; extend it in time, or \
                           set a longer claim_ttl";
 const COMPLETED: &str = "the claim was already completed";

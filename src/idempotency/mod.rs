@@ -9,13 +9,15 @@
 //!   first process becomes the **holder**; the operation is then in progress.
 //! - *In progress*: the record is a claim, which names its holder and expires after `claim_ttl`. `extend` replaces the
 //!   claim by one with its whole lifetime ahead. `abandon` removes the claim, and when it expires the store removes it;
-//!   both lead back to *absent*. `complete` replaces the claim by the **result**; the operation is then completed.
+//!   both lead back to *absent*. A holder that finds the record absent, because its claim expired, writes against
+//!   absence: `extend` takes the claim again, and `complete` records the result. `complete` replaces the claim by the **result**; the operation is then completed.
 //! - *Completed*: the record holds the result, as JSON, for `result_ttl`. `begin` returns the result and runs nothing.
 //!   After `result_ttl` the operation is *absent* again.
 //!
 //! A record with another request is reported as a mismatch, in either state. Each step is one compare-and-swap against
 //! the version that was seen last, so a step never overwrites a record that another process has written in the
-//! meantime. A holder whose claim expired can neither extend nor complete it.
+//! meantime. A holder whose claim expired can neither extend nor complete it once another holder has begun the
+//! operation.
 //!
 //! **Lost replies.** A store may perform a write and lose the reply. Each attempt and each claim therefore has a random
 //! owner name in its records, and each write a revision of its own. When a step conflicts with a record of the same
@@ -24,11 +26,16 @@
 //!
 //! **An operation runs twice** only when
 //!
-//! - the holder works on after its claim expired, because `claim_ttl` was too short, the process was suspended, or the
-//!   store was unreachable and the claim could not be extended. The late holder gets `ClaimLost`;
-//! - the holder dies, or cannot reach the store, between the effect of the operation and the write of the result;
+//! - the claim of a holder expires while the holder still runs the operation, and another holder begins it. A claim
+//!   expires when it is not extended within `claim_ttl`: the holder called `begin` and did not call `extend` in time,
+//!   its process was suspended, or the store was unreachable for so long. The late holder gets `ClaimLost`;
+//! - the holder dies, or cannot reach the store, between the effect of the operation and the write of the result, until
+//!   its claim has expired;
+//! - a holder calls `abandon`, or the closure of `run` returns `Err`, although the operation had an effect;
 //! - the store loses or evicts the record, or the record cannot be read (written with an encryption key that this
 //!   process does not have, or damaged). An unreadable record counts as absent;
+//! - the changes of the store are not atomic among the processes, such as files on a network file system whose locks do
+//!   not reach other hosts;
 //! - `result_ttl` has passed.
 //!
 //! Lifetimes are measured by the store's clock, so the clocks of the hosts need not agree. The timestamps in a record
@@ -82,9 +89,20 @@ use crate::store::{Entry, Expected, Store, SwapOutcome, TimeoutStore, Version};
 /// # Ok::<(), evertoken::Error>(())
 /// ```
 ///
-/// **Promise.** At any time at most one caller holds a valid claim on an operation. A claim that expired can neither be
-/// extended nor completed. The operation can run twice only if the holder outlives its claim, or dies before recording
-/// the result. Pass the key on to the downstream service if that matters.
+/// **Promise.** At any time at most one caller holds a valid claim on an operation. A claim that expired can be extended
+/// and completed only as long as no other caller has begun the operation. The operation can run a second time only in
+/// these cases; pass the key on to the downstream service if they matter:
+///
+/// - The claim expired while its holder was still at work, and another caller began the operation. [`run`] extends the
+///   claim, so this takes a process that was suspended, or a store that was unreachable, for the whole
+///   [`claim_ttl`](Idempotency::claim_ttl). After [`begin`](Idempotency::begin) the holder has to
+///   [extend](Claim::extend) the claim. The late holder gets [`ErrorKind::ClaimLost`].
+/// - The holder died, or could not reach the store, after the effect and before the result was recorded.
+/// - The holder [abandoned](Claim::abandon) the claim, or the closure of [`run`] returned `Err`, after the effect.
+/// - The store lost the record, cannot read it, or does not keep its promise of atomic changes.
+/// - [`result_ttl`](Idempotency::result_ttl) has passed.
+///
+/// [`run`]: Idempotency::run
 ///
 /// **The store must keep its records.** A store that loses them lets operations run again: a Redis that evicts keys, a
 /// cache directory that is cleared, a record that can no longer be decrypted. An unreadable record counts as absent, is

@@ -2,8 +2,8 @@
 //!
 //! 1. `begin_within` claims the operation, or returns its result, and then the closure is not called.
 //! 2. A thread extends the claim every third of its lifetime. After a failure of the store it retries sooner, because a
-//!    store that works for a moment is enough to keep the claim. The thread stops when the closure ends or the claim is
-//!    lost.
+//!    store that works for a moment is enough to keep the claim. The thread stops when the result is recorded, when
+//!    recording it was given up, when the closure returned `Err` or panicked, or when the claim is lost.
 //! 3. The closure's `Ok` is recorded, for up to five seconds while the store fails. Its `Err` abandons the claim. After
 //!    a panic the claim is neither completed nor abandoned and expires, because the operation may have happened.
 
@@ -24,7 +24,8 @@ use crate::thread::{Done, spawn};
 impl Idempotency {
     /// Runs `work` if the operation has no result yet, and returns the result, new or recorded.
     ///
-    /// A thread extends the claim until `work` returns, however long that takes. Then
+    /// A thread extends the claim until `work` has returned and its result is recorded, however long that takes. When
+    /// `work` returns,
     /// - `Ok` is recorded, and later callers get the same result;
     /// - `Err` abandons the claim: nothing was done, and another caller may try at once. So return `Ok` when the
     ///   operation may have happened all the same, for example after a request whose reply was lost, and let `T` say
@@ -88,14 +89,14 @@ impl Idempotency {
             let _ = claim.abandon();
             RunError::NotBegun(error)
         })?;
-        let done = work();
-        drop(extender);
-        match done {
+        match work() {
+            // `extender` lives on: a short claim must not expire while the store does not take the result.
             Ok(result) => match complete(&claim, &result) {
                 Ok(()) => Ok(result),
                 Err(error) => Err(RunError::Unrecorded { result, error }),
             },
             Err(error) => {
+                drop(extender);
                 let _ = claim.abandon();
                 Err(RunError::Failed(error))
             }
@@ -168,8 +169,8 @@ pub enum RunError<T, E> {
     NotBegun(Error),
     /// The closure returned this error. The claim was abandoned, so another caller may try at once.
     Failed(E),
-    /// The closure succeeded, but its result was not recorded. When the claim expires, another caller may run the
-    /// operation again.
+    /// The closure succeeded, but its result was not recorded. When the claim has expired, another caller may run the
+    /// operation again; with [`ErrorKind::ClaimLost`] another caller has already begun to.
     Unrecorded {
         /// The closure's result.
         result: T,

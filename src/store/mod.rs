@@ -147,9 +147,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         match self.compare_and_swap(&lease_key, Expected::Absent, Some((owner.as_bytes(), lease)))? {
             SwapOutcome::Done(version) => match self.read(key)?.filter(qualifies) {
                 // Another process published between the two reads and released its lease. Give the lease back, or
-                // this caller would fetch a second time.
+                // this caller would fetch a second time. If that fails, the lease ends with its lifetime.
                 Some(entry) => {
-                    self.compare_and_swap(&lease_key, version.as_ref().map_or(Expected::Any, Expected::Version), None)?;
+                    let mine = version.as_ref().map_or(Expected::Any, Expected::Version);
+                    let _ = self.compare_and_swap(&lease_key, mine, None);
                     Ok(LeaseOutcome::Found(entry))
                 }
                 None => Ok(LeaseOutcome::Leased),
@@ -180,7 +181,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// expired while the caller was suspended, or was never needed) overwrites only a record with less remaining time
     /// than `lifetime`; otherwise the result is [`PublishOutcome::Conflict`] with the current record.
     ///
-    /// The lease is released even when the write fails, so that another process can try.
+    /// The lease is released even when the write fails, so that another process can try. The result says what became
+    /// of the write alone: a lease that cannot be released ends with its lifetime.
     fn publish(
         &self,
         key: &Key,
@@ -212,8 +214,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
             break;
         }
         if let Some(lease) = lease {
-            // Compare: the lease may have expired meanwhile and belong to another owner.
-            self.compare_and_swap(&lease_key, Expected::Version(&lease.version), None)?;
+            // Compare: the lease may have expired meanwhile and belong to another owner. A failure does not change what
+            // became of the write: the lease ends with its lifetime.
+            let _ = self.compare_and_swap(&lease_key, Expected::Version(&lease.version), None);
         }
         outcome
     }

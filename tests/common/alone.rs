@@ -11,11 +11,20 @@ pub(crate) fn alone<F: FnOnce()>(body: F) {
     if std::env::var(MARK).as_deref() == Ok(name) {
         return body();
     }
+    // A body may change its user, or mount something over its directory, and can then not remove its temporary files.
+    // This process can.
+    let folder = tempfile::tempdir().unwrap();
+    // Another user, which the body may become, can go through the directory to files of its own.
+    #[cfg(unix)]
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
     let program = std::env::current_exe().unwrap();
-    let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(MARK, name).output().unwrap();
+    let mut command = Command::new(program);
+    command.args(["--exact", name, "--nocapture"]).env(MARK, name).env("TMPDIR", folder.path());
+    let output = command.output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(stdout.contains("1 passed"), "no test is called {name}: {stdout}");
+    folder.close().unwrap();
     String::from_utf8_lossy(&output.stderr)
         .lines()
         .filter_map(|line| line.strip_prefix(NOT_TESTED))

@@ -1,5 +1,6 @@
 //! The stores on which each case runs, with a clock, faults and a record of the operations.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -89,6 +90,9 @@ pub(crate) struct ObservedStore {
     pub(crate) inner: Arc<dyn Store>,
     pub(crate) asked: Arc<Mutex<Operations>>,
     pub(crate) gate: Arc<Mutex<()>>,
+    /// Whether writes of completed records fail, and how many have failed.
+    pub(crate) refuses_results: Arc<AtomicBool>,
+    pub(crate) refused: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +105,8 @@ pub(crate) struct Operations {
 /// The fault of the next operation; the last one of a list comes first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
+    /// The operation works.
+    Nothing,
     /// The operation fails without effect.
     Fails,
     /// The next write takes effect, and fails.
@@ -113,7 +119,13 @@ pub(crate) enum Fault {
 
 impl ObservedStore {
     pub(crate) fn of(inner: impl Store) -> ObservedStore {
-        ObservedStore { inner: Arc::new(inner), asked: Arc::default(), gate: Arc::default() }
+        ObservedStore {
+            inner: Arc::new(inner),
+            asked: Arc::default(),
+            gate: Arc::default(),
+            refuses_results: Arc::default(),
+            refused: Arc::default(),
+        }
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -164,6 +176,11 @@ impl Store for ObservedStore {
             Some(Fault::Fails) => return Err(broken()),
             Some(Fault::Vanishes) => return Ok(SwapOutcome::Conflict(None)),
             _ => {}
+        }
+        let is_result = new.is_some_and(|(bytes, _)| String::from_utf8_lossy(bytes).contains(r#""completed""#));
+        if is_result && self.refuses_results.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(broken());
         }
         let swap = self.inner.compare_and_swap(key, expected, new)?;
         let mut asked = self.asked.lock().unwrap();

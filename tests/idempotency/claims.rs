@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::{io, iter, thread};
 
 use evertoken::idempotency::{Claim, Idempotency, OperationStatus, Outcome, RunError};
 use evertoken::store::{Expected, Store};
@@ -83,21 +83,58 @@ pub(crate) fn a_claim_is_completed_once(bed: &Bed) {
     assert_eq!((word_for(begin(&bed.once())).as_str(), bed.store.writes()), ("first", writes));
 }
 
-pub(crate) fn an_expired_claim_neither_comes_back_nor_overwrites_anything(bed: &Bed) {
+pub(crate) fn an_expired_claim_can_be_completed_while_nobody_else_took_it(bed: &Bed) {
+    let late = claim(&bed.once());
+    bed.advance(CLAIM + SECOND);
+    assert!(bed.recorded().is_none());
+    complete(&late, "receipt").unwrap();
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
+    bed.advance(DAY + SECOND);
+    // An extension takes the expired claim again, for its whole lifetime.
+    let late = claim(&bed.once());
+    bed.advance(CLAIM + SECOND);
+    late.extend().unwrap();
+    bed.advance(CLAIM - SECOND);
+    assert_eq!(word_for(begin(&bed.once())), "in progress");
+    complete(&late, "receipt").unwrap();
+    bed.advance(DAY + SECOND);
+    // A lost reply does no harm.
+    let late = claim(&bed.once());
+    bed.advance(CLAIM + SECOND);
+    bed.store.next(&[Fault::LosesAnswer]);
+    assert_eq!(complete(&late, "receipt"), Err(ErrorKind::Store));
+    complete(&late, "receipt").unwrap();
+    bed.advance(DAY + SECOND);
+    // After another holder has begun the operation, the claim does not come back and overwrites nothing.
     type Step = fn(&Claim<String>) -> Result<(), Error>;
     let steps: [Step; 3] = [|claim| claim.complete(&"late".to_owned()), Claim::extend, Claim::abandon];
     for step in steps {
         let late = claim(&bed.once());
         bed.advance(CLAIM + SECOND);
+        let next = claim(&bed.once());
         let error = step(&late).unwrap_err();
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::ClaimLost, false), "{error}");
-        assert!(bed.recorded().is_none());
-        let next = claim(&bed.once());
-        assert_eq!(step(&late).unwrap_err().kind(), ErrorKind::ClaimLost);
         // The claim belongs to the next holder alone.
         next.extend().unwrap();
         next.abandon().unwrap();
+        assert_eq!(step(&late).unwrap_err().kind(), ErrorKind::ClaimLost, "it knows that it has lost");
     }
+}
+
+pub(crate) fn an_abandoned_claim_stays_abandoned_after_it_expired(bed: &Bed) {
+    let late = claim(&bed.once());
+    bed.advance(CLAIM + SECOND);
+    late.abandon().unwrap();
+    assert_eq!(complete(&late, "late"), Err(ErrorKind::ClaimLost));
+    assert_eq!(late.extend().unwrap_err().kind(), ErrorKind::ClaimLost);
+    assert!(bed.recorded().is_none());
+    // After an abandonment whose reply was lost, no extension takes the claim again.
+    let given_up = claim(&bed.once());
+    bed.store.next(&[Fault::LosesAnswer]);
+    assert_eq!(given_up.abandon().unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(given_up.extend().unwrap_err().kind(), ErrorKind::ClaimLost);
+    assert!(bed.recorded().is_none());
+    assert_eq!(word_for(begin(&bed.once())), "new");
 }
 
 pub(crate) fn a_sleeper_past_its_claim_does_not_overwrite_the_next_result(bed: &Bed) {
@@ -434,4 +471,29 @@ fn a_result_that_cannot_be_read_back_is_refused_by_complete() {
     let Outcome::New(claim) = once.begin::<f64>("deed", "").unwrap() else { panic!("the key is taken") };
     assert_eq!(claim.complete(&f64::NAN).unwrap_err().kind(), ErrorKind::Config);
     claim.complete(&1.0).unwrap();
+}
+
+#[test]
+fn every_floating_point_result_comes_back_as_it_was() {
+    let (once, seed) = (Idempotency::new(MemoryStore::new()), fastrand::u64(..));
+    let mut random = fastrand::Rng::with_seed(seed);
+    let edges = [0.0, -0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, f64::from_bits(1), f64::EPSILON, 0.1, 1e23];
+    let random_bits = iter::repeat_with(|| f64::from_bits(random.u64(..)));
+    let numbers: Vec<_> =
+        edges.into_iter().chain(random_bits).filter(|number| number.is_finite()).take(20_000).collect();
+    for (round, long) in numbers.chunks(1_000).enumerate() {
+        // The lower half of the bits makes a number of the shorter type.
+        let short =
+            long.iter().map(|number| f32::from_bits(number.to_bits() as u32)).filter(|number| number.is_finite());
+        let result = (long.to_vec(), short.collect::<Vec<_>>());
+        let begin = || once.begin::<(Vec<f64>, Vec<f32>)>(round.to_string(), "").unwrap();
+        let Outcome::New(claim) = begin() else { panic!("the key is taken") };
+        claim.complete(&result).unwrap();
+        let Outcome::Completed(back) = begin() else { panic!("no result is recorded") };
+        let bits = |(long, short): &(Vec<f64>, Vec<f32>)| {
+            let short: Vec<_> = short.iter().map(|number| number.to_bits()).collect();
+            (long.iter().map(|number| number.to_bits()).collect::<Vec<_>>(), short)
+        };
+        assert_eq!(bits(&back), bits(&result), "with the seed {seed}");
+    }
 }

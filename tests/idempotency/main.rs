@@ -46,7 +46,8 @@ on_every_store! {
     each_step_is_one_operation_of_the_store
     all_callers_get_the_completed_result
     a_claim_is_completed_once
-    an_expired_claim_neither_comes_back_nor_overwrites_anything
+    an_expired_claim_can_be_completed_while_nobody_else_took_it
+    an_abandoned_claim_stays_abandoned_after_it_expired
     a_sleeper_past_its_claim_does_not_overwrite_the_next_result
     a_claim_and_a_result_each_expire_after_their_own_lifetime
     every_new_claim_is_recorded_although_the_store_forgets_records
@@ -67,6 +68,7 @@ on_every_store! {
     a_closure_that_takes_longer_than_a_claim_keeps_it
     a_closure_that_has_lost_its_claim_returns_its_result
     a_result_is_recorded_when_the_store_is_back_soon
+    a_claim_is_extended_until_its_result_is_recorded
     a_waiting_caller_gets_the_result_of_the_claim_holder
     a_waiting_caller_takes_over_an_abandoned_or_expired_claim
     a_waiting_caller_recognizes_its_own_claim

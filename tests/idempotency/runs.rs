@@ -93,6 +93,25 @@ pub(crate) fn a_result_is_recorded_when_the_store_is_back_soon(bed: &Bed) {
     assert_eq!(word_for(begin(&bed.once())), "receipt");
 }
 
+/// The store accepts extensions and refuses the result for a while.
+pub(crate) fn a_claim_is_extended_until_its_result_is_recorded(bed: &Bed) {
+    let once = bed.once().claim_ttl(3 * SECOND);
+    let store = bed.store.clone();
+    let helper = thread::spawn(move || {
+        eventually("the result is refused", || store.refused.load(Ordering::SeqCst) > 0);
+        let writes = store.writes();
+        eventually("the claim is extended while its result is not taken", || store.writes() > writes);
+        store.refuses_results.store(false, Ordering::SeqCst);
+    });
+    let ran = once.run("order-17", "100 EUR", || {
+        bed.store.refuses_results.store(true, Ordering::SeqCst);
+        Ok::<_, io::Error>("receipt".to_owned())
+    });
+    helper.join().unwrap();
+    assert_eq!(ran.unwrap(), "receipt");
+    assert_eq!(word_for(begin(&bed.once())), "receipt");
+}
+
 #[test]
 fn the_errors_of_a_run_show_their_cause() {
     let cause = |error: RunError<(), io::Error>| error.source().map(ToString::to_string);

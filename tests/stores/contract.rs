@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use evertoken::RedisStore;
 use evertoken::idempotency::Idempotency;
 use evertoken::provider::Identity;
-use evertoken::store::{Entry, Expected, Key, LeaseOutcome, Store, SwapOutcome, Version};
+use evertoken::store::{Entry, Expected, Key, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
 use evertoken::testing::{FakeClock, FakeProvider};
 #[cfg(feature = "encryption")]
 use evertoken::{EncryptedStore, EncryptionKey};
@@ -25,6 +25,7 @@ use crate::common::alone::test_of;
 use crate::common::process::{Process, each};
 #[cfg(all(feature = "redis", target_os = "linux"))]
 use crate::common::redis_server::{RedisServer, advance};
+use crate::common::stores::{HookedStore, Step, store_error};
 #[cfg(target_os = "linux")]
 use crate::common::suite::bytes;
 use crate::common::suite::{ask, behaves, key, put, race};
@@ -63,6 +64,33 @@ fn a_record_written_just_before_the_lease_is_found_and_the_lease_is_freed() {
     assert!(matches!(ask(&store, &overtaken(), "a"), LeaseOutcome::Found(entry) if entry.bytes() == b"came first"));
     store.0.compare_and_swap(&overtaken(), Expected::Any, None).unwrap();
     assert!(matches!(ask(&store.0, &overtaken(), "b"), LeaseOutcome::Leased));
+}
+
+#[test]
+fn a_lease_that_cannot_be_released_takes_nothing_from_what_was_written_or_found() {
+    let (memory, key) = (MemoryStore::new(), key("unreleased"));
+    let store = HookedStore::over(&memory);
+    store.before_write(|key, new| match key.as_str().ends_with(":lock") && new.is_none() {
+        true => Err(store_error()),
+        false => Ok(()),
+    });
+    assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
+    let published = store.publish(&key, &LeaseOwner::new("a"), None, b"new", HOUR).unwrap();
+    assert!(matches!(published, PublishOutcome::Done(_)), "{published:?}");
+    assert_eq!(memory.read(&key).unwrap().unwrap().bytes(), b"new");
+    // What was published just before the lease was won is found.
+    memory.compare_and_swap(&key, Expected::Any, None).unwrap();
+    let (other, won) = (memory.clone(), key.clone());
+    memory.compare_and_swap(&store.key(":lock"), Expected::Any, None).unwrap();
+    store.set_hook(move |key, step| match step {
+        Step::BeforeWrite(None) => Err(store_error()),
+        Step::AfterWrite if key.as_str().ends_with(":lock") => {
+            put(&other, &won, b"came first", HOUR);
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    assert!(matches!(ask(&store, &key, "b"), LeaseOutcome::Found(entry) if entry.bytes() == b"came first"));
 }
 
 #[test]

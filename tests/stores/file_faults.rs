@@ -2,19 +2,25 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
+use evertoken::idempotency::{Idempotency, RunError};
 use evertoken::provider::Identity;
-use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome};
-use evertoken::testing::FakeProvider;
-use evertoken::{ErrorKind, FileStore, TokenManager};
+use evertoken::store::{Expected, LeaseOutcome, LeaseOwner, PublishOutcome, Store, SwapOutcome, Version};
+use evertoken::testing::{FakeProvider, FakeVendor};
+use evertoken::{ErrorKind, FileStore, MemoryStore, OAuth2, RefreshToken, TokenManager};
 
-use crate::common::alone::{alone, not_tested};
+use crate::common::alone::{alone, not_tested, test_of};
 use crate::common::logs::{logged, record_logs};
+use crate::common::process::{self, Process, each};
+use crate::common::stores::HookedStore;
 use crate::common::suite::{ask, bytes, key, put};
 use crate::common::wait::*;
 
@@ -156,7 +162,7 @@ fn a_directory_that_cannot_be_written_to_is_read_and_costs_no_token() {
 }
 
 #[test]
-fn a_file_system_without_locks_works_with_one_warning() {
+fn a_file_system_without_locks_shares_tokens_with_one_warning() {
     alone(|| {
         record_logs();
         let folder = tempfile::tempdir().unwrap();
@@ -195,6 +201,80 @@ fn a_file_system_without_locks_works_with_one_warning() {
 }
 
 #[test]
+fn without_locks_eight_processes_do_not_run_an_operation_and_the_error_says_what_to_do() {
+    if let Some(port) = process::port() {
+        return act_without_locks(&port);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (store, runs) = (folder.path().join("store"), folder.path().join("runs"));
+    let name = test_of(&|| ());
+    let mut processes: Vec<_> = (0..8).map(|_| Process::start(name)).collect();
+    for round in 0..5 {
+        let answers = each(&mut processes, &format!("{} {} {round}", store.display(), runs.display()));
+        let count =
+            fs::read_to_string(&runs).unwrap_or_default().lines().filter(|run| *run == round.to_string()).count();
+        assert!(count <= 1, "it ran {count} times: {answers:?}");
+        for answer in &answers {
+            let text = format!(
+                "Store: the operation was not started: the file system of {store:?} has no locks, which refresh tokens, \
+                 tickets and idempotent operations need; name a directory on a local disk, or use another store"
+            );
+            assert_eq!(*answer, text);
+        }
+    }
+}
+
+/// Runs an operation in a directory without locks, for each line that it is told.
+fn act_without_locks(port: &str) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    forbid(&[libc::SYS_flock], libc::ENOLCK);
+    for line in lines.map_while(Result::ok) {
+        let [store, runs, key] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}?") };
+        let ran = Idempotency::new(FileStore::at(store)).run(key, "", || {
+            writeln!(File::options().append(true).create(true).open(runs)?, "{key}")?;
+            Ok::<_, io::Error>(())
+        });
+        let answer = match ran {
+            Err(error @ RunError::NotBegun(_)) => {
+                let RunError::NotBegun(cause) = &error else { unreachable!("it was matched") };
+                format!("{:?}: {error}", cause.kind())
+            }
+            other => format!("{other:?}"),
+        };
+        writeln!(stream, "{answer}").unwrap();
+    }
+}
+
+#[test]
+fn without_locks_no_refresh_token_is_used_or_kept() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let host = FakeVendor::oauth2();
+        let tokens = |store: Arc<dyn Store>| {
+            let provider = RefreshToken::new(OAuth2::new(host.token_url(), "client", "secret"), "refresh-1");
+            TokenManager::builder(provider).store(store).build().unwrap()
+        };
+        // Shows the keys that such a manager uses.
+        let known = HookedStore::over(&MemoryStore::new());
+        assert_eq!(text(&tokens(Arc::new(known.clone()))), "token-1");
+        forbid(&[libc::SYS_flock], libc::ENOLCK);
+        let store = FileStore::at(folder.path().join("store"));
+        let error = tokens(Arc::new(store.clone())).token().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Store, "{error}");
+        assert!(error.to_string().contains("has no locks, which refresh tokens"), "{error}");
+        assert_eq!((host.calls(), host.used_refresh_tokens().len()), (1, 1), "nothing has been used since");
+        for key in [known.key(":state"), known.key(":state:lock")] {
+            for new in [Some((&b"x"[..], HOUR)), None] {
+                let error = store.compare_and_swap(&key, Expected::Any, new).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Store);
+                assert!(error.to_string().contains("has no locks, which refresh tokens"), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_write_that_cannot_be_synced_does_not_replace_the_record() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -220,6 +300,40 @@ fn a_write_that_cannot_be_synced_does_not_replace_the_record() {
             is_as_it_was(store.publish(&key, &owner, Some(&old), b"new", 2 * HOUR).unwrap_err());
         }
         assert_eq!(text(&manager(&provider(), &store)), "token-1");
+    });
+}
+
+#[test]
+fn a_removal_is_brought_to_the_disk_before_it_counts() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, key) = (FileStore::at(folder.path().join("store")), key("removed"));
+        put(&store, &key, OLD, HOUR);
+        forbid(&[libc::SYS_fsync, libc::SYS_fdatasync], libc::EIO);
+        let error = store.compare_and_swap(&key, Expected::Any, None).unwrap_err();
+        assert!(error.kind() == ErrorKind::Store && error.to_string().contains("cannot be synced"), "{error}");
+        assert!(store.read(&key).unwrap().is_none(), "it is gone as long as the power lasts");
+    });
+}
+
+#[test]
+fn a_record_that_is_written_counts_although_its_lease_cannot_be_released() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, key, owner) = (FileStore::at(folder.path().join("store")), key("held"), LeaseOwner::new("a"));
+        assert!(matches!(ask(&store, &key, "a"), LeaseOutcome::Leased));
+        forbid(&[libc::SYS_unlink, libc::SYS_unlinkat], libc::EIO);
+        assert!(
+            fs::remove_file(folder.path().join("x")).unwrap_err().kind() != io::ErrorKind::NotFound,
+            "the test is one"
+        );
+        let published = store.publish(&key, &owner, None, b"new", HOUR).unwrap();
+        assert!(matches!(published, PublishOutcome::Done(_)), "{published:?}");
+        assert_eq!(bytes(store.read(&key).unwrap()).unwrap(), b"new");
+        // Free for all that: the file that its holder had locked is not locked any more.
+        let version = Version::of_bytes(b"new");
+        let next = store.read_or_lease(&key, Some(&version), SECOND, &LeaseOwner::new("b"), HOUR).unwrap();
+        assert!(matches!(next, LeaseOutcome::Leased), "{next:?}");
     });
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Directory {
     reported: AtomicBool,
 }
 
-/// A lock on a file, released on drop; empty on a file system without locks. Functions that change files take a
+/// A lock on a file, released on drop; empty on a file system without locks, which only files that need no lock get. Functions that change files take a
 /// reference to one as a proof that the caller holds the lock.
 pub(super) struct FileLock(Option<File>);
 
@@ -102,6 +102,12 @@ impl FileName {
         self.0.ends_with(OPERATION_SUFFIX)
     }
 
+    /// True for the files of renewal secrets and of operations. Two processes that change one at the same time would
+    /// both use a refresh token that works once, or both run an operation.
+    fn requires_lock(&self) -> bool {
+        self.is_operation() || self.0.ends_with(RENEWAL_SECRET_SUFFIX)
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -156,7 +162,7 @@ impl Directory {
     }
 
     /// Locks a file as [`lock`](Directory::lock) does, waiting `time` at most. `None` means that the lock is still
-    /// busy.
+    /// busy. Fails on a file system without locks if the file must not be changed without one.
     pub(super) fn lock_within(&self, name: &FileName, time: Duration) -> Result<Option<FileLock>, Error> {
         self.create()?;
         let (path, deadline) = (self.path.join(name.lock().as_str()), Deadline::within(time));
@@ -164,7 +170,11 @@ impl Directory {
         loop {
             match self.try_lock(&path)? {
                 LockAttempt::Locked(file) => return Ok(Some(FileLock(Some(file)))),
-                LockAttempt::Unsupported => return Ok(Some(FileLock(None))),
+                LockAttempt::Unsupported if name.requires_lock() => return Err(self.no_locks_error()),
+                LockAttempt::Unsupported => {
+                    self.report_missing_locks();
+                    return Ok(Some(FileLock(None)));
+                }
                 LockAttempt::Busy if deadline.has_passed() => return Ok(None),
                 LockAttempt::Busy => {
                     thread::sleep(backoff.mul_f64(0.5 + fastrand::f64()).min(deadline.remaining()));
@@ -182,6 +192,28 @@ impl Directory {
         let text =
             format!("the file system of {:?} has no locks, so processes cannot share it; use a local disk", self.path);
         Err(Error::new(ErrorKind::Store, text))
+    }
+
+    /// Warns, once, that files are changed without locks.
+    fn report_missing_locks(&self) {
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            let directory = &self.path;
+            log::warn!(
+                target: "evertoken",
+                "the file system of {directory:?} has no locks, so two processes may fetch at once; use a local disk"
+            );
+        }
+    }
+
+    fn no_locks_error(&self) -> Error {
+        Error::new(
+            ErrorKind::Store,
+            format!(
+                "the file system of {:?} has no locks, which refresh tokens, tickets and idempotent operations need; \
+                 name a directory on a local disk, or use another store",
+                self.path
+            ),
+        )
     }
 
     /// Returns the error for a lock that stayed busy.
@@ -329,17 +361,7 @@ impl Directory {
                 }
                 Err(TryLockError::WouldBlock) => return Ok(LockAttempt::Busy),
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(TryLockError::Error(error)) if locks_unsupported(&error) => {
-                    if !self.reported.swap(true, Ordering::Relaxed) {
-                        let directory = &self.path;
-                        log::warn!(
-                            target: "evertoken",
-                            "the file system of {directory:?} has no locks, so two processes may fetch at once; \
-                             use a local disk"
-                        );
-                    }
-                    return Ok(LockAttempt::Unsupported);
-                }
+                Err(TryLockError::Error(error)) if locks_unsupported(&error) => return Ok(LockAttempt::Unsupported),
                 Err(TryLockError::Error(error)) => return Err(io_error("cannot be locked", path, &error)),
             }
         }
@@ -589,6 +611,9 @@ const HASH_LEN: usize = 32;
 
 /// The ending of temporary files.
 const TEMP_SUFFIX: &str = ".new";
+
+/// The ending of files of renewal secrets.
+const RENEWAL_SECRET_SUFFIX: &str = ".state";
 
 /// The ending of files of idempotent operations.
 const OPERATION_SUFFIX: &str = ".once";

@@ -31,6 +31,12 @@
 //! 6. Rename the temporary file over the old one. From here on readers see the new contents.
 //! 7. Unlock, then `fsync` the directory, so that the rename survives a loss of power. Only then does the call return.
 //!
+//! A removal deletes the file instead of steps 4 to 6.
+//!
+//! **Without locks.** On a file system without `flock`, step 2 fails for a renewal secret, its lease and an operation:
+//! two processes could otherwise use one refresh token, or run one operation, at the same time. Tokens and quotas go
+//! on without locks, with one warning in the log, because the worst that can happen is a second fetch.
+//!
 //! **A lease** is taken under `.lock`: lock `.lease`, then write `.owner` with the inode number of `.lease`. The lease
 //! is live while its lifetime lasts *and* a process holds the lock on that inode. A process tests the latter by trying
 //! to lock `.lease`. To release the lease, delete `.owner` and unlock `.lease`. The `.owner` file is not synced,
@@ -140,9 +146,13 @@ use crate::store::{Cursor, Entry, Expected, LeaseOutcome, LeaseOwner, PublishOut
 /// # File systems
 ///
 /// A manager without a token reads the file on its caller's thread. Where the file system may block, such as a network
-/// file system, see [`on_network_file_system`](FileStore::on_network_file_system). On a file system without locks the
-/// store works, and warns once in the log, but two processes may fetch at once. The same is true on network file
-/// systems whose locks do not reach other hosts.
+/// file system, see [`on_network_file_system`](FileStore::on_network_file_system).
+///
+/// On a file system without locks (`flock`) tokens are shared all the same: the store warns once in the log, and two
+/// processes may fetch at once. Refresh tokens, tickets and idempotent operations are refused there with
+/// [`ErrorKind::Store`](crate::ErrorKind::Store), because two processes could use one refresh token, or run one
+/// operation, at the same time. The store cannot tell when the locks of a network file system do not reach other hosts;
+/// do not keep refresh tokens or operations on one.
 ///
 /// The store does not report changes: a manager with [`watch`](crate::TokenManagerBuilder::watch) reads the file every
 /// [`store_check_interval`](crate::TokenManagerBuilder::store_check_interval) as other managers do.
@@ -377,7 +387,9 @@ impl FileStore {
         let written = self.inner.write(&lock, name, key, bytes, lifetime);
         if is_mine {
             // Still under the lock, and after the write: a process that finds the lease free finds the new record too.
-            self.inner.free_lease(&lock, name)?;
+            // The record is visible by now, so a failure to delete `.owner` is no failure of the write. The lease is
+            // free all the same, because `.lease` is no longer locked.
+            let _ = self.inner.free_lease(&lock, name);
         }
         written.map(|version| PublishOutcome::Done(Some(version)))
     }
@@ -427,7 +439,10 @@ impl Inner {
             return Ok(SwapOutcome::Conflict(current));
         }
         let Some((bytes, lifetime)) = new else {
-            return self.directory.remove(&lock, name).map(|()| SwapOutcome::Done(None));
+            self.directory.remove(&lock, name)?;
+            // Without step 7, a loss of power could bring the file back.
+            drop(lock);
+            return self.directory.sync().map(|()| SwapOutcome::Done(None));
         };
         // Steps 4 to 6.
         let version = self.write(&lock, name, key, bytes, self.remaining_of(lifetime, requested_at))?;
