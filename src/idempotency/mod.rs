@@ -106,11 +106,11 @@ use crate::store::{Entry, Expected, Store, SwapOutcome, TimeoutStore, Version};
 ///
 /// **The store must keep its records.** A store that loses them lets operations run again: a Redis that evicts keys, a
 /// cache directory that is cleared, a record that can no longer be decrypted. An unreadable record counts as absent, is
-/// logged once and replaced. So give all programs a new [encryption key](crate::EncryptedStore::also_decrypt_with) to
+/// logged once and replaced. So give all programs a new encryption key (`EncryptedStore::also_decrypt_with`) to
 /// read with before any of them writes with it.
 ///
 /// **Secrets.** The store gets hashes of key and request, and the result as JSON; use an
-/// [`EncryptedStore`](crate::EncryptedStore) if results are confidential.
+/// `EncryptedStore` if results are confidential.
 ///
 /// Each call takes three seconds at most unless its documentation says otherwise; a store that does not answer within
 /// them is an error. Clones are cheap and share their operations. A wrong setting is returned as an error by every

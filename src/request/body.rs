@@ -10,7 +10,7 @@ use super::exchange::run;
 use crate::error::Error;
 use crate::provider::TokenPlacement;
 
-/// The body of a request for [`TokenManager::send`]: nothing, bytes, text or a [stream](RequestBody::reader).
+/// The body of a request for [`TokenManager::send`](crate::TokenManager::send): nothing, bytes, text or a [stream](RequestBody::reader).
 ///
 /// `()`, bytes and strings convert into a body. Every body except a stream can be sent twice.
 pub struct RequestBody(Content);

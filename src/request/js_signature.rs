@@ -27,7 +27,7 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when `url` is not a complete address, or when the provider grants access tokens instead of
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when `url` is not a complete address, or when the provider grants access tokens instead of
     /// tickets. Otherwise the errors of [`token`](TokenManager::token).
     pub fn js_signature(&self, url: &str) -> Result<JsSignature, Error> {
         if self.placement()? != TokenPlacement::NotSent {
