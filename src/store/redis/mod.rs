@@ -337,9 +337,12 @@ impl Inner {
             }
             Ok((parse(reply).map_err(|MalformedReply| connection.malformed_reply())?, wrote))
         });
-        // Asked once for each operation, so that a server in trouble gets no more connections than necessary.
-        let outcome =
-            outcome.map_err(|error| if again { error } else { connection.explain(error, &self.config, deadline) });
+        // Without TLS only after the second attempt, because a server that lost one reply needs no explanation. With TLS
+        // at once, because a server that is silent has used up the time of a second attempt.
+        let outcome = outcome.map_err(|error| match again || self.config.uses_tls() {
+            true => connection.explain(error, &self.config, deadline),
+            false => error,
+        });
         if outcome.as_ref().err().is_none_or(|error| !error.breaks_connection()) {
             permit.connection = Some(connection);
         }
