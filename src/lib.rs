@@ -135,6 +135,7 @@ pub use token::Token;
 
 // Their types are in signatures of this crate, so programs can name the same versions.
 pub use crossbeam_channel;
+pub use serde_json;
 pub use ureq;
 
 /// Keeps the examples in `README.md` compiling.

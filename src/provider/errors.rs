@@ -192,7 +192,10 @@ fn address_in_message(json: &Json) -> Option<IpAddr> {
 }
 
 /// The meaning of a code that no table has. The error may pass, so the kind is a retryable one with growing cooldown.
-pub(super) const UNKNOWN_CODE: (ErrorKind, &str) =
-    (ErrorKind::InvalidResponse, "the token endpoint refused the request with a code that is unknown to this crate");
+pub(super) const UNKNOWN_CODE: (ErrorKind, &str) = (
+    ErrorKind::InvalidResponse,
+    "the token endpoint refused the request; look up the code in the vendor's documentation",
+);
 
-const TOO_MANY_CALLS: (ErrorKind, &str) = (ErrorKind::Throttled, "there were too many requests");
+const TOO_MANY_CALLS: (ErrorKind, &str) =
+    (ErrorKind::Throttled, "there were too many requests; wait, or share the token through a store");

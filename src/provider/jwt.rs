@@ -133,7 +133,7 @@ impl SigningKey {
             }
             Pair::P256(pair) => pair.sign(&random, text).map(|signature| signature.as_ref().to_vec()),
         };
-        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "signing the assertion failed"))
+        signed.map_err(|_| Error::new(ErrorKind::Unavailable, "signing the assertion failed; check the private key"))
     }
 
     fn public_key(&self) -> &[u8] {

@@ -377,7 +377,9 @@ impl Grant {
         check_text(&self.token).map_err(Error::invalid_response)?;
         let lifetime = self.lifetime.unwrap_or(profile.default_lifetime).min(MAX_LIFETIME);
         if lifetime.is_zero() {
-            return Err(Error::invalid_response("the provider granted a token that has expired"));
+            return Err(Error::invalid_response(
+                "the provider granted a token that has expired; check this machine's clock",
+            ));
         }
         Ok((self.token, Lifetime { total: lifetime, refresh_in: self.refresh_in }))
     }

@@ -49,7 +49,13 @@ impl RequestBody {
             Content::Stream(reader) => {
                 let mut stream = TrackedReader { reader, failed: false };
                 let outcome = run(agent, Request::from_parts(head, SendBody::from_reader(&mut stream)), placement);
-                if stream.failed { Err(Error::config("the reader of the request's body failed")) } else { outcome }
+                if stream.failed {
+                    Err(Error::config(
+                        "reading the request's body failed; check the reader given to RequestBody::reader",
+                    ))
+                } else {
+                    outcome
+                }
             }
         }
     }

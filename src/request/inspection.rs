@@ -18,7 +18,8 @@ impl TokenManager {
     /// Decides what a response of the service says about the token that was sent with the request.
     ///
     /// The provider knows how its vendor reports a rejected token: by the status, or by a code in the body of HTTP 200.
-    /// Pass an empty `body` if it has not been read. This function only decides; call
+    /// `headers` are those of the crate `http`, re-exported as [`ureq::http::HeaderMap`](crate::ureq::http::HeaderMap). Pass an
+    /// empty `body` if it has not been read. This function only decides; call
     /// [`reject`](TokenManager::reject) to take a rejected token out of use. One provider remembers something: the next
     /// fetch of [`Entra`](crate::Entra) sends the claims that the response demands.
     ///

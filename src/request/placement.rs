@@ -53,7 +53,8 @@ fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Error> {
     let fault = |_| Error::config("the URL is too long for a token in its query");
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(address.as_str()).map_err(fault)?);
-    Uri::from_parts(parts).map_err(|_| Error::config("the URL cannot have a query for the token"))
+    Uri::from_parts(parts)
+        .map_err(|_| Error::config("the token cannot be added to the query of the URL; check the URL"))
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ enum Attempt {
 const TWO_TOKENS_REFUSED: &str =
     "refused the token of both attempts, so a third would not help; check the credential's rights";
 
-const TOO_MANY: &str = "reports too many requests";
+const TOO_MANY: &str = "reports too many requests; wait before the next one";
 
 const NOT_REPEATED: &str =
     "the service rejected the token, and the request's body is a stream that cannot be sent again; send it anew";

@@ -55,7 +55,7 @@ impl TimeoutStore {
         if self.has_unreturned_operation() {
             return Err(Error::new(
                 ErrorKind::Store,
-                "an earlier operation of the shared store still blocks; no other starts before it returns",
+                "the shared store has not returned from an earlier operation; check the store",
             ));
         }
         let (store, alive_guard, started) = (self.store.clone(), Arc::new(()), Stopwatch::start());
@@ -77,7 +77,7 @@ impl TimeoutStore {
             if started.elapsed() >= self.default_timeout {
                 *lock(&self.unreturned) = Some((std::process::id(), thread_alive));
             }
-            return Err(Error::new(ErrorKind::Store, "the shared store did not answer in time"));
+            return Err(Error::new(ErrorKind::Store, "the shared store did not answer in time; check the store"));
         };
         outcome.map_err(|error| match error.kind() {
             ErrorKind::Store => error,
@@ -101,7 +101,7 @@ impl TimeoutStore {
                 Err(Error::new(ErrorKind::Store, "the shared store panicked"))
             }
             Some(outcome) => outcome,
-            None => Err(Error::new(ErrorKind::Store, "the shared store did not answer in time")),
+            None => Err(Error::new(ErrorKind::Store, "the shared store did not answer in time; check the store")),
         }
     }
 

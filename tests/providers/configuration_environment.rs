@@ -198,7 +198,7 @@ fn an_error_in_the_environment_names_the_variable() {
             .concat(),
             "EVERTOKEN_PARENT_PROVIDER is not a setting of wecom, which has ",
         ),
-        (many, "EVERTOKEN_PARENT_..: more than 8 parents are nested in each other"),
+        (many, "EVERTOKEN_PARENT_..: more than 8 parents are nested; use fewer of these prefixes"),
         (
             [&feishu[..], &[("EVERTOKEN_REGION", "moon")]].concat(),
             "EVERTOKEN_REGION has an unknown value, expected one of feishu, lark",

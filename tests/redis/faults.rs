@@ -326,7 +326,7 @@ fn errors_for_refused_commands_advise_and_quote_nothing() {
             ErrorKind::Config,
             "lacks a command",
         ),
-        (b"$7\r\nhunter2\r\n", ErrorKind::Store, "makes no sense"),
+        (b"$7\r\nhunter2\r\n", ErrorKind::Store, "that is not Redis"),
     ];
     let key = TokenManager::new(FakeProvider::new()).key().clone();
     for (reply, kind, says) in cases {

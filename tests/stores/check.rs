@@ -102,9 +102,10 @@ fn a_check_names_the_fallback_store() {
 
 #[test]
 fn a_check_survives_a_store_that_panics_or_never_returns() {
-    for (bad, text) in
-        [(Bad::Panics, "the shared store panicked"), (Bad::Blocks, "the shared store did not answer in time")]
-    {
+    for (bad, text) in [
+        (Bad::Panics, "the shared store panicked"),
+        (Bad::Blocks, "the shared store did not answer in time; check the store"),
+    ] {
         let error = manager(bad).check().unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Store, text));
     }

@@ -138,7 +138,7 @@ impl Level {
             let prefix = [&level.prefix, PARENT].concat();
             if prefix.len() > PREFIX.len() + MAX_PARENTS * PARENT.len() {
                 return Err(Error::config(format!(
-                    "{PREFIX}{PARENT}..: more than {MAX_PARENTS} parents are nested in each other"
+                    "{PREFIX}{PARENT}..: more than {MAX_PARENTS} parents are nested; use fewer of these prefixes"
                 )));
             }
             let (parent, _) = Level::read(variables, prefix)?;

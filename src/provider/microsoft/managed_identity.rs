@@ -209,7 +209,8 @@ const LONG_LIVED: u64 = 7200;
 const NO_ANSWER: &str =
     "the endpoint of managed identities does not answer; check that this machine or app runs in Azure";
 
-const UPDATING: &str = "the endpoint of managed identities is being updated, or this machine has none";
+const UPDATING: &str = "the endpoint of managed identities is being updated, or this machine has none; try again in a \
+                        minute, or check that this machine runs in Azure";
 
 const REFUSED: &str = "the endpoint refused the managed identity; check that one is assigned, and the resource";
 

@@ -154,7 +154,11 @@ const ERROR_RULES: &[ErrorRule] = &[
     ("AADSTS90012", ErrorKind::Unavailable, BUSY),
     ("AADSTS90024", ErrorKind::Unavailable, BUSY),
     ("AADSTS90033", ErrorKind::Unavailable, BUSY),
-    ("AADSTS90055", ErrorKind::Throttled, "there were too many requests for this tenant"),
+    (
+        "AADSTS90055",
+        ErrorKind::Throttled,
+        "there were too many requests for this tenant; wait, or share the token through a store",
+    ),
     ("AADSTS90090", ErrorKind::Unavailable, BUSY),
     (
         "AADSTS500011",

@@ -291,7 +291,7 @@ const ERRORS: OAuthErrors = OAuthErrors { rules: &[ERROR_RULES], ..OAuthErrors::
 
 const ERROR_RULES: &[ErrorRule] = &[
     ("access_denied", ErrorKind::Forbidden, "the person refused to sign in"),
-    ("authorization_pending", ErrorKind::Unavailable, "nobody has signed in with the code yet"),
+    ("authorization_pending", ErrorKind::Unavailable, "the person has not signed in yet; keep waiting"),
     ("expired_token", ErrorKind::SignInRequired, CODE_EXPIRED),
     ("invalid_grant", ErrorKind::InvalidCredentials, "the code is unknown to the server; begin a new sign-in"),
 ];

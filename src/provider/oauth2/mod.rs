@@ -106,7 +106,7 @@ impl OAuthErrors {
             }
             _ if reply.is_success() => by_status.recast(
                 ErrorKind::InvalidResponse,
-                "the token endpoint refused the request with a code that is unknown to this crate",
+                "the token endpoint refused the request; look up the code in the server's documentation",
             ),
             _ => by_status,
         }
@@ -176,7 +176,11 @@ const STANDARD_ERROR_RULES: &[ErrorRule] = &[
         "the client id or the client secret is wrong, or the server expects another authentication method; see \
          `ClientAuth`",
     ),
-    ("invalid_grant", ErrorKind::InvalidCredentials, "the server does not accept the grant"),
+    (
+        "invalid_grant",
+        ErrorKind::InvalidCredentials,
+        "the server does not accept the grant; check the code, assertion or token that was sent",
+    ),
     (
         "invalid_request",
         ErrorKind::Config,
@@ -190,8 +194,8 @@ const STANDARD_ERROR_RULES: &[ErrorRule] = &[
         "the resource or the audience is unknown to the server; check `resource` and `audience`",
     ),
     ("server_error", ErrorKind::Unavailable, INTERNAL_ERROR),
-    ("slow_down", ErrorKind::Throttled, "there were too many requests"),
-    ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy"),
+    ("slow_down", ErrorKind::Throttled, "there were too many requests; wait, or share the token through a store"),
+    ("temporarily_unavailable", ErrorKind::Unavailable, "the server is busy; try again later"),
     (
         "unauthorized_client",
         ErrorKind::InvalidCredentials,

@@ -255,7 +255,10 @@ fn known_code(code: &str, error: &redis::RedisError, endpoint: &Endpoint) -> Opt
             let text = format!("{endpoint} forbids its user a command that the store needs; extend the user's ACL");
             (RedisErrorKind::Refused, text)
         }
-        "NOSCRIPT" => (RedisErrorKind::NoScript, format!("{endpoint} does not know a script that was just sent")),
+        "NOSCRIPT" => (
+            RedisErrorKind::NoScript,
+            format!("{endpoint} does not know a script that was just sent; check for a proxy without EVALSHA"),
+        ),
         "READONLY" => {
             let text = format!("{endpoint} is a replica, which takes no writes; use the address of the master");
             (RedisErrorKind::ReadOnly, text)
@@ -349,7 +352,7 @@ fn wrong_password(endpoint: &Endpoint) -> String {
 }
 
 fn malformed_reply(endpoint: &Endpoint) -> String {
-    format!("{endpoint} sent a reply that makes no sense; is another service listening there?")
+    format!("{endpoint} sent a reply that is not Redis; check address and port")
 }
 
 /// Sorts an error of the socket or of TLS: the server did not reply.
@@ -368,7 +371,7 @@ fn transport_failure(error: &redis::RedisError, endpoint: &Endpoint, connecting:
             (RedisErrorKind::Unreachable, format!("{endpoint} cannot be reached; check the address and the network"))
         }
         _ if error.is_timeout() => (RedisErrorKind::Lost, format!("{endpoint} did not answer in time")),
-        _ => (RedisErrorKind::Lost, format!("the connection to {endpoint} broke")),
+        _ => (RedisErrorKind::Lost, format!("the connection to {endpoint} broke; check the server and the network")),
     }
 }
 
