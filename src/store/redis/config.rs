@@ -77,7 +77,11 @@ impl RedisConfig {
             Some(_) => return Err(Error::config(URL_WITH_FRAGMENT)),
             None => {}
         }
-        let info = url.into_connection_info().map_err(|_| Error::config(INVALID_URL))?;
+        let info = url.into_connection_info().map_err(|_| {
+            // Without its own feature for TLS, the `redis` crate cannot parse these URLs.
+            let wants_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
+            Error::config(if wants_tls && !cfg!(feature = "redis-tls") { NEEDS_TLS } else { INVALID_URL })
+        })?;
         let (address, tls) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (Address::Tcp(host.clone(), *port), false),
             ConnectionAddr::TcpTls { host, port, .. } => (Address::Tcp(host.clone(), *port), true),
@@ -213,9 +217,7 @@ impl RedisConfig {
             return Err(Error::config("a Redis user is set without a password; set one with RedisConfig::password"));
         }
         if self.tls && !cfg!(feature = "redis-tls") {
-            return Err(Error::config(
-                "TLS with Redis needs the feature redis-tls; turn it on, or use redis:// instead of rediss://",
-            ));
+            return Err(Error::config(NEEDS_TLS));
         }
         if self.database < 0 {
             return Err(Error::config("the database number in the Redis URL is negative; use 0 or above"));
@@ -415,6 +417,8 @@ fn parse_nodes<N: AsRef<str>>(nodes: impl IntoIterator<Item = N>) -> Result<Vec<
         .filter(|nodes| !nodes.is_empty())
         .ok_or_else(|| Error::config("each Redis node must be given as host:port, and at least one is needed"))
 }
+
+const NEEDS_TLS: &str = "TLS with Redis needs the feature redis-tls; turn it on, or use redis:// instead of rediss://";
 
 const INVALID_URL: &str = "the Redis URL cannot be parsed; write redis://host:port/database, rediss:// for TLS \
                            (with the feature redis-tls) or redis+unix:///path/of/socket";
