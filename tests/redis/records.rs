@@ -72,7 +72,7 @@ fn promise_6_a_poisoned_record_is_replaced_at_the_cost_of_one_fetch() {
         ("no token", sound("").replace("hunter2", "")),
         ("a token with a line break", sound("").replace("hunter2", "hunter\\r\\n2")),
         ("deep", "[".repeat(60_000)),
-        ("one byte too large", format!("{}{}", sound(""), " ".repeat(1 << 16))),
+        ("too large", format!("{}{}", sound(""), " ".repeat(1 << 17))),
     ];
     for (name, bytes) in poison {
         let provider = FakeProvider::new().with_identity(Identity::new("test").part("poison", name));
