@@ -168,6 +168,7 @@ impl Options {
 fn advice(error: &Error) -> Option<String> {
     Some(match error.kind() {
         ErrorKind::InvalidCredentials => "check the id and the secret; another try cannot help".into(),
+        ErrorKind::SignInRequired => "sign in again, and put the new refresh token into the configuration".into(),
         ErrorKind::Forbidden => "the credential is correct; ask its owner to allow this machine".into(),
         ErrorKind::TicketRequired => "put the latest ticket into the configuration".into(),
         ErrorKind::InvalidResponse => "check the address, and whether a proxy answers in its place".into(),
@@ -182,7 +183,7 @@ fn advice(error: &Error) -> Option<String> {
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error.kind() {
         ErrorKind::Config => 2,
-        ErrorKind::InvalidCredentials | ErrorKind::Forbidden => 3,
+        ErrorKind::InvalidCredentials | ErrorKind::SignInRequired | ErrorKind::Forbidden => 3,
         _ if error.is_retryable() => 4,
         _ => 1,
     })
