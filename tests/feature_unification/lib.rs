@@ -1,14 +1,16 @@
 //! A program with two kinds of cryptography in `rustls`, and with cookies in `ureq`.
 #![cfg(all(test, target_os = "linux"))]
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../common/redis.rs"]
+#[allow(dead_code, reason = "the main package uses more of it")]
+#[path = "../common/http_host.rs"]
+mod http_host;
+#[allow(dead_code, reason = "the main package uses more of it")]
+#[path = "../common/redis_server.rs"]
 mod redis_server;
 
-use common::{canned, reply};
 use evertoken::testing::FakeProvider;
 use evertoken::{OAuth2, RedisConfig, RedisStore, TokenManager};
+use http_host::{canned, reply};
 use redis_server::{RedisServer, until};
 
 #[test]
