@@ -17,8 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::http::{Json, TokenResponse, code};
-use crate::provider::echo::quotes_secret;
+use crate::http::{Json, TokenResponse, code, is_quotable};
 use crate::provider::{ServiceResponse, Verdict};
 use crate::secret::Secret;
 
@@ -159,12 +158,12 @@ pub(super) fn with_vendor_details(
     json: &Json,
     secrets: &[&Secret],
 ) -> Error {
-    let has_secret = |text: &String| quotes_secret(text, secrets);
-    let error = match code.filter(|code| !has_secret(code)) {
+    let is_quotable = |text: &String| is_quotable(text, secrets.iter().map(|secret| secret.expose()));
+    let error = match code.filter(is_quotable) {
         Some(code) => error.with_code(code),
         None => error,
     };
-    match request_id(reply, json).filter(|id| !has_secret(id)) {
+    match request_id(reply, json).filter(is_quotable) {
         Some(id) => error.with_request_id(id),
         None => error,
     }

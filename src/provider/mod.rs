@@ -22,7 +22,6 @@
 mod base_url;
 mod config;
 pub mod dingtalk;
-mod echo;
 mod errors;
 pub mod feishu;
 mod from_fn;
