@@ -189,7 +189,7 @@ impl HttpConfig {
     pub(super) fn proxy_for(&self, agent: &Agent, uri: &Uri) -> Result<Option<Proxy>, Error> {
         if self.custom_agent.is_some() {
             let proxy = agent.config().proxy().filter(|proxy| !proxy.is_no_proxy(uri));
-            return proxy.map(refuse_socks).transpose();
+            return proxy.map(proxy::of_custom_agent).transpose();
         }
         match &self.proxy {
             ProxyMode::Environment => proxy::from_environment(uri),
@@ -293,18 +293,6 @@ impl SharedAgent {
         *shared = Some((pid, agent.clone()));
         Ok(agent)
     }
-}
-
-/// Refuses a SOCKS proxy that an agent of the user's own has from the environment.
-///
-/// `ureq` without its feature `socks-proxy` would log the proxy and connect directly. The user wants requests to leave from
-/// the proxy, and so do providers with a list of trusted addresses.
-fn refuse_socks(proxy: &Proxy) -> Result<Proxy, Error> {
-    use ureq::ProxyProtocol::{Http, Https};
-    if !proxy.is_from_env() || matches!(proxy.protocol(), Http | Https) {
-        return Ok(proxy.clone());
-    }
-    Err(Error::config("the environment names a SOCKS proxy, which is not supported; set http://host:port, or unset it"))
 }
 
 fn public_roots() -> Vec<Certificate<'static>> {

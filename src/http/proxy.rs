@@ -32,6 +32,17 @@ pub(super) fn from_setting(url: &str) -> Result<Proxy, Error> {
     parse(url).map_err(|problem| Error::config(format!("the proxy's URL {problem}; write http://host:port")))
 }
 
+/// Returns the proxy of an agent of the user's own, unless it is a SOCKS proxy from the environment.
+///
+/// `ureq` without its feature `socks-proxy` would log the proxy and connect directly. The user wants requests to leave
+/// from the proxy, and so do providers with a list of trusted addresses.
+pub(super) fn of_custom_agent(proxy: &Proxy) -> Result<Proxy, Error> {
+    if proxy.is_from_env() && is_socks(proxy) {
+        return Err(Error::config(format!("the environment {SOCKS}; set http://host:port, or unset it")));
+    }
+    Ok(proxy.clone())
+}
+
 /// Returns host and port of a proxy, for error texts. User name and password are left out.
 pub(super) fn name_of(proxy: &Proxy) -> String {
     format!("{}:{}", proxy.host(), proxy.port())
@@ -75,11 +86,14 @@ fn first_set<'n>(names: &[&'n str], variable: Variable<'_>) -> Result<Option<(&'
 
 fn parse(url: &str) -> Result<Proxy, &'static str> {
     let proxy = Proxy::new(url).map_err(|_| "is not valid")?;
-    match proxy.protocol() {
-        ProxyProtocol::Http | ProxyProtocol::Https => Ok(proxy),
-        _ => Err("names a SOCKS proxy, which is not supported"),
-    }
+    if is_socks(&proxy) { Err(SOCKS) } else { Ok(proxy) }
 }
+
+fn is_socks(proxy: &Proxy) -> bool {
+    !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+}
+
+const SOCKS: &str = "names a SOCKS proxy, which is not supported";
 
 fn unusable(name: &str, problem: &str) -> Error {
     Error::config(format!("the environment variable {name} {problem}; set http://host:port, or unset it"))
