@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::policy::MAX_LIFETIME;
@@ -88,6 +89,15 @@ impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.fields.keys()).finish()
     }
+}
+
+/// Parses a JSON object. Error texts of some vendors contain control characters, which JSON does not allow, so these
+/// count as blanks when the text cannot be parsed as it is.
+pub(crate) fn parse_object(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(text).ok().or_else(|| {
+        let text = Zeroizing::new(String::from_utf8_lossy(text).replace(char::is_control, " "));
+        serde_json::from_str(&text).ok()
+    })
 }
 
 /// Returns an error code from a JSON value: a number or a string.

@@ -22,6 +22,6 @@ pub(crate) use ureq::http::HeaderMap;
 
 pub(crate) use self::echo::is_quotable;
 pub(crate) use self::errors::error_of;
-pub(crate) use self::json::code;
+pub(crate) use self::json::{code, parse_object};
 pub(crate) use self::response::retry_after;
 pub(crate) use self::url::{check_link_local_url, check_uri, check_url, form_encoded, host_of, query_encoded};

@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, Response};
 use zeroize::Zeroizing;
 
 use super::errors::error_of;
-use super::json::Json;
+use super::json::{Json, parse_object};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind};
 
@@ -108,12 +108,7 @@ impl TokenResponse {
     ///
     /// [`ErrorKind::InvalidResponse`] when the body is something else: another kind of JSON, an HTML page, nothing.
     pub fn json(&self) -> Result<Json, Error> {
-        let json = serde_json::from_slice(&self.body).or_else(|_| {
-            // Error texts of some vendors contain control characters, which JSON does not allow.
-            let text = Zeroizing::new(String::from_utf8_lossy(&self.body).replace(char::is_control, " "));
-            serde_json::from_str(&text)
-        });
-        json.map(|fields| Json::new(fields, &self.host)).map_err(|_| {
+        parse_object(&self.body).map(|fields| Json::new(fields, &self.host)).ok_or_else(|| {
             let what = match self.body.trim_ascii_start().first() {
                 None => "an empty body",
                 Some(b'<') => "an HTML page",

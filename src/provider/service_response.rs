@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::HeaderMap;
+use crate::http::{HeaderMap, parse_object};
 
 /// The response of a service to a request that carried a token.
 /// [`Provider::verdict`](crate::provider::Provider::verdict) reads it.
@@ -44,10 +44,7 @@ impl<'a> ServiceResponse<'a> {
     /// Control characters that JSON does not allow are replaced by blanks, because vendors put them into their
     /// messages.
     pub fn json(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
-        serde_json::from_slice(self.body).ok().or_else(|| {
-            let text = String::from_utf8_lossy(self.body).replace(char::is_control, " ");
-            serde_json::from_str(&text).ok()
-        })
+        parse_object(self.body)
     }
 
     /// How long the service asks the caller to wait (`Retry-After`, in seconds or as a date).
