@@ -77,11 +77,11 @@ impl TimeoutStore {
             if started.elapsed() >= self.default_timeout {
                 *lock(&self.unreturned) = Some((std::process::id(), thread_alive));
             }
-            return Err(Error::new(ErrorKind::Store, "the shared store did not answer in time; check the store"));
+            return Err(no_answer());
         };
         outcome.map_err(|error| match error.kind() {
             ErrorKind::Store => error,
-            ErrorKind::Panicked => Error::new(ErrorKind::Store, "the shared store panicked"),
+            ErrorKind::Panicked => panicked(),
             _ => Error::new(ErrorKind::Store, error.message().to_owned()),
         })
     }
@@ -97,11 +97,9 @@ impl TimeoutStore {
             })
         })?;
         match outcome {
-            Some(Err(error)) if error.kind() == ErrorKind::Panicked => {
-                Err(Error::new(ErrorKind::Store, "the shared store panicked"))
-            }
+            Some(Err(error)) if error.kind() == ErrorKind::Panicked => Err(panicked()),
             Some(outcome) => outcome,
-            None => Err(Error::new(ErrorKind::Store, "the shared store did not answer in time; check the store")),
+            None => Err(no_answer()),
         }
     }
 
@@ -112,6 +110,14 @@ impl TimeoutStore {
             *process_id == std::process::id() && thread_alive.strong_count() > 0
         })
     }
+}
+
+fn no_answer() -> Error {
+    Error::new(ErrorKind::Store, "the shared store did not answer in time; check the store")
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Store, "the shared store panicked")
 }
 
 /// How long a check of the store may take.
