@@ -106,7 +106,7 @@ impl ManagedIdentity {
     fn request_grant(&self, context: &Context) -> Result<Grant, Error> {
         let asked_at = context.now();
         let reply = self.request(context.http()).send().map_err(|error| match error.kind() {
-            kind @ (ErrorKind::Unavailable | ErrorKind::TimedOut) => error.recast(kind, NO_ANSWER),
+            ErrorKind::Unavailable => error.recast(ErrorKind::Unavailable, NO_ANSWER),
             _ => error,
         })?;
         let grant = granted_at(asked_at, self.accept(&reply)?)?;
