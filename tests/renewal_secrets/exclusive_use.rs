@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use evertoken::provider::{Identity, Profile};
 use evertoken::testing::{FakeClock, FakeProvider, FakeVendor};
 use evertoken::{Error, ErrorKind, HttpConfig, MemoryStore, OAuth2, RefreshToken, TokenManager};
@@ -29,34 +29,32 @@ fn managers_with_different_keys_do_not_use_one_refresh_token_at_the_same_time() 
 }
 
 fn use_at_once(own_key: bool) {
-    {
-        let (server, clock) = (RotatingServer::default(), FakeClock::new());
-        let store = MemoryStore::with_clock(clock.clone());
-        let (entered, has_entered) = bounded(1);
-        let (go, may_go) = bounded(1);
-        let slow = server.clone();
-        let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
-            entered.send(()).unwrap();
-            let _ = may_go.recv_timeout(SECOND * 3);
-            slow.grant(context)
-        });
-        let identity = if own_key { "fake" } else { "another scope" };
-        let second = rotating_provider(&server).with_identity(Identity::new(identity));
-        let one = builder(&first, &clock).store(store.clone()).build().unwrap();
-        let another = builder(&second, &clock).store(store);
-        let another = if own_key { another.key("a-key-of-my-own") } else { another }.build().unwrap();
-        thread::scope(|scope| {
-            scope.spawn(|| one.token());
-            has_entered.recv().unwrap();
-            let asking = scope.spawn(|| another.token());
-            let asked = Instant::now();
-            while !asking.is_finished() && asked.elapsed() < SECOND {
-                thread::yield_now();
-            }
-            go.send(()).unwrap();
-        });
-        assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.presented());
-    }
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
+    let store = MemoryStore::with_clock(clock.clone());
+    let (entered, has_entered) = bounded(1);
+    let (go, may_go) = bounded(1);
+    let slow = server.clone();
+    let first = FakeProvider::new().with_renewal(rotating_profile()).then(move |context| {
+        entered.send(()).unwrap();
+        let _ = may_go.recv_timeout(SECOND * 3);
+        slow.grant(context)
+    });
+    let identity = if own_key { "fake" } else { "another scope" };
+    let second = rotating_provider(&server).with_identity(Identity::new(identity));
+    let one = builder(&first, &clock).store(store.clone()).build().unwrap();
+    let another = builder(&second, &clock).store(store);
+    let another = if own_key { another.key("a-key-of-my-own") } else { another }.build().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| one.token());
+        has_entered.recv().unwrap();
+        let asking = scope.spawn(|| another.token());
+        let asked = Instant::now();
+        while !asking.is_finished() && asked.elapsed() < SECOND {
+            thread::yield_now();
+        }
+        go.send(()).unwrap();
+    });
+    assert!(!server.used_twice(), "own key: {own_key}: {:?}", server.presented());
 }
 
 /// As above with the real provider and a strict server, which would end the sign-in.
@@ -226,14 +224,7 @@ fn the_lock_on_a_refresh_token_is_kept_until_the_next_one_is_stored() {
         granting.grant(context)
     });
     let one = TokenManager::builder(first).http(HttpConfig::default().timeout(SECOND)).store(store).build().unwrap();
-    let second = rotating_provider(&server).with_identity(Identity::new("another scope"));
-    let another = TokenManager::builder(second).store(memory).build().unwrap();
-    let (got, got_too) = thread::scope(|scope| {
-        let got = scope.spawn(|| one.token());
-        has_entered.recv().unwrap();
-        (another.token(), got.join().unwrap())
-    });
-    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
+    another_scope_asks_during_the_fetch(&server, &one, memory, &has_entered);
 }
 
 /// The confirmation of the first write of the lock is lost although the write took effect. The manager has to recognize
@@ -300,14 +291,7 @@ fn a_store_fault_shorter_than_the_lock_does_not_end_the_sign_in() {
     });
     let http = HttpConfig::default().timeout(SECOND * 2);
     let one = TokenManager::builder(first).http(http).store(store).build().unwrap();
-    let second = rotating_provider(&server).with_identity(Identity::new("another scope"));
-    let another = TokenManager::builder(second).store(memory).build().unwrap();
-    let (got, got_too) = thread::scope(|scope| {
-        let got = scope.spawn(|| one.token());
-        has_entered.recv().unwrap();
-        (another.token(), got.join().unwrap())
-    });
-    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
+    another_scope_asks_during_the_fetch(&server, &one, memory, &has_entered);
 }
 
 /// A fetch of one process hangs. Its own error ("has not returned") must not be recorded as a failure of all processes.
@@ -353,4 +337,21 @@ fn the_lock_that_was_kept_for_an_unstored_refresh_token_ends_when_it_is_stored()
     let asked = Instant::now();
     let got = tokens.force_refresh();
     assert!(got.is_ok(), "after {:?}: {}", asked.elapsed(), got.unwrap_err());
+}
+
+/// A manager with another scope asks while `one` fetches. Both together do not use a refresh token twice.
+fn another_scope_asks_during_the_fetch(
+    server: &RotatingServer,
+    one: &TokenManager,
+    store: MemoryStore,
+    has_entered: &Receiver<()>,
+) {
+    let second = rotating_provider(server).with_identity(Identity::new("another scope"));
+    let another = TokenManager::builder(second).store(store).build().unwrap();
+    let (got, got_too) = thread::scope(|scope| {
+        let got = scope.spawn(|| one.token());
+        has_entered.recv().unwrap();
+        (another.token(), got.join().unwrap())
+    });
+    assert!(!server.used_twice(), "{:?} {:?} {:?}", server.presented(), got.is_ok(), got_too.is_ok());
 }

@@ -88,26 +88,24 @@ fn after_a_failover_an_older_refresh_token_does_not_replace_an_unstored_newer_on
 }
 
 fn fall_back(unsaved: bool) {
-    {
-        let (server, clock) = (RotatingServer::default(), FakeClock::new());
-        let store = HookedStore::on_clock(&clock);
-        let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
-        assert_eq!(text(&tokens), "token-1");
-        let before = store.renewal_secret().unwrap();
+    let (server, clock) = (RotatingServer::default(), FakeClock::new());
+    let store = HookedStore::on_clock(&clock);
+    let tokens = builder(&rotating_provider(&server), &clock).store(store.clone()).build().unwrap();
+    assert_eq!(text(&tokens), "token-1");
+    let before = store.renewal_secret().unwrap();
+    clock.advance(2 * HOUR);
+    assert_eq!(text(&tokens), "token-2");
+    if unsaved {
         clock.advance(2 * HOUR);
-        assert_eq!(text(&tokens), "token-2");
-        if unsaved {
-            clock.advance(2 * HOUR);
-            store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
-            assert_eq!(text(&tokens), "token-3");
-            store.remove_hook();
-        }
-        let gone = clock_lifetime(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
-        store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
-        clock.advance(2 * HOUR);
-        let _ = tokens.token();
-        assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.presented());
+        store.before_write(|key, _| if key.as_str().ends_with(":state") { Err(store_error()) } else { Ok(()) });
+        assert_eq!(text(&tokens), "token-3");
+        store.remove_hook();
     }
+    let gone = clock_lifetime(&before, if unsaved { 4 * HOUR } else { 2 * HOUR });
+    store.inner.compare_and_swap(&store.key(":state"), Expected::Any, Some((before.bytes(), gone))).unwrap();
+    clock.advance(2 * HOUR);
+    let _ = tokens.token();
+    assert!(!server.used_twice(), "unsaved: {unsaved}: {:?}", server.presented());
 }
 
 fn clock_lifetime(entry: &Entry, passed: Duration) -> Duration {
