@@ -7,35 +7,16 @@
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = normalized(word);
     let distances = known.into_iter().map(|name| {
-        let name_chars = normalized(name);
-        (edit_distance(&word, &name_chars), name_chars.len(), name)
+        let normalized = normalized(name);
+        (strsim::osa_distance(&word, &normalized), normalized.chars().count(), name)
     });
     let (distance, length, name) = distances.min_by_key(|(distance, ..)| *distance)?;
     (distance <= MAX_DISTANCE.min(length / 3)).then_some(name)
 }
 
-fn normalized(word: &str) -> Vec<char> {
+fn normalized(word: &str) -> String {
     let word = word.chars().take(MAX_WORD_LENGTH);
     word.map(|letter| if matches!(letter, '-' | '.' | ' ') { '_' } else { letter.to_ascii_lowercase() }).collect()
-}
-
-/// Counts the insertions, deletions, replacements and swaps of neighbours that turn one word into the other (optimal
-/// string alignment). Only three rows of the table are kept.
-fn edit_distance(from: &[char], to: &[char]) -> usize {
-    let mut before_last = vec![0; to.len() + 1];
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (i, letter) in from.iter().enumerate() {
-        let mut row = vec![i + 1; to.len() + 1];
-        for (j, other) in to.iter().enumerate() {
-            let replaced = last[j] + usize::from(letter != other);
-            row[j + 1] = replaced.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *letter == to[j - 1] && from[i - 1] == *other {
-                row[j + 1] = row[j + 1].min(before_last[j - 1] + 1);
-            }
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[to.len()]
 }
 
 /// More differences than this make another word.
@@ -76,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_edit_distance_counts_each_difference_once() {
-        let distance = |from: &str, to: &str| edit_distance(&normalized(from), &normalized(to));
+        let distance = |from: &str, to: &str| strsim::osa_distance(&normalized(from), &normalized(to));
         for (from, to, expected) in
             [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("abcd", "badc", 2)]
         {
